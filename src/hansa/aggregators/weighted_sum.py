@@ -1,0 +1,102 @@
+"""The accumulator of rules that are sums: weighted totals in fixed point, and who is in them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ldexp
+
+import numpy as np
+
+from hansa.aggregators import fixed_point
+from hansa.aggregators.admission import check_spec
+from hansa.aggregators.aggregator import Aggregate, AggregationSpec, Contribution
+from hansa.aggregators.fixed_point import Integers
+from hansa.aggregators.members import Members, bad_partial
+from hansa.params import Params
+
+
+@dataclass(slots=True)
+class Sum:
+    """One partial sum: int64 `[size]` per bounded vector, `[2, size]` per wide one."""
+
+    spec: AggregationSpec
+    members: Members
+    totals: dict[str, Integers]
+
+
+def zero(spec: AggregationSpec) -> Sum:
+    """Return the empty sum.
+
+    Raises:
+      AggregationError: the spec cannot be summed (aggregation-bad-spec).
+
+    """
+    check_spec(spec)
+    totals = {
+        name: np.zeros(v.size if v.bound is not None else (2, v.size), np.int64)
+        for name, v in spec.vectors.items()
+    }
+    return Sum(spec, Members(spec), totals)
+
+
+def add(acc: Sum, contribution: Contribution, *, shrink: float = 1.0) -> Sum:
+    """Fold one admitted contribution, its bounded vectors times `shrink` in (0, 1], in place."""
+    weight = float(contribution.weight)
+    acc.members.join(contribution.client, weight)
+    for name, spec in acc.spec.vectors.items():
+        total, x = acc.totals[name], contribution.vectors[name]
+        if spec.bound is None:
+            fixed_point.fold_wide(total, x, weight)
+        else:
+            scale = ldexp(weight, fixed_point.point(spec.bound, acc.spec.weight_limit))
+            fixed_point.fold(total, x, scale * shrink, largest=scale * spec.bound)
+    return acc
+
+
+def merge(acc: Sum, other: Sum) -> Sum:
+    """Fold a second partial sum of the same round into the first, in place."""
+    acc.members.unite(other.members)
+    for name, total in acc.totals.items():
+        fixed_point.add(total, other.totals[name])
+    return acc
+
+
+def finish(acc: Sum) -> Aggregate:
+    """Return the mean: one conversion, whatever the number of clients.
+
+    Raises:
+      AggregationError: nothing was folded (aggregation-empty).
+
+    """
+    acc.members.require_any()
+    weight = acc.members.weight
+    vectors = {}
+    for name, spec in acc.spec.vectors.items():
+        if spec.bound is None:
+            vectors[name] = fixed_point.wide_mean(acc.totals[name], weight, dtype=spec.dtype)
+        else:
+            k = fixed_point.point(spec.bound, acc.spec.weight_limit)
+            vectors[name] = fixed_point.mean(acc.totals[name], weight, k=k, dtype=spec.dtype)
+    return Aggregate(vectors, float(weight), len(acc.members.clients))
+
+
+def dump(acc: Sum) -> Params:
+    """Return the partial sum as tensors; equal sets of contributions give equal bytes."""
+    return Params.of(acc.totals, metadata=acc.members.dump())
+
+
+def load(spec: AggregationSpec, params: Params) -> Sum:
+    """Return the partial sum that `dump` wrote.
+
+    Raises:
+      AggregationError: it belongs to another spec or is damaged (aggregation-bad-partial).
+
+    """
+    acc = zero(spec)
+    acc.members.load(params.metadata)
+    for name, total in acc.totals.items():
+        found = params.get(name)
+        if found is None or (found.dtype, found.shape) != (total.dtype, total.shape):
+            raise bad_partial(f"no int64 total of shape {total.shape} for vector {name!r}")
+        total[...] = found
+    return acc

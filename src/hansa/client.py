@@ -1,0 +1,94 @@
+"""The client half of a round: from a message to an update.  The same at a site and in simulation."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from hansa.algorithms import Algorithm, Vectors
+from hansa.errors import LearnerError
+from hansa.learners.learner import Hyper, Learner, LocalWork, Task
+from hansa.metrics import Metrics
+from hansa.params.model import ModelLayout
+from hansa.plan import Plan
+from hansa.rounds import BUFFERS
+from hansa.seeds import Key
+from hansa.transforms import Transform, Wire
+
+
+class Update(NamedTuple):
+    """What one client returns."""
+
+    vectors: Wire  # as encoded for the wire
+    weight: float
+    metrics: Metrics  # measured while training
+    examples: int
+
+
+class Client(NamedTuple):
+    """What a client needs to take part, the same for all clients of a run."""
+
+    plan: Plan
+    algorithm: Algorithm
+    transform: Transform
+    learner: Learner
+    layout: ModelLayout
+
+    def train(
+        self, message: Vectors, data: Any, mine: Vectors | None, *, name: str, hyper: Hyper, key: Key
+    ) -> tuple[Update, Vectors]:
+        """Take part in one round.
+
+        Args:
+          message: what the server broadcast, NumPy vectors.
+          data: this client's training part.
+          mine: the client state that this returned in its last round; None the first time.
+          name: of the client.
+          hyper: the round's hyper-parameters.
+          key: of (run, round, client).
+
+        Raises:
+          LearnerError: no examples, or the learner's result cannot be used.
+        """
+        examples = self.learner.examples(data)
+        if not examples:
+            raise LearnerError(
+                "learner-no-data",
+                f"{name} has no training examples.",
+                "Use fewer clients, or a split with a minimum such as data.split.minimum = 1.",
+            )
+        buffers = message.get(BUFFERS, np.empty(0))
+        work = self.learner.begin(Task(name, self.layout, buffers, hyper, key), data)
+        lifted = _lift(work, Vectors({k: v for k, v in message.items() if k != BUFFERS}))
+        state = _lift(work, mine) if mine is not None else self.algorithm.client_init(lifted.x)
+        update, state = self.algorithm.client(work, lifted, state, key.child("algorithm"))
+        vectors = self.transform.encode(_lower(work, update), key.child("transform"))
+        if len(buffers):
+            vectors = {**vectors, BUFFERS: work.buffers}
+        weight = self._weight(work, examples)
+        return Update(vectors, weight, work.metrics, examples), _lower(work, state)
+
+    def _weight(self, work: LocalWork, examples: int) -> float:
+        match self.plan.weighting:
+            case "examples":
+                return float(examples)
+            case "steps":
+                return float(work.steps)
+            case "uniform":
+                return 1.0
+        if work.weight is None:
+            raise LearnerError(
+                "learner-metrics",
+                'The plan says weighting = "user", and the training code set no weight.',
+                "Set ctx.weight, or task.send(..., weight=...), or use another weighting.",
+            )
+        return float(work.weight)
+
+
+def _lift(work: LocalWork, vectors: Vectors) -> Vectors:
+    return Vectors({name: work.lift(vector) for name, vector in vectors.items()})
+
+
+def _lower(work: LocalWork, vectors: Vectors) -> Vectors:
+    return Vectors({name: work.lower(vector) for name, vector in vectors.items()})

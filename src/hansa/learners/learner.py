@@ -1,0 +1,88 @@
+"""What a learner is: the user's model and training code behind one small protocol.
+
+    Learner.init   the seed model, once per run, at the server
+    Learner.begin  one client's local work in one round: the primitives of `algorithms.Work`
+    Learner.evaluate   metrics of a model on some data
+
+A learner sees one client's data only while that client takes part, and keeps nothing of it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from hansa.algorithms import Capability, Vector, Work
+from hansa.metrics import Metrics
+from hansa.params import Params
+from hansa.params.model import ModelLayout
+from hansa.seeds import Key
+
+
+class ClientData(NamedTuple):
+    """One client's own data; anything the learner understands, usually `hansa.data.Dataset`."""
+
+    train: Any
+    validation: Any = None
+
+
+class Hyper(NamedTuple):
+    """Hyper-parameters of local training in one round, after schedules and overrides."""
+
+    round: int = 1  # counted from 1
+    epochs: int = 1  # passes over the local data
+    steps: int | None = None  # local steps; takes the place of epochs
+    batch_size: int | None = 32  # examples; None is all of them
+    lr: float = 0.1
+    optimizer: str = "sgd"
+    options: dict[str, float] = {}  # noqa: RUF012 - further arguments of the optimizer; read only
+
+
+class Seed(NamedTuple):
+    """The model a run starts from."""
+
+    params: Params
+    layout: ModelLayout  # which of its tensors are trained
+
+
+class Task(NamedTuple):
+    """What one client starts its local work from."""
+
+    client: str
+    layout: ModelLayout
+    buffers: np.ndarray  # [B] float64, the tensors that are averaged but not trained
+    hyper: Hyper
+    key: Key  # of (run, round, client)
+
+
+class LocalWork(Work, Protocol):
+    """`algorithms.Work` and what the server wants to know about it afterwards."""
+
+    buffers: np.ndarray  # [B] float64, after training
+    metrics: Metrics  # measured while training
+    weight: float | None  # a weight that the user's code asked for
+
+    def lift(self, vector: np.ndarray) -> Vector:
+        """Return a NumPy vector as one of this learner's own kind, on its device."""
+
+    def lower(self, vector: Vector) -> np.ndarray:
+        """Return one of the learner's own vectors as NumPy, in the model's precision."""
+
+
+class Learner(Protocol):
+    """Trains and evaluates on local data."""
+
+    capabilities: frozenset[Capability]
+
+    def init(self, sample: Any, key: Key) -> Seed:
+        """Return the seed model; `sample` is some client's training data, for its shapes only."""
+
+    def begin(self, task: Task, data: Any) -> LocalWork:
+        """Return the primitives of one client's local training; `data` is its training part."""
+
+    def evaluate(self, params: Params, data: Any) -> Metrics:
+        """Return metrics of a model on data, each with its weight."""
+
+    def examples(self, data: Any) -> int:
+        """Return how many examples there are."""

@@ -1,0 +1,156 @@
+"""A learner for models written in NumPy: the built-in ones, or a module of the user's.
+
+The user's module has three functions on plain arrays:
+
+    def init(rng, sample):      return {"w": ..., "b": ...}          # the seed model
+    def loss(params, x, y):     return mean_loss, {"w": dw, "b": db}  # and its gradient
+    def metrics(params, x, y):  return {"accuracy": per_example}      # one value per example
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+
+from hansa.algorithms import Capability, Correct
+from hansa.errors import LearnerError
+from hansa.learners.batches import batches, local_steps, one_epoch
+from hansa.learners.learner import Hyper, Seed, Task
+from hansa.learners.numpy_optimizers import OPTIMIZERS
+from hansa.metrics import Mean, Metrics
+from hansa.params import Params
+from hansa.params.model import ModelLayout, zeros
+from hansa.seeds import Key
+
+
+class NumPyModel(Protocol):
+    """What the learner asks of a model; a module with these functions is one."""
+
+    def init(self, rng: np.random.Generator, sample: Any) -> Mapping[str, np.ndarray]:
+        """Return the seed model's arrays by name."""
+
+    def loss(
+        self, params: Mapping[str, np.ndarray], x: np.ndarray, y: np.ndarray
+    ) -> tuple[float, Mapping[str, np.ndarray]]:
+        """Return the mean loss over the examples and its gradient by name."""
+
+    def metrics(
+        self, params: Mapping[str, np.ndarray], x: np.ndarray, y: np.ndarray
+    ) -> Mapping[str, np.ndarray]:
+        """Return one value per example for each metric."""
+
+
+class NumPyLearner:
+    """Trains a NumPy model by mini-batch gradient descent.
+
+    Args:
+      model: the model, or a module that has its functions.
+      plain_sgd: whether the plan's optimizer is SGD without momentum.
+    """
+
+    def __init__(self, model: NumPyModel, *, plain_sgd: bool = True) -> None:
+        self._model = model
+        extra = {Capability.PLAIN_SGD} if plain_sgd else set()
+        self.capabilities = frozenset({Capability.CORRECT, Capability.GRADIENT} | extra)
+
+    def init(self, sample: Any, key: Key) -> Seed:
+        params = Params.of(self._model.init(key.child("init").generator(), sample))
+        return Seed(params, ModelLayout(params.layout))
+
+    def begin(self, task: Task, data: Any) -> NumPyWork:
+        return NumPyWork(self._model, task, data)
+
+    def evaluate(self, params: Params, data: Any) -> Metrics:
+        tensors = params.to_dict()
+        totals: dict[str, Mean] = {}
+        for start in range(0, len(data.x), _EVALUATION_BATCH):
+            part = slice(start, start + _EVALUATION_BATCH)
+            for name, values in self._model.metrics(tensors, data.x[part], data.y[part]).items():
+                seen = totals.get(name, Mean(0.0, 0.0))
+                total = float(np.sum(values, dtype=np.float64))
+                totals[name] = Mean(seen.total + total, seen.weight + len(values))
+        return totals
+
+    def examples(self, data: Any) -> int:
+        return len(data.x)
+
+
+_EVALUATION_BATCH = 4096  # examples; bounds the memory of activations
+
+
+class NumPyWork:
+    """One client's local training on flat vectors; see `algorithms.Work`."""
+
+    weight: float | None = None
+
+    def __init__(self, model: NumPyModel, task: Task, data: Any) -> None:
+        self._model, self._data, self._task = model, data, task
+        self._examples = len(data.x)
+        self._next = _endless(self._examples, task.hyper, task.key.child("gradient"))
+        self._loss = Mean(0.0, 0.0)
+        self.buffers = task.buffers
+        self.steps = local_steps(self._examples, task.hyper)
+        self.lr = task.hyper.lr
+
+    def train(self, x: np.ndarray, correct: Correct | None = None) -> np.ndarray:
+        hyper = self._task.hyper
+        step = OPTIMIZERS[hyper.optimizer](hyper.lr, **hyper.options)
+        x = x.copy()
+        for batch in batches(self._examples, hyper, self._task.key.child("train")):
+            g = self._gradient(x, batch)
+            step(x, g if correct is None else correct(x, g))
+        return x
+
+    def gradient(self, x: np.ndarray) -> np.ndarray:
+        return self._gradient(x, next(self._next))
+
+    def full_gradient(self, x: np.ndarray) -> np.ndarray:
+        return self._gradient(x, slice(0, self._examples))
+
+    def _gradient(self, x: np.ndarray, batch: np.ndarray | slice) -> np.ndarray:
+        layout = self._task.layout
+        tensors = layout.join(x, self.buffers)
+        inputs, targets = self._data.x[batch], self._data.y[batch]
+        loss, gradient = self._model.loss(tensors, inputs, targets)
+        seen = len(inputs)
+        self._loss = Mean(self._loss.total + float(loss) * seen, self._loss.weight + seen)
+        return _flatten(layout, gradient)
+
+    @property
+    def metrics(self) -> Metrics:
+        return {"loss": self._loss} if self._loss.weight else {}
+
+    def lift(self, vector: np.ndarray) -> np.ndarray:
+        return vector
+
+    def lower(self, vector: np.ndarray) -> np.ndarray:
+        return vector
+
+
+def _flatten(layout: ModelLayout, gradient: Mapping[str, np.ndarray]) -> np.ndarray:
+    flat = zeros(layout.trained)
+    if missing := [name for name in layout.trained.names if name not in gradient]:
+        raise LearnerError(
+            "learner-gradient",
+            f"The model's loss returned no gradient for {', '.join(missing)}.",
+            "Return one gradient array for every floating tensor of init().",
+        )
+    for name, tensor in flat.items():
+        if np.shape(gradient[name]) != tensor.shape:
+            raise LearnerError(
+                "learner-gradient",
+                f"The gradient of {name} has shape {np.shape(gradient[name])}; "
+                f"the tensor has {tensor.shape}.",
+                "Return gradients shaped like the tensors.",
+            )
+        tensor[...] = gradient[name]
+    return flat.vector()
+
+
+def _endless(examples: int, hyper: Hyper, key: Key) -> Iterator[np.ndarray | slice]:
+    epoch = 0
+    while True:
+        yield from one_epoch(examples, hyper.batch_size, key.child("epoch", epoch))
+        epoch += 1

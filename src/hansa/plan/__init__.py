@@ -1,0 +1,20 @@
+"""Plans: their types, how they are read, and what they build."""
+
+from hansa.plan.build import Method, build_method, check_capabilities, check_plan, hyper_at
+from hansa.plan.load import PLAN_FILE, LoadedPlan, flatten, load_plan, nearest, read_plan
+from hansa.plan.schema import Plan
+
+__all__ = [
+    "PLAN_FILE",
+    "LoadedPlan",
+    "Method",
+    "Plan",
+    "build_method",
+    "check_capabilities",
+    "check_plan",
+    "flatten",
+    "hyper_at",
+    "load_plan",
+    "nearest",
+    "read_plan",
+]

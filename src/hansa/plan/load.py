@@ -1,0 +1,180 @@
+"""Reading a plan: from TOML and `--set`, into types, or into an error that says what to type."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from hansa.errors import HansaError, PlanError
+from hansa.plan.schema import Plan
+
+PLAN_FILE = "plan.toml"
+
+
+class LoadedPlan(NamedTuple):
+    """A plan and where its values came from."""
+
+    plan: Plan
+    sources: dict[str, str]  # dotted key -> "plan.toml" or "--set"; every other key is a default
+
+
+def load_plan(path: Path, sets: Iterable[str] = ()) -> LoadedPlan:
+    """Read a plan file, with `key=value` changes on top.
+
+    Raises:
+      PlanError: no such file, not TOML, an unknown key, a wrong type or an impossible value.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise PlanError(
+            "plan-not-found",
+            f"There is no plan at {path}.",
+            "Make a project with: hansa init my-study",
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise PlanError("plan-syntax", f"{path} cannot be read: {error}.", "Check it.") from None
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise PlanError(
+            "plan-syntax", f"{path} is not valid TOML: {error}.", "Correct that line."
+        ) from None
+    return read_plan(table, sets, origin=path.name)
+
+
+def read_plan(
+    table: Mapping[str, Any], sets: Iterable[str] = (), *, origin: str = PLAN_FILE
+) -> LoadedPlan:
+    """Turn a table into a plan; `sets` are `dotted.key=value` texts, values in TOML.
+
+    >>> read_plan({"rounds": 3}, ["learner.epochs=2"]).plan.learner.epochs
+    2
+    """
+    merged: dict[str, Any] = _copy(table)
+    sources = {key: origin for key in flatten(merged)}
+    for text in sets:
+        key, value = _parse_set(text)
+        _put(merged, key, value)
+        stale = [k for k in sources if k == key or k.startswith(key + ".")]
+        for k in stale:
+            del sources[k]
+        sources |= {k: "--set" for k in flatten({key: value})}
+    try:
+        plan = msgspec.convert(merged, Plan)
+    except msgspec.ValidationError as error:
+        raise _plan_error(str(error), merged) from None
+    return LoadedPlan(plan, sources)
+
+
+def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested tables as `{"dotted.key": value}`.
+
+    >>> flatten({"learner": {"epochs": 2}, "seed": 1})
+    {'learner.epochs': 2, 'seed': 1}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """Return a sentence that names the nearest of the valid words, or lists them all."""
+    words = sorted(words)
+    close = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
+    return f"Did you mean {close[0]!r}?" if close else f"Valid: {', '.join(words)}."
+
+
+def _parse_set(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not re.fullmatch(r"[A-Za-z_][\w]*(\.[A-Za-z_]\w*)*", key.strip()):
+        raise PlanError(
+            "plan-syntax",
+            f"--set {text!r} is not of the form key=value.",
+            "For example: --set data.split.alpha=0.1",
+        )
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value.strip()  # a bare word is a string
+
+
+def _put(table: dict[str, Any], dotted: str, value: Any) -> None:
+    *path, last = dotted.split(".")
+    for key in path:
+        inner = table.get(key)
+        # A name alone, as in algorithm = "fed_prox", becomes a table when an option is set.
+        table[key] = {"name": inner} if isinstance(inner, str) else dict(inner or {})
+        table = table[key]
+    table[last] = value
+
+
+def _copy(table: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: _copy(v) if isinstance(v, Mapping) else v for k, v in table.items()}
+
+
+_AT = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
+_UNKNOWN = re.compile(r"Object contains unknown field `(?P<field>[^`]+)`")
+
+
+def _plan_error(text: str, table: Mapping[str, Any]) -> HansaError:
+    """Turn msgspec's message into ours, with the dotted key and the nearest valid one."""
+    at = _AT.search(text)
+    path = at["path"] if at else ""
+    reason = text[: at.start()] if at else text
+    if unknown := _UNKNOWN.search(reason):
+        key = f"{path}.{unknown['field']}" if path else unknown["field"]
+        return PlanError(
+            "plan-unknown-key",
+            f"The plan has a key {key!r} that does not exist. Nothing was started.",
+            nearest(unknown["field"], _keys_at(path, table)),
+        )
+    return PlanError(
+        "plan-wrong-type",
+        f"The plan's {path or 'top level'} is not usable: {_lower(reason)}. Nothing was started.",
+        "See what each key takes with: hansa config explain",
+    )
+
+
+def _lower(reason: str) -> str:
+    return reason[:1].lower() + reason[1:]
+
+
+def _keys_at(path: str, table: Mapping[str, Any]) -> list[str]:
+    """Return the valid keys of the table at a dotted path such as `data.split`."""
+    kind: Any = Plan
+    value: Any = table
+    for step in [s for s in re.split(r"\.|\[[^]]*\]", path) if s]:
+        fields = {f.name: f.type for f in msgspec.structs.fields(kind)}
+        kind = fields[step]
+        value = value.get(step, {}) if isinstance(value, Mapping) else {}
+        kind = _struct_of(kind, value)
+    keys = [f.encode_name for f in msgspec.structs.fields(kind)]
+    tag = kind.__struct_config__.tag_field
+    return keys + ([tag] if tag else [])
+
+
+def _struct_of(kind: Any, value: Any) -> Any:
+    """Return the one struct type inside a union or a tuple that the value's tag selects."""
+    structs = [k for k in _leaves(kind) if isinstance(k, type) and issubclass(k, msgspec.Struct)]
+    for struct in structs:
+        config = struct.__struct_config__
+        if config.tag_field and isinstance(value, Mapping):
+            if value.get(config.tag_field) == config.tag:
+                return struct
+    return structs[0]
+
+
+def _leaves(kind: Any) -> list[Any]:
+    arguments = getattr(kind, "__args__", ())
+    return [leaf for a in arguments for leaf in _leaves(a)] if arguments else [kind]

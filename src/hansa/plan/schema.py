@@ -1,0 +1,184 @@
+"""The plan: what a run is, as types.  A plan file holds nothing that is not in here.
+
+Every field's docstring is what `hansa config explain` and the reference page print.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from hansa.data import Scheme
+
+Named = str | dict[str, Any]
+"""A name from a table, alone or with its options: "fed_prox" or { name = "fed_prox", mu = 0.1 }."""
+
+
+class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A table of the plan."""
+
+
+class Optimizer(_Part, frozen=True):
+    """Local optimizer of the learner; an option left out has the optimizer's own default."""
+
+    name: Literal["sgd", "adam", "adamw", "rmsprop", "adagrad"] = "sgd"
+    """sgd and adam everywhere; adamw, rmsprop and adagrad with torch"""
+    lr: float = 0.1
+    """local learning rate before its schedule"""
+    momentum: float | None = None
+    """of sgd and rmsprop"""
+    nesterov: bool | None = None
+    """of sgd with momentum, with torch"""
+    weight_decay: float | None = None
+    """added to the gradient; decoupled in adamw"""
+    beta1: float | None = None
+    """decay of the first moment, of adam and adamw"""
+    beta2: float | None = None
+    """decay of the second moment, of adam and adamw"""
+    eps: float | None = None
+    """added to the denominator, of adam, adamw, rmsprop and adagrad"""
+
+
+class Schedule(_Part, frozen=True):
+    """How the local learning rate changes from round to round."""
+
+    name: Literal["constant", "step", "exponential", "cosine"] = "constant"
+    """constant; step: times gamma every `every` rounds; exponential: times gamma every round;
+    cosine: to 0 over all rounds"""
+    every: int = 10
+    """rounds between two steps"""
+    gamma: float = 0.5
+    """factor of a step"""
+
+
+class Change(_Part, frozen=True):
+    """Hyper-parameters that change at a round and stay so."""
+
+    round: int
+    """first round (from 1) for which this holds"""
+    epochs: int | None = None
+    """passes over the local data"""
+    steps: int | None = None
+    """local steps, instead of epochs"""
+    batch_size: int | Literal["all"] | None = None
+    """examples in a local batch"""
+    lr: float | None = None
+    """local learning rate; the schedule goes on from it"""
+
+
+class LearnerPlan(_Part, frozen=True):
+    """What is trained, and how, at each client."""
+
+    kind: Literal["numpy", "torch", "sklearn", "function", "script"] = "numpy"
+    """which adapter runs the user's code"""
+    module: str | None = None
+    """Python file of the project with the model or the training code"""
+    model: Literal["softmax", "mlp"] = "softmax"
+    """built-in NumPy model, when there is no module"""
+    hidden: tuple[int, ...] = (64,)
+    """widths of the built-in mlp's hidden layers"""
+    optimizer: Optimizer = Optimizer()
+    """local optimizer: { name = "sgd", lr = 0.1, momentum = 0.9 }"""
+    epochs: int = 1
+    """passes over the local data in a round"""
+    steps: int | None = None
+    """local steps in a round, instead of epochs"""
+    batch_size: int | Literal["all"] = 32
+    """examples in a local batch, or "all" """
+    schedule: Schedule = Schedule()
+    """how the learning rate changes from round to round"""
+    change: tuple[Change, ...] = ()
+    """[[learner.change]] tables: other hyper-parameters from some round on"""
+
+
+class DataPlan(_Part, frozen=True):
+    """Where examples come from, and who gets which."""
+
+    set: str | None = None
+    """digits, breast_cancer, mnist5k, mnist, or a .csv, .npz or folder; nothing: the project's
+    data(client) is asked"""
+    target: str | None = None
+    """column of a CSV file that is to be predicted"""
+    group: str | None = None
+    """column of a CSV file that says whose row it is, for split.scheme = "natural" """
+    split: Scheme | None = None
+    """how the examples are divided among simulated clients"""
+    test: float = 0.2
+    """share held out at the server, unless the set has an official test part"""
+    validation: float = 0.1
+    """share of each client's examples kept for evaluation at the client"""
+    clients: int = 10
+    """simulated clients, when the project's data(client) is asked"""
+
+
+class CohortPlan(_Part, frozen=True):
+    """Which clients take part in a round."""
+
+    fraction: float = 1.0
+    """share of all clients asked in a round; at least one"""
+    count: int | None = None
+    """number of clients asked in a round, instead of the share"""
+    minimum: int = 1
+    """updates without which a round fails"""
+
+
+class EvaluatePlan(_Part, frozen=True):
+    """When and where the global model is evaluated."""
+
+    every: int = 1
+    """rounds between evaluations; the last round is always evaluated"""
+    clients: int = 100
+    """at most so many clients evaluate, drawn anew each time"""
+
+
+class StopPlan(_Part, frozen=True):
+    """When a run ends before its rounds do; any of these is enough."""
+
+    metric: str = "accuracy"
+    """metric that target and patience look at, on the test part or else on the clients"""
+    target: float | None = None
+    """stop once the metric has reached this value"""
+    patience: int | None = None
+    """stop after so many evaluations without a better value"""
+    minutes: float | None = None
+    """stop after so many minutes of work, interruptions not counted"""
+    lower_is_better: bool | None = None
+    """direction of the metric; by default true for names with "loss" or "error" """
+
+
+class KeepPlan(_Part, frozen=True):
+    """What stays in the run folder; the best and the last model always do."""
+
+    every: int = 10
+    """rounds between models that are kept for good; 0 keeps none"""
+
+
+class Plan(_Part, frozen=True):
+    """The declarative description of a run."""
+
+    name: str = "run"
+    """names the run folder: letters, digits, - and _"""
+    rounds: int = 10
+    """rounds at most"""
+    seed: int = 0
+    """the one number behind every random draw"""
+    algorithm: Named = "fed_avg"
+    """fed_avg, fed_sgd, fed_avg_m, fed_adagrad, fed_adam, fed_yogi, fed_prox, scaffold, or
+    "my_module.py:function" of the project"""
+    aggregator: Named = "mean"
+    """mean, norm_bounded_mean, median, trimmed_mean, krum, multi_krum, geometric_median"""
+    weighting: Literal["examples", "steps", "uniform", "user"] = "examples"
+    """what an update weighs: its examples, its local steps, one, or what the user's code says"""
+    weight_limit: float | None = None
+    """sum of weights of one round that is never exceeded; known for examples and uniform"""
+    bound: float | None = None
+    """largest absolute value in an update; by default 64 or 16 times the largest parameter"""
+    transforms: tuple[Named, ...] = ()
+    """what is done to an update before it leaves: [{ name = "clip", norm = 1.0 }, "cast"]"""
+    learner: LearnerPlan = LearnerPlan()
+    data: DataPlan = DataPlan()
+    cohort: CohortPlan = CohortPlan()
+    evaluate: EvaluatePlan = EvaluatePlan()
+    stop: StopPlan = StopPlan()
+    keep: KeepPlan = KeepPlan()

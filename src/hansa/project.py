@@ -1,0 +1,160 @@
+"""A project: a folder with `plan.toml` and the user's code, opened and ready to run.
+
+The same object is made in a notebook from Python values, by the command line from a folder, and
+by every worker process from the same folder.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import traceback
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import msgspec
+from blake3 import blake3
+
+from hansa.errors import LearnerError, PlanError
+from hansa.plan.learner import build_learner
+from hansa.learners.learner import Learner
+from hansa.plan import Method, Plan, build_method, check_capabilities, check_plan
+from hansa.plan.load import PLAN_FILE, load_plan
+
+
+class Project(NamedTuple):
+    """A plan with everything it names, built and checked against each other."""
+
+    plan: Plan
+    method: Method
+    learner: Learner
+    module: ModuleType | None  # the user's code, where data(client) may live
+    folder: Path | None  # None when the project was made in Python
+    sources: dict[str, str]  # where each value of the plan came from
+    code: dict[str, bytes]  # the project's Python files, by name
+
+
+def open_project(folder: Path, sets: Iterable[str] = ()) -> Project:
+    """Read a project folder.
+
+    Raises:
+      PlanError: the plan cannot run.
+      LearnerError: the module cannot be imported or lacks something.
+    """
+    loaded = load_plan(folder / PLAN_FILE, sets)
+    return build_project(loaded.plan, folder, sources=loaded.sources)
+
+
+def build_project(
+    plan: Plan, folder: Path | None = None, *, sources: Mapping[str, str] | None = None
+) -> Project:
+    """Build what a plan names; `folder` is where its module lies."""
+    check_plan(plan)
+
+    def import_module(name: str) -> ModuleType:
+        return import_file(folder, name)
+
+    method = build_method(plan, import_module)
+    module = import_module(plan.learner.module) if plan.learner.module else None
+    learner = build_learner(plan.learner, module, folder)
+    check_capabilities(method.algorithm, learner.capabilities, plan.learner.kind)
+    code = {p.name: p.read_bytes() for p in sorted(folder.glob("*.py"))} if folder else {}
+    return Project(plan, method, learner, module, folder, dict(sources or {}), code)
+
+
+def with_learner(plan: Plan, learner: Learner) -> Project:
+    """Build a project from Python values, as in a notebook; there is no folder behind it."""
+    check_plan(plan)
+
+    def no_module(name: str) -> ModuleType:
+        return import_file(None, name)
+
+    method = build_method(plan, no_module)
+    check_capabilities(method.algorithm, learner.capabilities, type(learner).__name__)
+    return Project(plan, method, learner, None, None, {}, {})
+
+
+def identity(project: Project) -> str:
+    """Return the digest of what will run: the plan with every default, and the code."""
+    hasher = blake3(msgspec.json.encode(msgspec.to_builtins(project.plan), order="deterministic"))
+    for name, content in project.code.items():
+        hasher.update(f"\0{name}\0{len(content)}\0".encode())
+        hasher.update(content)
+    return f"blake3:{hasher.hexdigest()}"
+
+
+def import_file(folder: Path | None, name: str) -> ModuleType:
+    """Import one Python file of a project, once per process, with the folder on the path.
+
+    Raises:
+      PlanError: the name is not that of a file in the folder.
+      LearnerError: there is no such file, or importing it failed.
+    """
+    if Path(name).name != name or not name.endswith(".py"):
+        raise PlanError(
+            "plan-bad-value",
+            f"The plan names the module {name!r}.",
+            'A module is a .py file in the project folder, such as "model.py".',
+        )
+    if folder is None or not (folder / name).is_file():
+        raise LearnerError(
+            "learner-module",
+            f"There is no {name} in {folder or 'a project without a folder'}.",
+            "Make a complete project with: hansa init my-study --template numpy",
+        )
+    path = (folder / name).resolve()
+    unique = f"hansa_project_{blake3(str(path).encode()).hexdigest()[:12]}_{path.stem}"
+    if unique in sys.modules:
+        return sys.modules[unique]
+    return _import(path, unique)
+
+
+def _import(path: Path, unique: str) -> ModuleType:
+    if str(path.parent) not in sys.path:
+        sys.path.insert(0, str(path.parent))  # the user's own imports beside it
+    spec = importlib.util.spec_from_file_location(unique, path)
+    assert spec is not None and spec.loader is not None  # a .py file always has a loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[unique] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # noqa: BLE001 - the user's code may raise anything
+        del sys.modules[unique]
+        raise _import_failed(path, error) from error
+    return module
+
+
+def _import_failed(path: Path, error: Exception) -> LearnerError:
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        package = error.name.partition(".")[0]
+        return LearnerError(
+            "learner-missing-package",
+            f"{path.name} imports {package}, which is not installed.",
+            f"Install it with: pip install {package}",
+        )
+    frames = traceback.extract_tb(error.__traceback__)
+    line = next((f.lineno for f in reversed(frames) if f.filename == str(path)), None)
+    where = f"{path.name}, line {line}" if line else path.name
+    return LearnerError(
+        "learner-module",
+        f"Importing {where} raised {type(error).__name__}: {error}.",
+        "Correct the file; to see the whole traceback run it with python.",
+    )
+
+
+def project_data(project: Project) -> Any:
+    """Return the project's `data(client)` function.
+
+    Raises:
+      LearnerError: the plan names no data set and the module has no data function.
+    """
+    function = getattr(project.module, "data", None)
+    if function is None:
+        raise LearnerError(
+            "learner-incomplete",
+            "The plan has no data.set, and the project's module has no function data(client).",
+            'Add for example set = "digits" under [data], or define data(client).',
+        )
+    return function

@@ -1,0 +1,42 @@
+"""What is fixed when a round opens, before any client answers.
+
+The binary point of every exact sum depends only on the committed state and the plan, so a round
+that is opened again after a crash sums the same numbers to the same bytes.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from hansa.aggregators import AggregationSpec, VectorSpec
+from hansa.algorithms import Algorithm, Vectors
+from hansa.limits import UPDATE_BOUND_FACTOR, UPDATE_BOUND_MIN
+
+BUFFERS = "buffers"
+"""Name under which a model's buffers travel, in messages and in updates."""
+
+
+def aggregation_spec(
+    algorithm: Algorithm, message: Vectors, *, weight_limit: float, bound: float | None = None
+) -> AggregationSpec:
+    """Return what updates of this round look like.
+
+    Args:
+      algorithm: names the vectors that clients send, each as long as the model.
+      message: what the cohort gets; its `x` and `buffers` give lengths and precision.
+      weight_limit: the weights of the round never add up to more.
+      bound: largest absolute value of an update; None derives it from the model.
+    """
+    x = message.x
+    if bound is None:
+        largest = float(np.max(np.abs(x), initial=0.0))
+        bound = max(UPDATE_BOUND_MIN, UPDATE_BOUND_FACTOR * largest)
+    # A power of two costs nothing and makes the spec readable.
+    bound = 2.0 ** math.ceil(math.log2(bound))
+    vectors = {name: VectorSpec(len(x), str(x.dtype), bound) for name in algorithm.sends}
+    buffers = message.get(BUFFERS)
+    if buffers is not None and len(buffers):
+        vectors[BUFFERS] = VectorSpec(len(buffers), "float64", None)
+    return AggregationSpec(vectors, weight_limit)

@@ -1,0 +1,76 @@
+"""The event log of a run: one JSON object a line, appended and synchronised, never rewritten.
+
+It is the truth about a run.  A crash can only tear its last line, which then never happened.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from hansa.clock import now
+from hansa.errors import RunError
+
+Event = dict[str, Any]
+
+
+class EventLog:
+    """Appends events to a file and knows those that are there.
+
+    Args:
+      path: of the file; made when the first event is appended.
+
+    Raises:
+      RunError: a line that is not the last one is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.events, self._whole = _read(path)
+
+    def append(self, kind: str, **facts: Any) -> Event:
+        """Write one event; when this returns, it survives a crash."""
+        event = {"kind": kind, "at": now(), **facts}
+        line = msgspec.json.encode(event) + b"\n"
+        with open(self._path, "ab") as file:
+            # What a crash has torn is cut off before anything is written behind it.
+            file.truncate(self._whole)
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+        self._whole += len(line)
+        self.events.append(event)
+        return event
+
+    def last(self, kind: str) -> Event | None:
+        """Return the last event of a kind."""
+        return next((e for e in reversed(self.events) if e["kind"] == kind), None)
+
+
+def _read(path: Path) -> tuple[list[Event], int]:
+    """Return the events and how many bytes they take."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return [], 0
+    events: list[Event] = []
+    whole = 0
+    for line in content.splitlines(keepends=True):
+        try:
+            event = msgspec.json.decode(line, type=Event) if line.endswith(b"\n") else None
+        except msgspec.MsgspecError:
+            event = None
+        if event is None or "kind" not in event:
+            break
+        events.append(event)
+        whole += len(line)
+    if b"\n" in content[whole:].rstrip(b"\n"):
+        raise RunError(
+            "run-damaged",
+            f"{path} is damaged after {whole} bytes, in the middle of the log.",
+            "Restore the run folder from a backup, or start anew with: hansa run --new",
+        )
+    return events, whole

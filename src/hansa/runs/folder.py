@@ -1,0 +1,249 @@
+"""A run is a folder.
+
+    run.json            what it is: identity, engine, where the project lies
+    plan.json           the plan with every default, and where each value came from
+    code/               the project's Python files and plan.toml as they were
+    environment.json    versions and machine
+    events.jsonl        what happened, in order; the truth about the run
+    metrics.jsonl       one line a round, made from the events
+    models/             the model trail: round-000010.safetensors
+    state/              what the algorithm keeps besides the model, of the last commit
+    clients/            what clients keep between rounds
+    failures/           tracebacks of clients that failed
+    report.html         one page to look at
+
+A commit writes the model, then the state, then one event; only the event makes it count.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from hansa.errors import ParamsError, RunError
+from hansa.params import Params
+from hansa.runs.events import Event, EventLog
+from hansa.store.files import load_params, save_params, write_durably
+
+RUNS = "runs"
+"""Folder of runs, below the folder in which one works."""
+
+
+class RunFolder:
+    """One run's folder, for reading; `locked` makes it one's own for writing."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.about: dict[str, Any] = _read_json(path / "run.json")
+        self.log = EventLog(path / "events.jsonl")
+        self._every: int | None = None
+
+    @classmethod
+    def create(
+        cls, runs: Path, name: str, *, about: dict[str, Any], files: dict[str, bytes]
+    ) -> RunFolder:
+        """Make the next folder of a name: digits-1, digits-2 ...
+
+        Args:
+          runs: the folder of runs; made if need be.
+          name: the plan's name.
+          about: goes into run.json, which is written last: without it there is no run.
+          files: further contents by relative path.
+        """
+        path = _next_folder(runs, name)
+        for sub in ("code", "models", "state", "failures"):
+            (path / sub).mkdir()
+        for relative, content in files.items():
+            write_durably(path / relative, [content])
+        write_durably(path / "run.json", [_json({"run": path.name, **about})])
+        return cls(path)
+
+    @property
+    def name(self) -> str:
+        """The run's name, which is its folder's."""
+        return self.path.name
+
+    @property
+    def state(self) -> str:
+        """Return "running" (or interrupted), "finished", or "failed"; the last two are final."""
+        ended = self.log.last("ended")
+        return ended["state"] if ended else "running"
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold a lock that one process at a time has; the system frees it when that dies.
+
+        Raises:
+          RunError: another process is working on the run.
+        """
+        import filelock  # slow to import, and only writers need it
+
+        try:
+            with filelock.FileLock(self.path / "lock", blocking=False):
+                yield
+        except filelock.Timeout:
+            raise RunError(
+                "run-busy",
+                f"Another process is working on the run {self.name}.",
+                "Wait for it or stop it; to start a second run of the plan: hansa run --new",
+            ) from None
+
+    def commits(self) -> list[Event]:
+        """Return the committed rounds in order; round 0 is the seed model."""
+        return [e for e in self.log.events if e["kind"] == "committed"]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the metrics of each committed round."""
+        return [e["row"] for e in self.commits() if e["round"] > 0]
+
+    def plan(self) -> dict[str, Any]:
+        """Return the plan as plain data."""
+        plan: dict[str, Any] = _read_json(self.path / "plan.json")["plan"]
+        return plan
+
+    def commit(self, number: int, model: Params, state: Params | None, **facts: Any) -> Event:
+        """Make a round durable, and then forget what only the round before needed."""
+        digest = model.digest()
+        save_params(self.model_path(number), model)
+        if state is not None:
+            save_params(self._state_path(number), state)
+        event = self.log.append(
+            "committed",
+            round=number,
+            model=digest,
+            state=state.digest() if state is not None else None,
+            **facts,
+        )
+        if number:
+            self._append_row(event["row"])
+        self._forget(number, event["progress"].get("best_round", 0))
+        return event
+
+    def load(self, commit: Event) -> tuple[Params, Params | None]:
+        """Return the model and the algorithm's state of a commit, checked against its digests.
+
+        Raises:
+          RunError: a file is missing or has changed.
+        """
+        model = _checked(self.model_path(commit["round"]), commit["model"])
+        if commit["state"] is None:
+            return model, None
+        return model, _checked(self._state_path(commit["round"]), commit["state"])
+
+    def model_path(self, number: int) -> Path:
+        """Return where the model of a round lies, if it was kept."""
+        return self.path / "models" / f"round-{number:06d}.safetensors"
+
+    def rewrite_metrics(self) -> None:
+        """Make metrics.jsonl say what the events say, after a crash between the two."""
+        lines = [msgspec.json.encode(row) + b"\n" for row in self.rows()]
+        write_durably(self.path / "metrics.jsonl", lines)
+
+    def save_failure(self, number: int, client: str, trace: str) -> str:
+        """Keep a client's traceback; return the file's name within the run folder."""
+        safe = "".join(c if c.isalnum() or c in "-_" else "_" for c in client)[:60]
+        relative = f"failures/round-{number:06d}-{safe}.txt"
+        (self.path / relative).write_text(trace, encoding="utf-8")
+        return relative
+
+    def _state_path(self, number: int) -> Path:
+        return self.path / "state" / f"round-{number:06d}.safetensors"
+
+    def _append_row(self, row: dict[str, Any]) -> None:
+        with open(self.path / "metrics.jsonl", "ab") as file:
+            file.write(msgspec.json.encode(row) + b"\n")
+
+    def _forget(self, number: int, best: int) -> None:
+        """Remove models that nobody asked to keep: neither every n-th, nor best, nor last."""
+        every = self._keep_every()
+        for path in self.path.glob("models/round-*.safetensors"):
+            past = int(path.stem.removeprefix("round-"))
+            if past not in (number, best) and (past == 0 or not every or past % every):
+                path.unlink()
+        for path in self.path.glob("state/round-*.safetensors"):
+            if path != self._state_path(number):
+                path.unlink()
+
+    def _keep_every(self) -> int:
+        if self._every is None:
+            self._every = self.plan()["keep"]["every"]
+        return self._every
+
+
+def all_runs(runs: Path) -> Iterator[RunFolder]:
+    """Yield the runs of a folder, oldest first; damaged ones are left out."""
+    folders = [p.parent for p in runs.glob("*/run.json")]
+    for path in sorted(folders, key=lambda p: (p / "run.json").stat().st_mtime_ns):
+        try:
+            yield RunFolder(path)
+        except RunError:
+            continue
+
+
+def find_run(runs: Path, name: str | None) -> RunFolder:
+    """Return a run by name or path; without a name the newest one.
+
+    Raises:
+      RunError: there is none.
+    """
+    if name is not None:
+        for path in (runs / name, Path(name)):
+            if (path / "run.json").is_file():
+                return RunFolder(path)
+    found = list(all_runs(runs))
+    if name is None and found:
+        return found[-1]
+    known = ", ".join(run.name for run in found[-8:])
+    raise RunError(
+        "run-not-found",
+        f"There is no run {name!r} in {runs}." if name else f"There is no run in {runs}.",
+        f"There are: {known}." if known else "Make one with: hansa run, or hansa hello",
+    )
+
+
+def _next_folder(runs: Path, name: str) -> Path:
+    runs.mkdir(parents=True, exist_ok=True)
+    numbers = [p.name.removeprefix(f"{name}-") for p in runs.glob(f"{name}-*")]
+    number = 1 + max((int(n) for n in numbers if n.isdecimal()), default=0)
+    while True:
+        path = runs / f"{name}-{number}"
+        try:
+            path.mkdir()
+        except FileExistsError:  # another process was quicker
+            number += 1
+        else:
+            return path
+
+
+def _checked(path: Path, digest: str) -> Params:
+    try:
+        params = load_params(path)
+        found = params.digest()
+    except (ParamsError, OSError) as error:
+        found, params = str(error), None
+    if params is None or found != digest:
+        raise RunError(
+            "run-damaged",
+            f"{path} is not what was committed ({digest[:20]}...): {found[:200]}.",
+            "Restore the file from a backup, or start anew with: hansa run --new",
+        )
+    return params
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return msgspec.json.decode(path.read_bytes())
+    except (OSError, msgspec.MsgspecError) as error:
+        raise RunError(
+            "run-damaged",
+            f"{path} cannot be read: {error}.",
+            "Restore the run folder from a backup, or remove it.",
+        ) from None
+
+
+def _json(value: Any) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"

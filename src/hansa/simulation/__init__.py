@@ -1,0 +1,16 @@
+"""Simulation: all clients of a federation on one machine."""
+
+from hansa.simulation.population import Asked, Partitioned, Population, project_population
+from hansa.simulation.simulate import Simulation, Unwatched, continue_run, drive, open_run
+
+__all__ = [
+    "Asked",
+    "Partitioned",
+    "Population",
+    "Simulation",
+    "Unwatched",
+    "continue_run",
+    "drive",
+    "open_run",
+    "project_population",
+]

@@ -1,0 +1,94 @@
+"""What clients keep between their rounds, such as SCAFFOLD's control variates.
+
+One file per client and round, so that a round which is run again after a crash starts from the
+states that were committed, not from those that the first attempt left behind.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from blake3 import blake3
+
+from hansa.algorithms import Vectors
+from hansa.params import Params, encode
+from hansa.store.files import load_params
+
+
+class ClientStates:
+    """Client states in a folder; a client that never took part has none.
+
+    Args:
+      folder: below the run folder; made when the first state is saved.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def load(self, client: str, *, before: int) -> Vectors | None:
+        """Return the state that a client had when round `before` began."""
+        rounds = [r for r in self._rounds(client) if r < before]
+        if not rounds:
+            return None
+        params = load_params(self._path(client, max(rounds)))
+        return Vectors(params.copy().to_dict())
+
+    def save(self, client: str, number: int, state: Vectors) -> None:
+        """Keep a client's state of a round; forget those that no resumption can ask for."""
+        if not state:
+            return
+        kept = [r for r in self._rounds(client) if r < number]
+        for old in sorted(kept)[:-1]:
+            self._path(client, old).unlink(missing_ok=True)
+        _write(self._path(client, number), Params.of(dict(state)))
+
+    def spill(
+        self, client: str, number: int, vectors: Mapping[str, np.ndarray]
+    ) -> Mapping[str, np.ndarray]:
+        """Write vectors to disk and return them memory-mapped; `clear` removes them."""
+        _write(self._spill_path(client, number), Params.of(dict(vectors)))
+        return self.spilled(client, number)
+
+    def spilled(self, client: str, number: int) -> Mapping[str, np.ndarray]:
+        """Return what `spill` wrote, here or in another process."""
+        return load_params(self._spill_path(client, number)).to_dict()
+
+    def clear(self) -> None:
+        """Remove what `spill` wrote, once the round is over."""
+        for path in (self._folder / "updates").glob("*.safetensors"):
+            path.unlink(missing_ok=True)
+
+    def _spill_path(self, client: str, number: int) -> Path:
+        return self._folder / "updates" / f"{number}-{_file_name(client)}.safetensors"
+
+    def _path(self, client: str, number: int) -> Path:
+        name = _file_name(client)
+        return self._folder / name[:2] / f"{name}.{number}.safetensors"
+
+    def _rounds(self, client: str) -> list[int]:
+        name = _file_name(client)
+        found = (self._folder / name[:2]).glob(f"{name}.*.safetensors")
+        return [int(path.name.split(".")[1]) for path in found]
+
+
+def _file_name(client: str) -> str:
+    """Return a name that is safe on every file system, whatever the client is called."""
+    return blake3(client.encode()).hexdigest()[:24]
+
+
+def _write(path: Path, params: Params) -> None:
+    """Write so that a killed process leaves the whole file or none.
+
+    There is no fsync here: the folder serves one simulation on one machine, and a state that a
+    power cut damages is refused by its header when it is read.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header, body = encode(params)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with open(temporary, "wb") as file:
+        file.write(header)
+        file.write(body)
+    os.replace(temporary, path)

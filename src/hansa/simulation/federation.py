@@ -1,0 +1,205 @@
+"""The simulated federation: the handle of `hansa.workflows`, over an engine and a run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from hansa.aggregators import Aggregate
+from hansa.algorithms import Vectors
+from hansa.clock import monotonic
+from hansa.errors import LearnerError
+from hansa.learners.batches import local_steps
+from hansa.limits import WEIGHT_LIMIT
+from hansa.metrics import Metrics
+from hansa.params import Params
+from hansa.params.model import ModelLayout
+from hansa.plan import hyper_at
+from hansa.project import Project
+from hansa.rounds import BUFFERS
+from hansa.runs import RunFolder
+from hansa.simulation.client_states import ClientStates
+from hansa.simulation.engine import Engine, Exchange
+from hansa.simulation.population import Population
+from hansa.simulation.runner import Report, encoded_bytes
+from hansa.workflows import Commit, Evaluated, GlobalState, Problem, Progress, Trained
+
+
+class Watcher(Protocol):
+    """Whoever wants to see a run while it goes on."""
+
+    def working(self, what: str, done: int, total: int) -> None:
+        """Say how far an exchange is; `what` is "training" or "evaluating"."""
+
+    def committed(self, row: dict[str, Any], problems: Sequence[Problem]) -> None:
+        """Say that a round is done."""
+
+
+class SimulatedFederation:
+    """All clients of a population, on this machine.
+
+    Args:
+      project: plan, method and learner.
+      population: the clients.
+      engine: runs them.
+      folder: where the run is kept.
+      layout: of the model.
+      states: client states, for clearing up after a round.
+      watcher: is told what happens.
+    """
+
+    def __init__(
+        self,
+        project: Project,
+        population: Population,
+        *,
+        engine: Engine,
+        folder: RunFolder,
+        layout: ModelLayout,
+        states: ClientStates,
+        watcher: Watcher,
+    ) -> None:
+        self._project, self._population, self._engine = project, population, engine
+        self._folder, self._layout, self._states = folder, layout, states
+        self._watcher = watcher
+        self.clients = population.names
+        self._began = monotonic()
+        self._before = 0.0  # seconds of work before this process
+
+    def resume(self) -> Commit:
+        """Return the last commit, read back from the run folder."""
+        event = self._folder.commits()[-1]
+        model, extra = self._folder.load(event)
+        x, buffers = self._layout.split(model)
+        algorithm = self._project.method.algorithm
+        state = algorithm.init(np.array(x))
+        if extra is not None:
+            state |= extra.copy().to_dict()
+        self._before = event["elapsed"]
+        self._folder.rewrite_metrics()
+        return Commit(event["round"], GlobalState(state, buffers), event["row"], event["progress"])
+
+    def elapsed(self) -> float:
+        """Return seconds of work, those before an interruption included."""
+        return self._before + monotonic() - self._began
+
+    async def train(self, round_number: int, state: GlobalState, cohort: Sequence[str]) -> Trained:
+        """Run the cohort on the engine and aggregate what it folded."""
+        exchange = self._exchange(round_number, state, len(cohort))
+        reports = _Reports(self._watcher, "training", len(cohort))
+        partial = self._engine.train(exchange, cohort, reports)
+        done = {name: r for name, r in reports.by_client.items() if r.kind == "done"}
+        aggregate = self._project.method.aggregator.finish(partial) if done else None
+        self._states.clear()
+        problems = [self._problem(round_number, r) for r in reports.problems()]
+        return Trained(
+            self._rounded(aggregate),
+            {name: report.means() for name, report in sorted(done.items())},
+            problems,
+            bytes_down=len(cohort) * encoded_bytes(exchange.message),
+            bytes_up=sum(report.bytes_up for report in done.values()),
+        )
+
+    async def evaluate(
+        self, round_number: int, state: GlobalState, clients: Sequence[str]
+    ) -> Evaluated:
+        """Have clients evaluate on their validation parts."""
+        if not clients:
+            return Evaluated({}, [])
+        exchange = self._exchange(round_number, state, len(clients))
+        reports = _Reports(self._watcher, "evaluating", len(clients))
+        self._engine.evaluate(exchange, clients, reports)
+        problems = [self._problem(round_number, r) for r in reports.problems()]
+        metrics = {name: r.means() for name, r in sorted(reports.by_client.items()) if r.metrics}
+        return Evaluated(metrics, problems)
+
+    async def test(self, round_number: int, state: GlobalState) -> Metrics:
+        """Evaluate on the rows that were held out at the server.
+
+        Raises:
+          LearnerError: the user's evaluation raised; there is no client to blame.
+        """
+        if self._population.test is None:
+            return {}
+        model = self._layout.join(state.algorithm.x, state.buffers)
+        try:
+            return self._project.learner.evaluate(model, self._population.test)
+        except Exception as error:
+            raise LearnerError(
+                "client-failed",
+                f"Evaluating round {round_number} on the server's test part raised "
+                f"{type(error).__name__}: {error}.",
+                "Correct metrics() or evaluate() of the project, and run again to continue.",
+            ) from error
+
+    async def commit(self, commit: Commit, problems: Sequence[Problem]) -> None:
+        """Write the round to the run folder."""
+        for problem in problems:
+            self._folder.log.append("problem", **problem._asdict())
+        state = commit.state
+        self._folder.commit(
+            commit.round,
+            self._layout.join(state.algorithm.x, state.buffers),
+            extra_state(self._layout, state.algorithm),
+            row=commit.row,
+            progress=commit.progress,
+            elapsed=self.elapsed(),
+        )
+        self._watcher.committed(commit.row, problems)
+
+    def _exchange(self, number: int, state: GlobalState, clients: int) -> Exchange:
+        message = Vectors(self._project.method.algorithm.broadcast(state.algorithm))
+        if len(state.buffers):
+            message[BUFFERS] = state.buffers
+        return Exchange(number, message, self._weight_limit(number, clients))
+
+    def _weight_limit(self, number: int, clients: int) -> float:
+        """Return what the weights of a round cannot exceed, as near as it is known."""
+        plan, examples = self._project.plan, self._population.examples
+        if plan.weight_limit is not None:
+            return plan.weight_limit
+        if plan.weighting == "uniform":
+            return float(clients)
+        if plan.weighting == "user" or examples is None:
+            return WEIGHT_LIMIT
+        if plan.weighting == "examples":
+            return float(examples)
+        # Local steps: with batches of one example there are the most.
+        hyper = hyper_at(plan, number)._replace(batch_size=1)
+        return float(max(local_steps(examples, hyper), (hyper.steps or 0) * clients))
+
+    def _rounded(self, aggregate: Aggregate | None) -> Aggregate | None:
+        """Round averaged buffers to their own dtypes, as they are when read back from disk."""
+        if aggregate is not None and BUFFERS in aggregate.vectors:
+            aggregate.vectors[BUFFERS] = self._layout.rounded(aggregate.vectors[BUFFERS])
+        return aggregate
+
+    def _problem(self, number: int, report: Report) -> Problem:
+        file = None
+        if report.trace:
+            file = self._folder.save_failure(number, report.client, report.trace)
+        return Problem(number, report.client, report.kind, report.code, report.message, file)
+
+
+class _Reports:
+    """Collects reports by client; a client that is run twice reports twice, and once counts."""
+
+    def __init__(self, watcher: Watcher, what: str, total: int) -> None:
+        self._watcher, self._what, self._total = watcher, what, total
+        self.by_client: dict[str, Report] = {}
+        watcher.working(what, 0, total)
+
+    def __call__(self, report: Report) -> None:
+        self.by_client[report.client] = report
+        self._watcher.working(self._what, len(self.by_client), self._total)
+
+    def problems(self) -> list[Report]:
+        return [r for _, r in sorted(self.by_client.items()) if r.kind != "done"]
+
+
+def extra_state(layout: ModelLayout, state: Vectors) -> Params | None:
+    """Return what an algorithm keeps besides the model file, or None if that holds it all."""
+    extra = {name: v for name, v in state.items() if name != "x" or not layout.exact()}
+    return Params.of(extra) if extra else None

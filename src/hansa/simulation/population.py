@@ -1,0 +1,214 @@
+"""Who the simulated clients are and what data each has: addressed by name, loaded when picked.
+
+A million clients cost two flat arrays until one of them takes part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from hansa.data import Dataset, Partition, load, load_test, partition
+from hansa.data.dataset import held_out
+from hansa.data.partition import ClientNames
+from hansa.errors import DataError, PlanError
+from hansa.learners.learner import ClientData
+from hansa.limits import PARTITION_ROWS_SHOWN
+from hansa.project import Project, project_data
+from hansa.seeds import Key
+
+
+class Population(Protocol):
+    """The clients of a simulation."""
+
+    names: Sequence[str]
+    test: Any  # the server's own data, or None
+    examples: int | None  # of all clients together, or None when only the clients know
+
+    def data(self, name: str) -> ClientData:
+        """Return one client's data."""
+
+    def sample(self) -> Any:
+        """Return some training data, for its shapes and classes."""
+
+    def table(self) -> dict[str, Any] | None:
+        """Return label counts by client for the report, as plain JSON data."""
+
+
+class Partitioned:
+    """A dataset divided among clients by a partition.
+
+    Args:
+      dataset: all training rows.
+      parts: whose row is whose.
+      test: rows held out at the server, or None.
+      validation: share of each client's rows kept for evaluation.
+      key: decides which rows those are.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        parts: Partition,
+        *,
+        test: Dataset | None = None,
+        validation: float = 0.1,
+        key: Key,
+    ) -> None:
+        self._dataset, self._parts, self._key = dataset, parts, key
+        self._validation = validation
+        self.names = parts.names
+        self.test = test
+        self.examples: int | None = dataset.examples
+        self._index: dict[str, int] | None = None
+
+    def data(self, name: str) -> ClientData:
+        """Return one client's rows, split into a training and a validation part."""
+        rows = self._parts.indices(self._position(name))
+        labels = None if self._dataset.labels is None else self._dataset.labels[rows]
+        key = self._key.child("validation", name)
+        held = _held_out(labels, len(rows), self._validation, key)
+        validation = self._dataset.take(rows[held]) if held.any() else None
+        return ClientData(self._dataset.take(rows[~held]), validation)
+
+    def sample(self) -> Dataset:
+        """Return one row; it knows the classes of all."""
+        return self._dataset.take([0])
+
+    def table(self) -> dict[str, Any] | None:
+        """Return label counts of the first clients."""
+        shown = min(len(self._parts), PARTITION_ROWS_SHOWN)
+        rows = [self._parts.indices(i) for i in range(shown)]
+        labels, classes = self._dataset.labels, self._dataset.classes or ()
+        if labels is None or not classes:
+            counts = [[len(r)] for r in rows]
+        else:
+            counts = [np.bincount(labels[r], minlength=len(classes)).tolist() for r in rows]
+        return {
+            "scheme": type(self._parts.scheme).__name__.lower(),
+            "total": len(self._parts),
+            "clients": [self.names[i] for i in range(shown)],
+            "classes": list(classes) if labels is not None else [],
+            "counts": counts,
+        }
+
+    def _position(self, name: str) -> int:
+        if isinstance(self.names, ClientNames):
+            return int(name.removeprefix("client-"))
+        if self._index is None:
+            self._index = {client: i for i, client in enumerate(self.names)}
+        return self._index[name]
+
+
+class Asked:
+    """Clients whose data the project's own `data(client)` returns.
+
+    Args:
+      data: the user's function.
+      clients: how many there are.
+      validation: share of a `Dataset` or `(x, y)` kept for evaluation.
+      test: the server's own data, or None.
+      key: decides which rows are kept.
+    """
+
+    examples: int | None = None
+
+    def __init__(
+        self,
+        data: Callable[[str], Any],
+        *,
+        clients: int,
+        validation: float = 0.1,
+        test: Any = None,
+        key: Key,
+    ) -> None:
+        self._data, self._validation, self._key = data, validation, key
+        self.names = ClientNames(clients)
+        self.test = test
+
+    def data(self, name: str) -> ClientData:
+        """Ask the project for one client's data.
+
+        Raises:
+          DataError: the function returned nothing.
+        """
+        value = self._data(name)
+        if value is None:
+            raise DataError(
+                "data-missing",
+                f"data({name!r}) returned None.",
+                "Return a hansa.Dataset, arrays (x, y), or {'train': ..., 'validation': ...}.",
+            )
+        if isinstance(value, ClientData):
+            return value
+        if isinstance(value, Mapping) and "train" in value:
+            return ClientData(_dataset(value["train"], name), value.get("validation"))
+        train = _dataset(value, name)
+        if not isinstance(train, Dataset):
+            return ClientData(train, None)
+        key = self._key.child("validation", name)
+        held = _held_out(train.labels, train.examples, self._validation, key)
+        validation = train.take(np.flatnonzero(held)) if held.any() else None
+        return ClientData(train.take(np.flatnonzero(~held)), validation)
+
+    def sample(self) -> Any:
+        """Return the first client's training data."""
+        return self.data(self.names[0]).train
+
+    def table(self) -> None:
+        """Return nothing: the counts are the clients' own business."""
+        return None
+
+
+def project_population(project: Project) -> Population:
+    """Return the population that a project's plan describes.
+
+    Raises:
+      DataError: data is missing or cannot be split as asked.
+      PlanError: a data set without a split.
+      LearnerError: the plan names no data set, and the project has no `data(client)`.
+    """
+    plan = project.plan
+    key = Key.root(plan.seed).child("data")
+    if plan.data.set is None:
+        test = getattr(project.module, "test_data", None)
+        return Asked(
+            project_data(project),
+            clients=plan.data.clients,
+            validation=plan.data.validation,
+            test=test() if callable(test) else None,
+            key=key,
+        )
+    if plan.data.split is None:
+        raise PlanError(
+            "plan-impossible",
+            f"The plan's data.set is {plan.data.set!r}, and no data.split says who gets what.",
+            'Add split = { scheme = "iid", clients = 10 } under [data].',
+        )
+    dataset = load(plan.data.set, target=plan.data.target, group=plan.data.group)
+    official = load_test(plan.data.set)
+    test_part: Dataset | None = official
+    if official is None and plan.data.test:
+        dataset, test_part = dataset.holdout(plan.data.test, key.child("test"))
+    parts = partition(plan.data.split, dataset, key.child("split"))
+    return Partitioned(
+        dataset, parts, test=test_part, validation=plan.data.validation, key=key
+    )
+
+
+def _held_out(labels: Any, rows: int, fraction: float, key: Key) -> np.ndarray:
+    """Return a mask of validation rows; a client always keeps one row to train on."""
+    if not fraction or rows < 2:
+        return np.zeros(rows, bool)
+    held: np.ndarray = held_out(labels, rows, fraction=fraction, key=key)
+    return held
+
+
+def _dataset(value: Any, name: str) -> Any:
+    if isinstance(value, tuple) and not isinstance(value, Dataset) and len(value) == 2:
+        x, y = value
+        if hasattr(x, "shape") and hasattr(y, "shape"):
+            return Dataset.of(np.asarray(x), np.asarray(y), name=name)
+    return value

@@ -1,0 +1,298 @@
+"""The `processes` engine: warm worker processes that fold their clients locally.
+
+Clients are handed out one by one, so a slow one holds up nobody else.  A worker that dies (out of
+memory, a crash in native code) is replaced, and what it had folded is done again elsewhere; a
+client that takes two workers with it counts as failed.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections import Counter, deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import hansa.errors
+from hansa.aggregators import Contribution
+from hansa.errors import RunError
+from hansa.limits import WORKER_DEATHS_MAX
+from hansa.params import Params, encode
+from hansa.simulation.client_states import ClientStates
+from hansa.simulation.engine import Exchange, OnReport
+from hansa.simulation.runner import Report, Runner
+from hansa.simulation.wire import (
+    Closed,
+    Evaluate,
+    Finish,
+    Open,
+    Ready,
+    Refused,
+    Reply,
+    Reported,
+    Request,
+    Setup,
+    Train,
+    receive,
+    send,
+)
+from hansa.store.files import load_params
+
+_POLL_S = 0.5  # how soon Ctrl-C is seen on systems where waiting cannot be interrupted
+
+
+class Processes:
+    """Runs clients in worker processes.
+
+    Args:
+      setup: what each worker works on.
+      workers: how many.
+      runner: the simulation's own, for the partial sums.
+      states: where updates of rules that are not sums are kept.
+      folder: of the run; messages and partial sums pass through `scratch` below it.
+    """
+
+    name = "processes"
+
+    def __init__(
+        self, setup: Setup, workers: int, *, runner: Runner, states: ClientStates, folder: Path
+    ) -> None:
+        self._setup, self._runner, self._states = setup, runner, states
+        self._scratch = folder / "scratch"
+        self._scratch.mkdir(exist_ok=True)
+        self._log = open(folder / "workers.log", "ab")
+        self._threads = max(1, (os.cpu_count() or 1) // workers)
+        self._workers: list[_Worker] = []
+        try:
+            for _ in range(workers):
+                self._workers.append(self._start())
+            for worker in self._workers:
+                worker.wait_until_ready()
+        except BaseException:
+            self.close()
+            raise
+
+    def train(self, exchange: Exchange, clients: Sequence[str], on_report: OnReport) -> Any:
+        """Have the clients train; return the sum of the workers' partial sums."""
+        return self._run(exchange, clients, on_report, kind=Train)
+
+    def evaluate(self, exchange: Exchange, clients: Sequence[str], on_report: OnReport) -> None:
+        """Have the clients evaluate."""
+        self._run(exchange, clients, on_report, kind=Evaluate)
+
+    def close(self) -> None:
+        """End the workers."""
+        for worker in self._workers:
+            worker.close()
+        self._log.close()
+
+    def _start(self) -> _Worker:
+        return _Worker(self._setup, threads=self._threads, log=self._log)
+
+    def _run(
+        self, exchange: Exchange, clients: Sequence[str], on_report: OnReport, *, kind: Any
+    ) -> Any:
+        message = self._scratch / "message.safetensors"
+        message.write_bytes(b"".join(_encoded(exchange)))
+        self._runner.open(*exchange)
+        job = _Job(
+            Open(exchange.number, str(message), exchange.weight_limit),
+            kind,
+            deque(clients),
+            queue.SimpleQueue(),
+            self._scratch if kind is Train and self._runner.aggregator.streaming else None,
+        )
+        deaths: Counter[str] = Counter()
+        running = [self._launch(worker, job) for worker in self._workers]
+        active = len(running)
+        while active:
+            try:
+                event = job.events.get(timeout=_POLL_S)
+            except queue.Empty:
+                continue
+            match event:
+                case Report():
+                    on_report(event)
+                    self._collect(event, exchange, kind)
+                case _Ended(worker, partial):
+                    active -= 1
+                    if partial is not None:
+                        self._merge(partial)
+                case _Lost(worker, client, folded):
+                    deaths[client] += 1
+                    self._recover(event, job, deaths[client], on_report)
+                case _Broken(error):
+                    raise error
+        return self._runner.partial
+
+    def _launch(self, worker: _Worker, job: _Job) -> threading.Thread:
+        thread = threading.Thread(target=_drive, args=(worker, job), daemon=True)
+        thread.start()
+        return thread
+
+    def _replace(self, worker: _Worker, job: _Job) -> None:
+        worker.close()
+        fresh = self._start()
+        self._workers[self._workers.index(worker)] = fresh
+        fresh.wait_until_ready()
+        self._launch(fresh, job)
+
+    def _recover(self, lost: _Lost, job: _Job, deaths: int, on_report: OnReport) -> None:
+        """Hand the lost worker's clients to a new one."""
+        if lost.client and deaths < WORKER_DEATHS_MAX:
+            job.todo.append(lost.client)
+        elif lost.client:
+            on_report(_lost(lost.client, deaths))
+        elif deaths >= WORKER_DEATHS_MAX:
+            raise RunError(
+                "client-lost",
+                f"Worker processes died {deaths} times without a client to blame.",
+                "See workers.log in the run folder, or try --engine inline.",
+            )
+        if job.partials is not None:
+            job.todo.extend(lost.folded)
+        self._replace(lost.worker, job)
+
+    def _merge(self, partial: Path) -> None:
+        aggregator, runner = self._runner.aggregator, self._runner
+        loaded = aggregator.load(runner.spec, load_params(partial))
+        runner.partial = aggregator.merge(runner.partial, loaded)
+        partial.unlink()
+
+    def _collect(self, report: Report, exchange: Exchange, kind: Any) -> None:
+        """Add an update that a worker has written to disk for a rule that needs them all."""
+        if kind is not Train or self._runner.aggregator.streaming or report.kind != "done":
+            return
+        vectors = self._states.spilled(report.client, exchange.number)
+        contribution = Contribution(report.client, vectors, report.weight)
+        self._runner.partial = self._runner.aggregator.add(self._runner.partial, contribution)
+
+
+class _Job(NamedTuple):
+    opening: Open
+    kind: Any  # Train or Evaluate
+    todo: deque[str]
+    events: queue.SimpleQueue[Any]
+    partials: Path | None  # where partial sums go; None when there are none
+
+
+class _Ended(NamedTuple):
+    worker: _Worker
+    partial: Path | None
+
+
+class _Lost(NamedTuple):
+    worker: _Worker
+    client: str  # the one it was working on; empty when it was between two
+    folded: list[str]  # those that were lost with it
+
+
+class _Broken(NamedTuple):
+    error: BaseException
+
+
+def _drive(worker: _Worker, job: _Job) -> None:
+    """Feed one worker until there is nothing left to do; runs in a thread of its own."""
+    folded: list[str] = []
+    client = ""
+    try:
+        worker.ask(job.opening)
+        while True:
+            try:
+                client = job.todo.popleft()
+            except IndexError:
+                break
+            reply = worker.ask(job.kind(client))
+            job.events.put(Report(*reply.report))
+            folded.append(client)
+            client = ""
+        partial = None
+        if job.partials is not None and folded:
+            partial = job.partials / f"partial-{worker.pid}.safetensors"
+            worker.ask(Finish(str(partial)))
+        job.events.put(_Ended(worker, partial))
+    except Closed:
+        job.events.put(_Lost(worker, client, folded))
+    except Exception as error:  # noqa: BLE001 - handed to the thread that waits
+        job.events.put(_Broken(error))
+
+
+class _Worker:
+    """One worker process and the pipes to it."""
+
+    def __init__(self, setup: Setup, *, threads: int, log: Any) -> None:
+        names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+        environment = dict(os.environ) | {name: str(threads) for name in names}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "hansa.simulation.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=environment,
+        )
+        self.pid = self._process.pid
+        send(self._input, setup)
+
+    @property
+    def _input(self) -> Any:
+        return self._process.stdin
+
+    def wait_until_ready(self) -> None:
+        """Wait for the answer to Setup.
+
+        Raises:
+          RunError: the process died; HansaError: it refused.
+        """
+        try:
+            self._answer()
+        except Closed:
+            raise RunError(
+                "client-lost",
+                f"A worker process ended with status {self._process.wait()} before it had begun.",
+                "See workers.log in the run folder, or try --engine inline.",
+            ) from None
+
+    def ask(self, request: Request) -> Any:
+        """Send a request and return the reply.
+
+        Raises:
+          Closed: the process has died.
+        """
+        send(self._input, request)
+        return self._answer()
+
+    def _answer(self) -> Ready | Reported:
+        reply: Reply = receive(self._process.stdout, Reply)  # type: ignore[arg-type]
+        if isinstance(reply, Refused):
+            raise getattr(hansa.errors, reply.error)(reply.code, reply.happened, reply.hint)
+        return reply
+
+    def close(self) -> None:
+        """End the process; it leaves by itself when its input closes."""
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+        try:
+            self._process.wait(timeout=2)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def _encoded(exchange: Exchange) -> tuple[bytes, memoryview]:
+    return encode(Params.of(dict(exchange.message)))
+
+
+def _lost(client: str, deaths: int) -> Report:
+    return Report(
+        client,
+        {},
+        kind="failed",
+        code="client-lost",
+        message=f"its worker process died {deaths} times (out of memory, or a crash in native "
+        "code); see workers.log",
+    )

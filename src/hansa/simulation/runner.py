@@ -1,0 +1,163 @@
+"""Runs clients one after the other and folds their updates; the inside of every engine.
+
+An exchange is opened, clients take part in any order, and the result is one partial aggregate.
+What a client raises is that client's problem, never the exchange's.
+"""
+
+from __future__ import annotations
+
+import functools
+import traceback
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from hansa.aggregators import AggregationSpec, Aggregator, Contribution, admit
+from hansa.algorithms import Vectors
+from hansa.client import Client
+from hansa.errors import AggregationError, HansaError, UpdateRefused
+from hansa.limits import FAILURE_CHARS_MAX
+from hansa.metrics import Mean, Metrics
+from hansa.params import Layout, Params
+from hansa.params.dtypes import dtype_name
+from hansa.plan import hyper_at
+from hansa.project import Project
+from hansa.rounds import BUFFERS, aggregation_spec
+from hansa.seeds import Key
+from hansa.simulation.client_states import ClientStates
+from hansa.simulation.population import Population
+
+
+class Report(NamedTuple):
+    """What is known of one client after its part of an exchange."""
+
+    client: str
+    metrics: dict[str, tuple[float, float]]  # totals and weights
+    bytes_up: int = 0
+    weight: float = 0.0
+    kind: str = "done"  # or "failed", "refused"
+    code: str = ""
+    message: str = ""
+    trace: str = ""  # the user's traceback
+
+    def means(self) -> Metrics:
+        """Return the metrics as `Mean`s."""
+        return {name: Mean(*pair) for name, pair in self.metrics.items()}
+
+
+class Runner:
+    """Runs the clients of one project.
+
+    Args:
+      project: plan, method and learner.
+      population: whose data is what.
+      client: the client half, with the model's layout.
+      states: where client states are kept between rounds.
+    """
+
+    def __init__(
+        self, project: Project, population: Population, *, client: Client, states: ClientStates
+    ) -> None:
+        self._project, self._population = project, population
+        self._client, self._states = client, states
+        self._root = Key.root(project.plan.seed)
+        self.aggregator: Aggregator = project.method.aggregator
+
+    def open(self, number: int, message: Vectors, weight_limit: float) -> None:
+        """Begin an exchange: round number, what the cohort gets, and the sum of weights."""
+        self._number, self._message = number, message
+        self.spec: AggregationSpec = aggregation_spec(
+            self._client.algorithm,
+            message,
+            weight_limit=weight_limit,
+            bound=self._project.plan.bound,
+        )
+        self.partial: Any = self.aggregator.zero(self.spec)
+        self._hyper = hyper_at(self._project.plan, number)
+        self._model = self._client.layout.join(message.x, message.get(BUFFERS, np.empty(0)))
+
+    def train(self, name: str) -> Report:
+        """Have one client train, and fold its update."""
+        try:
+            return self._train(name)
+        except UpdateRefused as refusal:
+            return Report(
+                name, {}, kind="refused", code=refusal.code, message=_sentence(refusal)
+            )
+        except AggregationError:
+            raise  # the set of updates is at fault, not the one that happened to come last
+        except Exception as error:  # noqa: BLE001 - the user's code may raise anything
+            return failure(name, error)
+
+    def evaluate(self, name: str) -> Report:
+        """Have one client evaluate the model on its validation part."""
+        try:
+            validation = self._population.data(name).validation
+            if validation is None:
+                return Report(name, {})
+            metrics = self._client.learner.evaluate(self._model, validation)
+            return Report(name, plain(metrics))
+        except Exception as error:  # noqa: BLE001 - the user's code may raise anything
+            return failure(name, error)
+
+    def _train(self, name: str) -> Report:
+        data = self._population.data(name).train
+        update, mine = self._client.train(
+            self._message,
+            data,
+            self._states.load(name, before=self._number),
+            name=name,
+            hyper=self._hyper,
+            key=self._root.child("client", self._number, name),
+        )
+        size = encoded_bytes(update.vectors)
+        decoded = dict(update.vectors)
+        buffers = decoded.pop(BUFFERS, None)
+        vectors = dict(self._project.method.transform.decode(decoded))
+        if buffers is not None:
+            vectors[BUFFERS] = buffers
+        contribution = Contribution(name, vectors, update.weight)
+        admit(contribution, self.spec)
+        self._states.save(name, self._number, mine)
+        self.partial = self.aggregator.add(self.partial, self._keep(contribution))
+        return Report(name, plain(update.metrics), bytes_up=size, weight=update.weight)
+
+    def _keep(self, contribution: Contribution) -> Contribution:
+        """Move what a rule over all updates must keep from memory to disk."""
+        if self.aggregator.streaming:
+            return contribution
+        stored = self._states.spill(contribution.client, self._number, contribution.vectors)
+        return contribution._replace(vectors=stored)
+
+
+def failure(name: str, error: BaseException) -> Report:
+    """Return the report of a client whose code raised."""
+    trace = "".join(traceback.format_exception(error))[-FAILURE_CHARS_MAX:]
+    if isinstance(error, HansaError):
+        return Report(
+            name, {}, kind="failed", code=error.code, message=_sentence(error), trace=trace
+        )
+    message = f"{type(error).__name__}: {error}"
+    return Report(name, {}, kind="failed", code="client-failed", message=message, trace=trace)
+
+
+def plain(metrics: Metrics) -> dict[str, tuple[float, float]]:
+    """Return metrics as JSON data."""
+    return {str(name): (float(m.total), float(m.weight)) for name, m in metrics.items()}
+
+
+def encoded_bytes(vectors: Mapping[str, np.ndarray]) -> int:
+    """Return what these vectors take as a file or an upload."""
+    shapes = tuple((name, dtype_name(v.dtype), v.shape) for name, v in vectors.items())
+    return _header_bytes(shapes) + sum(v.nbytes for v in vectors.values())
+
+
+@functools.lru_cache(maxsize=8)
+def _header_bytes(tensors: tuple[tuple[str, str, tuple[int, ...]], ...]) -> int:
+    layout = Layout.of(tensors)
+    return Params(layout, np.empty(layout.nbytes, np.uint8)).nbytes - layout.nbytes
+
+
+def _sentence(error: HansaError) -> str:
+    return f"{error.happened} {error.hint}"

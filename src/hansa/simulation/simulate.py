@@ -1,0 +1,240 @@
+"""One simulated run from start, or from its last commit, to its end."""
+
+from __future__ import annotations
+
+import platform
+import sys
+import traceback
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+import numpy as np
+
+import hansa
+from hansa.clock import now
+from hansa.client import Client
+from hansa.errors import HansaError, PlanError, RunError
+from hansa.params.model import ModelLayout
+from hansa.plan import PLAN_FILE
+from hansa.project import Project, identity
+from hansa.runs import RunFolder, all_runs
+from hansa.seeds import Key
+from hansa.simulation.client_states import ClientStates
+from hansa.simulation.engine import Engine, Inline
+from hansa.simulation.federation import SimulatedFederation, Watcher, extra_state
+from hansa.simulation.population import Population, project_population
+from hansa.simulation.runner import Runner
+from hansa.workflows import Problem, Progress, synchronous
+
+EngineName = Literal["inline", "processes"]
+
+
+class Unwatched:
+    """A watcher that does not look."""
+
+    def working(self, what: str, done: int, total: int) -> None: ...
+
+    def committed(self, row: dict[str, Any], problems: Sequence[Problem]) -> None: ...
+
+
+class Simulation(NamedTuple):
+    """How and where a project is simulated."""
+
+    runs: Path = Path("runs")
+    engine: EngineName = "inline"
+    workers: int | None = None  # of the processes engine; None is one for each core
+    new: bool = False  # start anew even if an unfinished run of the same plan is there
+
+
+def open_run(
+    project: Project, simulation: Simulation, population: Population | None = None
+) -> tuple[RunFolder, Population]:
+    """Return the unfinished run of this very plan and code, or a new one with its seed model.
+
+    Raises:
+      HansaError: data is missing, or the learner cannot make a seed model.
+    """
+    digest = identity(project)
+    if not simulation.new and project.folder is not None:
+        for run in reversed(list(all_runs(simulation.runs))):
+            if run.about["identity"] == digest and run.state == "running" and run.commits():
+                return run, population or project_population(project)
+    population = population or project_population(project)
+    if len(population.names) < project.plan.cohort.minimum:
+        raise PlanError(
+            "plan-impossible",
+            f"The plan's cohort.minimum is {project.plan.cohort.minimum}; "
+            f"there are {len(population.names)} clients. Nothing was started.",
+            "Lower the minimum, or split the data among more clients.",
+        )
+    return _create(project, simulation, population, digest), population
+
+
+def continue_run(
+    folder: RunFolder,
+    project: Project,
+    population: Population,
+    *,
+    simulation: Simulation,
+    watcher: Watcher | None = None,
+) -> Progress:
+    """Work on a run until it ends.
+
+    An interruption (Ctrl-C, a kill) leaves it unfinished; calling this again goes on from the last
+    commit and gives the same bytes as if nothing had happened.
+
+    Raises:
+      RunError: the run has failed; the reason is kept in its folder.
+      HansaError: something else that a person must mend.
+    """
+    with folder.locked():
+        first = not any(e["kind"] == "started" for e in folder.log.events)
+        folder.log.append("started" if first else "resumed", engine=simulation.engine)
+        try:
+            progress = _work(folder, project, population, simulation, watcher or Unwatched())
+        except HansaError as error:
+            folder.log.append("ended", state="failed", reason=str(error), code=error.code)
+            raise
+        assert progress.ended is not None  # a workflow returns when it is over
+        folder.log.append("ended", state="finished", reason=progress.ended)
+        return progress
+
+
+def drive(workflow: Coroutine[Any, Any, Progress]) -> Progress:
+    """Run a workflow to its end; the simulated federation never really waits.
+
+    No event loop is started, so this works inside a notebook's, and Ctrl-C is an ordinary
+    KeyboardInterrupt.
+
+    Raises:
+      RunError: the workflow awaited something that is not its federation.
+    """
+    try:
+        workflow.send(None)
+    except StopIteration as end:
+        result: Progress = end.value
+        return result
+    workflow.close()
+    raise RunError(
+        "plan-impossible",
+        "The workflow awaited something other than its federation.",
+        "In simulation a workflow awaits only the methods of the federation it was given.",
+    )
+
+
+def _work(
+    folder: RunFolder,
+    project: Project,
+    population: Population,
+    simulation: Simulation,
+    watcher: Watcher,
+) -> Progress:
+    seed = folder.about["seed_model"]
+    layout = ModelLayout(folder.load(folder.commits()[-1])[0].layout, seed["buffers"])
+    states = ClientStates(folder.path / "clients")
+    method = project.method
+    client = Client(project.plan, method.algorithm, method.transform, project.learner, layout)
+    runner = Runner(project, population, client=client, states=states)
+    engine = _engine(folder, project, runner, states, simulation)
+    try:
+        federation = SimulatedFederation(
+            project,
+            population,
+            engine=engine,
+            folder=folder,
+            layout=layout,
+            states=states,
+            watcher=watcher,
+        )
+        return drive(synchronous(federation, project.plan, method.algorithm))
+    finally:
+        engine.close()
+
+
+def _engine(
+    folder: RunFolder,
+    project: Project,
+    runner: Runner,
+    states: ClientStates,
+    simulation: Simulation,
+) -> Engine:
+    if simulation.engine == "inline":
+        return Inline(runner)
+    import os
+
+    from hansa.simulation.processes import Processes
+    from hansa.simulation.wire import Setup
+
+    if project.folder is None:
+        raise PlanError(
+            "engine-needs-project",
+            "The processes engine starts fresh processes, which need the code as files.",
+            "Make a project folder with hansa init, or use engine='inline'.",
+        )
+    setup = Setup(
+        project=str(project.folder.resolve()),
+        plan=msgspec.to_builtins(project.plan),
+        states=str((folder.path / "clients").resolve()),
+        model=str(folder.model_path(folder.commits()[-1]["round"]).resolve()),
+        buffers=tuple(folder.about["seed_model"]["buffers"]),
+    )
+    workers = simulation.workers or os.cpu_count() or 1
+    return Processes(setup, workers, runner=runner, states=states, folder=folder.path)
+
+
+def _create(
+    project: Project, simulation: Simulation, population: Population, digest: str
+) -> RunFolder:
+    plan = project.plan
+    seed = project.learner.init(population.sample(), Key.root(plan.seed).child("model"))
+    buffers = [name for name in seed.layout.buffers.names]
+    code = {f"code/{name}": content for name, content in project.code.items()}
+    if project.folder is not None and (project.folder / PLAN_FILE).is_file():
+        code[f"code/{PLAN_FILE}"] = (project.folder / PLAN_FILE).read_bytes()
+    about = {
+        "identity": digest,
+        "created": now(),
+        "hansa": hansa.__version__,
+        "engine": simulation.engine,
+        "project": str(project.folder.resolve()) if project.folder else None,
+        "seed_model": {"digest": seed.params.digest(), "buffers": buffers},
+        "clients": len(population.names),
+        "partition": population.table(),
+    }
+    plan_facts = {"plan": msgspec.to_builtins(plan), "sources": project.sources}
+    files = {
+        **code,
+        "plan.json": msgspec.json.format(msgspec.json.encode(plan_facts), indent=2),
+        "environment.json": msgspec.json.format(msgspec.json.encode(environment()), indent=2),
+    }
+    folder = RunFolder.create(simulation.runs, plan.name, about=about, files=files)
+    algorithm = project.method.algorithm
+    x, _ = seed.layout.split(seed.params)
+    extra = extra_state(seed.layout, algorithm.init(np.array(x)))
+    folder.commit(0, seed.params, extra, row={}, progress=Progress()._asdict(), elapsed=0.0)
+    return folder
+
+
+def environment() -> dict[str, str]:
+    """Return versions and machine, for the record."""
+    import os
+
+    facts = {
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "hansa": hansa.__version__,
+        "system": f"{platform.system()} {platform.release()}",
+        "machine": platform.machine(),
+        "cores": str(os.cpu_count()),
+    }
+    for package in ("torch", "sklearn"):
+        if package in sys.modules:
+            facts[package] = str(getattr(sys.modules[package], "__version__", "?"))
+    return facts
+
+
+def describe_failure(error: BaseException) -> str:
+    """Return a traceback as text."""
+    return "".join(traceback.format_exception(error))

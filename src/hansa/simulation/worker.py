@@ -1,0 +1,110 @@
+"""A worker process: `python -m hansa.simulation.worker`, spoken to through its standard streams.
+
+It is started fresh on every system alike, ignores Ctrl-C (the simulation decides), and ends when
+its input does, so a killed simulation leaves no orphan.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from hansa.algorithms import Vectors
+from hansa.client import Client
+from hansa.errors import HansaError
+from hansa.params.model import ModelLayout
+from hansa.plan import Plan
+from hansa.project import build_project
+from hansa.simulation.client_states import ClientStates
+from hansa.simulation.population import project_population
+from hansa.simulation.runner import Report, Runner
+from hansa.simulation.wire import (
+    Closed,
+    Evaluate,
+    Finish,
+    Open,
+    Ready,
+    Refused,
+    Reply,
+    Reported,
+    Request,
+    Setup,
+    Train,
+    receive,
+    send,
+)
+from hansa.store.files import load_params, save_params
+
+
+def main() -> None:
+    """Serve one simulation until it closes the pipe."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    requests, replies = _take_streams()
+    runner: Runner | None = None
+    while True:
+        try:
+            request = receive(requests, Request)
+            try:
+                if isinstance(request, Setup):
+                    runner = make_runner(request)
+                    send(replies, Ready())
+                else:
+                    assert runner is not None  # Setup comes first
+                    send(replies, _serve(runner, request))
+            except HansaError as error:
+                name = type(error).__name__
+                send(replies, Refused(name, error.code, error.happened, error.hint))
+        except Closed:
+            return
+
+
+def make_runner(setup: Setup) -> Runner:
+    """Build the same runner that the simulation itself has."""
+    project = build_project(msgspec.convert(setup.plan, Plan), Path(setup.project))
+    layout = ModelLayout(load_params(setup.model).layout, setup.buffers)
+    method = project.method
+    client = Client(project.plan, method.algorithm, method.transform, project.learner, layout)
+    return Runner(
+        project,
+        project_population(project),
+        client=client,
+        states=ClientStates(Path(setup.states)),
+    )
+
+
+def _serve(runner: Runner, request: Request) -> Reply:
+    match request:
+        case Open(number, message, weight_limit):
+            vectors = Vectors(load_params(message).to_dict())
+            runner.open(number, vectors, weight_limit)
+        case Train(client):
+            return _reported(runner.train(client))
+        case Evaluate(client):
+            return _reported(runner.evaluate(client))
+        case Finish(partial):
+            save_params(partial, runner.aggregator.dump(runner.partial))
+    return Ready()
+
+
+def _reported(report: Report) -> Reported:
+    return Reported(tuple(report))
+
+
+def _take_streams() -> tuple[BinaryIO, BinaryIO]:
+    """Keep the pipes for ourselves; what user code prints goes to standard error."""
+    requests = os.fdopen(os.dup(0), "rb")
+    replies = os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.dup2(2, 1)
+    sys.stdin = open(0, encoding="utf-8", closefd=False)
+    return requests, replies
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""Write files so that a crash leaves the old one or the new one, never half of one."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import mmap
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from hansa.errors import ParamsError
+from hansa.params import Params, decode, encode
+
+_NOT_SUPPORTED = (errno.EINVAL, errno.ENOTSUP)
+
+
+def write_durably(
+    path: str | os.PathLike[str], chunks: Iterable[bytes | bytearray | memoryview]
+) -> None:
+    """Write a file whole, and return only when it would survive a loss of power.
+
+    The bytes go to a temporary file in the same folder, which is synchronised and then takes the
+    final name.  After an error the old file, if any, is as it was; only when the folder itself
+    cannot be synchronised is the new file already in place, whole.
+
+    A failed fsync is never tried again: the system may have dropped the pages, and a second call
+    would report success for data that is lost.
+
+    Args:
+      path: its folder must exist.
+      chunks: the contents, written one after the other.
+
+    Raises:
+      OSError: as the system reports it, for example when the disk is full.
+    Source: Rebello et al. 2020, "Can applications recover from fsync failures?", section 3.
+
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name[:100]}.{os.urandom(6).hex()}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            for chunk in chunks:
+                file.write(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):  # it is gone when all went well
+            temporary.unlink()
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in this folder durable, where folders can be synchronised."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NOT_SUPPORTED:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def save_params(path: str | os.PathLike[str], params: Params) -> None:
+    """Write Params durably, as a file that any reader of safetensors can open.
+
+    Raises:
+      OSError: as the system reports it.
+
+    """
+    write_durably(path, encode(params))
+
+
+def load_params(path: str | os.PathLike[str]) -> Params:
+    """Map a file of tensors into memory, read-only: pages are read when they are touched.
+
+    Use `.copy()` for tensors to write to.  The file must not be changed in place meanwhile;
+    `save_params` may replace it, except on Windows, which keeps a mapped file.
+
+    Raises:
+      ParamsError: params-missing, the file cannot be opened; and all that `decode` raises.
+
+    """
+    try:
+        with Path(path).open("rb") as file:
+            empty = os.fstat(file.fileno()).st_size == 0  # which cannot be mapped
+            data = b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError as error:
+        raise ParamsError(
+            "params-missing",
+            f"Cannot open {path}: {error.strerror}.",
+            "Check the path; a file of tensors usually ends in .safetensors.",
+        ) from error
+    return decode(memoryview(data), source=str(path))

@@ -1,0 +1,208 @@
+"""From a run to its charts, and to the sentence that says what each of them shows."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from hansa.web.charts import Band, ReferenceLine, Series, columns, heat_map, line_chart, strip
+from hansa.web.record import (
+    Part,
+    Partition,
+    RunRecord,
+    Summary,
+    client_count,
+    lower_is_better,
+    metrics_of,
+    parts_of,
+    values_of,
+)
+from hansa.web.words import byte_unit, clean, count, number
+
+METRICS_MAX = 8
+"""Metrics with a chart of their own; the others are in the table of rounds."""
+
+POINTS_MAX = 240
+"""Points of all curves together, so that a page stays small."""
+
+CLIENTS_MAX = 40
+"""Clients shown in the partition."""
+
+LINES = {"train": ("training", 3), "validation": ("validation", 1), "test": ("held-out test", 2)}
+"""The name and the colour of each part, the same in all charts."""
+
+
+class Drawing(NamedTuple):
+    """A chart with what it says in words."""
+
+    svg: str
+    caption: str = ""
+
+
+def curves(record: RunRecord) -> list[Drawing]:
+    """Return one chart per metric, the most important first."""
+    metrics = metrics_of(record)[:METRICS_MAX]
+    resolution = max(30, min(100, POINTS_MAX // max(1, len(metrics))))
+    return [_curve(record, metric, resolution) for metric in metrics]
+
+
+def _curve(record: RunRecord, metric: str, resolution: int) -> Drawing:
+    series, spread = [], _spread_part(record, metric)
+    for part in parts_of(record, metric):
+        label, slot = LINES[part]
+        values = values_of(record, metric, part)
+        series.append(Series(label, [(at, summary.mean) for at, summary in values], slot))
+    bands = _spread(record, metric, spread) if spread else []
+    drawn = [value for one in series for _, value in one.points if value is not None]
+    baseline = record.baseline
+    lines = []
+    if baseline and baseline.metric == metric and baseline.value is not None:
+        lines.append(ReferenceLine(baseline.name, baseline.value))
+    svg = line_chart(
+        series,
+        title=_title(metric),
+        x_label="round",
+        y_label=metric,
+        bands=bands,
+        reference_lines=lines,
+        # A loss that explodes would flatten everything before it.
+        log=bool(drawn) and min(drawn) > 0 and max(drawn) > 1000 * min(drawn),
+        resolution=resolution,
+    )
+    caption = ""
+    if spread:
+        caption = (
+            f"The band is the spread of {LINES[spread][0]} {clean(metric)} over the clients: "
+            "all of them in the light part, the middle half in the dark part."
+        )
+    return Drawing(svg, caption)
+
+
+def _title(metric: str) -> str:
+    return metric[:1].upper() + metric[1:].replace("_", " ")
+
+
+def _spread_part(record: RunRecord, metric: str) -> Part | None:
+    """Return the part whose spread is shown: validation, or else training."""
+    for part in ("validation", "train"):
+        if any(len(summary.by_client) > 1 for _, summary in values_of(record, metric, part)):
+            return part
+    return None
+
+
+def _spread(record: RunRecord, metric: str, part: Part) -> list[Band]:
+    values = values_of(record, metric, part)
+    label, slot = LINES[part]
+    whole = [(at, summary.min, summary.max) for at, summary in values]
+    middle = [(at, summary.q25, summary.q75) for at, summary in values]
+    return [
+        Band(f"{label}, all clients", whole, slot),
+        Band(f"{label}, middle half", middle, slot, inner=True),
+    ]
+
+
+def fairness(record: RunRecord) -> list[Drawing]:
+    """Return what the model is worth to each client, and what each reaches without the others."""
+    drawings = []
+    for metric in metrics_of(record)[:1]:
+        if part := _spread_part(record, metric):
+            known = [s for _, s in values_of(record, metric, part) if len(s.by_client) > 1]
+            drawings.append(_by_client(record, metric, known[-1], label=LINES[part][0]))
+    baseline = record.baseline
+    if baseline and len(baseline.by_client) > 1:
+        best = record.best
+        together = best.value if best and best.metric == baseline.metric else None
+        lines = [ReferenceLine("together", together)] if together is not None else []
+        svg = strip(
+            baseline.by_client,
+            title="Each client on its own",
+            x_label=baseline.metric,
+            reference_lines=lines,
+        )
+        drawings.append(Drawing(svg, "What each client reaches with its own data only."))
+    return drawings
+
+
+def _by_client(record: RunRecord, metric: str, last: Summary, *, label: str) -> Drawing:
+    lines = [ReferenceLine("mean", last.mean)] if last.mean is not None else []
+    svg = strip(
+        last.by_client,
+        title=f"{_title(metric)} by client",
+        x_label=f"{label} {metric}",
+        reference_lines=lines,
+    )
+    known = [(value, name) for name, value in last.by_client.items() if value is not None]
+    if not known or last.q25 is None or last.q75 is None:
+        return Drawing(svg)
+    worst, name = max(known) if lower_is_better(record, metric) else min(known)
+    caption = (
+        f"In the last evaluation, the middle half of the clients lies between {number(last.q25)} "
+        f"and {number(last.q75)}; {clean(name, 30)} is worst off with {number(worst)}."
+    )
+    return Drawing(svg, caption)
+
+
+def partition(record: RunRecord) -> Drawing | None:
+    """Return who holds how much of what."""
+    split = record.partition
+    if split is None or not split.clients:
+        return None
+    names, counts = split.clients[:CLIENTS_MAX], split.counts[:CLIENTS_MAX]
+    if split.classes:
+        svg = heat_map(
+            counts,
+            rows=names,
+            columns=split.classes,
+            title="Examples by client and class",
+            x_label="class",
+            y_label="client",
+        )
+    else:
+        sizes = {name: float(sum(row)) for name, row in zip(names, counts, strict=False)}
+        svg = strip(sizes, title="Examples by client", x_label="examples", from_zero=True)
+    return Drawing(svg, _partition_words(split))
+
+
+def _partition_words(split: Partition) -> str:
+    sizes = [sum(row) for row in split.counts]
+    more = len(split.clients) - CLIENTS_MAX
+    return (
+        f"Split {clean(split.scheme)}: {count(sum(sizes), 'example')} over "
+        f"{count(len(split.clients), 'client')}, {min(sizes, default=0):,} to "
+        f"{max(sizes, default=0):,} each."
+        + (f" The first {CLIENTS_MAX} are shown, {more:,} more are not." if more > 0 else "")
+    )
+
+
+def timeline(record: RunRecord) -> list[Drawing]:
+    """Return time, traffic and attendance by round."""
+    rows = record.rounds
+    if not rows:
+        return []
+    scale, unit = byte_unit(max(row.bytes.down + row.bytes.up for row in rows))
+    down = [(float(row.round), row.bytes.down / scale) for row in rows]
+    up = [(float(row.round), row.bytes.up / scale) for row in rows]
+    time = Series("seconds", [(row.round, row.seconds) for row in rows], 1)
+    return [
+        Drawing(columns([time], title="Time", x_label="round", y_label="seconds")),
+        Drawing(
+            columns(
+                [Series("to the clients", down, 1), Series("back", up, 2)],
+                title="Traffic",
+                x_label="round",
+                y_label=unit,
+            )
+        ),
+        Drawing(_attendance(record)),
+    ]
+
+
+def _attendance(record: RunRecord) -> str:
+    rows = record.rounds
+    series = [Series("counted", [(row.round, row.clients.accepted) for row in rows], 3)]
+    # What never happened needs no colour.
+    if any(row.clients.failed for row in rows):
+        series.append(Series("failed", [(row.round, row.clients.failed) for row in rows], 2))
+    if any(row.clients.refused for row in rows):
+        series.append(Series("refused", [(row.round, row.clients.refused) for row in rows], 4))
+    title = f"Updates of {count(client_count(record), 'client')}"
+    return columns(series, title=title, x_label="round", y_label="clients")

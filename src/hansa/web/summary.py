@@ -1,0 +1,314 @@
+"""A run in plain words: the headline, how it stands, its key figures, and what looks wrong."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from typing import NamedTuple
+
+from hansa.web.record import (
+    PARTS,
+    WHERE,
+    Part,
+    Problem,
+    RunRecord,
+    client_count,
+    last_value,
+    lower_is_better,
+    metrics_of,
+    parts_of,
+    rounds_planned,
+    values_of,
+)
+from hansa.web.words import (
+    TEXT_CHARS,
+    byte_size,
+    clean,
+    count,
+    duration,
+    flatten,
+    listing,
+    number,
+    setting,
+)
+
+
+class Step(NamedTuple):
+    """A command to type, and what it does."""
+
+    command: str
+    effect: str
+
+
+class Status(NamedTuple):
+    """How the run stands; the tone names a colour and an icon."""
+
+    word: str
+    tone: str  # good, busy, warn or bad
+    cause: str
+    steps: list[Step]
+
+
+class Notice(NamedTuple):
+    """Something that looks wrong, with its usual cause and a next step."""
+
+    what: str
+    advice: str
+    command: str = ""
+
+
+class Figure(NamedTuple):
+    """One key figure."""
+
+    label: str
+    value: str
+    note: str = ""
+
+
+class ProblemGroup(NamedTuple):
+    """Problems with one cause, together in one line of the table."""
+
+    kind: str
+    code: str
+    message: str
+    times: int
+    rounds: str
+    clients: str
+    file: str
+
+
+class Setting(NamedTuple):
+    """One value of the plan and where it came from."""
+
+    key: str
+    value: str
+    source: str
+
+
+def headline(record: RunRecord) -> str:
+    """Return what happened, in one sentence."""
+    name, reached = clean(record.run), _reached(record)
+    done = _rounds_done(record)
+    if not record.rounds:
+        return {
+            "running": f"{name} has started; no round is finished yet.",
+            "finished": f"{name} finished without a single round.",
+            "stopped": f"{name} was stopped before its first round was finished.",
+            "failed": f"{name} failed before its first round was finished.",
+        }[record.state]
+    if record.state == "finished":
+        effort = f"with {count(client_count(record), 'client')} in {duration(record.seconds)}"
+        if not reached:
+            return f"{name} was trained for {done} {effort}, but never evaluated."
+        best_at = record.best.round if record.best else 0
+        last_at = record.rounds[-1].round
+        when = f"after {done}" if best_at == last_at else f"in round {best_at:,} of {last_at:,}"
+        return f"{name} reached {reached} {when} {effort}{_beaten(record)}."
+    if record.state == "running":
+        return f"{name} is at {reached or 'work'} after {done}{_beaten(record)}."
+    verb = "was stopped" if record.state == "stopped" else "failed"
+    best = f"; the best it reached is {reached}" if reached else ""
+    return f"{name} {verb} after {done}{best}{_beaten(record)}."
+
+
+def _reached(record: RunRecord) -> str:
+    """Return the best value with its metric and data, such as "accuracy 0.953 on held-out data"."""
+    best = record.best
+    if best is None or best.value is None:
+        return ""
+    return f"{clean(best.metric)} {number(best.value)} {WHERE[judged_on(record)]}"
+
+
+def judged_on(record: RunRecord) -> Part:
+    """Return the part on which the best value was measured."""
+    best = record.best
+    for part in reversed(PARTS):
+        for row in record.rounds if best else ():
+            summary = row.part(part).get(best.metric) if best else None
+            if best and row.round == best.round and summary and summary.mean == best.value:
+                return part
+    return "validation"
+
+
+def _rounds_done(record: RunRecord) -> str:
+    done, planned = record.rounds[-1].round, rounds_planned(record)
+    if planned and done < planned:
+        return f"{done:,} of {count(planned, 'round')}"
+    return count(done, "round")
+
+
+def _beaten(record: RunRecord) -> str:
+    baseline = record.baseline
+    if baseline is None or baseline.value is None:
+        return ""
+    return f"; the {clean(baseline.name)} reached {number(baseline.value)}"
+
+
+def status(record: RunRecord) -> Status:
+    """Return the state with its cause, and the commands that come next."""
+    run = quoted(record.run)
+    show = Step(f"hansa show {run}", "prints every round, and the traceback of each failure")
+    cause = clean(record.reason, TEXT_CHARS)
+    if record.state == "finished":
+        return Status("Finished", "good", cause, [])
+    if record.state == "running":
+        said = cause or "This page shows the run as it was when the page was written."
+        return Status("Running", "busy", said, [Step(f"hansa show {run}", "shows it as it is now")])
+    done = record.rounds[-1].round if record.rounds else 0
+    resume = f"continues with round {done + 1}; nothing that was finished is lost"
+    if record.state == "stopped":
+        return Status("Stopped", "warn", cause, [Step("hansa run", resume), show])
+    cause = cause or "The run did not say why."
+    return Status("Failed", "bad", cause, [show, Step("hansa run", f"after the fix, {resume}")])
+
+
+def quoted(run: str) -> str:
+    """Return the name of a run as a shell understands it."""
+    return shlex.quote(clean(run, 120))
+
+
+def figures(record: RunRecord) -> list[Figure]:
+    """Return the numbers that a reader looks for first."""
+    found = _best_figures(record)
+    rows = record.rounds
+    if not rows:
+        return found
+    done, planned = rows[-1].round, rounds_planned(record)
+    each = duration(sum(row.seconds for row in rows) / len(rows))
+    found.append(Figure("Rounds", f"{done:,} of {planned:,}" if planned else f"{done:,}",
+                        f"{each} each"))  # fmt: skip
+    asked = sum(row.clients.asked for row in rows)
+    accepted = sum(row.clients.accepted for row in rows)
+    found.append(Figure("Clients", f"{client_count(record):,}",
+                        f"{accepted:,} of {count(asked, 'update')} counted"))  # fmt: skip
+    down, up = sum(row.bytes.down for row in rows), sum(row.bytes.up for row in rows)
+    found.append(Figure("Sent", byte_size(down + up),
+                        f"{byte_size(down)} down, {byte_size(up)} up"))  # fmt: skip
+    found.append(Figure("Time", duration(record.seconds), clean(record.engine) and
+                        f"engine {clean(record.engine)}"))  # fmt: skip
+    return found
+
+
+def _best_figures(record: RunRecord) -> list[Figure]:
+    best, baseline, found = record.best, record.baseline, []
+    if best is None:
+        return []
+    name = clean(best.metric, 24)
+    where = f"round {best.round}, {WHERE[judged_on(record)]}"
+    found.append(Figure(f"Best {name}", number(best.value), where))
+    if baseline and baseline.value is not None and best.value is not None:
+        gain = best.value - baseline.value
+        better = (gain < 0) == lower_is_better(record, best.metric) and gain != 0
+        word = "better" if better else "worse" if gain else "no difference"
+        note = f"{word}, against {number(baseline.value)}"
+        found.append(Figure(f"To the {clean(baseline.name, 30)}", f"{gain:+.3f}", note))
+    spread = values_of(record, best.metric, "validation")
+    if spread and spread[-1][1].min is not None:
+        last = spread[-1][1]
+        found.append(Figure("Over the clients", f"{number(last.min)} to {number(last.max)}",
+                            f"{name} on their validation data"))  # fmt: skip
+    return found
+
+
+def notices(record: RunRecord) -> list[Notice]:
+    """Return what looks wrong in the numbers, most serious first."""
+    return [*_lost_numbers(record), *_divergence(record), *_unreliable_clients(record)]
+
+
+def _lower_rate(record: RunRecord) -> str:
+    rate = flatten(record.plan).get("learner.optimizer.lr")
+    if isinstance(rate, int | float) and not isinstance(rate, bool) and rate > 0:
+        return f"hansa run --set learner.optimizer.lr={rate / 10:g}"
+    return "hansa run --set learner.optimizer.lr=0.01"
+
+
+def _lost_numbers(record: RunRecord) -> list[Notice]:
+    for metric in metrics_of(record):
+        for part in parts_of(record, metric):
+            lost = [at for at, summary in values_of(record, metric, part) if summary.mean is None]
+            if lost:
+                what = f"{clean(metric)} {WHERE[part]} is not a number since round {lost[0]}."
+                if last_value(record, metric, part) is not None:
+                    rounds = "round" if len(lost) == 1 else "rounds"
+                    what = (
+                        f"{clean(metric)} {WHERE[part]} was not a number in {rounds} {spans(lost)}."
+                    )
+                advice = "Usually the learning rate is too large, or an input is not finite. Try:"
+                return [Notice(what, advice, _lower_rate(record))]
+    return []
+
+
+def _divergence(record: RunRecord) -> list[Notice]:
+    for metric in metrics_of(record):
+        known = [
+            (at, summary.mean)
+            for at, summary in values_of(record, metric, "train")
+            if summary.mean is not None
+        ]
+        if len(known) < 3 or not lower_is_better(record, metric):
+            continue
+        low_at, low = min(known, key=lambda pair: pair[1])
+        if known[-1][1] > max(2 * low, known[0][1]) and low > 0:
+            what = (
+                f"Training {clean(metric)} rose from {number(low)} in round {low_at} "
+                f"to {number(known[-1][1])}: the model gets worse."
+            )
+            return [Notice(what, "Try smaller local steps:", _lower_rate(record))]
+    return []
+
+
+def _unreliable_clients(record: RunRecord) -> list[Notice]:
+    times = Counter(client for client, _ in {(p.client, p.round) for p in record.problems})
+    often = [clean(c, 30) for c, n in times.most_common() if n * 2 > max(2, len(record.rounds))]
+    if not often:
+        return []
+    who = listing(often, 5)
+    what = f"{who} did not count in most rounds, so the model knows little of their data."
+    return [Notice(what, "The reasons are under Problems below.")]
+
+
+def spans(rounds: list[int]) -> str:
+    """Return round numbers with neighbours joined.
+
+    >>> spans([1, 2, 3, 7, 9, 10])
+    '1-3, 7, 9-10'
+    """
+    runs: list[list[int]] = []
+    for at in sorted(set(rounds)):
+        if runs and at == runs[-1][1] + 1:
+            runs[-1][1] = at
+        else:
+            runs.append([at, at])
+    texts = [str(first) if first == last else f"{first}-{last}" for first, last in runs]
+    return ", ".join(texts[:8]) + (" ..." if len(texts) > 8 else "")
+
+
+def problem_groups(problems: list[Problem]) -> list[ProblemGroup]:
+    """Return problems of one kind, code and message as one group, the most frequent first."""
+    groups: dict[tuple[str, str, str], list[Problem]] = {}
+    for problem in problems:
+        key = (problem.kind, problem.code, clean(problem.message, TEXT_CHARS))
+        groups.setdefault(key, []).append(problem)
+    return [
+        ProblemGroup(
+            kind=kind,
+            code=clean(code),
+            message=message,
+            times=len(found),
+            rounds=spans([problem.round for problem in found]),
+            clients=listing(list(dict.fromkeys(clean(p.client, 30) for p in found))),
+            file=clean(next((p.file for p in found if p.file), ""), 120),
+        )
+        for (kind, code, message), found in sorted(groups.items(), key=lambda g: -len(g[1]))
+    ]
+
+
+def settings(record: RunRecord) -> tuple[list[Setting], list[Setting]]:
+    """Return the settings that someone chose, and those left at their default."""
+    chosen: list[Setting] = []
+    default: list[Setting] = []
+    for key, value in flatten(record.plan).items():
+        source = record.sources.get(key, "default")
+        row = Setting(clean(key, 80), setting(value), clean(source, 40))
+        (default if source == "default" else chosen).append(row)
+    return chosen, default

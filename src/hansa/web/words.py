@@ -1,0 +1,144 @@
+"""Text for people: numbers, sizes and times in few digits, and names that may be hostile made safe.
+
+Escaping for HTML is not done here: templates and charts escape everything they print.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import unicodedata
+from collections.abc import Mapping
+
+NAME_CHARS = 60
+"""Characters of a name shown on a page; what is longer ends in an ellipsis."""
+
+TEXT_CHARS = 400
+"""Characters of a message shown on a page."""
+
+_JOINERS = "\u200c\u200d"  # needed to write Persian and several Indic scripts
+
+
+def clean(text: object, limit: int = NAME_CHARS) -> str:
+    r"""Return `text` on one line of at most `limit` characters, invisible ones spelt out.
+
+    Direction overrides could make a name read backwards, and control characters are not allowed in
+    XML; both are shown as escapes instead of taking effect.
+
+    >>> clean("ab\u202ecd\nef")
+    'ab\\u202ecd ef'
+    >>> clean("abcdef", 4)
+    'abc…'
+    """
+    line = " ".join(str(text)[: limit * 4].split())
+    shown = "".join(char if _harmless(char) else f"\\u{ord(char):04x}" for char in line)
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def _harmless(char: str) -> bool:
+    if char in _JOINERS:
+        return True
+    noncharacter = ord(char) & 0xFFFE == 0xFFFE or 0xFDD0 <= ord(char) <= 0xFDEF
+    return not noncharacter and unicodedata.category(char) not in {"Cc", "Cf", "Cs", "Zl", "Zp"}
+
+
+def number(value: float | None) -> str:
+    """Return a measured value in three significant digits or so.
+
+    >>> [number(v) for v in (0.95312, 1, 0.00123, 12.345, 4821.7, 1e9, float("nan"))]
+    ['0.953', '1.000', '0.00123', '12.3', '4,822', '1.00e+09', 'not a number']
+    """
+    if value is None or not math.isfinite(value):
+        return "not a number"
+    size = abs(value)
+    if size >= 1e6 or 0 < size < 1e-4:
+        return f"{value:.2e}"
+    if size < 0.1 and value != 0:
+        return f"{value:.3g}"
+    decimals = 3 if size <= 1 else 2 if size < 10 else 1 if size < 100 else 0
+    return f"{value:,.{decimals}f}"
+
+
+def count(amount: int, noun: str) -> str:
+    """Return an amount with its noun, such as "1 round" or "12 rounds".
+
+    >>> count(1, "round"), count(1200, "client")
+    ('1 round', '1,200 clients')
+    """
+    return f"{amount:,} {noun}" + ("" if amount == 1 else "s")
+
+
+def byte_size(amount: float) -> str:
+    """Return a number of bytes with a decimal unit.
+
+    >>> byte_size(999), byte_size(2_140_000)
+    ('999 B', '2.1 MB')
+    """
+    scale, unit = byte_unit(amount)
+    return f"{amount / scale:.0f} {unit}" if scale == 1 else f"{amount / scale:.1f} {unit}"
+
+
+def byte_unit(amount: float) -> tuple[float, str]:
+    """Return the divisor and the name of the unit that suits `amount` bytes."""
+    for scale, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if amount >= scale * 0.9995:
+            return scale, unit
+    return 1.0, "B"
+
+
+def duration(seconds: float | None) -> str:
+    """Return a time span in the two units that matter.
+
+    >>> [duration(s) for s in (0.0042, 4.11, 75, 3 * 3600 + 125)]
+    ['4.2 ms', '4.1 s', '1 min 15 s', '3 h 02 min']
+    """
+    if seconds is None or not math.isfinite(seconds):
+        return "an unknown time"
+    if seconds < 0.0995:
+        return f"{seconds * 1000:.2g} ms"
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60:,} h {minutes % 60:02d} min"
+
+
+def listing(items: list[str], limit: int = 4) -> str:
+    """Return names as a phrase, with how many were left out.
+
+    >>> listing(["a", "b", "c"]), listing(["a", "b", "c", "d"], 2)
+    ('a, b and c', 'a, b and 2 more')
+    """
+    if len(items) > limit:
+        return f"{', '.join(items[:limit])} and {len(items) - limit:,} more"
+    return " and ".join(filter(None, [", ".join(items[:-1]), *items[-1:]]))
+
+
+def setting(value: object, limit: int = 80) -> str:
+    """Return a value of a plan much as its owner wrote it.
+
+    >>> setting(True), setting(0.05), setting([1, "a"]), setting("sgd"), setting(None)
+    ('true', '0.05', '[1, "a"]', 'sgd', 'none')
+    """
+    if value is None:
+        return "none"
+    if isinstance(value, str):
+        return clean(value, limit) if value else '""'
+    return clean(json.dumps(value, ensure_ascii=False, default=str), limit)
+
+
+def flatten(plan: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    """Return a nested plan as dotted keys in the order of the plan.
+
+    >>> flatten({"seed": 7, "data": {"set": "digits"}, "empty": {}})
+    {'seed': 7, 'data.set': 'digits', 'empty': {}}
+    """
+    flat: dict[str, object] = {}
+    for key, value in plan.items():
+        dotted = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{dotted}.")
+        else:
+            flat[dotted] = value
+    return flat

@@ -1,0 +1,86 @@
+"""The handle through which a workflow acts: the same in simulation and on real sites (law L1).
+
+A workflow chooses cohorts, exchanges tasks and commits; how clients are reached, what a crash
+does, and where a commit is stored is the handle's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from hansa.aggregators import Aggregate
+from hansa.algorithms import Vectors
+from hansa.metrics import Metrics
+
+
+class Problem(NamedTuple):
+    """A client whose part of a round did not count, and why."""
+
+    round: int
+    client: str
+    kind: str  # "failed": it raised or died; "refused": its update was not admitted
+    code: str
+    message: str
+    file: str | None = None  # in the run folder, with the traceback
+
+
+class Trained(NamedTuple):
+    """What a cohort's training came to."""
+
+    aggregate: Aggregate | None  # None when no update was accepted
+    metrics: Mapping[str, Metrics]  # by client, measured while training
+    problems: Sequence[Problem]
+    bytes_down: int
+    bytes_up: int
+
+
+class Evaluated(NamedTuple):
+    """What clients measured with the global model on their own data."""
+
+    metrics: Mapping[str, Metrics]  # by client
+    problems: Sequence[Problem]
+
+
+class GlobalState(NamedTuple):
+    """The server's side of a run: the algorithm's state, and the model's averaged buffers."""
+
+    algorithm: Vectors
+    buffers: np.ndarray  # [B] float64
+
+
+class Commit(NamedTuple):
+    """The durable end of a round; a run continues from its last one."""
+
+    round: int
+    state: GlobalState
+    row: dict[str, Any]  # this round's metrics, plain JSON data
+    progress: dict[str, Any]  # what the workflow itself must remember
+
+
+class Federation(Protocol):
+    """What a workflow can do."""
+
+    clients: Sequence[str]  # names; may be long and lazy
+
+    def resume(self) -> Commit:
+        """Return the last commit; round 0 holds the seed model."""
+
+    def elapsed(self) -> float:
+        """Return seconds of work so far, interruptions not counted."""
+
+    async def train(self, round_number: int, state: GlobalState, cohort: Sequence[str]) -> Trained:
+        """Have a cohort train on the state's model and aggregate what comes back."""
+
+    async def evaluate(
+        self, round_number: int, state: GlobalState, clients: Sequence[str]
+    ) -> Evaluated:
+        """Have clients evaluate the state's model on their validation part."""
+
+    async def test(self, round_number: int, state: GlobalState) -> Metrics:
+        """Evaluate the state's model on the server's own data; empty if it has none."""
+
+    async def commit(self, commit: Commit, problems: Sequence[Problem]) -> None:
+        """Make a round durable; once this returns, the round is never repeated."""

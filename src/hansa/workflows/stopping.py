@@ -1,0 +1,62 @@
+"""When a run is over: the rounds are done, a target is met, or nothing gets better."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+from hansa.plan.schema import StopPlan
+
+
+class Progress(NamedTuple):
+    """The best value so far and how long ago it was; survives a restart inside each commit."""
+
+    best: float | None = None
+    best_round: int = 0
+    evaluations_since: int = 0
+    ended: str | None = None  # why the run is over, in words
+
+
+def watched(row: dict[str, Any], metric: str) -> float | None:
+    """Return the metric of one round: on the server's test part, else pooled over clients."""
+    for part in ("test", "validation"):
+        summary = row.get(part, {}).get(metric)
+        if summary is not None:
+            mean: float | None = summary["mean"]
+            return mean
+    return None
+
+
+def advance(
+    progress: Progress, row: dict[str, Any], stop: StopPlan, *, rounds: int, minutes: float
+) -> Progress:
+    """Take one round's metrics into account; `minutes` is the time worked so far."""
+    value = watched(row, stop.metric)
+    if value is not None and math.isfinite(value):
+        better = progress.best is None or _better(value, progress.best, stop)
+        progress = progress._replace(
+            best=value if better else progress.best,
+            best_round=row["round"] if better else progress.best_round,
+            evaluations_since=0 if better else progress.evaluations_since + 1,
+        )
+        reached = stop.target is not None and not _better(stop.target, value, stop)
+        if reached:
+            return progress._replace(
+                ended=f"{stop.metric} reached {value:.4g}, the target being {stop.target:.4g}"
+            )
+        if stop.patience is not None and progress.evaluations_since >= stop.patience:
+            return progress._replace(
+                ended=f"{stop.metric} has not improved in {stop.patience} evaluations"
+            )
+    if row["round"] >= rounds:
+        return progress._replace(ended=f"all {rounds} rounds are done")
+    if stop.minutes is not None and minutes >= stop.minutes:
+        return progress._replace(ended=f"{stop.minutes:g} minutes of work are over")
+    return progress
+
+
+def _better(a: float, b: float, stop: StopPlan) -> bool:
+    lower = stop.lower_is_better
+    if lower is None:
+        lower = any(word in stop.metric.lower() for word in ("loss", "error", "perplexity"))
+    return a < b if lower else a > b

@@ -1,0 +1,123 @@
+"""The classic round: choose a cohort, train, aggregate, step, evaluate, commit.
+
+McMahan et al. 2017, Alg. 1, for any algorithm of `hansa.algorithms`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hansa.algorithms import Algorithm
+from hansa.errors import RunError
+from hansa.metrics import Metrics, summarise_all
+from hansa.plan.schema import Plan
+from hansa.rounds import BUFFERS
+from hansa.seeds import Key
+from hansa.workflows.federation import Commit, Federation, GlobalState, Problem, Trained
+from hansa.workflows.sampling import cohort_size, sample
+from hansa.workflows.stopping import Progress, advance
+
+
+async def synchronous(federation: Federation, plan: Plan, algorithm: Algorithm) -> Progress:
+    """Run rounds until the plan says stop; continue from the last commit.
+
+    Raises:
+      RunError: every client of a round failed, or fewer answered than the plan's minimum.
+    """
+    commit = federation.resume()
+    progress = Progress(**commit.progress)
+    root = Key.root(plan.seed)
+    size = cohort_size(
+        len(federation.clients), fraction=plan.cohort.fraction, count=plan.cohort.count
+    )
+    while progress.ended is None:
+        number = commit.round + 1
+        began = federation.elapsed()
+        cohort = sample(federation.clients, size, root.child("cohort", number))
+        trained = await federation.train(number, commit.state, cohort)
+        state = step(algorithm, commit.state, _enough(trained, plan, number), federation)
+        row = _row(number, state, cohort, trained)
+        problems = list(trained.problems)
+        if number % plan.evaluate.every == 0 or number >= plan.rounds:
+            problems += await _evaluate(federation, plan, row, state)
+        row["seconds"] = federation.elapsed() - began
+        minutes = federation.elapsed() / 60
+        progress = advance(progress, row, plan.stop, rounds=plan.rounds, minutes=minutes)
+        commit = Commit(number, state, row, progress._asdict())
+        await federation.commit(commit, problems)
+    return progress
+
+
+def step(
+    algorithm: Algorithm, state: GlobalState, trained: Trained, federation: Federation
+) -> GlobalState:
+    """Return the server's state after an aggregate."""
+    assert trained.aggregate is not None  # `_enough` has seen to it
+    mean = type(state.algorithm)(trained.aggregate.vectors)
+    buffers = mean.pop(BUFFERS, state.buffers)
+    share = trained.aggregate.clients / len(federation.clients)
+    return GlobalState(algorithm.server(state.algorithm, mean, share), buffers)
+
+
+def _enough(trained: Trained, plan: Plan, number: int) -> Trained:
+    accepted = 0 if trained.aggregate is None else trained.aggregate.clients
+    if accepted and accepted >= plan.cohort.minimum:
+        return trained
+    reasons = _reasons(trained.problems)
+    if accepted == 0:
+        raise RunError(
+            "run-all-failed",
+            f"Round {number} ended without any update: {reasons}. The run has failed; the model "
+            f"of round {number - 1} is kept.",
+            "Correct the cause and run again.",
+        )
+    raise RunError(
+        "run-too-few",
+        f"Round {number} has {accepted} updates and the plan's minimum is {plan.cohort.minimum}: "
+        f"{reasons}. The run has failed; the model of round {number - 1} is kept.",
+        "Correct the cause, or lower cohort.minimum, and run again.",
+    )
+
+
+def _reasons(problems: Any) -> str:
+    """Say in one line which clients dropped out and why; equal reasons are told once."""
+    by_message: dict[str, list[str]] = {}
+    for problem in problems:
+        by_message.setdefault(problem.message, []).append(problem.client)
+    told = []
+    for message, clients in list(by_message.items())[:3]:
+        more = f" and {len(clients) - 3} more" if len(clients) > 3 else ""
+        told.append(f"{', '.join(clients[:3])}{more}: {message}")
+    return "; ".join(told) or "no client took part"
+
+
+def _row(number: int, state: GlobalState, cohort: list[str], trained: Trained) -> dict[str, Any]:
+    kinds = [problem.kind for problem in trained.problems]
+    assert trained.aggregate is not None
+    return {
+        "round": number,
+        "clients": {
+            "asked": len(cohort),
+            "accepted": trained.aggregate.clients,
+            "failed": kinds.count("failed"),
+            "refused": kinds.count("refused"),
+        },
+        "bytes": {"down": trained.bytes_down, "up": trained.bytes_up},
+        "train": summarise_all(trained.metrics),
+    }
+
+
+async def _evaluate(
+    federation: Federation, plan: Plan, row: dict[str, Any], state: GlobalState
+) -> list[Problem]:
+    """Add this round's evaluations to the row; return the clients that could not evaluate."""
+    number = row["round"]
+    key = Key.root(plan.seed).child("evaluate", number)
+    size = min(plan.evaluate.clients, len(federation.clients))
+    evaluated = await federation.evaluate(number, state, sample(federation.clients, size, key))
+    if evaluated.metrics:
+        row["validation"] = summarise_all(evaluated.metrics)
+    test: Metrics = await federation.test(number, state)
+    if test:
+        row["test"] = summarise_all({"server": test})
+    return list(evaluated.problems)
