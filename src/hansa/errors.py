@@ -153,4 +153,6 @@ CODES |= {
     "data-no-groups": "the rows carry no natural key to partition by",
     "data-folder-not-empty": "the folder of a split already holds something else",
     "data-unwritable": "a folder of data cannot be written",
+    "project-exists": "a project would overwrite files that are there",
+    "system": "the operating system refused something: disk, permission, file handles",
 }

@@ -22,7 +22,8 @@ def squared_distances(spec: AggregationSpec, contributions: Sequence[Contributio
     squares = np.zeros((n, n))
     for name in spec.vectors:
         for _, rows in stacks(contributions, name, dtype="float64"):
+            scratch = np.empty_like(rows)
             for i in range(n - 1):
-                apart = rows[i + 1 :] - rows[i]
+                apart = np.subtract(rows[i + 1 :], rows[i], out=scratch[i + 1 :])
                 squares[i, i + 1 :] += np.square(apart, out=apart).sum(axis=1)
     return squares + squares.T

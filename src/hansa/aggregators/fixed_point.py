@@ -101,8 +101,10 @@ def mean(acc: Integers, weight: Fraction, *, k: int, dtype: str) -> Floats:
     """Return `acc / (weight * 2^k)`, one division in float64, then rounded to `dtype`."""
     mean = np.empty(acc.shape, dtype)
     divisor = float(weight * Fraction(2) ** k)
+    scratch = np.empty(min(acc.size, BLOCK_VALUES), np.float64)
     for block in blocks(acc.size):
-        mean[block] = acc[block] / divisor
+        quotient = scratch[: block.stop - block.start]
+        mean[block] = np.divide(acc[block], divisor, out=quotient)
     return mean
 
 

@@ -21,6 +21,7 @@ from hansa.aggregators.aggregator import (
 )
 from hansa.aggregators.fixed_point import blocks
 from hansa.aggregators.settings import require
+from hansa.limits import BLOCK_VALUES
 from hansa.params import Params
 
 
@@ -81,5 +82,10 @@ def _tightened(spec: VectorSpec, norm_limit: float) -> VectorSpec:
 
 def _square_sum(x: Vector) -> float:
     """Return |x|^2 in float64; blocks and their order are fixed, so equal bytes give equal sums."""
-    parts = (x[block].astype(np.float64) for block in blocks(x.size))
-    return math.fsum(float(np.square(part, out=part).sum()) for part in parts)
+    scratch = np.empty(min(x.size, BLOCK_VALUES), np.float64)
+    parts = []
+    for block in blocks(x.size):
+        part = scratch[: block.stop - block.start]
+        part[...] = x[block]
+        parts.append(float(np.square(part, out=part).sum()))
+    return math.fsum(parts)

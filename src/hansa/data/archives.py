@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 import struct
+import sys
 import zipfile
 import zlib
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 
 from hansa import limits
 from hansa.data.dataset import Array
-from hansa.data.idx import Readable, read_up_to
+from hansa.data.idx import Readable, extent, read_up_to
 from hansa.errors import DataError
 
 _ZIP_ERRORS = (
@@ -82,7 +83,7 @@ def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, what: str) -> 
 def _read_array(stream: Readable, what: str, *, limit: int) -> Array:
     dtype, shape, fortran = _read_header(stream, what)
     declared = math.prod(shape) * dtype.itemsize
-    if declared > limit:
+    if extent(shape, dtype) > limit:
         raise _too_large(f"The array {what}", f"{declared:,} bytes", limit)
     content = read_up_to(stream, declared + 1)
     if len(content) != declared:
@@ -90,7 +91,17 @@ def _read_array(stream: Readable, what: str, *, limit: int) -> Array:
         found = "more" if len(content) > declared else f"{len(content):,}"
         raise _damaged(f"The array {what}", how + found)
     array = np.frombuffer(content, dtype).reshape(shape, order="F" if fortran else "C")
-    return np.ascontiguousarray(array, dtype.newbyteorder("="))
+    array = np.ascontiguousarray(array, dtype.newbyteorder("="))
+    if dtype.kind == "U":
+        _check_text(array, what)
+    return array
+
+
+def _check_text(array: Array, what: str) -> None:
+    codes = array.reshape(-1).view(np.uint32)
+    surrogates = (codes >= 0xD800) & (codes <= 0xDFFF)
+    if codes.size and (codes.max() > sys.maxunicode or surrogates.any()):
+        raise _damaged(f"The array {what}", "holds numbers that are no characters")
 
 
 def _read_header(stream: Readable, what: str) -> tuple[np.dtype, tuple[int, ...], bool]:
@@ -111,9 +122,12 @@ def _read_header(stream: Readable, what: str) -> tuple[np.dtype, tuple[int, ...]
         )
     sizes = tuple(int(part) for part in shape[1].split(",") if part.strip())
     try:
-        return np.dtype(descr[1]), sizes, order[1] == "True"
+        dtype = np.dtype(descr[1])
     except TypeError as error:
         raise _damaged(f"The array {what}", f"has the dtype {descr[1]!r}") from error
+    if not dtype.itemsize:
+        raise _damaged(f"The array {what}", f"has the dtype {descr[1]!r}, whose values are empty")
+    return dtype, sizes, order[1] == "True"
 
 
 def _damaged(what: str, how: str) -> DataError:

@@ -56,8 +56,8 @@ class Dataset(NamedTuple):
             holds something other than numbers (`x`, `y`), strings (`y`, `groups`).
 
         """
-        x, y = np.asarray(x), np.asarray(y)
-        groups = None if groups is None else np.asarray(groups)
+        x, y = _array(x, f"x of {name}"), _array(y, f"y of {name}")
+        groups = None if groups is None else _array(groups, f"groups of {name}")
         _check_arrays(x, y, groups, name)
         if classes is not None:
             y = _checked_labels(y, classes, name)
@@ -122,6 +122,21 @@ def held_out(labels: Array | None, rows: int, *, fraction: float, key: Key) -> A
     mask[order] = np.diff(steps) > 0
     mask[order[:1]] &= not mask.all()
     return mask
+
+
+def _array(value: npt.ArrayLike, what: str) -> Array:
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise DataError(
+            "data-bad-file",
+            f"{what} is no array: {error}.",
+            "Give every row the same shape.",
+        ) from error
+    # Columns of text come out of pandas as objects.
+    if array.dtype == object and all(isinstance(entry, str) for entry in array.flat):
+        return array.astype(str)
+    return array
 
 
 def _check_arrays(x: Array, y: Array, groups: Array | None, name: str) -> None:

@@ -9,7 +9,7 @@ import gzip
 import math
 import zlib
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -75,6 +75,11 @@ def read_up_to(stream: Readable, size: int) -> bytearray:
     return content
 
 
+def extent(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
+    """Return the bytes of an array, counting a size of zero as one: rows of nothing cost too."""
+    return math.prod(max(size, 1) for size in shape) * dtype.itemsize
+
+
 def _parse(stream: Readable, path: Path) -> Array:
     magic = stream.read(4)
     if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in DTYPES or not magic[3]:
@@ -85,7 +90,7 @@ def _parse(stream: Readable, path: Path) -> Array:
     dtype = np.dtype(DTYPES[magic[2]])
     shape = tuple(np.frombuffer(sizes, ">u4").tolist())
     declared = math.prod(shape) * dtype.itemsize
-    if declared > limits.INFLATED_BYTES_MAX:
+    if extent(shape, dtype) > limits.INFLATED_BYTES_MAX:
         raise _too_large(path, f"{declared:,}", limit=limits.INFLATED_BYTES_MAX)
     content = read_up_to(stream, declared + 1)
     if len(content) != declared:

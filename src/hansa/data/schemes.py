@@ -14,7 +14,8 @@ In a plan: `{ scheme = "dirichlet", clients = 10, alpha = 0.5 }`.
 from __future__ import annotations
 
 import math
-from typing import TypeAlias
+from collections.abc import Mapping
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -137,3 +138,23 @@ class Files(_Scheme, frozen=True):
 
 
 Scheme: TypeAlias = Iid | Dirichlet | Labels | Biased | Quantity | Natural | Files
+
+
+def scheme_of(options: Mapping[str, Any]) -> Scheme:
+    """Return a scheme from the table that a plan would hold.
+
+    Raises:
+      DataError: an unknown scheme, an option that it does not have, or a value out of range.
+
+    >>> scheme_of({"scheme": "dirichlet", "clients": 10, "alpha": 0.1})
+    Dirichlet(clients=10, alpha=0.1, minimum=1)
+    """
+    try:
+        scheme: Scheme = msgspec.convert(dict(options), Scheme)
+    except msgspec.ValidationError as error:
+        raise DataError(
+            "data-scheme",
+            f"The split {dict(options)} is not usable: {error}. Nothing was split.",
+            "For example: scheme dirichlet with clients and alpha, or iid with clients.",
+        ) from None
+    return scheme

@@ -70,8 +70,10 @@ def _decode(data: Body) -> Params:
 
 
 def _as_bytes(buffer: bytes | bytearray | memoryview | Array) -> Body:
-    view = buffer.data if isinstance(buffer, np.ndarray) else memoryview(buffer)
     try:
+        view = buffer.data if isinstance(buffer, np.ndarray) else memoryview(buffer)
+        if view.itemsize != 1:
+            raise TypeError(f"its items have {view.itemsize} bytes")
         return np.frombuffer(view.cast("B"), np.uint8)
     except (TypeError, ValueError, BufferError) as error:
         raise ParamsError(

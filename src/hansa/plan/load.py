@@ -60,7 +60,7 @@ def read_plan(
     merged: dict[str, Any] = _copy(table)
     sources = {key: origin for key in flatten(merged)}
     for text in sets:
-        key, value = _parse_set(text)
+        key, value = parse_set(text)
         _put(merged, key, value)
         stale = [k for k in sources if k == key or k.startswith(key + ".")]
         for k in stale:
@@ -95,7 +95,8 @@ def nearest(word: str, words: Iterable[str]) -> str:
     return f"Did you mean {close[0]!r}?" if close else f"Valid: {', '.join(words)}."
 
 
-def _parse_set(text: str) -> tuple[str, Any]:
+def parse_set(text: str) -> tuple[str, Any]:
+    """Return the key and the TOML value of a `key=value` text; a bare word is a string."""
     key, equals, value = text.partition("=")
     if not equals or not re.fullmatch(r"[A-Za-z_][\w]*(\.[A-Za-z_]\w*)*", key.strip()):
         raise PlanError(

@@ -105,6 +105,24 @@ class RunFolder:
         plan: dict[str, Any] = _read_json(self.path / "plan.json")["plan"]
         return plan
 
+    def plan_sources(self) -> dict[str, str]:
+        """Return where each value of the plan that is not a default came from."""
+        sources: dict[str, str] = _read_json(self.path / "plan.json")["sources"]
+        return sources
+
+    def environment(self) -> dict[str, str]:
+        """Return versions and machine."""
+        facts: dict[str, str] = _read_json(self.path / "environment.json")
+        return facts
+
+    def is_locked(self) -> bool:
+        """Return whether a process is working on the run at this moment."""
+        try:
+            with self.locked():
+                return False
+        except RunError:
+            return True
+
     def commit(self, number: int, model: Params, state: Params | None, **facts: Any) -> Event:
         """Make a round durable, and then forget what only the round before needed."""
         digest = model.digest()

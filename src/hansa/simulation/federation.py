@@ -137,7 +137,8 @@ class SimulatedFederation:
     async def commit(self, commit: Commit, problems: Sequence[Problem]) -> None:
         """Write the round to the run folder."""
         for problem in problems:
-            self._folder.log.append("problem", **problem._asdict())
+            facts = problem._asdict()
+            self._folder.log.append("problem", what=facts.pop("kind"), **facts)
         state = commit.state
         self._folder.commit(
             commit.round,

@@ -37,7 +37,7 @@ def write_durably(
 
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name[:100]}.{os.urandom(6).hex()}.tmp")
+    temporary = path.with_name(f".hansa-{os.urandom(8).hex()}.tmp")
     try:
         with temporary.open("xb") as file:
             for chunk in chunks:

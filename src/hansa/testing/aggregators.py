@@ -51,6 +51,7 @@ class _Trial(NamedTuple):
 
     aggregator: Aggregator
     updates: list[Contribution]
+    images: list[dict[str, bytes]]  # of the updates as they were drawn
     draw: np.random.Generator
 
     def fold(self, updates: Sequence[Contribution]) -> Accumulator:
@@ -93,9 +94,9 @@ def check_aggregator(
 
     """
     for number in range(trials):
-        key = Key.root(seed).child("check_aggregator", number)
-        draw = key.generator()
-        trial = _Trial(aggregator, [_update(draw, f"client {i}") for i in range(clients)], draw)
+        draw = Key.root(seed).child("check_aggregator", number).generator()
+        updates = [_update(draw, f"client {i}") for i in range(clients)]
+        trial = _Trial(aggregator, updates, [_image(update) for update in updates], draw)
         for check in LAWS:
             check(trial)
 
@@ -151,7 +152,6 @@ def _retry(trial: _Trial) -> None:
 
 
 def _left_alone(trial: _Trial) -> None:
-    before = [_frozen(update) for update in trial.updates]
     half = len(trial.updates) // 2
     acc, other = trial.fold(trial.updates[:half]), trial.fold(trial.updates[half:])
     kept = encode(trial.aggregator.dump(other))
@@ -168,7 +168,7 @@ def _left_alone(trial: _Trial) -> None:
         hint="Only the first argument of merge may be worked on in place.",
     )
     trial.require(
-        [_frozen(update) for update in trial.updates] == before,
+        [_image(update) for update in trial.updates] == trial.images,
         "the vectors of an update are written to",
         hint="Updates may be memory-mapped files; copy before changing a block of them.",
     )
@@ -276,7 +276,7 @@ def _bytes(aggregate: Aggregate) -> tuple[object, ...]:
     return vectors, aggregate.weight, aggregate.clients
 
 
-def _frozen(update: Contribution) -> dict[str, bytes]:
+def _image(update: Contribution) -> dict[str, bytes]:
     return {name: vector.tobytes() for name, vector in update.vectors.items()}
 
 

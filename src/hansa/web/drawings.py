@@ -10,24 +10,23 @@ from hansa.web.record import (
     Partition,
     RunRecord,
     Summary,
-    client_count,
     lower_is_better,
     metrics_of,
     parts_of,
     values_of,
 )
-from hansa.web.words import byte_unit, clean, count, number
+from hansa.web.words import byte_unit, clean, count, number, titled
 
-METRICS_MAX = 8
+METRICS_MAX = 6
 """Metrics with a chart of their own; the others are in the table of rounds."""
 
-POINTS_MAX = 240
+POINTS_MAX = 200
 """Points of all curves together, so that a page stays small."""
 
 CLIENTS_MAX = 40
 """Clients shown in the partition."""
 
-LINES = {"train": ("training", 3), "validation": ("validation", 1), "test": ("held-out test", 2)}
+LINES = {"train": ("training", 3), "validation": ("validation", 1), "test": ("held-out", 2)}
 """The name and the colour of each part, the same in all charts."""
 
 
@@ -41,7 +40,7 @@ class Drawing(NamedTuple):
 def curves(record: RunRecord) -> list[Drawing]:
     """Return one chart per metric, the most important first."""
     metrics = metrics_of(record)[:METRICS_MAX]
-    resolution = max(30, min(100, POINTS_MAX // max(1, len(metrics))))
+    resolution = max(25, min(100, POINTS_MAX // max(1, len(metrics))))
     return [_curve(record, metric, resolution) for metric in metrics]
 
 
@@ -59,7 +58,7 @@ def _curve(record: RunRecord, metric: str, resolution: int) -> Drawing:
         lines.append(ReferenceLine(baseline.name, baseline.value))
     svg = line_chart(
         series,
-        title=_title(metric),
+        title=titled(metric),
         x_label="round",
         y_label=metric,
         bands=bands,
@@ -68,17 +67,19 @@ def _curve(record: RunRecord, metric: str, resolution: int) -> Drawing:
         log=bool(drawn) and min(drawn) > 0 and max(drawn) > 1000 * min(drawn),
         resolution=resolution,
     )
-    caption = ""
-    if spread:
-        caption = (
-            f"The band is the spread of {LINES[spread][0]} {clean(metric)} over the clients: "
-            "all of them in the light part, the middle half in the dark part."
-        )
-    return Drawing(svg, caption)
+    return Drawing(svg)
 
 
-def _title(metric: str) -> str:
-    return metric[:1].upper() + metric[1:].replace("_", " ")
+def spread_words(record: RunRecord) -> str:
+    """Return what the bands of the curves show, if there are any."""
+    parts = (_spread_part(record, metric) for metric in metrics_of(record)[:METRICS_MAX])
+    names = [LINES[part][0] for part in dict.fromkeys(parts) if part]
+    if not names:
+        return ""
+    return (
+        f"The bands show the spread of {' and '.join(names)} over the clients: all of them in "
+        "the light part, the middle half in the dark part."
+    )
 
 
 def _spread_part(record: RunRecord, metric: str) -> Part | None:
@@ -91,12 +92,12 @@ def _spread_part(record: RunRecord, metric: str) -> Part | None:
 
 def _spread(record: RunRecord, metric: str, part: Part) -> list[Band]:
     values = values_of(record, metric, part)
-    label, slot = LINES[part]
+    slot = LINES[part][1]
     whole = [(at, summary.min, summary.max) for at, summary in values]
     middle = [(at, summary.q25, summary.q75) for at, summary in values]
     return [
-        Band(f"{label}, all clients", whole, slot),
-        Band(f"{label}, middle half", middle, slot, inner=True),
+        Band("all clients", whole, slot),
+        Band("middle half", middle, slot, inner=True),
     ]
 
 
@@ -126,7 +127,7 @@ def _by_client(record: RunRecord, metric: str, last: Summary, *, label: str) -> 
     lines = [ReferenceLine("mean", last.mean)] if last.mean is not None else []
     svg = strip(
         last.by_client,
-        title=f"{_title(metric)} by client",
+        title=f"{titled(metric)} by client",
         x_label=f"{label} {metric}",
         reference_lines=lines,
     )
@@ -181,12 +182,12 @@ def timeline(record: RunRecord) -> list[Drawing]:
     scale, unit = byte_unit(max(row.bytes.down + row.bytes.up for row in rows))
     down = [(float(row.round), row.bytes.down / scale) for row in rows]
     up = [(float(row.round), row.bytes.up / scale) for row in rows]
-    time = Series("seconds", [(row.round, row.seconds) for row in rows], 1)
+    time = Series("whole round", [(row.round, row.seconds) for row in rows], 1)
     return [
         Drawing(columns([time], title="Time", x_label="round", y_label="seconds")),
         Drawing(
             columns(
-                [Series("to the clients", down, 1), Series("back", up, 2)],
+                [Series("to the clients", down, 1), Series("back", up, 4)],
                 title="Traffic",
                 x_label="round",
                 y_label=unit,
@@ -197,12 +198,15 @@ def timeline(record: RunRecord) -> list[Drawing]:
 
 
 def _attendance(record: RunRecord) -> str:
+    """Return the updates that counted with those that did not, or only the latter if they are few."""
     rows = record.rounds
-    series = [Series("counted", [(row.round, row.clients.accepted) for row in rows], 3)]
-    # What never happened needs no colour.
-    if any(row.clients.failed for row in rows):
-        series.append(Series("failed", [(row.round, row.clients.failed) for row in rows], 2))
-    if any(row.clients.refused for row in rows):
-        series.append(Series("refused", [(row.round, row.clients.refused) for row in rows], 4))
-    title = f"Updates of {count(client_count(record), 'client')}"
+    asked = sum(row.clients.asked for row in rows)
+    counted = Series("counted", [(row.round, row.clients.accepted) for row in rows], 6)
+    failed = Series("failed", [(row.round, row.clients.failed) for row in rows], 7)
+    refused = Series("refused", [(row.round, row.clients.refused) for row in rows], 5)
+    lost = [one for one in (failed, refused) if any(value for _, value in one.points)]
+    missing = sum(value or 0 for one in lost for _, value in one.points)
+    few = 0 < missing < asked / 10
+    title = f"Updates lost, {missing:,.0f} of {asked:,}" if few else "Updates"
+    series = lost if few else [counted, *lost]
     return columns(series, title=title, x_label="round", y_label="clients")

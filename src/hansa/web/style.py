@@ -70,7 +70,7 @@ _RULES = """
 .hc .l{fill:none;stroke:currentColor;stroke-width:2;stroke-linejoin:round}
 .hc .l,.hc .k{vector-effect:non-scaling-stroke}
 .hc .d{fill:currentColor}
-.hc .w{fill:var(--surface);stroke:currentColor;stroke-width:2}
+.hc .c{fill:currentColor;fill-opacity:.8}
 .hc .f{fill:currentColor;fill-opacity:.13}
 .hc .q{fill:currentColor;fill-opacity:.22}
 .hc .s{stroke:currentColor;stroke-width:2;stroke-opacity:.45}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from hansa.web.record import (
@@ -30,6 +31,7 @@ from hansa.web.words import (
     listing,
     number,
     setting,
+    titled,
 )
 
 
@@ -88,7 +90,6 @@ class Setting(NamedTuple):
 def headline(record: RunRecord) -> str:
     """Return what happened, in one sentence."""
     name, reached = clean(record.run), _reached(record)
-    done = _rounds_done(record)
     if not record.rounds:
         return {
             "running": f"{name} has started; no round is finished yet.",
@@ -96,6 +97,7 @@ def headline(record: RunRecord) -> str:
             "stopped": f"{name} was stopped before its first round was finished.",
             "failed": f"{name} failed before its first round was finished.",
         }[record.state]
+    done = _rounds_done(record)
     if record.state == "finished":
         effort = f"with {count(client_count(record), 'client')} in {duration(record.seconds)}"
         if not reached:
@@ -169,45 +171,42 @@ def quoted(run: str) -> str:
 
 def figures(record: RunRecord) -> list[Figure]:
     """Return the numbers that a reader looks for first."""
-    found = _best_figures(record)
-    rows = record.rounds
-    if not rows:
-        return found
-    done, planned = rows[-1].round, rounds_planned(record)
-    each = duration(sum(row.seconds for row in rows) / len(rows))
-    found.append(Figure("Rounds", f"{done:,} of {planned:,}" if planned else f"{done:,}",
-                        f"{each} each"))  # fmt: skip
-    asked = sum(row.clients.asked for row in rows)
-    accepted = sum(row.clients.accepted for row in rows)
-    found.append(Figure("Clients", f"{client_count(record):,}",
-                        f"{accepted:,} of {count(asked, 'update')} counted"))  # fmt: skip
-    down, up = sum(row.bytes.down for row in rows), sum(row.bytes.up for row in rows)
-    found.append(Figure("Sent", byte_size(down + up),
-                        f"{byte_size(down)} down, {byte_size(up)} up"))  # fmt: skip
-    found.append(Figure("Time", duration(record.seconds), clean(record.engine) and
-                        f"engine {clean(record.engine)}"))  # fmt: skip
-    return found
+    return [*_quality(record), *_effort(record)]
 
 
-def _best_figures(record: RunRecord) -> list[Figure]:
-    best, baseline, found = record.best, record.baseline, []
+def _quality(record: RunRecord) -> Iterator[Figure]:
+    best, baseline = record.best, record.baseline
     if best is None:
-        return []
+        return
     name = clean(best.metric, 24)
     where = f"round {best.round}, {WHERE[judged_on(record)]}"
-    found.append(Figure(f"Best {name}", number(best.value), where))
+    yield Figure(f"Best {name}", number(best.value), where)
     if baseline and baseline.value is not None and best.value is not None:
         gain = best.value - baseline.value
-        better = (gain < 0) == lower_is_better(record, best.metric) and gain != 0
-        word = "better" if better else "worse" if gain else "no difference"
-        note = f"{word}, against {number(baseline.value)}"
-        found.append(Figure(f"To the {clean(baseline.name, 30)}", f"{gain:+.3f}", note))
+        better = (gain < 0) == lower_is_better(record, best.metric)
+        word = "the same as" if gain == 0 else "better than" if better else "worse than"
+        size = ("+" if gain > 0 else "\u2212" if gain < 0 else "") + number(abs(gain))
+        yield Figure("Gain", size, f"{word} the {clean(baseline.name, 30)}")
     spread = values_of(record, best.metric, "validation")
     if spread and spread[-1][1].min is not None:
-        last = spread[-1][1]
-        found.append(Figure("Over the clients", f"{number(last.min)} to {number(last.max)}",
-                            f"{name} on their validation data"))  # fmt: skip
-    return found
+        low, high = number(spread[-1][1].min), number(spread[-1][1].max)
+        yield Figure("Over the clients", f"{low}\u2013{high}", f"{name} on their validation data")
+
+
+def _effort(record: RunRecord) -> Iterator[Figure]:
+    rows = record.rounds
+    if not rows:
+        return
+    done, planned = rows[-1].round, rounds_planned(record)
+    each = duration(sum(row.seconds for row in rows) / len(rows))
+    progress = f"{done:,} of {planned:,}" if planned else f"{done:,}"
+    yield Figure("Rounds", progress, f"{duration(record.seconds)} in all, {each} each")
+    asked = sum(row.clients.asked for row in rows)
+    accepted = sum(row.clients.accepted for row in rows)
+    counted = f"{accepted:,} of {count(asked, 'update')} counted"
+    yield Figure("Clients", f"{client_count(record):,}", counted)
+    down, up = sum(row.bytes.down for row in rows), sum(row.bytes.up for row in rows)
+    yield Figure("Sent", byte_size(down + up), f"{byte_size(down)} down, {byte_size(up)} up")
 
 
 def notices(record: RunRecord) -> list[Notice]:
@@ -227,12 +226,10 @@ def _lost_numbers(record: RunRecord) -> list[Notice]:
         for part in parts_of(record, metric):
             lost = [at for at, summary in values_of(record, metric, part) if summary.mean is None]
             if lost:
-                what = f"{clean(metric)} {WHERE[part]} is not a number since round {lost[0]}."
+                what = f"{titled(metric)} {WHERE[part]} is not a number since round {lost[0]}."
                 if last_value(record, metric, part) is not None:
                     rounds = "round" if len(lost) == 1 else "rounds"
-                    what = (
-                        f"{clean(metric)} {WHERE[part]} was not a number in {rounds} {spans(lost)}."
-                    )
+                    what = f"{titled(metric)} {WHERE[part]} was not a number in {rounds} {spans(lost)}."
                 advice = "Usually the learning rate is too large, or an input is not finite. Try:"
                 return [Notice(what, advice, _lower_rate(record))]
     return []

@@ -42,6 +42,16 @@ def _harmless(char: str) -> bool:
     return not noncharacter and unicodedata.category(char) not in {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
+def titled(name: str) -> str:
+    """Return a name as the beginning of a title or sentence.
+
+    >>> titled("top_5_accuracy")
+    'Top 5 accuracy'
+    """
+    shown = clean(name).replace("_", " ")
+    return shown[:1].upper() + shown[1:]
+
+
 def number(value: float | None) -> str:
     """Return a measured value in three significant digits or so.
 

@@ -47,9 +47,9 @@ def columns(
     stacks = _averages(heights, group)
     y_axis = linear([0.0, max(max(map(sum, stacks)), 1e-9)], count=3)
     left = left_margin(y_axis)
-    entries = [LegendEntry(s.label, s.slot, line=False) for s in series if len(series) > 1]
+    entries = [LegendEntry(one.label, one.slot, line=False) for one in series]
     keys, rows = legend(entries, left=left, top=0, standalone=standalone)
-    top = 44 + 20 * rows
+    top = 52 + 20 * rows
     sheet = Sheet(title, describe(series, y_label), HEIGHT, left, top, standalone=standalone)
     plot = Plot(Axis(0.0, float(len(stacks)), ()), y_axis, HEIGHT)
     averaged = f", averages of {group}" if group > 1 else ""
@@ -85,7 +85,7 @@ def _column_paths(series: Sequence[Series], stacks: list[list[float]], plot: Plo
                 left = f"{index + (1 - thick) / 2:.3g}"
                 boxes.append(f"M{left} {num(bottom)}h{thick:.2g}v{num(top - bottom)}h-{thick:.2g}z")
         if boxes:
-            paths.append(f'<path class="d {slot(one.slot)}" d="{"".join(boxes)}"/>')
+            paths.append(f'<path class="c {slot(one.slot)}" d="{"".join(boxes)}"/>')
     return stretched("".join(paths), width=len(stacks), height=plot.height, pixels=HEIGHT)
 
 

@@ -27,7 +27,7 @@ CHAR = 6.7
 ROW = 22
 """Pixels down of a row with a name."""
 
-_NARROW = 300
+_NARROW = 320
 """Pixels that a legend may count on when the width of the page is unknown."""
 
 
@@ -121,10 +121,9 @@ def stretched(paths: str, *, width: float, height: float, pixels: float) -> str:
 def hover(lines: Sequence[str], *, left: float, width: float, top: float, height: float) -> str:
     """Return an invisible area that names what is under the pointer."""
     text = escape("\n".join(lines))
-    return (
-        f'<rect class="p" x="{percent(left)}" y="{num(top)}" width="{percent(width)}" '
-        f'height="{num(height)}"><title>{text}</title></rect>'
-    )
+    place = f'x="{num(left * 100)}%"' + (f' y="{num(top)}"' if top else "")
+    size = f'width="{num(width * 100)}%" height="{num(height)}"'
+    return f'<rect class="p" {place} {size}><title>{text}</title></rect>'
 
 
 def legend(

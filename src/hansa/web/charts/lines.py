@@ -34,6 +34,9 @@ from hansa.web.charts.plot import (
 from hansa.web.charts.scales import Number, finite, linear, logarithmic, spaced, thin
 from hansa.web.words import clean, number
 
+HOVERS_MAX = 75
+"""Places along a line that name their values under the pointer."""
+
 MARKED_POINTS = 40
 """Up to this many points each one gets a dot."""
 
@@ -72,7 +75,7 @@ def line_chart(
     entries = [LegendEntry(one.label, one.slot, line=True) for one in series]
     keys, rows = legend(entries, left=left, top=0, standalone=standalone)
     sheet = Sheet(
-        title, describe(series, y_label), HEIGHT, left, 44 + 20 * rows, standalone=standalone
+        title, describe(series, y_label), HEIGHT, left, 52 + 20 * rows, standalone=standalone
     )
     labels = zip(plot.x.ticks, plot.x.labels(), strict=True)
     return sheet.draw(
@@ -186,7 +189,7 @@ def _line_hovers(
     series: Sequence[Series], bands: Sequence[Band], plot: Plot, *, x_label: str, limit: int
 ) -> Iterator[str]:
     places = sorted({x for one in series for x, _ in one.points})
-    places = [places[i] for i in spaced(len(places), limit)]
+    places = [places[i] for i in spaced(len(places), min(limit, HOVERS_MAX))]
     lines: dict[float, list[str]] = {x: [f"{clean(x_label)} {x:g}"] for x in places}
     for one in series:
         for x, value in one.points:

@@ -74,15 +74,16 @@ def describe(series: Sequence[Series], y_label: str) -> str:
     return "; ".join(parts) + "."
 
 
-def reference(line: ReferenceLine, plot: Plot) -> str:
-    """Return a dashed line across the plot with its name at the right end."""
+def reference(line: ReferenceLine, plot: Plot, *, start: bool = False) -> str:
+    """Return a dashed line across the plot, named below its end, or above its start."""
     value = finite(line.value)
     if value is None:
         return ""
     y = plot.down(value)
-    below = y + 15 if y < plot.height - 18 else y - 6
+    above = y > 14 if start else y > plot.height - 18
+    place = f'class="n{"" if start else " e"} o" x="{0 if start else 100}%"'
     text = escape(f"{clean(line.label, 36)} {number(value)}")
     return (
         f'<line class="r" x2="100%" y1="{num(y)}" y2="{num(y)}"/>'
-        f'<text class="n e o" x="100%" y="{num(below)}">{text}</text>'
+        f'<text {place} y="{num(y - 6 if above else y + 15)}">{text}</text>'
     )

@@ -81,13 +81,12 @@ def _rows(
     label: str,
     from_zero: bool,
 ) -> str:
-    start = [0.0] if from_zero else []
-    axis = linear([*(v for v, _ in known), *(line.value for line in lines), *start], count=4)
+    axis = linear(_range(known, lines, from_zero=from_zero), count=4)
     names = [clean(name, 16) for _, name in known] + [clean(name, 16) for name in lost]
     left = 14 + CHAR * max(map(len, names))
     height = len(names) * ROW
     sheet = sheet._replace(height=height, left=left, top=30 + 17 * len(lines), right=52)
-    origin = axis.at(0.0 if from_zero else lines[0].value) if start or lines else None
+    origin = axis.at(0.0 if from_zero else lines[0].value) if from_zero or lines else None
     parts = [_vertical_grid(axis, height, label), *_vertical_references(lines, axis, height)]
     for row, (value, name) in enumerate(known):
         y = row * ROW + ROW / 2
@@ -98,6 +97,19 @@ def _rows(
     for row, name in enumerate(names[len(known) :], start=len(known)):
         parts.append(row_text(name, "no value", row * ROW + ROW / 2))
     return sheet.draw(parts)
+
+
+def _range(
+    known: list[tuple[float, str]], lines: Sequence[ReferenceLine], *, from_zero: bool
+) -> list[float]:
+    """Return what the axis must hold: at least a tenth of the values, so that alike looks alike."""
+    values = [*(value for value, _ in known), *(line.value for line in lines)]
+    if from_zero:
+        return [0.0, *values]
+    low, high = min(values), max(values)
+    middle, share = low / 2 + high / 2, low >= 0 and high <= 1
+    pad = abs(middle) * 0.05
+    return [low, high, middle - pad, min(1.0, middle + pad) if share else middle + pad]
 
 
 def _row_mark(at: float, origin: float | None, y: float, *, bar: bool) -> str:
@@ -142,8 +154,7 @@ def _ranked(
     from_zero: bool,
 ) -> str:
     rising = known[::-1]
-    start = [0.0] if from_zero else []
-    y_axis = linear([*(v for v, _ in rising), *(line.value for line in lines), *start])
+    y_axis = linear(_range(known, lines, from_zero=from_zero))
     plot = Plot(linear([1.0, float(len(rising))], count=6, integer=True, snap=False), y_axis)
     keep = sorted({*range(min(30, len(rising))), *spaced(len(rising), RANKED_MAX - 30)})
     at = [plot.x.at(rank + 1) for rank in keep]
@@ -152,7 +163,7 @@ def _ranked(
     parts = [
         axis_name(label, left),
         horizontal_grid(y_axis, HEIGHT),
-        *(reference(line, plot) for line in lines),
+        *(reference(line, plot, start=True) for line in lines),
     ]
     for index, rank in enumerate(keep):
         value, name = rising[rank]
@@ -182,6 +193,6 @@ def _end_names(rising: list[tuple[float, str]], plot: Plot) -> str:
     return (
         f'<text class="n o" x="0" dx="9" y="{num(plot.down(low))}" dy=".35em">'
         f"{escape(clean(lowest, 16))} {number(low)}</text>"
-        f'<text class="n o e" x="100%" y="{num(max(10.0, plot.down(high) - 9))}">'
+        f'<text class="n o e" x="100%" y="{num(plot.down(high) + 20)}">'
         f"{escape(clean(highest, 16))} {number(high)}</text>"
     )

@@ -1,0 +1,137 @@
+"""The entry point: which verbs there are, and how errors reach a person or a program."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import json
+import os
+import sys
+from typing import Any, NamedTuple
+
+import click
+
+from hansa import __version__
+from hansa.errors import HansaError
+
+
+class Verb(NamedTuple):
+    """A command without importing it."""
+
+    module: str
+    summary: str
+
+
+VERBS = {
+    "hello": Verb("hello", "Train a first federated model: five clients, real digits, seconds."),
+    "init": Verb("init", "Make a project folder: plan.toml, model.py, README.md."),
+    "run": Verb("run", "Run a project, or continue where it was interrupted."),
+    "ls": Verb("ls", "List runs."),
+    "show": Verb("show", "Show one run, round by round, and write its report page."),
+    "compare": Verb("compare", "Compare runs: what differed, and which was better."),
+    "split": Verb("split", "Divide a data set among clients, into files."),
+    "reproduce": Verb("reproduce", "Run a run's plan and code again; the model must be the same."),
+    "export": Verb("export", "Write a run's model for torch, NumPy or safetensors."),
+    "config": Verb("config", "Explain every value of a plan and where it came from."),
+}
+"""Every verb, in the order in which a person meets them."""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called: `hansa --help` stays quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the verbs in our own order."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a verb's module and return its command."""
+        if cmd_name not in VERBS:
+            return None
+        module = importlib.import_module(f"hansa.cli.{VERBS[cmd_name].module}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the verbs with their summaries, without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, verb.summary) for name, verb in VERBS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find a command, or name the nearest one."""
+        if args and args[0] not in VERBS and not args[0].startswith("-"):
+            from hansa.plan.load import nearest
+
+            raise click.UsageError(f"There is no command {args[0]!r}. {nearest(args[0], VERBS)}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Start with: hansa hello",
+)
+@click.version_option(__version__, message="hansa %(version)s")
+def cli() -> None:
+    """Federated learning that starts in seconds, runs offline and survives any crash."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command; exit with 0, 1 (an error with a code), 2 (usage) or 130 (interrupted)."""
+    words = sys.argv[1:] if arguments is None else arguments
+    try:
+        status = cli.main(words, prog_name="hansa", standalone_mode=False)
+    except click.exceptions.Exit as done:
+        status = done.exit_code
+    except click.ClickException as error:
+        status = _usage(error, words)
+    except HansaError as error:
+        status = _tell(error.as_dict(), words)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("\nInterrupted; nothing that was committed is lost.", err=True)
+        status = 130
+    except BrokenPipeError:
+        # The reader has gone, as in `hansa ls | head`; Python would complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
+    except OSError as error:
+        status = _tell(_system_error(error), words)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _usage(error: click.ClickException, words: list[str]) -> int:
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context else "hansa"
+    hint = f"See: {path} --help"
+    _tell({"code": "usage", "message": error.format_message(), "hint": hint}, words)
+    return 2
+
+
+def _system_error(error: OSError) -> dict[str, Any]:
+    """Return what the operating system refused, in our form."""
+    where = f" ({error.filename})" if error.filename else ""
+    hints = {
+        errno.ENOSPC: "Free some space; a run continues from its last committed round.",
+        errno.EACCES: "Choose a folder you may write to, for example with --runs.",
+        errno.EROFS: "Choose a folder you may write to, for example with --runs.",
+        errno.EMFILE: "Close programs, or raise the limit on open files (ulimit -n).",
+    }
+    return {
+        "code": "system",
+        "message": f"The system refused: {error.strerror or error}{where}.",
+        "hint": hints.get(error.errno or 0, "Correct that and run the command again."),
+        "doc": "docs/errors/system.md",
+    }
+
+
+def _tell(facts: dict[str, Any], words: list[str]) -> int:
+    """Print an error, as JSON on standard output if that was asked for; return the status."""
+    if "--json" in words:
+        click.echo(json.dumps({"error": facts}))
+    else:
+        head = click.style("Error:", fg="red", bold=True)
+        click.echo(f"{head} {facts['message']}", err=True)
+        click.echo(f"{facts['hint']}  [{facts['code']}]", err=True)
+    return 1

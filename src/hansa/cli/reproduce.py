@@ -1,0 +1,58 @@
+"""`hansa reproduce`: the same plan and code again must give the same model."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import click
+
+from hansa.cli.options import json_option, print_json, runs_option
+
+
+@click.command()
+@click.argument("run", required=False)
+@runs_option
+@json_option
+def command(run: str | None, runs: Path, as_json: bool) -> None:
+    """Run a finished run's own copy of plan and code again, and compare the model digests.
+
+    Exits with 1 if they differ.  The new run is kept apart and removed when the digests agree.
+
+    \b
+    Example:
+      hansa reproduce digits-1
+    """
+    from hansa.errors import RunError
+    from hansa.runs import find_run
+    from hansa.runs.reproduce import saved_project
+    from hansa.simulation import Simulation, continue_run, open_run
+    from hansa.cli.watch import watching
+
+    folder = find_run(runs, run)
+    if folder.state != "finished":
+        raise RunError(
+            "run-not-finished",
+            f"The run {folder.name} is {folder.state}; there is no final model to compare with.",
+            "Let it finish first: hansa run",
+        )
+    expected = folder.commits()[-1]["model"]
+    project = saved_project(folder)
+    with tempfile.TemporaryDirectory(prefix="hansa-reproduce-") as scratch:
+        simulation = Simulation(Path(scratch), folder.about["engine"], new=True)
+        again, population = open_run(project, simulation)
+        rounds = project.plan.rounds
+        with watching(rounds, project.plan.stop.metric, as_json=as_json) as watcher:
+            continue_run(again, project, population, simulation=simulation, watcher=watcher)
+        found = again.commits()[-1]["model"]
+    if as_json:
+        print_json({"run": folder.name, "same": found == expected, "model": found})
+    elif found == expected:
+        click.echo(f"Reproduced: {folder.name} again gives {expected}")
+    if found != expected:
+        raise RunError(
+            "run-not-reproduced",
+            f"{folder.name} has the model {expected}; running it again gave {found}.",
+            f"Compare versions and machine with {folder.path / 'environment.json'}: the same "
+            "bytes are promised on the same engine, versions and number of threads.",
+        )

@@ -1,0 +1,83 @@
+"""One run in front of a person: what it prints before, while and after."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from hansa.cli.options import print_json
+from hansa.cli.watch import byte_size, watching
+from hansa.errors import HansaError
+from hansa.project import Project
+from hansa.runs import RunFolder
+from hansa.runs.record import relative, run_record, write_report
+from hansa.simulation import Population, Simulation, continue_run, open_run
+
+
+def run_project(
+    project: Project,
+    simulation: Simulation,
+    *,
+    population: Population | None = None,
+    as_json: bool = False,
+) -> RunFolder:
+    """Run a project to its end and say so; the report page is written whatever happens."""
+    folder, population = open_run(project, simulation, population)
+    if not as_json:
+        click.echo(_opening(folder, project, simulation))
+    plan = project.plan
+    try:
+        with watching(plan.rounds, plan.stop.metric, as_json=as_json) as watcher:
+            continue_run(folder, project, population, simulation=simulation, watcher=watcher)
+    except KeyboardInterrupt:
+        write_report(folder)
+        if as_json:
+            raise
+        click.echo(
+            f"\nInterrupted after round {len(folder.rows())}. The same command continues from "
+            f"there.\nReport: {relative(folder.path / 'report.html')}"
+        )
+        raise click.exceptions.Exit(130) from None
+    except HansaError:
+        write_report(folder)
+        if not as_json:
+            click.echo(f"Report: {relative(folder.path / 'report.html')}", err=True)
+        raise
+    write_report(folder)
+    if as_json:
+        print_json({"run": folder.name, "path": str(folder.path), **_outcome(folder)})
+    else:
+        click.echo(_closing(folder))
+    return folder
+
+
+def _opening(folder: RunFolder, project: Project, simulation: Simulation) -> str:
+    done = len(folder.rows())
+    plan = project.plan
+    what = f"Continuing {folder.name} after round {done}" if done else f"Run {folder.name}"
+    name = project.method.algorithm.name
+    size = f"{folder.about['clients']} clients, {plan.rounds} rounds of {name}"
+    return f"{what}: {size}, engine {simulation.engine}. Ctrl-C is safe."
+
+
+def _outcome(folder: RunFolder) -> dict[str, Any]:
+    record = run_record(folder)
+    keys = ("state", "reason", "seconds", "best", "model_digest")
+    return {key: record[key] for key in keys} | {"rounds": len(record["rounds"])}
+
+
+def _closing(folder: RunFolder) -> str:
+    """Say what was reached, where things are, and what to type next."""
+    record = run_record(folder)
+    rows = record["rounds"]
+    moved = sum(sum(row["bytes"].values()) for row in rows)
+    best = record["best"]
+    reached = f"best {best['metric']} {best['value']:.4f} in round {best['round']}; " if best else ""
+    return (
+        f"\nFinished: {record['reason']}; {reached}{record['seconds']:.1f} s, "
+        f"{byte_size(moved)} exchanged.\n"
+        f"Model:  {record['model_digest'][:19]}  (hansa export {folder.name} --to npz)\n"
+        f"Report: {relative(folder.path / 'report.html')}\n"
+        f"Next:   hansa show {folder.name} · hansa compare · hansa run --set KEY=VALUE"
+    )

@@ -1,0 +1,47 @@
+"""`hansa show`: one run, round by round."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from hansa.cli.options import json_option, print_json, runs_option
+
+
+@click.command()
+@click.argument("run", required=False)
+@click.option("--open", "open_page", is_flag=True, help="Open the report page.")
+@runs_option
+@json_option
+def command(run: str | None, open_page: bool, runs: Path, as_json: bool) -> None:
+    """Show a run and write its report page anew; by default the newest run.
+
+    \b
+    Examples:
+      hansa show
+      hansa show digits-1 --open
+    """
+    from hansa.cli.watch import round_cells
+    from hansa.runs import find_run
+    from hansa.runs.record import relative, run_record, write_report
+    from hansa.runs.result import Table
+
+    folder = find_run(runs, run)
+    record = run_record(folder)
+    page = write_report(folder)
+    if as_json:
+        print_json(record)
+        return
+    metric = record["plan"]["stop"]["metric"]
+    click.echo(f"{record['run']}: {record['state']}, {record['reason']}")
+    click.echo(str(Table(round_cells(row, metric) for row in record["rounds"])))
+    for problem in record["problems"]:
+        click.echo(
+            f"round {problem['round']}: {problem['client']} {problem['kind']}: "
+            f"{problem['message']} [{problem['code']}]"
+        )
+    click.echo(f"plan    {record['plan_digest']}\nmodel   {record['model_digest']}")
+    click.echo(f"report  {relative(page)}")
+    if open_page:
+        click.launch(str(page))

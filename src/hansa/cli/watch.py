@@ -1,0 +1,168 @@
+"""What a person or a program sees while a run goes on.
+
+A live table on a terminal, one line a round elsewhere, one JSON object a round with `--json`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import click
+
+from hansa.simulation.federation import Watcher
+from hansa.workflows import Problem
+
+_KEPT_LINES = 30  # rounds of the live table that stay on the screen
+
+
+@contextlib.contextmanager
+def watching(rounds: int, metric: str, *, as_json: bool = False) -> Iterator[Watcher]:
+    """Choose the view that fits the output, and close it properly."""
+    if as_json:
+        yield JsonLines()
+    elif sys.stdout.isatty():
+        with LiveTable(rounds, metric) as table:
+            yield table
+    else:
+        yield PlainLines(rounds, metric)
+
+
+class JsonLines:
+    """One JSON object a round."""
+
+    def working(self, what: str, done: int, total: int) -> None:
+        """Say nothing; programs wait for rounds."""
+
+    def committed(self, row: dict[str, Any], problems: Sequence[Problem]) -> None:
+        """Print the round."""
+        facts = {**row, "problems": [p._asdict() for p in problems]}
+        click.echo(json.dumps(facts))
+        sys.stdout.flush()
+
+
+class PlainLines:
+    """One line a round, for logs and pipes."""
+
+    def __init__(self, rounds: int, metric: str) -> None:
+        self._rounds, self._metric = rounds, metric
+
+    def working(self, what: str, done: int, total: int) -> None:
+        """Say nothing; a log wants whole rounds."""
+
+    def committed(self, row: dict[str, Any], problems: Sequence[Problem]) -> None:
+        """Print the round and its problems."""
+        cells = round_cells(row, self._metric)
+        words = [f"{name} {value}" for name, value in cells.items() if value != "-"]
+        click.echo(f"round {row['round']}/{self._rounds}  " + "  ".join(words[1:]))
+        for problem in problems:
+            click.echo(f"  {describe(problem)}")
+        sys.stdout.flush()
+
+
+class LiveTable:
+    """A table that grows by a line a round, over a line that says what goes on."""
+
+    def __init__(self, rounds: int, metric: str) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        self._rounds, self._metric = rounds, metric
+        self._rows: list[dict[str, str]] = []
+        self._notes: list[str] = []
+        self._status = "starting"
+        self._live = Live(
+            get_renderable=self._render, console=Console(), refresh_per_second=8, transient=False
+        )
+
+    def __enter__(self) -> LiveTable:
+        self._live.__enter__()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._status = ""
+        self._live.__exit__(*exception)
+
+    def working(self, what: str, done: int, total: int) -> None:
+        """Show how far the exchange is."""
+        width = 24
+        filled = width * done // max(total, 1)
+        bar = "━" * filled + "╌" * (width - filled)
+        self._status = f"{what} {bar} {done}/{total} clients"
+
+    def committed(self, row: dict[str, Any], problems: Sequence[Problem]) -> None:
+        """Add a line."""
+        self._rows.append(round_cells(row, self._metric))
+        self._notes += [describe(problem) for problem in problems]
+        self._status = f"round {row['round']} of {self._rounds} done"
+
+    def _render(self) -> Any:
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for name in round_cells(_EMPTY, self._metric):
+            table.add_column(name, justify="right")
+        for cells in self._rows[-_KEPT_LINES:]:
+            table.add_row(*cells.values())
+        notes = [Text(note, style="yellow") for note in self._notes[-5:]]
+        return Group(table, *notes, Text(self._status, style="dim"))
+
+
+_EMPTY: dict[str, Any] = {
+    "round": 0,
+    "seconds": 0.0,
+    "clients": {"asked": 0, "accepted": 0},
+    "bytes": {"down": 0, "up": 0},
+}
+
+
+def round_cells(row: dict[str, Any], metric: str) -> dict[str, str]:
+    """Return one round as the columns of the table."""
+    spread = row.get("validation", {}).get(metric)
+    clients = row["clients"]
+    return {
+        "round": str(row["round"]),
+        "loss": _number(row.get("train", {}).get("loss")),
+        metric: _number(row.get("test", {}).get(metric)),
+        "at clients": _number(spread),
+        "spread": _spread(spread),
+        "clients": f"{clients['accepted']}/{clients['asked']}",
+        "seconds": f"{row['seconds']:.1f}",
+        "bytes": byte_size(row["bytes"]["down"] + row["bytes"]["up"]),
+    }
+
+
+def describe(problem: Problem) -> str:
+    """Say what became of one client, in one line."""
+    where = f" ({problem.file})" if problem.file else ""
+    return f"{problem.client} {problem.kind}: {problem.message} [{problem.code}]{where}"
+
+
+def byte_size(count: float) -> str:
+    """Return a number of bytes for reading.
+
+    >>> byte_size(13640), byte_size(3.2e9)
+    ('13.6 kB', '3.2 GB')
+    """
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def _number(summary: dict[str, Any] | None) -> str:
+    if summary is None:
+        return "-"
+    return "NaN" if summary["mean"] is None else f"{summary['mean']:.4f}"
+
+
+def _spread(summary: dict[str, Any] | None) -> str:
+    if summary is None or summary["min"] is None:
+        return "-"
+    return f"{summary['min']:.2f}–{summary['max']:.2f}"

@@ -1,0 +1,62 @@
+"""A model out of Hansa: as safetensors, NumPy's npz, or a torch state_dict."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+
+from hansa.errors import LearnerError
+from hansa.params import Params
+from hansa.store.files import load_params, save_params, write_durably
+
+
+def export_model(model: Path, output: Path, *, kind: str) -> str:
+    """Write a model file in another format; return the Python line that loads it.
+
+    Args:
+      model: file of the model trail.
+      output: file to write.
+      kind: "safetensors", "npz" or "torch".
+
+    Raises:
+      LearnerError: torch is asked for and not installed.
+      OSError: the file cannot be written.
+    """
+    params = load_params(model)
+    if kind == "safetensors":
+        save_params(output, params)
+        return f'params = hansa.load_model("{output}")'
+    if kind == "npz":
+        write_durably(output, [_npz(params)])
+        return f'arrays = numpy.load("{output}")'
+    write_durably(output, [_torch(params)])
+    return f'net.load_state_dict(torch.load("{output}"))'
+
+
+def _npz(params: Params) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **{name: _plain(array) for name, array in params.items()})
+    return buffer.getvalue()
+
+
+def _plain(array: np.ndarray) -> np.ndarray:
+    # NumPy has no bfloat16 of its own; float32 holds every one of its values.
+    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
+
+
+def _torch(params: Params) -> bytes:
+    try:
+        import torch
+    except ModuleNotFoundError:
+        raise LearnerError(
+            "learner-missing-package",
+            "Exporting to torch needs PyTorch, which is not installed.",
+            "Install it with: pip install 'hansa[torch]', or use --to safetensors.",
+        ) from None
+    from hansa.learners.torch import state_dict
+
+    buffer = io.BytesIO()
+    torch.save(state_dict(params), buffer)
+    return buffer.getvalue()

@@ -1,0 +1,87 @@
+"""A run folder as one plain record: what `hansa show --json` prints and the report page draws."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from hansa.runs.folder import RunFolder
+from hansa.store.files import write_durably
+
+REPORT = "report.html"
+
+
+def run_record(folder: RunFolder) -> dict[str, Any]:
+    """Return all that is known of a run, as JSON data."""
+    about, plan = folder.about, folder.plan()
+    commits = folder.commits()
+    events = folder.log.events
+    ended = folder.log.last("ended")
+    progress = commits[-1]["progress"] if commits else {}
+    best = None
+    if progress.get("best") is not None:
+        best = {
+            "round": progress["best_round"],
+            "metric": plan["stop"]["metric"],
+            "value": progress["best"],
+        }
+    return {
+        "run": folder.name,
+        "state": _state(folder),
+        "reason": ended["reason"] if ended else _unfinished(folder),
+        "started": about["created"],
+        "seconds": commits[-1]["elapsed"] if commits else 0.0,
+        "plan": plan,
+        "plan_digest": about["identity"],
+        "sources": folder.plan_sources(),
+        "environment": folder.environment(),
+        "engine": about["engine"],
+        "model_digest": commits[-1]["model"] if commits else "",
+        "best": best,
+        "rounds": [{**row, "digest": c["model"]} for c in commits if (row := c["row"])],
+        "problems": [_problem(e) for e in events if e["kind"] == "problem"],
+        "partition": about["partition"],
+        "baseline": _facts(folder.log.last("baseline")),
+    }
+
+
+def write_report(folder: RunFolder) -> Path:
+    """Write `report.html` anew and return its path."""
+    from hansa.web.report import render_report  # templates are slow to import, and only this needs them
+
+    path = folder.path / REPORT
+    write_durably(path, [render_report(run_record(folder)).encode()])
+    return path
+
+
+def _state(folder: RunFolder) -> str:
+    if folder.state == "running" and not folder.is_locked():
+        return "stopped"
+    return folder.state
+
+
+def _unfinished(folder: RunFolder) -> str:
+    done = len(folder.rows())
+    return f"interrupted after round {done}" if not folder.is_locked() else "still at work"
+
+
+def _problem(event: dict[str, Any]) -> dict[str, Any]:
+    facts = _facts(event)
+    assert facts is not None
+    facts["kind"] = facts.pop("what")
+    return facts
+
+
+def _facts(event: dict[str, Any] | None) -> dict[str, Any] | None:
+    if event is None:
+        return None
+    return {k: v for k, v in event.items() if k not in ("kind", "at")}
+
+
+def relative(path: Path) -> str:
+    """Return a path as a person in this folder would type it."""
+    try:
+        return os.path.relpath(path)
+    except ValueError:  # another drive
+        return str(path)

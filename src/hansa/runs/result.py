@@ -1,0 +1,144 @@
+"""What `hansa.run` returns: a run's metrics, model and pictures, for Python and notebooks."""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from hansa.errors import RunError
+from hansa.params import Params
+from hansa.runs.folder import RunFolder
+from hansa.runs.record import REPORT, run_record
+from hansa.store.files import load_params
+
+
+class Table(list[dict[str, Any]]):
+    """Rows of plain values; `pandas.DataFrame(table)` works, and notebooks show it as a table."""
+
+    def columns(self) -> list[str]:
+        """Return the column names in order of first appearance."""
+        return list(dict.fromkeys(name for row in self for name in row))
+
+    def _repr_html_(self) -> str:
+        columns = self.columns()
+        head = "".join(f"<th>{escape(name)}</th>" for name in columns)
+        rows = "".join(
+            "<tr>" + "".join(f"<td>{escape(cell(row.get(name)))}</td>" for name in columns) + "</tr>"
+            for row in self
+        )
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+
+    def __str__(self) -> str:
+        columns = self.columns()
+        lines = [columns, *([cell(row.get(name)) for name in columns] for row in self)]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
+        return "\n".join(
+            "  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True))
+            for line in lines
+        )
+
+
+class Result:
+    """A run that has ended.
+
+    Args:
+      folder: the run folder.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+        self._record = run_record(folder)
+
+    @property
+    def metrics(self) -> Table:
+        """One row a round: round, seconds, bytes, and each metric's pooled mean and spread."""
+        return metrics_table(self._record["rounds"])
+
+    @property
+    def params(self) -> Params:
+        """The final model's tensors by name."""
+        return self.model()
+
+    @property
+    def digest(self) -> str:
+        """The final model's digest."""
+        digest: str = self._record["model_digest"]
+        return digest
+
+    def model(self, which: str = "final") -> Params:
+        """Return a model of the trail: "final", "best", or a round that was kept.
+
+        Raises:
+          RunError: that model is not there.
+        """
+        return load_params(model_file(self.folder, which))
+
+    def plot(self) -> Any:
+        """Return the run's curves, which a notebook shows."""
+        from hansa.web.pictures import plot_record
+
+        return plot_record(self._record)
+
+    @property
+    def report(self) -> Path:
+        """Where the report page lies."""
+        return self.folder.path / REPORT
+
+    def __repr__(self) -> str:
+        rows = self._record["rounds"]
+        return f"Result({self.folder.name}: {self._record['state']}, {len(rows)} rounds)"
+
+
+def model_file(folder: RunFolder, which: str = "final") -> Path:
+    """Return the file of the final, the best, or a given round's model.
+
+    Raises:
+      RunError: no round was committed, nothing was best, or the round was not kept.
+    """
+    commits = folder.commits()
+    if len(commits) < 2:
+        raise RunError(
+            "run-not-finished",
+            f"The run {folder.name} has no trained model yet.",
+            "Let it finish a round: hansa run",
+        )
+    last = commits[-1]
+    chosen: int | None = {
+        "final": last["round"],
+        "best": last["progress"]["best_round"] or None,
+    }.get(which, int(which) if which.isdecimal() else None)
+    path = folder.model_path(chosen or 0)
+    if chosen is None or not path.is_file():
+        kept = sorted(
+            int(p.stem.removeprefix("round-")) for p in folder.path.glob("models/*.safetensors")
+        )
+        raise RunError(
+            "run-not-finished",
+            f"The run {folder.name} has no model {which!r}.",
+            f"It has: final, {'best, ' if last['progress']['best_round'] else ''}"
+            f"and the rounds {', '.join(map(str, kept))}.",
+        )
+    return path
+
+
+def metrics_table(rows: list[dict[str, Any]]) -> Table:
+    """Return a record's rounds as a flat table."""
+    table = Table()
+    for row in rows:
+        flat: dict[str, Any] = {"round": row["round"], "seconds": round(row["seconds"], 3)}
+        flat |= row["clients"] | {f"bytes_{way}": n for way, n in row["bytes"].items()}
+        for part in ("train", "validation", "test"):
+            for metric, summary in row.get(part, {}).items():
+                flat[f"{part}_{metric}"] = summary["mean"]
+                if part == "validation":
+                    flat |= {f"{metric}_{name}": summary[name] for name in ("min", "max")}
+        table.append(flat)
+    return table
+
+
+def cell(value: Any) -> str:
+    """Return a value as a person wants to read it in a table."""
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
