@@ -62,7 +62,7 @@ def run(
     folder, population = open_run(opened, simulation, data)
     watcher = None
     if show:
-        from hansa.cli.watch import PlainLines
+        from hansa.watch import PlainLines
 
         watcher = PlainLines(opened.plan.rounds, opened.plan.stop.metric)
     try:

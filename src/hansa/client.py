@@ -36,7 +36,14 @@ class Client(NamedTuple):
     layout: ModelLayout
 
     def train(
-        self, message: Vectors, data: Any, mine: Vectors | None, *, name: str, hyper: Hyper, key: Key
+        self,
+        message: Vectors,
+        data: Any,
+        mine: Vectors | None,
+        *,
+        name: str,
+        hyper: Hyper,
+        key: Key,
     ) -> tuple[Update, Vectors]:
         """Take part in one round.
 

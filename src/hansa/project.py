@@ -18,9 +18,9 @@ import msgspec
 from blake3 import blake3
 
 from hansa.errors import LearnerError, PlanError
-from hansa.plan.learner import build_learner
 from hansa.learners.learner import Learner
 from hansa.plan import Method, Plan, build_method, check_capabilities, check_plan
+from hansa.plan.learner import build_learner
 from hansa.plan.load import PLAN_FILE, load_plan
 
 
@@ -120,7 +120,7 @@ def _import(path: Path, unique: str) -> ModuleType:
     sys.modules[unique] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # noqa: BLE001 - the user's code may raise anything
+    except Exception as error:
         del sys.modules[unique]
         raise _import_failed(path, error) from error
     return module

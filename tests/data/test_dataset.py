@@ -12,7 +12,7 @@ KEY = Key.root(11)
 
 
 def numbered(labels: list[int], classes: tuple[str, ...] = ("a", "b", "c", "d")) -> Dataset:
-    return Dataset.of(np.arange(len(labels))[:, None], np.array(labels), classes=classes)
+    return Dataset.of(np.arange(len(labels))[:, None], np.array(labels, int), classes=classes)
 
 
 def test_string_labels_are_sorted_and_numbered():

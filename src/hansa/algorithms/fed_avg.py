@@ -6,9 +6,7 @@ from hansa.algorithms.algorithm import Algorithm, Vectors, Work
 from hansa.seeds import Key
 
 
-def train_locally(
-    work: Work, message: Vectors, mine: Vectors, key: Key
-) -> tuple[Vectors, Vectors]:
+def train_locally(work: Work, message: Vectors, mine: Vectors, key: Key) -> tuple[Vectors, Vectors]:
     """Client half of every method whose clients simply train: send x_K - x_0."""
     return Vectors(delta=work.train(message.x) - message.x), mine
 

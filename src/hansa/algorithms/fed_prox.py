@@ -19,6 +19,4 @@ def fed_prox(mu: float = 0.01) -> Algorithm:
         x = work.train(x0, lambda x, g: g + mu * (x - x0))
         return Vectors(delta=x - x0), mine
 
-    return fed_avg()._replace(
-        name="fed_prox", client=client, needs=frozenset({Capability.CORRECT})
-    )
+    return fed_avg()._replace(name="fed_prox", client=client, needs=frozenset({Capability.CORRECT}))

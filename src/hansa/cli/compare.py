@@ -16,10 +16,8 @@ from hansa.cli.options import json_option, print_json, runs_option
 @click.option("--open", "open_page", is_flag=True, help="Open the page.")
 @runs_option
 @json_option
-def command(
-    names: tuple[str, ...], last: int, open_page: bool, runs: Path, as_json: bool
-) -> None:
-    """Compare runs: the settings that differ, the results, and one plot of all curves.
+def command(names: tuple[str, ...], last: int, open_page: bool, runs: Path, as_json: bool) -> None:
+    r"""Compare runs: the settings that differ, the results, and one plot of all curves.
 
     \b
     Examples:

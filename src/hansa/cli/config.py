@@ -20,7 +20,7 @@ def command() -> None:
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change any key.")
 @json_option
 def explain(project: Path, sets: tuple[str, ...], as_json: bool) -> None:
-    """Print every value of the plan in PROJECT, where it came from, and what it means.
+    r"""Print every value of the plan in PROJECT, where it came from, and what it means.
 
     \b
     Example:

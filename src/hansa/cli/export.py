@@ -33,7 +33,7 @@ from hansa.cli.options import json_option, print_json, runs_option
 def command(
     run: str | None, kind: str, which: str, output: Path | None, runs: Path, as_json: bool
 ) -> None:
-    """Write a run's model to a file, and print the one line of Python that loads it.
+    r"""Write a run's model to a file, and print the one line of Python that loads it.
 
     \b
     Examples:
@@ -52,4 +52,6 @@ def command(
     if as_json:
         print_json({"run": folder.name, "model": which, "path": str(path), "load": line})
     else:
-        click.echo(f"Wrote {relative(path)} ({path.stat().st_size:,} bytes). Load it with:\n  {line}")
+        click.echo(
+            f"Wrote {relative(path)} ({path.stat().st_size:,} bytes). Load it with:\n  {line}"
+        )

@@ -15,7 +15,7 @@ from hansa.cli.options import json_option, print_json, runs_option
 @runs_option
 @json_option
 def command(run: str | None, runs: Path, as_json: bool) -> None:
-    """Run a finished run's own copy of plan and code again, and compare the model digests.
+    r"""Run a finished run's own copy of plan and code again, and compare the model digests.
 
     Exits with 1 if they differ.  The new run is kept apart and removed when the digests agree.
 
@@ -27,7 +27,7 @@ def command(run: str | None, runs: Path, as_json: bool) -> None:
     from hansa.runs import find_run
     from hansa.runs.reproduce import saved_project
     from hansa.simulation import Simulation, continue_run, open_run
-    from hansa.cli.watch import watching
+    from hansa.watch import watching
 
     folder = find_run(runs, run)
     if folder.state != "finished":

@@ -14,7 +14,9 @@ from hansa.cli.options import json_option, runs_option
 @click.option("--clients", type=click.IntRange(1), help="Simulate so many clients.")
 @click.option("--rounds", type=click.IntRange(1), help="Run at most so many rounds.")
 @click.option("--seed", type=int, help="The number behind every random draw.")
-@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change any key of the plan.")
+@click.option(
+    "--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change any key of the plan."
+)
 @click.option(
     "--engine",
     type=click.Choice(["inline", "processes"]),
@@ -40,7 +42,7 @@ def command(
     runs: Path,
     as_json: bool,
 ) -> None:
-    """Run a project in simulation.
+    r"""Run a project in simulation.
 
     PROJECT is a folder with a plan.toml; by default this folder.  Ctrl-C is safe: the same
     command continues from the last committed round and gives the same model.

@@ -7,12 +7,12 @@ from typing import Any
 import click
 
 from hansa.cli.options import print_json
-from hansa.cli.watch import byte_size, watching
 from hansa.errors import HansaError
 from hansa.project import Project
 from hansa.runs import RunFolder
 from hansa.runs.record import relative, run_record, write_report
 from hansa.simulation import Population, Simulation, continue_run, open_run
+from hansa.watch import byte_size, watching
 
 
 def run_project(
@@ -73,7 +73,9 @@ def _closing(folder: RunFolder) -> str:
     rows = record["rounds"]
     moved = sum(sum(row["bytes"].values()) for row in rows)
     best = record["best"]
-    reached = f"best {best['metric']} {best['value']:.4f} in round {best['round']}; " if best else ""
+    reached = (
+        f"best {best['metric']} {best['value']:.4f} in round {best['round']}; " if best else ""
+    )
     return (
         f"\nFinished: {record['reason']}; {reached}{record['seconds']:.1f} s, "
         f"{byte_size(moved)} exchanged.\n"

@@ -15,17 +15,17 @@ from hansa.cli.options import json_option, print_json, runs_option
 @runs_option
 @json_option
 def command(run: str | None, open_page: bool, runs: Path, as_json: bool) -> None:
-    """Show a run and write its report page anew; by default the newest run.
+    r"""Show a run and write its report page anew; by default the newest run.
 
     \b
     Examples:
       hansa show
       hansa show digits-1 --open
     """
-    from hansa.cli.watch import round_cells
     from hansa.runs import find_run
     from hansa.runs.record import relative, run_record, write_report
     from hansa.runs.result import Table
+    from hansa.watch import round_cells
 
     folder = find_run(runs, run)
     record = run_record(folder)

@@ -23,7 +23,9 @@ from hansa.cli.options import json_option, print_json
 )
 @click.option("--clients", type=click.IntRange(1), help="Number of clients.  [default: 3]")
 @click.option("--alpha", type=float, help="Of dirichlet: small is uneven.  [default: 0.5]")
-@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Other options of a scheme.")
+@click.option(
+    "--set", "sets", multiple=True, metavar="KEY=VALUE", help="Other options of a scheme."
+)
 @click.option("--validation", type=float, default=0.2, show_default=True, help="Share kept apart.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same split.")
 @click.option("--target", help="Column of a CSV file that is to be predicted.")
@@ -42,7 +44,7 @@ def command(
     group: str | None,
     as_json: bool,
 ) -> None:
-    """Divide DATA among clients: each gets a folder with train.npz and valid.npz.
+    r"""Divide DATA among clients: each gets a folder with train.npz and valid.npz.
 
     DATA is digits, breast_cancer, mnist5k, mnist, or a .csv, .npz or folder.  The folder also
     gets split.json and split.svg, a picture of who holds which labels.

@@ -64,7 +64,9 @@ _NEEDS = {
 }
 
 
-def check_capabilities(algorithm: Algorithm, capabilities: frozenset[Capability], kind: str) -> None:
+def check_capabilities(
+    algorithm: Algorithm, capabilities: frozenset[Capability], kind: str
+) -> None:
     """Refuse an algorithm that needs more than the learner offers."""
     for need in sorted(algorithm.needs - capabilities):
         raise PlanError(

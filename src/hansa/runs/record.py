@@ -48,7 +48,9 @@ def run_record(folder: RunFolder) -> dict[str, Any]:
 
 def write_report(folder: RunFolder) -> Path:
     """Write `report.html` anew and return its path."""
-    from hansa.web.report import render_report  # templates are slow to import, and only this needs them
+    from hansa.web.report import (
+        render_report,  # templates are slow to import, and only this needs them
+    )
 
     path = folder.path / REPORT
     write_durably(path, [render_report(run_record(folder)).encode()])

@@ -24,7 +24,9 @@ class Table(list[dict[str, Any]]):
         columns = self.columns()
         head = "".join(f"<th>{escape(name)}</th>" for name in columns)
         rows = "".join(
-            "<tr>" + "".join(f"<td>{escape(cell(row.get(name)))}</td>" for name in columns) + "</tr>"
+            "<tr>"
+            + "".join(f"<td>{escape(cell(row.get(name)))}</td>" for name in columns)
+            + "</tr>"
             for row in self
         )
         return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"

@@ -24,7 +24,7 @@ from hansa.simulation.client_states import ClientStates
 from hansa.simulation.engine import Engine, Exchange
 from hansa.simulation.population import Population
 from hansa.simulation.runner import Report, encoded_bytes
-from hansa.workflows import Commit, Evaluated, GlobalState, Problem, Progress, Trained
+from hansa.workflows import Commit, Evaluated, GlobalState, Problem, Trained
 
 
 class Watcher(Protocol):

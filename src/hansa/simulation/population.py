@@ -193,9 +193,7 @@ def project_population(project: Project) -> Population:
     if official is None and plan.data.test:
         dataset, test_part = dataset.holdout(plan.data.test, key.child("test"))
     parts = partition(plan.data.split, dataset, key.child("split"))
-    return Partitioned(
-        dataset, parts, test=test_part, validation=plan.data.validation, key=key
-    )
+    return Partitioned(dataset, parts, test=test_part, validation=plan.data.validation, key=key)
 
 
 def _held_out(labels: Any, rows: int, fraction: float, key: Key) -> np.ndarray:

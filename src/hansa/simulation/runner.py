@@ -82,9 +82,7 @@ class Runner:
         try:
             return self._train(name)
         except UpdateRefused as refusal:
-            return Report(
-                name, {}, kind="refused", code=refusal.code, message=_sentence(refusal)
-            )
+            return Report(name, {}, kind="refused", code=refusal.code, message=_sentence(refusal))
         except AggregationError:
             raise  # the set of updates is at fault, not the one that happened to come last
         except Exception as error:  # noqa: BLE001 - the user's code may raise anything

@@ -13,8 +13,8 @@ import msgspec
 import numpy as np
 
 import hansa
-from hansa.clock import now
 from hansa.client import Client
+from hansa.clock import now
 from hansa.errors import HansaError, PlanError, RunError
 from hansa.params.model import ModelLayout
 from hansa.plan import PLAN_FILE

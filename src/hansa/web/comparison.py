@@ -210,19 +210,19 @@ def _headline(setups: list[Setup], measure: Yardstick | None, obstacles: list[st
         return f"There is nothing to compare yet{only}."
     if obstacles or measure is None:
         return "These runs cannot be ranked against each other."
-    what = f"{clean(measure.metric)} {WHERE[measure.part]}"
+    metric, where = clean(measure.metric), WHERE[measure.part]
     ranked = [(setup, bests) for setup in setups if (bests := _bests(setup, measure))]
     if not ranked:
-        return f"None of these runs has a value of {what} yet."
-    first = f"{number(fmean(ranked[0][1]))}"
+        return f"None of these runs has a value of {metric} {where} yet."
+    first = f"{metric} {number(fmean(ranked[0][1]))} {where}"
     if len(setups) == 1:
-        return f"{count(runs, 'run')} of the same plan reached {what} of {_range(ranked[0][1])}."
+        return f"{count(runs, 'run')} of the same plan reached {metric} {_range(ranked[0][1])} {where}."
     if len(ranked) == 1:
-        return f"Only {ranked[0][0].label} has a value yet: {what} {first}."
+        return f"Only {ranked[0][0].label} has a value yet: {first}."
     if fmean(ranked[0][1]) == fmean(ranked[1][1]):
-        return f"{ranked[0][0].label} and {ranked[1][0].label} are level: {what} {first}."
+        return f"{ranked[0][0].label} and {ranked[1][0].label} are level: {first}."
     second = f"{number(fmean(ranked[1][1]))} with {ranked[1][0].label}"
-    return f"{ranked[0][0].label} is ahead: {what} {first}, against {second}."
+    return f"{ranked[0][0].label} is ahead: {first}, against {second}."
 
 
 def _range(values: list[float]) -> str:
@@ -265,12 +265,18 @@ def _result(setup: Setup, measure: Yardstick | None) -> Result:
         label=setup.label,
         runs=_run_names(setup, 4),
         state=", ".join(dict.fromkeys(run.state for run in setup.runs)),
-        best=_range(bests) if bests else "none",
+        best=_range(bests) if bests else _own_best(setup),
         last=_range(lasts) if lasts else "none",
         rounds=f"{rounds[0]:,}" if len(rounds) == 1 else f"{rounds[0]:,} to {rounds[-1]:,}",
         time=duration(fmean(run.seconds for run in setup.runs)),
         sent=byte_size(fmean(sent)),
     )
+
+
+def _own_best(setup: Setup) -> str:
+    """Return the best values by the runs' own account, where there is no common measure."""
+    bests = [run.best for run in setup.runs if run.best]
+    return listing([f"{clean(b.metric, 24)} {number(b.value)}" for b in bests], 2) or "none"
 
 
 def _curves(setups: list[Setup], measure: Yardstick) -> Drawing:

@@ -75,6 +75,8 @@ def render_report(record: RunRecord | Mapping[str, Any]) -> str:
         rounds=_round_table(run),
         problems=groups[:PROBLEMS_MAX],
         problems_left=len(groups) - PROBLEMS_MAX,
+        all_counted=bool(run.rounds)
+        and all(row.clients.accepted == row.clients.asked for row in run.rounds),
         problems_count=len(run.problems),
         chosen=chosen,
         default=default,

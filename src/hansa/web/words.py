@@ -45,10 +45,12 @@ def _harmless(char: str) -> bool:
 def titled(name: str) -> str:
     """Return a name as the beginning of a title or sentence.
 
-    >>> titled("top_5_accuracy")
-    'Top 5 accuracy'
+    >>> titled("top_5_accuracy"), titled("mse")
+    ('Top 5 accuracy', 'MSE')
     """
     shown = clean(name).replace("_", " ")
+    if shown in {"auc", "f1", "mae", "mse", "nll", "r2", "rmse"}:
+        return shown.upper()
     return shown[:1].upper() + shown[1:]
 
 
@@ -69,29 +71,38 @@ def number(value: float | None) -> str:
     return f"{value:,.{decimals}f}"
 
 
-def count(amount: int, noun: str) -> str:
+def amount(value: float) -> str:
+    """Return how much there is of something: whole numbers without decimals.
+
+    >>> amount(90.0), amount(1200), amount(0.3125)
+    ('90', '1,200', '0.312')
+    """
+    return f"{value:,.0f}" if value.is_integer() else number(value)
+
+
+def count(number_of: int, noun: str) -> str:
     """Return an amount with its noun, such as "1 round" or "12 rounds".
 
     >>> count(1, "round"), count(1200, "client")
     ('1 round', '1,200 clients')
     """
-    return f"{amount:,} {noun}" + ("" if amount == 1 else "s")
+    return f"{number_of:,} {noun}" + ("" if number_of == 1 else "s")
 
 
-def byte_size(amount: float) -> str:
+def byte_size(size: float) -> str:
     """Return a number of bytes with a decimal unit.
 
     >>> byte_size(999), byte_size(2_140_000)
     ('999 B', '2.1 MB')
     """
-    scale, unit = byte_unit(amount)
-    return f"{amount / scale:.0f} {unit}" if scale == 1 else f"{amount / scale:.1f} {unit}"
+    scale, unit = byte_unit(size)
+    return f"{size / scale:.0f} {unit}" if scale == 1 else f"{size / scale:.1f} {unit}"
 
 
-def byte_unit(amount: float) -> tuple[float, str]:
-    """Return the divisor and the name of the unit that suits `amount` bytes."""
+def byte_unit(size: float) -> tuple[float, str]:
+    """Return the divisor and the name of the unit that suits `size` bytes."""
     for scale, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if amount >= scale * 0.9995:
+        if size >= scale * 0.9995:
             return scale, unit
     return 1.0, "B"
 

@@ -19,7 +19,7 @@ from hansa.web.charts.frame import (
 )
 from hansa.web.charts.plot import RESOLUTION, Plot, Series, axis_name, describe, left_margin
 from hansa.web.charts.scales import Axis, finite, linear
-from hansa.web.words import clean, number
+from hansa.web.words import amount, clean
 
 HEIGHT = 96
 """Pixels down of a plot; lower than for lines, since three of them stand together."""
@@ -114,5 +114,5 @@ def _column_hovers(
         first = places[index * group]
         last = places[min(len(places), (index + 1) * group) - 1]
         head = f"{clean(x_label)} {first:g}" + (f" to {last:g}, average" if last != first else "")
-        lines = [f"{clean(s.label)}: {number(v)}" for s, v in zip(series, stack, strict=True)]
+        lines = [f"{clean(s.label)}: {amount(v)}" for s, v in zip(series, stack, strict=True)]
         yield hover([head, *lines], left=index / size, width=1 / size, top=0, height=HEIGHT)

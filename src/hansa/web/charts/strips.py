@@ -20,7 +20,7 @@ from hansa.web.charts.frame import (
 )
 from hansa.web.charts.plot import HEIGHT, Plot, ReferenceLine, axis_name, left_margin, reference
 from hansa.web.charts.scales import Axis, Number, finite, linear, spaced
-from hansa.web.words import clean, count, number
+from hansa.web.words import amount, clean, count, number
 
 ROWS_MAX = 24
 """Up to this many clients a strip has one named row each."""
@@ -86,14 +86,15 @@ def _rows(
     left = 14 + CHAR * max(map(len, names))
     height = len(names) * ROW
     sheet = sheet._replace(height=height, left=left, top=30 + 17 * len(lines), right=52)
+    shown = amount if from_zero else number
     origin = axis.at(0.0 if from_zero else lines[0].value) if from_zero or lines else None
     parts = [_vertical_grid(axis, height, label), *_vertical_references(lines, axis, height)]
     for row, (value, name) in enumerate(known):
         y = row * ROW + ROW / 2
-        parts.append(row_text(names[row], number(value), y))
+        parts.append(row_text(names[row], shown(value), y))
         parts.append(_row_mark(axis.at(value), origin, y, bar=from_zero))
-        lines_shown = [clean(name), f"{clean(label)}: {number(value)}"]
-        parts.append(hover(lines_shown, left=0, width=1, top=row * ROW, height=ROW))
+        said = [clean(name), f"{clean(label)}: {shown(value)}"]
+        parts.append(hover(said, left=0, width=1, top=row * ROW, height=ROW))
     for row, name in enumerate(names[len(known) :], start=len(known)):
         parts.append(row_text(name, "no value", row * ROW + ROW / 2))
     return sheet.draw(parts)
@@ -184,15 +185,15 @@ def _ranked(
             label=f"clients, lowest first{missing}",
         )
     )
-    return sheet._replace(height=HEIGHT, left=left, top=44).draw(parts)
+    return sheet._replace(height=HEIGHT, left=left, top=58).draw(parts)
 
 
 def _end_names(rising: list[tuple[float, str]], plot: Plot) -> str:
-    """Return the names of the lowest and the highest client beside their dots."""
+    """Return the name of the lowest client beside its dot, and of the highest above the plot."""
     (low, lowest), (high, highest) = rising[0], rising[-1]
     return (
         f'<text class="n o" x="0" dx="9" y="{num(plot.down(low))}" dy=".35em">'
         f"{escape(clean(lowest, 16))} {number(low)}</text>"
-        f'<text class="n o e" x="100%" y="{num(plot.down(high) + 20)}">'
+        f'<text class="n e" x="100%" y="-12">highest: '
         f"{escape(clean(highest, 16))} {number(high)}</text>"
     )

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import hansa
 
-data = hansa.local_data()                                # this client's part of the plan's data
+data = hansa.local_data()  # this client's part of the plan's data
 x, y = torch.from_numpy(data.x), torch.from_numpy(data.y)
 loader = DataLoader(TensorDataset(x, y), batch_size=32, shuffle=True)
 net = nn.Sequential(nn.Flatten(), nn.Linear(784, 64), nn.ReLU(), nn.Linear(64, 10))
@@ -35,7 +35,7 @@ def evaluate(params, data):
     return {"accuracy": (logits.argmax(1) == torch.from_numpy(data.y)).float().mean().item()}
 
 
-for task in hansa.rounds(net.state_dict(), evaluate=evaluate):               # 1
-    net.load_state_dict(task.params)                                         # 2
+for task in hansa.rounds(net.state_dict(), evaluate=evaluate):  # 1
+    net.load_state_dict(task.params)  # 2
     loss = train()
-    task.send(net.state_dict(), examples=len(loader.dataset), loss=loss)     # 3
+    task.send(net.state_dict(), examples=len(loader.dataset), loss=loss)  # 3
