@@ -1,4 +1,4 @@
-"""The client half of a round: from a message to an update.  The same at a site and in simulation."""
+"""The client half of a round, from message to update; the same at a site and in simulation."""
 
 from __future__ import annotations
 

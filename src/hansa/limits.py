@@ -22,11 +22,12 @@ RANK_MAX = 64
 """Dimensions of one tensor; NumPy's own limit."""
 
 ACCUMULATOR_BITS = 62
-"""Bits of one fixed-point sum; one is the sign, one is kept free so that a check can see overflow."""
+"""Bits of one fixed-point sum; one more is the sign, and one is free so that a check can see
+overflow."""
 
 WIDE_BITS = 62
-"""Bits of the integer part of a wide sum, and again of its fraction.  A value of a wide vector is at
-most 2^62 / weight_limit, so that no sum overflows: 4e12 for a million examples."""
+"""Bits of the integer part of a wide sum, and again of its fraction.  A value of a wide vector is
+at most 2^62 / weight_limit, so that no sum overflows: 4e12 for a million examples."""
 
 BLOCK_VALUES = 2**16
 """Values worked on at a time, 512 KiB as float64: half of a usual second-level cache."""
@@ -35,7 +36,8 @@ STACK_BYTES = 2**20
 """Bytes of the piece of all updates that a rule which is not a sum reads at a time: as above."""
 
 WEIGHT_RANGE_BITS = 40
-"""A weight is at least weight_limit / 2^40: a round of such weights is still right to bound / 2^22."""
+"""A weight is at least weight_limit / 2^40: a round of such weights is still right to
+bound / 2^22."""
 
 SPEC_EXPONENT_MAX = 300
 """Bounds and weight limits lie in [2^-300, 2^300], so that no scale leaves float64's range."""
@@ -76,6 +78,9 @@ UPDATE_BOUND_FACTOR = 16.0
 WEIGHT_LIMIT = 2.0**20
 """Sum of weights of one round when nothing better is known; 20 bits of the fixed-point sum."""
 
+PLAN_DEPTH_MAX = 16
+"""Levels of tables and lists in a plan; its own keys need four."""
+
 FAILURE_CHARS_MAX = 64 * 2**10
 """Characters of a traceback that are kept; the end of it says what happened."""
 
@@ -87,3 +92,16 @@ WORKER_DEATHS_MAX = 2
 
 PARTITION_ROWS_SHOWN = 200
 """Clients whose label counts are kept for the report; a chart cannot show more."""
+
+UNTRAINED_BATCH = 256
+"""Examples that a torch model is given at a time when no local step bounds them: evaluation and
+full gradients.  256 images of 224 x 224 pixels are 150 MB, and their activations a few GB."""
+
+DEVICE_DATA_BYTES_MAX = 2 * 2**30
+"""Bytes of one array of a client that are kept on the GPU; larger ones go there batch by batch."""
+
+SCRIPTS_MAX = 32
+"""Training scripts of clients that wait between their rounds; each holds a model and its data."""
+
+SCRIPT_END_S = 60.0
+"""Seconds that a script gets for its last lines, such as saving a file, once the run is over."""

@@ -1,13 +1,13 @@
 """Metrics that aggregate exactly: a client reports a total and a weight, never only a mean.
 
-The federated mean is the pooled mean: `sum(total) / sum(weight)` over clients, computed with
-rational arithmetic, so neither grouping nor order changes a bit of it.
+The federated mean is the pooled mean: `sum(total) / sum(weight)` over clients.  Both sums are
+computed with rational arithmetic and rounded once, so no order of clients changes a bit of them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -35,22 +35,32 @@ Metrics = Mapping[str, Mean]
 
 
 def pooled(means: list[Mean]) -> Mean:
-    """Return the exact sum of several undivided means (not finite if one of them is not).
+    """Return the sum of several undivided means; NaN where a total or a weight is not finite.
 
     >>> pooled([Mean(1.0, 2.0), Mean(3.0, 4.0)])
     Mean(total=4.0, weight=6.0)
     """
-    if not all(math.isfinite(m.total) and math.isfinite(m.weight) for m in means):
-        return Mean(math.nan, float(sum(m.weight for m in means)))
-    total = sum((Fraction(m.total) for m in means), Fraction(0))
-    weight = sum((Fraction(m.weight) for m in means), Fraction(0))
-    return Mean(float(total), float(weight))
+    return Mean(_sum(m.total for m in means), _sum(m.weight for m in means))
+
+
+def _sum(values: Iterable[float]) -> float:
+    """Return the exact sum, rounded once; infinite if it is beyond the largest float."""
+    total = Fraction(0)
+    for value in values:
+        if not math.isfinite(value):
+            return math.nan
+        total += Fraction(float(value))
+    try:
+        return float(total)
+    except OverflowError:
+        return math.inf if total > 0 else -math.inf
 
 
 def summarise(by_client: Mapping[str, Mean]) -> dict[str, Any]:
     """Return the pooled mean of one metric and its spread over clients, as plain JSON data.
 
-    Values that are not finite become None; quartiles interpolate linearly (Hyndman-Fan type 7).
+    Values that are not finite become None, and do not count in the quartiles, which interpolate
+    linearly (Hyndman-Fan type 7).
     """
     mean = pooled(list(by_client.values()))
     values = {client: m.value for client, m in sorted(by_client.items())}
@@ -59,7 +69,7 @@ def summarise(by_client: Mapping[str, Mean]) -> dict[str, Any]:
     names = ("min", "q25", "median", "q75", "max")
     return {
         "mean": _json(mean.value),
-        "weight": mean.weight,
+        "weight": _json(mean.weight),
         **{name: _json(float(rank)) for name, rank in zip(names, ranks, strict=True)},
         "by_client": {client: _json(value) for client, value in values.items()},
     }

@@ -38,7 +38,8 @@ class Key(NamedTuple):
     def child(self, *purpose: str | int) -> Key:
         """Return the key of one purpose below this one, such as `("train", round, client)`."""
         # Type tags and lengths keep ("a", "b") apart from ("ab",) and 1 apart from "1".
-        parts = [f"{type(p).__name__}:{len(str(p))}:{p}" for p in purpose]
+        # NumPy's integers are tagged as Python's: a round is the same round in either.
+        parts = [f"{'str' if isinstance(p, str) else 'int'}:{len(str(p))}:{p}" for p in purpose]
         return Key(blake3(self.material + "\0".join(parts).encode()).digest(16))
 
     def integer(self, bits: int = 63) -> int:

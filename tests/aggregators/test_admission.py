@@ -106,6 +106,27 @@ def test_a_value_beyond_the_bound_is_refused_where_it_stands(name: str, bad: flo
     refused(contribution(**{name: vector}), "update-out-of-bound", *words)
 
 
+@pytest.mark.parametrize("bound", [0.1, 0.3, 1e-40, 1e38])
+def test_a_client_that_clips_to_the_bound_in_float32_is_admitted(bound: float) -> None:
+    spec = AggregationSpec({"x": VectorSpec(3, "float32", bound)}, 10)
+    clipped = np.array([0.0, 9e37, -9e37], "float32").clip(-bound, bound)
+    admit(Contribution("north", {"x": clipped}, 1), spec)
+    beyond = clipped.copy()
+    beyond[2] = np.nextafter(np.float32(-bound), np.float32(-np.inf))
+    if abs(float(beyond[2])) > bound:
+        with pytest.raises(UpdateRefused, match="index 2"):
+            admit(Contribution("north", {"x": beyond}, 1), spec)
+
+
+def test_infinity_is_refused_under_a_bound_beyond_float32() -> None:
+    spec = AggregationSpec({"x": VectorSpec(2, "float32", 1e60)}, 10)
+    admit(Contribution("north", {"x": np.full(2, 3.4e38, "float32")}, 1), spec)
+    for bad in (np.inf, -np.inf, np.nan):
+        with pytest.raises(UpdateRefused, match="index 1") as caught:
+            admit(Contribution("north", {"x": np.array([1, bad], "float32")}, 1), spec)
+        assert caught.value.code == "update-not-finite"
+
+
 @pytest.mark.parametrize("bad", [np.nan, -np.inf, 65.0, -65.0])
 @pytest.mark.parametrize("index", [0, BLOCK_VALUES - 1, BLOCK_VALUES, BLOCK_VALUES + 6])
 def test_the_first_bad_value_is_found_in_any_block(index: int, bad: float) -> None:

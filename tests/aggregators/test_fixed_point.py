@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hansa.aggregators import fixed_point
@@ -93,6 +93,8 @@ def test_wide_sums_are_one_pair_of_integers_whatever_the_grouping(
 
 
 @given(high=st.integers(-(2**60), 2**60), low=st.integers(0, 2**62 - 1), weight=st.integers(1, 999))
+@example(high=-1, low=2**62 - 12345, weight=7)
+@example(high=0, low=12345, weight=7)
 def test_a_wide_mean_is_right_to_float64(high: int, low: int, weight: int) -> None:
     mean = fixed_point.wide_mean(np.array([[high], [low]]), Fraction(weight), dtype="float64")
     exact = (high + Fraction(low, 2**62)) / weight

@@ -288,6 +288,14 @@ def test_damaged_partials_are_refused(aggregator: Aggregator, damage: dict[str, 
     assert caught.value.code == "aggregation-bad-partial"
 
 
+@pytest.mark.parametrize("weight", ["1/1", "900/1", "109951162777601/2199023255552"])
+def test_collected_updates_must_add_up_to_their_weight(weight: str) -> None:
+    dumped = median.dump(fold(median, fixed_round()))
+    damaged = Params(dumped.layout, dumped.body, {**dumped.metadata, "weight": weight})
+    with pytest.raises(AggregationError, match="do not add up"):
+        median.load(SPEC, damaged)
+
+
 @every
 def test_partials_without_a_tensor_or_with_a_wrong_one_are_refused(aggregator: Aggregator) -> None:
     dumped = aggregator.dump(fold(aggregator, fixed_round()))

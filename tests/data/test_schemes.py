@@ -3,6 +3,7 @@ import pytest
 
 from hansa import limits
 from hansa.data import Biased, Dirichlet, Files, Iid, Labels, Natural, Quantity, Scheme
+from hansa.data.schemes import scheme_of
 from hansa.errors import DataError
 
 ALL = [
@@ -73,6 +74,14 @@ def test_a_value_out_of_range_is_refused_when_the_scheme_is_made(kind, values, f
 def test_a_value_out_of_range_is_refused_when_a_plan_is_read():
     with pytest.raises(DataError, match="alpha"):
         msgspec.convert({"scheme": "dirichlet", "clients": 3, "alpha": -2.0}, Scheme)
+
+
+def test_a_table_of_options_becomes_a_scheme_or_a_data_error():
+    assert scheme_of({"scheme": "labels", "clients": 4, "per_client": 1}) == Labels(4, 1)
+    for options in ({"scheme": "iid", "client": 4}, {"scheme": "magic"}, {"scheme": "iid"}):
+        with pytest.raises(DataError) as error:
+            scheme_of(options)
+        assert error.value.code == "data-scheme"
 
 
 def test_schemes_are_values():

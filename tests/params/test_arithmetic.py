@@ -65,7 +65,7 @@ def test_narrow_floats_are_computed_wide_and_rounded_once(dtype):
 def test_a_numpy_scalar_factor_counts_as_a_plain_number():
     x = Params.of([np.float32([1.1, -3.3])])
     assert scale(np.float64(0.1), x) == scale(0.1, x)
-    assert axpy(np.float32(0.5), x, x) == axpy(0.5, x, x)
+    assert axpy(np.float64(0.1), x, x) == axpy(0.1, x, x)
 
 
 def test_metadata_comes_from_the_operand_that_is_changed():

@@ -108,6 +108,14 @@ def test_a_foreign_order_of_header_and_body_is_put_in_order():
     assert params.flat("I8").tolist() == [-4, 5, -6, 1]
 
 
+def test_where_an_empty_tensor_lies_does_not_matter():
+    entries = {"none": tensor("F32", [0], 4, 4), "w": F32, "nought": tensor("I64", [3, 0], 0, 0)}
+    data = file_of(json.dumps(entries).ljust(64 * 4 - 8), struct.pack("<f", -2.5))
+    params = decode(data)
+    assert params["w"].tolist() == [-2.5] and params["nought"].shape == (3, 0)
+    assert np.shares_memory(params.body, np.frombuffer(data, np.uint8))
+
+
 def test_a_file_without_tensors_is_a_file():
     assert len(decode(file_of("{}"))) == 0
     assert decode(file_of('{"__metadata__":{}}')).metadata == {}
@@ -153,6 +161,8 @@ ENTRIES = {  # what one tensor, "evil", may not be; the body has 4 bytes
     "without shape": ({"dtype": "F32", "data_offsets": [0, 4]}, "params-bad-header"),
     "with more than is known": (F32 | {"stride": [1]}, "params-bad-header"),
     "nested": ({"dtype": F32, "shape": F32, "data_offsets": F32}, "params-bad-header"),
+    "a maze": ({"dtype": [[["x" * 99] * 99] * 9] * 9}, "params-bad-header"),
+    "of a long and foreign dtype": (tensor("\U0001f984" * 999, [4], 0, 4), "params-unknown-dtype"),
     "of unknown dtype": (tensor("F8_E4M3", [4], 0, 4), "params-unknown-dtype"),
     "of numeric dtype": (tensor(4, [1], 0, 4), "params-bad-header"),
     "of listed dtype": (tensor(["F32"], [1], 0, 4), "params-bad-header"),

@@ -181,55 +181,39 @@ def hello() -> dict[str, Any]:
     return record
 
 
+def problem(at: int, client: str, code: str, message: str) -> dict[str, Any]:
+    refused = code.startswith("update-")
+    return {
+        "round": at,
+        "client": client,
+        "kind": "refused" if refused else "failed",
+        "code": code,
+        "message": message,
+        "file": None if refused else f"failures/round-{at}-{client}.txt",
+    }
+
+
 def failed() -> dict[str, Any]:
     record = run("cnn-north-2", rounds=6, clients=8, seed=3)
     record |= {
         "state": "failed",
-        "reason": 'Round 7 failed: 1 of 8 clients answered and the plan asks for at least 4 (cohort.minimum); 5 of the failures say "CUDA out of memory".',
+        "reason": "Round 7 failed: 1 of 8 clients answered and the plan asks for at least 4 "
+        '(cohort.minimum); 5 of the failures say "CUDA out of memory".',
         "model_digest": digest("model"),
     }
     record["plan"] |= {"rounds": 20}
+    lost = dict.fromkeys(record["partition"]["clients"], math.nan)
     for row in record["rounds"][3:]:
         row["clients"] |= {"accepted": 5, "failed": 2, "refused": 1}
-        row["train"]["loss"] = summary(dict.fromkeys(record["partition"]["clients"], math.nan), 100)
-    tells = [
-        (
-            "failed",
-            "client-failed",
-            "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB (GPU 0; 7.79 GiB total capacity; 6.11 GiB already allocated)",
-            "failures/round-{r}-{c}.txt",
-        ),
-        (
-            "refused",
-            "update-not-finite",
-            "The update holds NaN or infinity in 3 of 6 tensors, first in conv1.weight. It was not counted.",
-            None,
-        ),
-    ]
+        row["train"]["loss"] = summary(lost, 100)
+    memory = "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB (7.79 GiB in all)"
+    nan = "The update holds NaN in 3 of 6 tensors, first in conv1.weight. It was not counted."
     for at in (4, 5, 6, 7):
-        for client in ("client-2", "client-5"):
-            kind, code, message, file = tells[0]
-            record["problems"].append(
-                {
-                    "round": at,
-                    "client": client,
-                    "kind": kind,
-                    "code": code,
-                    "message": message,
-                    "file": file.format(r=at, c=client),
-                }
-            )
-        kind, code, message, file = tells[1]
-        record["problems"].append(
-            {
-                "round": at,
-                "client": "client-7",
-                "kind": kind,
-                "code": code,
-                "message": message,
-                "file": file,
-            }
-        )
+        record["problems"] += [
+            problem(at, "client-2", "client-failed", memory),
+            problem(at, "client-5", "client-failed", memory),
+            problem(at, "client-7", "update-not-finite", nan),
+        ]
     return record
 
 
@@ -259,20 +243,12 @@ def empty() -> dict[str, Any]:
 
 def large() -> dict[str, Any]:
     record = run("fleet-1", clients=100, rounds=100, seed=11, speed=0.05)
+    message = "The worker process ended with signal 9; the machine may be out of memory."
     for row in record["rounds"]:
         if row["round"] % 9 == 0:
             row["clients"] |= {"accepted": 96, "failed": 3, "refused": 1}
             for client in ("client-03", "client-47", "client-71"):
-                record["problems"].append(
-                    {
-                        "round": row["round"],
-                        "client": client,
-                        "kind": "failed",
-                        "code": "client-lost",
-                        "message": "The worker process ended with signal 9; the machine may be out of memory.",
-                        "file": f"failures/{row['round']}-{client}.txt",
-                    }
-                )
+                record["problems"].append(problem(row["round"], client, "client-lost", message))
     return record
 
 

@@ -107,14 +107,24 @@ def _admit_form(vector: Vector, spec: VectorSpec, where: str) -> None:
 
 
 def _admit_values(vector: Vector, bound: float, where: str) -> None:
+    largest = _rounded_up(bound, vector.dtype.name)
     for block in blocks(vector.size):
         values = vector[block]
         # The extremes are NaN if any value is, and need no memory.
         with np.errstate(invalid="ignore"):
-            inside = -bound <= float(values.min()) and float(values.max()) <= bound
+            inside = -largest <= float(values.min()) and float(values.max()) <= largest
         if not inside:
-            first = int(np.argmin(np.abs(values) <= bound))
+            first = int(np.argmin(np.abs(values) <= np.float64(largest)))
             raise _bad_value(float(values[first]), f"{where} at index {block.start + first}", bound)
+
+
+def _rounded_up(bound: float, dtype: str) -> float:
+    """Return the bound as a client has it that clips to it: float32(0.1) is more than 0.1.
+
+    Sums have room for it: the bit that is kept free is more than all rounding.
+    """
+    top = float(np.finfo(dtype).max)
+    return top if bound >= top else max(bound, float(np.dtype(dtype).type(bound)))
 
 
 def _bad_value(value: float, where: str, bound: float) -> UpdateRefused:

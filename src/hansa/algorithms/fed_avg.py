@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hansa.algorithms.algorithm import Algorithm, Vectors, Work
+from hansa.algorithms.settings import positive
 from hansa.seeds import Key
 
 
@@ -16,7 +17,11 @@ def fed_avg(lr: float = 1.0) -> Algorithm:
 
     Args:
       lr: server learning rate; 1 is McMahan's algorithm.
+
+    Raises:
+      PlanError: a setting is out of range.
     """
+    positive("fed_avg", lr=lr)
 
     def server(state: Vectors, mean: Vectors, share: float) -> Vectors:
         return Vectors(x=state.x + (mean.delta if lr == 1.0 else lr * mean.delta))

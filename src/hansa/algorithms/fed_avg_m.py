@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hansa.algorithms.algorithm import Algorithm, Vector, Vectors
 from hansa.algorithms.fed_avg import train_locally
+from hansa.algorithms.settings import decay, positive
 
 
 def fed_avg_m(lr: float = 1.0, momentum: float = 0.9) -> Algorithm:
@@ -12,7 +13,12 @@ def fed_avg_m(lr: float = 1.0, momentum: float = 0.9) -> Algorithm:
     Args:
       lr: server learning rate.
       momentum: beta of the paper, in [0, 1).
+
+    Raises:
+      PlanError: a setting is out of range.
     """
+    positive("fed_avg_m", lr=lr)
+    decay("fed_avg_m", momentum=momentum)
 
     def init(x: Vector) -> Vectors:
         return Vectors(x=x, v=0 * x)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hansa.algorithms.algorithm import Algorithm, Capability, Vectors, Work
 from hansa.algorithms.fed_avg import fed_avg
+from hansa.algorithms.settings import not_negative
 from hansa.seeds import Key
 
 
@@ -12,7 +13,11 @@ def fed_prox(mu: float = 0.01) -> Algorithm:
 
     Args:
       mu: strength of the proximal term, >= 0; 0 is FedAvg.
+
+    Raises:
+      PlanError: a setting is out of range.
     """
+    not_negative("fed_prox", mu=mu)
 
     def client(work: Work, message: Vectors, mine: Vectors, key: Key) -> tuple[Vectors, Vectors]:
         x0 = message.x

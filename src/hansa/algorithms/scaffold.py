@@ -9,6 +9,7 @@ is the |S|/N of the clients whose updates were really accepted.
 from __future__ import annotations
 
 from hansa.algorithms.algorithm import Algorithm, Capability, Vector, Vectors, Work
+from hansa.algorithms.settings import positive
 from hansa.seeds import Key
 
 
@@ -20,7 +21,11 @@ def scaffold(lr: float = 1.0) -> Algorithm:
 
     Args:
       lr: server learning rate, eta_g of the paper.
+
+    Raises:
+      PlanError: a setting is out of range.
     """
+    positive("scaffold", lr=lr)
 
     def init(x: Vector) -> Vectors:
         return Vectors(x=x, c=0 * x)

@@ -54,7 +54,8 @@ def command(open_page: bool, runs: Path, as_json: bool) -> None:
     project = build_project(read_plan(_PLAN, origin="hansa hello").plan)
     population = project_population(project)
     if not as_json:
-        click.echo("Five clients share 1,437 of UCI's handwritten digits very unevenly.")
+        shared = f"{population.examples:,} of UCI's handwritten digits"
+        click.echo(f"Five clients share {shared}, very unevenly; no client sees another's.")
     folder = run_project(
         project, Simulation(runs, new=True), population=population, as_json=as_json
     )
@@ -70,7 +71,7 @@ def command(open_page: bool, runs: Path, as_json: bool) -> None:
     together = folder.rows()[-1]["test"][metric]["mean"]
     if not as_json:
         click.echo(
-            f"\nOn 360 digits that nobody trained on:\n"
+            f"\nOn {population.test.examples} digits that nobody trained on:\n"
             f"  together        {together:.1%}\n"
             f"  best alone      {alone[best]:.1%}  ({best})\n"
             f"  others alone    "

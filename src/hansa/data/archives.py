@@ -91,7 +91,7 @@ def _read_array(stream: Readable, what: str, *, limit: int) -> Array:
         found = "more" if len(content) > declared else f"{len(content):,}"
         raise _damaged(f"The array {what}", how + found)
     array = np.frombuffer(content, dtype).reshape(shape, order="F" if fortran else "C")
-    array = np.ascontiguousarray(array, dtype.newbyteorder("="))
+    array = np.asarray(array, dtype.newbyteorder("="), order="C")
     if dtype.kind == "U":
         _check_text(array, what)
     return array

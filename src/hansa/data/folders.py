@@ -127,8 +127,8 @@ def _read(path: Path, *, target: str | None, group: str | None) -> _Part:
 
 def _class_names(names: Array, path: Path) -> tuple[str, ...]:
     plain = names.dtype.kind == "U" and names.ndim == 1
-    long = names.dtype.itemsize > 4 * limits.LABEL_CHARS_MAX or len(names) > limits.CLASSES_MAX
-    if not plain or long or len(set(names.tolist())) < len(names):
+    long = names.dtype.itemsize > 4 * limits.LABEL_CHARS_MAX or names.size > limits.CLASSES_MAX
+    if not plain or long or len(set(names.tolist())) < names.size:
         raise DataError(
             "data-bad-file",
             f"The array classes of {path} has shape {names.shape} and dtype {names.dtype}.",

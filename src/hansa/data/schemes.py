@@ -87,7 +87,8 @@ class Labels(_Numbered, frozen=True):
 
     Each class is cut into shards, classes with more rows into more of them; each client gets
     `per_client` shards at random, possibly two of one label.  With `exclusive` no label is held by
-    two clients: whole classes are dealt out, as evenly as they go, and `per_client` has no effect.
+    two clients: whole classes are dealt out, as evenly as they go, and `per_client` has no effect;
+    this is what declearn calls labels.
 
     Source: McMahan et al. 2017, section 3.  Ours differs: a shard never holds two labels, so
     shards of different labels differ in size.
@@ -106,7 +107,8 @@ class Biased(_Numbered, frozen=True):
 
     Client i's odds of label c are exp(sigma * z_ic), z standard normal: sigma = 0 is IID, 1 a
     moderate bias, 3 a strong one.  The odds are then scaled by row and by column until sizes are
-    equal and every row is used, so no client is left with what the others did not want.
+    equal and every row is used.  With sigma = 1 this is the job of declearn's biased; there, clients
+    choose one after the other, and the last is left with what the others did not want.
     """
 
     sigma: float = 1.0

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from hansa.data.dataset import Dataset
+from hansa.data.dataset import Array, Dataset
 from hansa.data.folders import SUFFIXES, load_file, load_folder
 from hansa.data.mnist import load_mnist, load_mnist5k
 from hansa.errors import DataError
 
+SHIPPED_FOLDER = Path(__file__).parent / "files"
 SHIPPED = ("breast_cancer", "digits")
 NAMES = (*SHIPPED, "mnist", "mnist5k")
 """The datasets that have a name; everything else is a path."""
@@ -26,8 +27,8 @@ def load(
 ) -> Dataset:
     """Load a dataset: one of `NAMES`, a .csv or .npz file, or a folder of clients' files.
 
-    Named datasets have float32 x.  digits: [1797, 64] from 0 to 16; breast_cancer: [569, 30],
-    not scaled; mnist5k and mnist: [n, 28, 28] from 0 to 1, training images only.
+    Named datasets have float32 x.  digits: [1797, 64] from 0 to 1; breast_cancer: [569, 30],
+    each column with mean 0 and standard deviation 1; mnist5k and mnist: [n, 28, 28] from 0 to 1, training images only.
 
     Args:
       name: the name, or a path; a name wins over a folder, so write "./digits" for that.
@@ -78,7 +79,7 @@ def _named(name: str, folder: Path | None) -> Dataset:
         return load_mnist(folder)
     if name == "mnist5k":
         return load_mnist5k(folder)
-    data = load_file(Path(__file__).parent / "files" / f"{name}.npz")
+    data = load_file(SHIPPED_FOLDER / f"{name}.npz")
     return data._replace(x=data.x.astype(np.float32))
 
 

@@ -110,14 +110,16 @@ def folder_names(names: Iterable[str]) -> list[str]:
     A name that is safe already is kept; another loses its odd characters and gains a digest.
 
     >>> folder_names(["north", "../etc", "Con"])
-    ['north', 'etc-2c0722ec', 'Con-7ac47653']
+    ['north', 'etc-2c0722ec', 'client-Con-7ac47653']
     """
     used = {"split.json"}
     folders = []
     for name in names:
-        safe = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._-")[:FOLDER_CHARS_MAX]
-        if safe != name or _RESERVED.fullmatch(safe) or safe.casefold() in used:
-            safe = f"{safe}-{blake3(name.encode(errors='replace')).hexdigest(4)}".strip("-")
+        safe = re.sub(r"[^A-Za-z0-9._-]+", "_", name)[:FOLDER_CHARS_MAX].strip("._-")
+        if not safe or _RESERVED.fullmatch(safe):
+            safe = f"client-{safe}"
+        if safe != name or safe.casefold() in used:
+            safe = f"{safe}-{blake3(name.encode(errors='replace')).hexdigest(4)}"
         while safe.casefold() in used:
             safe += "_"
         used.add(safe.casefold())

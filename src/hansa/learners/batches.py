@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 
@@ -42,3 +43,9 @@ def one_epoch(examples: int, batch_size: int | None, key: Key) -> Iterator[np.nd
     order = key.generator().permutation(examples)
     for start in range(0, examples, batch_size):
         yield order[start : start + batch_size]
+
+
+def endless(examples: int, hyper: Hyper, key: Key) -> Iterator[np.ndarray | slice]:
+    """Yield batches for as long as they are asked for; every pass has its own shuffle."""
+    for epoch in itertools.count():
+        yield from one_epoch(examples, hyper.batch_size, key.child("epoch", epoch))

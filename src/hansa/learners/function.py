@@ -176,8 +176,10 @@ def _same_tensors(layout: ModelLayout, arrays: Any) -> Params:
             f"train returned {type(arrays).__name__} instead of the parameters.",
             "Return the params it was given, trained, or (params, metrics).",
         )
-    params = Params.of(arrays)
     expected = {s.name: (s.dtype, s.shape) for s in layout.layout.specs}
+    if isinstance(arrays, Mapping) and arrays.keys() == expected.keys():
+        arrays = {name: arrays[name] for name in expected}  # in our order, whatever theirs
+    params = Params.of(arrays)
     returned = {s.name: (s.dtype, s.shape) for s in params.layout.specs}
     for name in sorted(expected.keys() | returned.keys()):
         if expected.get(name) != returned.get(name):
@@ -187,7 +189,7 @@ def _same_tensors(layout: ModelLayout, arrays: Any) -> Params:
                 f"it was given {_describe(expected.get(name))}.",
                 "Keep names, shapes and dtypes; NumPy promotes float32 with a float64 array.",
             )
-    return params.subset(layout.layout.names)
+    return params
 
 
 def _describe(tensor: tuple[str, tuple[int, ...]] | None) -> str:

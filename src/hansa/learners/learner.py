@@ -60,8 +60,11 @@ class LocalWork(Work, Protocol):
     """`algorithms.Work` and what the server wants to know about it afterwards."""
 
     buffers: np.ndarray  # [B] float64, after training
-    metrics: Metrics  # measured while training
     weight: float | None  # a weight that the user's code asked for
+
+    @property
+    def metrics(self) -> Metrics:
+        """What was measured while training."""
 
     def lift(self, vector: np.ndarray) -> Vector:
         """Return a NumPy vector as one of this learner's own kind, on its device."""

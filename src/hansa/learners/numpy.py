@@ -9,15 +9,15 @@ The user's module has three functions on plain arrays:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
 
 from hansa.algorithms import Capability, Correct
 from hansa.errors import LearnerError
-from hansa.learners.batches import batches, local_steps, one_epoch
-from hansa.learners.learner import Hyper, Seed, Task
+from hansa.learners.batches import batches, endless, local_steps
+from hansa.learners.learner import Seed, Task
 from hansa.learners.numpy_optimizers import OPTIMIZERS
 from hansa.metrics import Mean, Metrics
 from hansa.params import Params
@@ -88,7 +88,7 @@ class NumPyWork:
     def __init__(self, model: NumPyModel, task: Task, data: Any) -> None:
         self._model, self._data, self._task = model, data, task
         self._examples = len(data.x)
-        self._next = _endless(self._examples, task.hyper, task.key.child("gradient"))
+        self._next = endless(self._examples, task.hyper, task.key.child("gradient"))
         self._loss = Mean(0.0, 0.0)
         self.buffers = task.buffers
         self.steps = local_steps(self._examples, task.hyper)
@@ -147,10 +147,3 @@ def _flatten(layout: ModelLayout, gradient: Mapping[str, np.ndarray]) -> np.ndar
             )
         tensor[...] = gradient[name]
     return flat.vector()
-
-
-def _endless(examples: int, hyper: Hyper, key: Key) -> Iterator[np.ndarray | slice]:
-    epoch = 0
-    while True:
-        yield from one_epoch(examples, hyper.batch_size, key.child("epoch", epoch))
-        epoch += 1

@@ -5,6 +5,7 @@ They are what `hansa hello` trains, so that a first federated run needs no ML fr
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -31,7 +32,7 @@ class Perceptron:
         inputs = math.prod(sample.x.shape[1:])
         sizes = (inputs, *self._hidden, len(sample.classes))
         tensors: dict[str, np.ndarray] = {}
-        for layer, (n_in, n_out) in enumerate(zip(sizes, sizes[1:], strict=False)):
+        for layer, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):
             last = layer == len(sizes) - 2
             # A zero last layer starts every run at the same, known loss: log(classes).
             scale = 0.0 if last else math.sqrt(2 / n_in)

@@ -55,4 +55,5 @@ def adam(
     return step
 
 
-OPTIMIZERS = {"sgd": sgd, "adam": adam}
+OPTIMIZERS: dict[str, Callable[..., Step]] = {"sgd": sgd, "adam": adam}
+"""What the plan's optimizer may name."""

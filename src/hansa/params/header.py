@@ -72,9 +72,7 @@ def _load(header: bytes) -> dict[str, Any]:
         _refuse(f"The header begins with {shown(header[:8])} instead of an opening brace.")
     _check_size(header)
     try:
-        top: dict[str, Any] = json.loads(
-            header.decode(), object_pairs_hook=_Objects(), parse_constant=_not_a_number
-        )
+        top: dict[str, Any] = json.loads(header.decode(), object_pairs_hook=_Objects())
     except RecursionError:
         _refuse("The header is nested too deeply.")
     except ValueError as error:  # malformed JSON or UTF-8, or an integer of thousands of digits
@@ -104,10 +102,6 @@ class _Objects:
             twice = repeated(key for key, _ in pairs)
             _refuse(f"The name {shown(twice)} occurs twice.", "params-duplicate-name")
         return made
-
-
-def _not_a_number(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not JSON")
 
 
 def _metadata(value: object) -> dict[str, str]:

@@ -11,13 +11,13 @@ from typing import NamedTuple, NoReturn
 
 from hansa.errors import ParamsError
 from hansa.limits import NAME_CHARS_MAX, RANK_MAX, TENSOR_BYTES_MAX, TENSORS_MAX
-from hansa.params.dtypes import DTYPES, FLOATS, width
+from hansa.params.dtypes import DTYPES, FLOATS, unknown_dtype, width
 
 METADATA = "__metadata__"
 """The one name that the format keeps for itself."""
 
 _REPR = reprlib.Repr()
-_REPR.maxstring = 80
+_REPR.maxstring, _REPR.maxlevel = 80, 2
 
 
 class TensorSpec(NamedTuple):
@@ -153,7 +153,8 @@ class Layout(Mapping[str, TensorSpec]):
 
 def shown(value: object) -> str:
     """Quote a name or value for a message: one short line of ASCII, whatever it holds."""
-    return _REPR.repr(value).encode("ascii", "backslashreplace").decode()
+    text = _REPR.repr(value).encode("ascii", "backslashreplace").decode()
+    return text if len(text) <= 200 else f"{text[:197]}..."
 
 
 def repeated(names: Iterable[str]) -> str:
@@ -212,14 +213,12 @@ def _nbytes(name: str, dtype: str, shape: tuple[int, ...]) -> int:
         raise too_large(f"the tensor {shown(name)} of {len(shape)} dimensions")
     if not all(type(n) is int and n >= 0 for n in shape):
         _refuse(f"Tensor {shown(name)} has the shape {shown(shape)}; sizes are whole numbers >= 0.")
-    try:
-        size = width(dtype)
-    except ParamsError as error:
-        raise about(name, error) from None
+    if dtype not in DTYPES:
+        raise about(name, unknown_dtype(shown(dtype)))
     # A zero among the sizes hides the others from the product, but not from NumPy.
-    if math.prod(n or 1 for n in shape) * size > TENSOR_BYTES_MAX:
+    if math.prod(n or 1 for n in shape) * width(dtype) > TENSOR_BYTES_MAX:
         raise too_large(f"the tensor {shown(name)} of shape {shown(shape)}")
-    return math.prod(shape) * size
+    return math.prod(shape) * width(dtype)
 
 
 def about(name: str, error: ParamsError) -> ParamsError:

@@ -8,13 +8,13 @@ the algorithm, and travels as one float64 vector so that integers up to 2**53 st
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
+from hansa.params.dtypes import FLOATS, Array, assign, numpy_dtype
 from hansa.params.layout import Layout
 from hansa.params.tensors import Params
-
-_FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 
 
 class ModelLayout:
@@ -27,7 +27,7 @@ class ModelLayout:
 
     def __init__(self, layout: Layout, buffers: Iterable[str] = ()) -> None:
         named = frozenset(buffers)
-        is_buffer = [s.name in named or s.dtype not in _FLOATS for s in layout.specs]
+        is_buffer = [s.name in named or s.dtype not in FLOATS for s in layout.specs]
         self.layout = layout
         pairs = list(zip(layout.names, is_buffer, strict=True))
         self.trained = layout.subset([name for name, buffer in pairs if not buffer])
@@ -70,7 +70,7 @@ class ModelLayout:
             flat = rest.flat(dtype)
             values = buffers[start : start + len(flat)]
             start += len(flat)
-            flat[...] = values if dtype in _FLOATS else _whole(values, flat.dtype)
+            assign(flat, values if dtype in FLOATS else _whole(values, flat.dtype))
         return rest
 
 
@@ -81,17 +81,19 @@ def zeros(layout: Layout) -> Params:
 
 def from_vector(layout: Layout, vector: np.ndarray) -> Params:
     """Return the tensors of a floating layout over a vector: a view where its dtype is theirs."""
-    if layout.dtypes == ("F32",) and vector.dtype == np.float32 and vector.flags.c_contiguous:
+    same = layout.dtypes in (("F32",), ("F64",)) and vector.dtype == numpy_dtype(layout.dtypes[0])
+    if same and vector.flags.c_contiguous:
         return Params(layout, vector.view(np.uint8))
-    return zeros(layout).with_vector(vector)
+    return Params.from_vector(layout, vector)
 
 
-def _whole(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+def _whole(values: Array, dtype: np.dtype[Any]) -> Array:
     """Round to integers (a boolean mean of one half is False) and stay inside the dtype."""
     rounded = np.rint(values)
     if dtype == np.bool_:
-        return rounded > 0
+        return np.asarray(rounded > 0)
     info = np.iinfo(dtype)
     # float64(2**63 - 1) rounds up to 2**63, which would wrap; stay below it.
     top = np.nextafter(float(info.max), 0) if info.bits == 64 else float(info.max)
-    return np.clip(rounded, float(info.min), top).astype(dtype)
+    whole: Array = np.clip(rounded, float(info.min), top).astype(dtype)
+    return whole

@@ -1,7 +1,8 @@
 """Plans: their types, how they are read, and what they build."""
 
-from hansa.plan.build import Method, build_method, check_capabilities, check_plan, hyper_at
+from hansa.plan.build import Method, build_method, check_capabilities, hyper_at
 from hansa.plan.load import PLAN_FILE, LoadedPlan, flatten, load_plan, nearest, read_plan
+from hansa.plan.rules import check_plan
 from hansa.plan.schema import Plan
 
 __all__ = [

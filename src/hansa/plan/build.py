@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
-import re
 import typing
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -21,6 +21,8 @@ from hansa.transforms import TRANSFORMS, Transform, chain
 
 Import = Callable[[str], Any]
 """Return the project's module of that file name."""
+
+Made = TypeVar("Made")
 
 
 class Method(NamedTuple):
@@ -41,10 +43,11 @@ def build_method(plan: Plan, import_module: Import) -> Method:
     Raises:
       PlanError: an unknown name or option, a wrong type, or parts that cannot work together.
     """
-    algorithm = _build("algorithm", plan.algorithm, ALGORITHMS, import_module)
-    aggregator = _build("aggregator", plan.aggregator, AGGREGATORS, import_module)
+    build = functools.partial(_build, import_module=import_module)
+    algorithm = build("algorithm", plan.algorithm, ALGORITHMS, kind=Algorithm)
+    aggregator = build("aggregator", plan.aggregator, AGGREGATORS, kind=Aggregator)
     steps = [
-        _build(f"transforms[{i}]", named, TRANSFORMS, import_module)
+        build(f"transforms[{i}]", named, TRANSFORMS, kind=Transform)
         for i, named in enumerate(plan.transforms)
     ]
     if algorithm.needs_mean and not aggregator.linear:
@@ -75,53 +78,6 @@ def check_capabilities(
             "Nothing was started.",
             "Change the learner's optimizer or kind, or use fed_avg, which only trains.",
         )
-
-
-def check_plan(plan: Plan) -> None:
-    """Refuse values that are out of range.
-
-    Raises:
-      PlanError: names the first key that is wrong, and what it may be.
-    """
-    learner, cohort, stop = plan.learner, plan.cohort, plan.stop
-    rules: list[tuple[str, Any, bool, str]] = [
-        ("name", plan.name, bool(re.fullmatch(r"[A-Za-z0-9][\w-]{0,63}", plan.name)), "a word"),
-        ("rounds", plan.rounds, plan.rounds >= 1, "at least 1"),
-        ("weight_limit", plan.weight_limit, _positive(plan.weight_limit), "positive"),
-        ("bound", plan.bound, _positive(plan.bound), "positive"),
-        ("learner.epochs", learner.epochs, learner.epochs >= 1, "at least 1"),
-        ("learner.steps", learner.steps, (learner.steps or 1) >= 1, "at least 1"),
-        ("learner.batch_size", learner.batch_size, _batch_ok(learner.batch_size), "at least 1"),
-        ("learner.hidden", learner.hidden, all(n >= 1 for n in learner.hidden), "positive widths"),
-        ("learner.optimizer.lr", learner.optimizer.lr, _positive(learner.optimizer.lr), "positive"),
-        ("learner.schedule.every", learner.schedule.every, learner.schedule.every >= 1, ">= 1"),
-        ("data.test", plan.data.test, 0 <= plan.data.test < 1, "at least 0 and below 1"),
-        ("data.validation", plan.data.validation, 0 <= plan.data.validation < 1, "in [0, 1)"),
-        ("data.clients", plan.data.clients, plan.data.clients >= 1, "at least 1"),
-        ("cohort.fraction", cohort.fraction, 0 < cohort.fraction <= 1, "above 0, at most 1"),
-        ("cohort.count", cohort.count, (cohort.count or 1) >= 1, "at least 1"),
-        ("cohort.minimum", cohort.minimum, cohort.minimum >= 1, "at least 1"),
-        ("evaluate.every", plan.evaluate.every, plan.evaluate.every >= 1, "at least 1"),
-        ("evaluate.clients", plan.evaluate.clients, plan.evaluate.clients >= 0, "at least 0"),
-        ("stop.patience", stop.patience, (stop.patience or 1) >= 1, "at least 1"),
-        ("stop.minutes", stop.minutes, _positive(stop.minutes), "positive"),
-        ("keep.every", plan.keep.every, plan.keep.every >= 0, "at least 0"),
-    ]
-    for i, change in enumerate(learner.change):
-        where = f"learner.change[{i}]"
-        rules += [
-            (f"{where}.round", change.round, change.round >= 1, "at least 1"),
-            (f"{where}.lr", change.lr, _positive(change.lr), "positive"),
-            (f"{where}.epochs", change.epochs, (change.epochs or 1) >= 1, "at least 1"),
-            (f"{where}.batch_size", change.batch_size, _batch_ok(change.batch_size), ">= 1"),
-        ]
-    for key, value, holds, allowed in rules:
-        if not holds:
-            raise PlanError(
-                "plan-bad-value",
-                f"The plan's {key} is {value!r}. Nothing was started.",
-                f"It must be {allowed}.",
-            )
 
 
 def hyper_at(plan: Plan, round_number: int) -> Hyper:
@@ -164,16 +120,10 @@ def _factor(plan: Plan, round_number: int) -> float:
             return 1.0
 
 
-def _positive(value: float | None) -> bool:
-    return value is None or (math.isfinite(value) and value > 0)
-
-
-def _batch_ok(value: int | str | None) -> bool:
-    return not isinstance(value, int) or value >= 1
-
-
-def _build(where: str, named: Named, table: Mapping[str, Any], import_module: Import) -> Any:
-    """Call the factory that `named` names, with its options checked against its types."""
+def _build(
+    where: str, named: Named, table: Mapping[str, Any], *, kind: type[Made], import_module: Import
+) -> Made:
+    """Return what `named` names, with its options checked against its factory's types."""
     options = {"name": named} if isinstance(named, str) else dict(named)
     name = options.pop("name", None)
     if not isinstance(name, str):
@@ -190,25 +140,39 @@ def _build(where: str, named: Named, table: Mapping[str, Any], import_module: Im
             f"The plan's {where} is {name!r}, which does not exist. Nothing was started.",
             f"Define {function} in {file}." if colon else nearest(name, table),
         )
-    if not callable(factory):  # a value that takes no options
-        if options:
-            raise PlanError(
-                "plan-unknown-key",
-                f"The plan's {where} has options {sorted(options)}; {name} takes none.",
-                f'For example: {where} = "{name}"',
-            )
-        return factory
-    return factory(**_checked(where, factory, options))
+    made = factory
+    if callable(factory):
+        made = factory(**_checked(name, factory, options, where=where))
+    elif options:
+        raise PlanError(
+            "plan-unknown-key",
+            f"The plan's {where} has options {sorted(options)}; {name} takes none.",
+            f'For example: {where} = "{name}"',
+        )
+    if not isinstance(made, kind):
+        raise PlanError(
+            "plan-wrong-type",
+            f"The plan's {where} is {name!r}, which gives {type(made).__name__} instead of "
+            f"{kind.__name__}. Nothing was started.",
+            f"Let {function or name} be {kind.__name__}(...), or a function that returns one.",
+        )
+    return made
 
 
-def _checked(where: str, factory: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
-    parameters = inspect.signature(factory).parameters
-    hints = typing.get_type_hints(factory)
+def _checked(
+    name: str, factory: Callable[..., Any], options: dict[str, Any], *, where: str
+) -> dict[str, Any]:
+    """Return the options in the types that the factory asks for."""
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    parameters = {
+        p.name: p for p in inspect.signature(factory).parameters.values() if p.kind in named
+    }
+    hints = _hints(factory)
     for key, value in options.items():
         if key not in parameters:
             raise PlanError(
                 "plan-unknown-key",
-                f"The plan's {where} has an option {key!r} that {factory.__name__} does not take.",
+                f"The plan's {where} has an option {key!r} that {name} does not take.",
                 nearest(key, parameters) if parameters else "It takes no options.",
             )
         try:
@@ -219,6 +183,12 @@ def _checked(where: str, factory: Callable[..., Any], options: dict[str, Any]) -
                 f"The plan's {where}.{key} is {value!r}: {error}.",
                 "Nothing was started.",
             ) from None
+        if isinstance(value, float) and not math.isfinite(value):
+            raise PlanError(
+                "plan-bad-value",
+                f"The plan's {where}.{key} is {value!r}. Nothing was started.",
+                "It must be a finite number.",
+            )
     missing = [
         p.name for p in parameters.values() if p.default is p.empty and p.name not in options
     ]
@@ -226,6 +196,18 @@ def _checked(where: str, factory: Callable[..., Any], options: dict[str, Any]) -
         raise PlanError(
             "plan-bad-value",
             f"The plan's {where} lacks {', '.join(missing)}. Nothing was started.",
-            f'For example: {{ name = "{factory.__name__}", {missing[0]} = 1.0 }}',
+            f'For example: {{ name = "{name}", {missing[0]} = '
+            f"{_EXAMPLES.get(hints.get(missing[0]), '1.0')} }}",
         )
     return options
+
+
+_EXAMPLES: dict[Any, str] = {int: "1", str: '"..."', bool: "true"}
+
+
+def _hints(factory: Callable[..., Any]) -> dict[str, Any]:
+    """Return the types of a factory's arguments; none where a user's annotations do not resolve."""
+    try:
+        return typing.get_type_hints(factory)
+    except (NameError, TypeError, AttributeError):
+        return {}

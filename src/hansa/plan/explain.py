@@ -15,6 +15,8 @@ from hansa.plan.schema import Plan
 def meanings() -> dict[str, str]:
     """Return the meaning of each key, by dotted name; a table's is its class's docstring.
 
+    A key of [[learner.change]] is named without a number, as `learner.change.lr`.
+
     >>> meanings()["rounds"]
     'rounds at most'
     """
@@ -23,12 +25,20 @@ def meanings() -> dict[str, str]:
 
     def visit(kind: Any, prefix: str) -> None:
         for field in msgspec.structs.fields(kind):
-            told[prefix + field.name] = documented.get((kind.__name__, field.name), "")
-            if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
-                visit(field.type, f"{prefix}{field.name}.")
+            table = next((k for k in _kinds(field.type) if k.__module__ == schema.__name__), None)
+            about_table = inspect.getdoc(table) or "" if table else ""
+            told[prefix + field.name] = documented.get((kind.__name__, field.name), about_table)
+            if table:
+                visit(table, f"{prefix}{field.name}.")
 
     visit(Plan, "")
     return told
+
+
+def _kinds(annotation: Any) -> list[type]:
+    """Return the struct types in an annotation such as `tuple[Change, ...]`."""
+    kinds = (annotation, *getattr(annotation, "__args__", ()))
+    return [k for k in kinds if isinstance(k, type) and issubclass(k, msgspec.Struct)]
 
 
 def _field_docs() -> dict[tuple[str, str], str]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any, cast
 
 from hansa.errors import LearnerError, PlanError
 from hansa.learners.function import FunctionLearner
 from hansa.learners.learner import Learner
-from hansa.learners.numpy import NumPyLearner
+from hansa.learners.numpy import NumPyLearner, NumPyModel
 from hansa.learners.numpy_models import Perceptron
-from hansa.plan.schema import LearnerPlan, Optimizer
+from hansa.plan.schema import LearnerPlan, Optimizer, Schedule
 
 
 def build_learner(plan: LearnerPlan, module: ModuleType | None, folder: Path | None) -> Learner:
@@ -29,20 +32,9 @@ def build_learner(plan: LearnerPlan, module: ModuleType | None, folder: Path | N
                 needed.init, needed.train, evaluate=getattr(needed, "evaluate", None)
             )
         case "torch":
-            from hansa.learners.torch import TorchLearner
-
-            needed = _functions(module, plan.kind, "model", "loss")
-            return TorchLearner(
-                needed.model,
-                needed.loss,
-                metrics=getattr(needed, "metrics", None),
-                optimizer=getattr(needed, "optimizer", None),
-                plain_sgd=_is_plain_sgd(plan.optimizer),
-            )
+            return _torch(plan, _functions(module, plan.kind, "model", "loss"))
         case "sklearn":
-            from hansa.learners.sklearn import SklearnLearner
-
-            return SklearnLearner(_functions(module, plan.kind, "model").model)
+            return _sklearn(plan, _functions(module, plan.kind, "model"))
         case "script":
             from hansa.learners.script import ScriptLearner
 
@@ -51,32 +43,75 @@ def build_learner(plan: LearnerPlan, module: ModuleType | None, folder: Path | N
             return ScriptLearner(folder / plan.module)
 
 
-_OPTIONS = {
-    "sgd": {"momentum", "weight_decay"},
-    "adam": {"beta1", "beta2", "eps", "weight_decay"},
-}
+_OPTIMIZER_OPTIONS = ("momentum", "nesterov", "weight_decay", "beta1", "beta2", "eps")
 
 
-def _numpy(plan: LearnerPlan, module: ModuleType | None) -> NumPyLearner:
+def _check_optimizer(plan: LearnerPlan, table: Mapping[str, Callable[..., Any]]) -> None:
+    """Refuse an optimizer that is not in the learner's table, or an option it does not take."""
     optimizer = plan.optimizer
-    known = _OPTIONS.get(optimizer.name)
-    if known is None:
+    if optimizer.name not in table:
         raise PlanError(
             "plan-unknown-name",
-            f"The numpy learner has no optimizer {optimizer.name!r}. Nothing was started.",
-            "Use sgd or adam, or a torch learner.",
+            f"The {plan.kind} learner has no optimizer {optimizer.name!r}. Nothing was started.",
+            f"Use {' or '.join(sorted(table))}, or a torch learner.",
         )
-    for option in ("momentum", "nesterov", "weight_decay", "beta1", "beta2", "eps"):
+    known = inspect.signature(table[optimizer.name]).parameters
+    for option in _OPTIMIZER_OPTIONS:
         if getattr(optimizer, option) is not None and option not in known:
             raise PlanError(
                 "plan-unknown-key",
-                f"{optimizer.name} of the numpy learner has no {option}. Nothing was started.",
+                f"{optimizer.name} of the {plan.kind} learner has no {option}. "
+                "Nothing was started.",
                 f"Valid: {', '.join(sorted(known))}.",
             )
-    model = Perceptron(plan.hidden if plan.model == "mlp" else ())
+    if optimizer.nesterov and not optimizer.momentum:
+        raise PlanError(
+            "plan-impossible",
+            "The plan's learner.optimizer.nesterov has no momentum to look ahead with.",
+            "Add for example momentum = 0.9.",
+        )
+
+
+def _numpy(plan: LearnerPlan, module: ModuleType | None) -> NumPyLearner:
+    from hansa.learners.numpy_optimizers import OPTIMIZERS
+
+    _check_optimizer(plan, OPTIMIZERS)
+    model: NumPyModel = Perceptron(plan.hidden if plan.model == "mlp" else ())
     if module is not None:
-        model = _functions(module, plan.kind, "init", "loss", "metrics")
-    return NumPyLearner(model, plain_sgd=_is_plain_sgd(optimizer))
+        model = cast(NumPyModel, _functions(module, plan.kind, "init", "loss", "metrics"))
+    return NumPyLearner(model, plain_sgd=_is_plain_sgd(plan.optimizer))
+
+
+def _torch(plan: LearnerPlan, module: ModuleType) -> Learner:
+    from hansa.learners.torch import TorchLearner
+    from hansa.learners.torch_optimizers import OPTIMIZERS
+
+    own = getattr(module, "optimizer", None)
+    if own is None:
+        _check_optimizer(plan, OPTIMIZERS)
+    return TorchLearner(
+        module.model,
+        module.loss,
+        metrics=getattr(module, "metrics", None),
+        optimizer=own,
+        plain_sgd=_is_plain_sgd(plan.optimizer),
+    )
+
+
+def _sklearn(plan: LearnerPlan, module: ModuleType) -> Learner:
+    from hansa.learners.sklearn import SklearnLearner
+
+    learner = SklearnLearner(module.model)
+    changes_rate = any(change.lr is not None for change in plan.change)
+    asked = plan.optimizer != Optimizer() or plan.schedule != Schedule() or changes_rate
+    if asked and not learner.takes_hyper:
+        raise PlanError(
+            "plan-impossible",
+            "The plan sets a learning rate or optimizer, and model() of the sklearn learner does "
+            "not ask for it. Nothing was started.",
+            "Write model(hyper) and use hyper.lr, or set the rate in model() alone.",
+        )
+    return learner
 
 
 def _is_plain_sgd(optimizer: Optimizer) -> bool:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from hansa.errors import HansaError, PlanError
+from hansa.plan.plain import plain, shown
 from hansa.plan.schema import Plan
 
 PLAN_FILE = "plan.toml"
@@ -31,7 +32,7 @@ def load_plan(path: Path, sets: Iterable[str] = ()) -> LoadedPlan:
       PlanError: no such file, not TOML, an unknown key, a wrong type or an impossible value.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise PlanError(
             "plan-not-found",
@@ -42,7 +43,7 @@ def load_plan(path: Path, sets: Iterable[str] = ()) -> LoadedPlan:
         raise PlanError("plan-syntax", f"{path} cannot be read: {error}.", "Check it.") from None
     try:
         table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also numbers and nesting beyond Python's limits
         raise PlanError(
             "plan-syntax", f"{path} is not valid TOML: {error}.", "Correct that line."
         ) from None
@@ -54,14 +55,18 @@ def read_plan(
 ) -> LoadedPlan:
     """Turn a table into a plan; `sets` are `dotted.key=value` texts, values in TOML.
 
+    Raises:
+      PlanError: an unknown key, a wrong type, or a `set` that is not of that form.
+      DataError: a data split that is out of range.
+
     >>> read_plan({"rounds": 3}, ["learner.epochs=2"]).plan.learner.epochs
     2
     """
-    merged: dict[str, Any] = _copy(table)
+    merged: dict[str, Any] = plain(table)
     sources = {key: origin for key in flatten(merged)}
     for text in sets:
         key, value = parse_set(text)
-        _put(merged, key, value)
+        _put(merged, key, plain(value, key))
         stale = [k for k in sources if k == key or k.startswith(key + ".")]
         for k in stale:
             del sources[k]
@@ -105,27 +110,38 @@ def parse_set(text: str) -> tuple[str, Any]:
             "For example: --set data.split.alpha=0.1",
         )
     try:
-        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+        table = tomllib.loads(f"value = {value}")
     except tomllib.TOMLDecodeError:
-        return key.strip(), value.strip()  # a bare word is a string
+        table = {}
+    except (ValueError, RecursionError) as error:
+        raise PlanError(
+            "plan-syntax", f"The value of --set {key}= cannot be read: {error}.", "Check it."
+        ) from None
+    # A bare word is a string, and so is text whose second line would be another key.
+    return key.strip(), table["value"] if len(table) == 1 else value.strip()
 
 
 def _put(table: dict[str, Any], dotted: str, value: Any) -> None:
     *path, last = dotted.split(".")
-    for key in path:
-        inner = table.get(key)
+    for depth, key in enumerate(path, start=1):
+        inner = table.get(key, {})
         # A name alone, as in algorithm = "fed_prox", becomes a table when an option is set.
-        table[key] = {"name": inner} if isinstance(inner, str) else dict(inner or {})
+        table[key] = {"name": inner} if isinstance(inner, str) else inner
         table = table[key]
+        if not isinstance(table, dict):
+            whole = ".".join(path[:depth])
+            raise PlanError(
+                "plan-wrong-type",
+                f"--set {dotted}: the plan's {whole} is {shown(table)}, which is no table. "
+                "Nothing was started.",
+                f"Set the whole of it: --set {whole}=...",
+            )
     table[last] = value
 
 
-def _copy(table: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: _copy(v) if isinstance(v, Mapping) else v for k, v in table.items()}
-
-
 _AT = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
-_UNKNOWN = re.compile(r"Object contains unknown field `(?P<field>[^`]+)`")
+_UNKNOWN = re.compile(r"Object contains unknown field `(?P<field>.*)`$", re.DOTALL)
+_NO_SUCH_WORD = re.compile(r"^Invalid (enum )?value '(?P<word>.*)'$", re.DOTALL)
 
 
 def _plan_error(text: str, table: Mapping[str, Any]) -> HansaError:
@@ -138,12 +154,16 @@ def _plan_error(text: str, table: Mapping[str, Any]) -> HansaError:
         return PlanError(
             "plan-unknown-key",
             f"The plan has a key {key!r} that does not exist. Nothing was started.",
-            nearest(unknown["field"], _keys_at(path, table)),
+            nearest(unknown["field"], _words_at(path, table)),
         )
+    hint = "See what each key takes with: hansa config explain"
+    word, words = _NO_SUCH_WORD.search(reason), _words_at(path, table)
+    if word and words:
+        hint = nearest(word["word"], words)
     return PlanError(
         "plan-wrong-type",
         f"The plan's {path or 'top level'} is not usable: {_lower(reason)}. Nothing was started.",
-        "See what each key takes with: hansa config explain",
+        hint,
     )
 
 
@@ -151,28 +171,38 @@ def _lower(reason: str) -> str:
     return reason[:1].lower() + reason[1:]
 
 
-def _keys_at(path: str, table: Mapping[str, Any]) -> list[str]:
-    """Return the valid keys of the table at a dotted path such as `data.split`."""
+def _words_at(path: str, table: Mapping[str, Any]) -> list[str]:
+    """Return what is valid at a dotted path: keys at `data.split`, words at `learner.kind`."""
     kind: Any = Plan
     value: Any = table
     for step in [s for s in re.split(r"\.|\[[^]]*\]", path) if s]:
-        fields = {f.name: f.type for f in msgspec.structs.fields(kind)}
-        kind = fields[step]
+        if not _structs(kind):
+            return []
+        struct = _struct_of(kind, value)
+        if step == struct.__struct_config__.tag_field:
+            return [k.__struct_config__.tag for k in _structs(kind)]
+        kind = {f.name: f.type for f in msgspec.structs.fields(struct)}.get(step)
         value = value.get(step, {}) if isinstance(value, Mapping) else {}
-        kind = _struct_of(kind, value)
-    keys = [f.encode_name for f in msgspec.structs.fields(kind)]
-    tag = kind.__struct_config__.tag_field
+    if not _structs(kind):
+        return [word for word in _leaves(kind) if isinstance(word, str)]
+    struct = _struct_of(kind, value)
+    keys = [f.encode_name for f in msgspec.structs.fields(struct)]
+    tag = struct.__struct_config__.tag_field
     return keys + ([tag] if tag else [])
+
+
+def _structs(kind: Any) -> list[Any]:
+    return [k for k in _leaves(kind) if isinstance(k, type) and issubclass(k, msgspec.Struct)]
 
 
 def _struct_of(kind: Any, value: Any) -> Any:
     """Return the one struct type inside a union or a tuple that the value's tag selects."""
-    structs = [k for k in _leaves(kind) if isinstance(k, type) and issubclass(k, msgspec.Struct)]
+    structs = _structs(kind)
     for struct in structs:
         config = struct.__struct_config__
-        if config.tag_field and isinstance(value, Mapping):
-            if value.get(config.tag_field) == config.tag:
-                return struct
+        tag = value.get(config.tag_field) if isinstance(value, Mapping) else None
+        if config.tag_field and tag == config.tag:
+            return struct
     return structs[0]
 
 

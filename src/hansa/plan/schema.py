@@ -49,7 +49,7 @@ class Schedule(_Part, frozen=True):
     every: int = 10
     """rounds between two steps"""
     gamma: float = 0.5
-    """factor of a step"""
+    """factor of a step, above 0 and at most 1"""
 
 
 class Change(_Part, frozen=True):
@@ -144,7 +144,7 @@ class StopPlan(_Part, frozen=True):
     minutes: float | None = None
     """stop after so many minutes of work, interruptions not counted"""
     lower_is_better: bool | None = None
-    """direction of the metric; by default true for names with "loss" or "error" """
+    """direction of the metric; by default true for names with loss, error, mse and the like"""
 
 
 class KeepPlan(_Part, frozen=True):

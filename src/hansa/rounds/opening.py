@@ -12,7 +12,8 @@ import numpy as np
 
 from hansa.aggregators import AggregationSpec, VectorSpec
 from hansa.algorithms import Algorithm, Vectors
-from hansa.limits import UPDATE_BOUND_FACTOR, UPDATE_BOUND_MIN
+from hansa.errors import RunError
+from hansa.limits import SPEC_EXPONENT_MAX, UPDATE_BOUND_FACTOR, UPDATE_BOUND_MIN
 
 BUFFERS = "buffers"
 """Name under which a model's buffers travel, in messages and in updates."""
@@ -28,13 +29,24 @@ def aggregation_spec(
       message: what the cohort gets; its `x` and `buffers` give lengths and precision.
       weight_limit: the weights of the round never add up to more.
       bound: largest absolute value of an update; None derives it from the model.
+
+    Raises:
+      RunError: the model holds NaN, infinity or values too large to sum (run-diverged).
     """
     x = message.x
+    largest = float(np.max(np.abs(x), initial=0.0))
+    if not UPDATE_BOUND_FACTOR * largest <= 2.0**SPEC_EXPONENT_MAX:  # nor is NaN
+        raise RunError(
+            "run-diverged",
+            f"The global model has diverged: its largest parameter is {largest}. "
+            "The round was not started.",
+            "Lower the server's or the clients' learning rate, and run again.",
+        )
     if bound is None:
-        largest = float(np.max(np.abs(x), initial=0.0))
         bound = max(UPDATE_BOUND_MIN, UPDATE_BOUND_FACTOR * largest)
     # A power of two costs nothing and makes the spec readable.
-    bound = 2.0 ** math.ceil(math.log2(bound))
+    mantissa, exponent = math.frexp(bound)
+    bound = 2.0 ** (exponent - 1 if mantissa == 0.5 else exponent)
     vectors = {name: VectorSpec(len(x), str(x.dtype), bound) for name in algorithm.sends}
     buffers = message.get(BUFFERS)
     if buffers is not None and len(buffers):

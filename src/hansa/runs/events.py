@@ -61,7 +61,7 @@ def _read(path: Path) -> tuple[list[Event], int]:
     for line in content.splitlines(keepends=True):
         try:
             event = msgspec.json.decode(line, type=Event) if line.endswith(b"\n") else None
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, UnicodeDecodeError):
             event = None
         if event is None or "kind" not in event:
             break

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,11 @@ def export_model(model: Path, output: Path, *, kind: str) -> str:
 
 def _npz(params: Params) -> bytes:
     buffer = io.BytesIO()
-    np.savez(buffer, **{name: _plain(array) for name, array in params.items()})
+    # Not numpy.savez, whose own argument names ("file") are no good as tensor names.
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, array in params.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, _plain(array), allow_pickle=False)
     return buffer.getvalue()
 
 
@@ -58,5 +63,6 @@ def _torch(params: Params) -> bytes:
     from hansa.learners.torch import state_dict
 
     buffer = io.BytesIO()
-    torch.save(state_dict(params), buffer)
+    # Views of one buffer become tensors of their own: torch saves whole storages.
+    torch.save({name: t.clone() for name, t in state_dict(params).items()}, buffer)
     return buffer.getvalue()

@@ -255,7 +255,7 @@ def _checked(path: Path, digest: str) -> Params:
 def _read_json(path: Path) -> Any:
     try:
         return msgspec.json.decode(path.read_bytes())
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise RunError(
             "run-damaged",
             f"{path} cannot be read: {error}.",

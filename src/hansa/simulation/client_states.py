@@ -70,8 +70,11 @@ class ClientStates:
 
     def _rounds(self, client: str) -> list[int]:
         name = _file_name(client)
-        found = (self._folder / name[:2]).glob(f"{name}.*.safetensors")
-        return [int(path.name.split(".")[1]) for path in found]
+        try:
+            found = os.listdir(self._folder / name[:2])
+        except FileNotFoundError:
+            return []
+        return [int(f.split(".")[1]) for f in found if f.startswith(name) and f.endswith("rs")]
 
 
 def _file_name(client: str) -> str:

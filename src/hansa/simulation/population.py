@@ -23,9 +23,17 @@ from hansa.seeds import Key
 class Population(Protocol):
     """The clients of a simulation."""
 
-    names: Sequence[str]
-    test: Any  # the server's own data, or None
-    examples: int | None  # of all clients together, or None when only the clients know
+    @property
+    def names(self) -> Sequence[str]:
+        """The clients; may be long and lazy."""
+
+    @property
+    def test(self) -> Any:
+        """The server's own data, or None."""
+
+    @property
+    def examples(self) -> int | None:
+        """Of all clients together, or None when only the clients know."""
 
     def data(self, name: str) -> ClientData:
         """Return one client's data."""

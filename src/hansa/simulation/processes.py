@@ -64,7 +64,7 @@ class Processes:
         self._setup, self._runner, self._states = setup, runner, states
         self._scratch = folder / "scratch"
         self._scratch.mkdir(exist_ok=True)
-        self._log = open(folder / "workers.log", "ab")
+        self._log = open(folder / "workers.log", "ab")  # noqa: SIM115 - closed by close()
         self._threads = max(1, (os.cpu_count() or 1) // workers)
         self._workers: list[_Worker] = []
         try:
@@ -118,11 +118,11 @@ class Processes:
                 case Report():
                     on_report(event)
                     self._collect(event, exchange, kind)
-                case _Ended(worker, partial):
+                case _Ended(partial=partial):
                     active -= 1
                     if partial is not None:
                         self._merge(partial)
-                case _Lost(worker, client, folded):
+                case _Lost(client=client):
                     deaths[client] += 1
                     self._recover(event, job, deaths[client], on_report)
                 case _Broken(error):

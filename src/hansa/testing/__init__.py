@@ -1,6 +1,8 @@
 """Conformance checks for people who extend Hansa: each states which law is broken, and how."""
 
 from hansa.testing.aggregators import check_aggregator
+from hansa.testing.algorithms import check_algorithm
 from hansa.testing.laws import LawBroken
+from hansa.testing.transforms import check_transform
 
-__all__ = ["LawBroken", "check_aggregator"]
+__all__ = ["LawBroken", "check_aggregator", "check_algorithm", "check_transform"]

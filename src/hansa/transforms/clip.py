@@ -31,11 +31,23 @@ def clip(norm: float) -> Transform:
         )
 
     def encode(vectors: Wire, key: Key) -> Wire:
-        squares = sum(float(np.sum(np.square(v, dtype=np.float64))) for v in vectors.values())
-        factor = norm / math.sqrt(squares) if squares > norm * norm else 1.0
-        # NaN stays NaN (no comparison is true), so admission still sees and refuses it.
-        if factor == 1.0:
+        length = _length(vectors)
+        # NaN and infinity stay as they are, so that admission still sees and refuses them.
+        if not norm < length < math.inf:
             return vectors
-        return {name: (v * factor).astype(v.dtype) for name, v in vectors.items()}
+        return {name: (v * (norm / length)).astype(v.dtype) for name, v in vectors.items()}
 
     return Transform("clip", encode, unchanged)
+
+
+def _length(vectors: Wire) -> float:
+    """Return the L2 norm over all vectors, in float64."""
+    with np.errstate(over="ignore"):
+        squares = sum(float(np.sum(np.square(v, dtype=np.float64))) for v in vectors.values())
+    if squares < math.inf or math.isnan(squares):
+        return math.sqrt(squares)
+    # Squares of float64 values can overflow though their norm does not.
+    largest = max(float(np.max(np.abs(v), initial=0.0)) for v in vectors.values())
+    if largest == math.inf:
+        return math.inf
+    return largest * _length({name: v / largest for name, v in vectors.items()})

@@ -1,5 +1,6 @@
-"""What happens to an update on its way out: two halves, `encode` at the client, `decode` at the
-server, joined by `chain`, which decodes in reverse.
+"""What happens to an update on its way out, in two halves: encode at the client, decode after.
+
+`chain` joins transforms and decodes in reverse.
 
     encode:  vectors --clip--> vectors --cast--> vectors on the wire
     decode:  vectors <--clip-- vectors <--cast-- vectors on the wire

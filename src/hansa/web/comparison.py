@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from statistics import fmean
 from typing import NamedTuple
 
+from hansa.plan import flatten
 from hansa.web.charts import Band, Series, line_chart
 from hansa.web.drawings import Drawing
 from hansa.web.record import (
@@ -27,7 +28,6 @@ from hansa.web.words import (
     clean,
     count,
     duration,
-    flatten,
     listing,
     number,
     setting,
@@ -88,6 +88,7 @@ class Comparison(NamedTuple):
     obstacles: list[str]
     setups: list[Setup]
     differences: list[tuple[str, list[str]]]
+    sameness: str
     measured: str
     results: list[Result]
     curves: Drawing | None
@@ -105,6 +106,7 @@ def compare(records: Sequence[RunRecord]) -> Comparison:
         obstacles=obstacles if len(records) > 1 else [],
         setups=setups,
         differences=differences(setups),
+        sameness=_sameness(records),
         measured=f"{clean(measure.metric)} {WHERE[measure.part]}" if measure else "",
         results=[_result(setup, measure) for setup in setups],
         curves=_curves(setups, measure) if measure and not obstacles else None,
@@ -142,6 +144,13 @@ def differences(setups: Sequence[Setup]) -> list[tuple[str, list[str]]]:
     keys = dict.fromkeys(key for setup in setups for key in setup.plan)
     rows = [(key, [setup.plan.get(key, "not set") for setup in setups]) for key in keys]
     return [(key, values) for key, values in rows if len(set(values)) > 1]
+
+
+def _sameness(records: Sequence[RunRecord]) -> str:
+    """Return what to say where no setting differs."""
+    if len({setting(flatten(record.plan).get("seed")) for record in records}) > 1:
+        return "Nothing but the seed."
+    return "Nothing: the plans are the same, and so are their seeds."
 
 
 def hindrances(records: Sequence[RunRecord]) -> list[str]:
@@ -216,7 +225,8 @@ def _headline(setups: list[Setup], measure: Yardstick | None, obstacles: list[st
         return f"None of these runs has a value of {metric} {where} yet."
     first = f"{metric} {number(fmean(ranked[0][1]))} {where}"
     if len(setups) == 1:
-        return f"{count(runs, 'run')} of the same plan reached {metric} {_range(ranked[0][1])} {where}."
+        seeds = _range(ranked[0][1])
+        return f"{count(runs, 'run')} of the same plan reached {metric} {seeds} {where}."
     if len(ranked) == 1:
         return f"Only {ranked[0][0].label} has a value yet: {first}."
     if fmean(ranked[0][1]) == fmean(ranked[1][1]):
@@ -291,7 +301,7 @@ def _curves(setups: list[Setup], measure: Yardstick) -> Drawing:
             bands.append(Band(f"{setup.label}, seeds", edges, slot))
     title = f"{titled(measure.metric)} {WHERE[measure.part]}"
     svg = line_chart(series, title=title, x_label="round", y_label=measure.metric, bands=bands)
-    said = ["Bands reach from the lowest to the highest seed."] if bands else []
+    said = ["Bands reach from the lowest to the highest run of a setting."] if bands else []
     if len(setups) > DRAWN_MAX:
         said.append(f"The best {DRAWN_MAX} of {len(setups)} settings are drawn.")
     return Drawing(svg, " ".join(said))

@@ -198,7 +198,7 @@ def timeline(record: RunRecord) -> list[Drawing]:
 
 
 def _attendance(record: RunRecord) -> str:
-    """Return the updates that counted with those that did not, or only the latter if they are few."""
+    """Return the updates that counted and those that did not; only the latter if they are few."""
     rows = record.rounds
     asked = sum(row.clients.asked for row in rows)
     counted = Series("counted", [(row.round, row.clients.accepted) for row in rows], 6)

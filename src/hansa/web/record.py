@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
 import msgspec
 
 from hansa.errors import RunError
-from hansa.web.words import clean, flatten
+from hansa.plan import flatten
+from hansa.web.words import clean
 
 Part = Literal["train", "validation", "test"]
 
@@ -176,13 +176,6 @@ def values_of(record: RunRecord, metric: str, part: Part) -> list[tuple[int, Sum
     return [
         (row.round, row.part(part)[metric]) for row in record.rounds if metric in row.part(part)
     ]
-
-
-def last_value(record: RunRecord, metric: str, part: Part) -> float | None:
-    """Return the last mean of `metric`, None when it is no number."""
-    values = values_of(record, metric, part)
-    mean = values[-1][1].mean if values else None
-    return mean if mean is not None and math.isfinite(mean) else None
 
 
 def client_count(record: RunRecord) -> int:

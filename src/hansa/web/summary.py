@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from hansa.plan import flatten
 from hansa.web.record import (
     PARTS,
     WHERE,
@@ -14,7 +15,6 @@ from hansa.web.record import (
     Problem,
     RunRecord,
     client_count,
-    last_value,
     lower_is_better,
     metrics_of,
     parts_of,
@@ -27,9 +27,9 @@ from hansa.web.words import (
     clean,
     count,
     duration,
-    flatten,
     listing,
     number,
+    sentence,
     setting,
     titled,
 )
@@ -150,7 +150,7 @@ def status(record: RunRecord) -> Status:
     """Return the state with its cause, and the commands that come next."""
     run = quoted(record.run)
     show = Step(f"hansa show {run}", "prints every round, and the traceback of each failure")
-    cause = clean(record.reason, TEXT_CHARS)
+    cause = sentence(record.reason)
     if record.state == "finished":
         return Status("Finished", "good", cause, [])
     if record.state == "running":
@@ -185,7 +185,9 @@ def _quality(record: RunRecord) -> Iterator[Figure]:
         gain = best.value - baseline.value
         better = (gain < 0) == lower_is_better(record, best.metric)
         word = "the same as" if gain == 0 else "better than" if better else "worse than"
-        size = ("+" if gain > 0 else "\u2212" if gain < 0 else "") + number(abs(gain))
+        # As many decimals as the two values are shown with.
+        size = f"{abs(gain):.3f}" if abs(best.value) <= 1 else number(abs(gain))
+        size = ("+" if gain > 0 else "\u2212" if gain < 0 else "") + size
         yield Figure("Gain", size, f"{word} the {clean(baseline.name, 30)}")
     spread = values_of(record, best.metric, "validation")
     if spread and spread[-1][1].min is not None:
@@ -211,7 +213,12 @@ def _effort(record: RunRecord) -> Iterator[Figure]:
 
 def notices(record: RunRecord) -> list[Notice]:
     """Return what looks wrong in the numbers, most serious first."""
-    return [*_lost_numbers(record), *_divergence(record), *_unreliable_clients(record)]
+    return [
+        *_lost_numbers(record),
+        *_divergence(record),
+        *_guessing(record),
+        *_unreliable_clients(record),
+    ]
 
 
 def _lower_rate(record: RunRecord) -> str:
@@ -224,12 +231,15 @@ def _lower_rate(record: RunRecord) -> str:
 def _lost_numbers(record: RunRecord) -> list[Notice]:
     for metric in metrics_of(record):
         for part in parts_of(record, metric):
-            lost = [at for at, summary in values_of(record, metric, part) if summary.mean is None]
+            values = values_of(record, metric, part)
+            lost = [at for at, summary in values if summary.mean is None]
             if lost:
-                what = f"{titled(metric)} {WHERE[part]} is not a number since round {lost[0]}."
-                if last_value(record, metric, part) is not None:
-                    rounds = "round" if len(lost) == 1 else "rounds"
-                    what = f"{titled(metric)} {WHERE[part]} was not a number in {rounds} {spans(lost)}."
+                kept = [at for at, summary in values if summary.mean is not None]
+                when = f"is not a number since round {min(lost)}"
+                if kept and max(kept) > min(lost):
+                    rounds = "rounds" if len(lost) > 1 else "round"
+                    when = f"was not a number in {rounds} {spans(lost)}"
+                what = f"{titled(metric)} {WHERE[part]} {when}."
                 advice = "Usually the learning rate is too large, or an input is not finite. Try:"
                 return [Notice(what, advice, _lower_rate(record))]
     return []
@@ -254,8 +264,23 @@ def _divergence(record: RunRecord) -> list[Notice]:
     return []
 
 
+def _guessing(record: RunRecord) -> list[Notice]:
+    best, classes = record.best, record.partition.classes if record.partition else []
+    if best is None or best.value is None or len(record.rounds) < 3 or not classes:
+        return []
+    if best.metric != "accuracy" or best.value > 1.3 / len(classes):
+        return []
+    what = (
+        f"Accuracy {number(best.value)} is what guessing among {len(classes)} classes reaches: "
+        "nothing was learnt."
+    )
+    return [Notice(what, "Try smaller local steps, and look at the inputs:", _lower_rate(record))]
+
+
 def _unreliable_clients(record: RunRecord) -> list[Notice]:
-    times = Counter(client for client, _ in {(p.client, p.round) for p in record.problems})
+    # A dictionary, not a set: its order is the same in every process.
+    pairs = dict.fromkeys((problem.client, problem.round) for problem in record.problems)
+    times = Counter(client for client, _ in pairs)
     often = [clean(c, 30) for c, n in times.most_common() if n * 2 > max(2, len(record.rounds))]
     if not often:
         return []

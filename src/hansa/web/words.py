@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import unicodedata
-from collections.abc import Mapping
 
 NAME_CHARS = 60
 """Characters of a name shown on a page; what is longer ends in an ellipsis."""
@@ -54,6 +53,16 @@ def titled(name: str) -> str:
     return shown[:1].upper() + shown[1:]
 
 
+def sentence(text: str, limit: int = TEXT_CHARS) -> str:
+    """Return text with a capital at its beginning and a full stop at its end.
+
+    >>> sentence("all 10 rounds are done"), sentence("Why?"), sentence("")
+    ('All 10 rounds are done.', 'Why?', '')
+    """
+    shown = clean(text, limit)
+    return shown[:1].upper() + shown[1:] + ("" if shown[-1:] in "….!?" else ".")
+
+
 def number(value: float | None) -> str:
     """Return a measured value in three significant digits or so.
 
@@ -77,7 +86,7 @@ def amount(value: float) -> str:
     >>> amount(90.0), amount(1200), amount(0.3125)
     ('90', '1,200', '0.312')
     """
-    return f"{value:,.0f}" if value.is_integer() else number(value)
+    return f"{value:,.0f}" if float(value).is_integer() else number(value)
 
 
 def count(number_of: int, noun: str) -> str:
@@ -102,7 +111,7 @@ def byte_size(size: float) -> str:
 def byte_unit(size: float) -> tuple[float, str]:
     """Return the divisor and the name of the unit that suits `size` bytes."""
     for scale, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if size >= scale * 0.9995:
+        if size >= scale * 0.99995:
             return scale, unit
     return 1.0, "B"
 
@@ -147,19 +156,3 @@ def setting(value: object, limit: int = 80) -> str:
     if isinstance(value, str):
         return clean(value, limit) if value else '""'
     return clean(json.dumps(value, ensure_ascii=False, default=str), limit)
-
-
-def flatten(plan: Mapping[str, object], prefix: str = "") -> dict[str, object]:
-    """Return a nested plan as dotted keys in the order of the plan.
-
-    >>> flatten({"seed": 7, "data": {"set": "digits"}, "empty": {}})
-    {'seed': 7, 'data.set': 'digits', 'empty': {}}
-    """
-    flat: dict[str, object] = {}
-    for key, value in plan.items():
-        dotted = f"{prefix}{key}"
-        if isinstance(value, Mapping) and value:
-            flat |= flatten(value, f"{dotted}.")
-        else:
-            flat[dotted] = value
-    return flat

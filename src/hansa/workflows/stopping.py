@@ -18,13 +18,19 @@ class Progress(NamedTuple):
 
 
 def watched(row: dict[str, Any], metric: str) -> float | None:
-    """Return the metric of one round: on the server's test part, else pooled over clients."""
+    """Return the metric of one round: on the server's test part, else pooled over clients.
+
+    NaN if it was measured and is not a number, None if it was not measured.
+    """
     for part in ("test", "validation"):
         summary = row.get(part, {}).get(metric)
         if summary is not None:
-            mean: float | None = summary["mean"]
-            return mean
+            return math.nan if summary["mean"] is None else float(summary["mean"])
     return None
+
+
+MISTAKES = ("loss", "error", "mse", "mae", "perplexity", "entropy", "nll", "deviance", "brier")
+"""A metric with one of these in its name counts mistakes: lower is better."""
 
 
 def advance(
@@ -32,15 +38,15 @@ def advance(
 ) -> Progress:
     """Take one round's metrics into account; `minutes` is the time worked so far."""
     value = watched(row, stop.metric)
-    if value is not None and math.isfinite(value):
-        better = progress.best is None or _better(value, progress.best, stop)
+    if value is not None:  # NaN is an evaluation too, and never a better one
+        known = math.isfinite(value)
+        better = known and (progress.best is None or _better(value, progress.best, stop))
         progress = progress._replace(
             best=value if better else progress.best,
             best_round=row["round"] if better else progress.best_round,
             evaluations_since=0 if better else progress.evaluations_since + 1,
         )
-        reached = stop.target is not None and not _better(stop.target, value, stop)
-        if reached:
+        if known and stop.target is not None and not _better(stop.target, value, stop):
             return progress._replace(
                 ended=f"{stop.metric} reached {value:.4g}, the target being {stop.target:.4g}"
             )
@@ -58,5 +64,5 @@ def advance(
 def _better(a: float, b: float, stop: StopPlan) -> bool:
     lower = stop.lower_is_better
     if lower is None:
-        lower = any(word in stop.metric.lower() for word in ("loss", "error", "perplexity"))
+        lower = any(word in stop.metric.lower() for word in MISTAKES)
     return a < b if lower else a > b

@@ -75,7 +75,8 @@ def _averages(heights: list[list[float]], group: int) -> list[list[float]]:
 
 
 def _column_paths(series: Sequence[Series], stacks: list[list[float]], plot: Plot) -> str:
-    thick = min(0.8, len(stacks) * 0.08)
+    # Gaps between many thin columns would only flicker.
+    thick = min(0.8, len(stacks) * 0.08) if len(stacks) <= 50 else 1.0
     paths = []
     for level, one in enumerate(series):
         boxes = []

@@ -27,6 +27,9 @@ CHAR = 6.7
 ROW = 22
 """Pixels down of a row with a name."""
 
+TITLE_CHARS = 38
+"""Characters of a title that fit on a phone."""
+
 _NARROW = 320
 """Pixels that a legend may count on when the width of the page is unknown."""
 
@@ -55,7 +58,7 @@ class Sheet(NamedTuple):
         """Return the SVG with `parts` in the plot and the title above."""
         label = escape(f"{clean(self.title)}. {self.description}")
         place = f'x="{num(-self.left)}" y="{num(14 - self.top)}"'
-        heading = f'<text class="t" {place}>{escape(clean(self.title))}</text>'
+        heading = f'<text class="t" {place}>{escape(clean(self.title, TITLE_CHARS))}</text>'
         body = heading + "".join(parts)
         if self.standalone:
             return self._alone(label, body)
@@ -169,7 +172,7 @@ def bottom_axis(places: Iterable[tuple[float, str]], *, height: float, label: st
     )
     return (
         f'<line class="x" x2="100%" y1="{num(height)}" y2="{num(height)}"/>{ticks}'
-        f'<text class="e" x="100%" y="{num(height + 34)}">{escape(clean(label))}</text>'
+        f'<text class="e" x="100%" y="{num(height + 34)}">{escape(clean(label, 40))}</text>'
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 Number = float | None
@@ -41,9 +42,16 @@ class Axis(NamedTuple):
         return max(0.0, min(1.0, (value / 2 - low / 2) / (high / 2 - low / 2)))
 
     def labels(self) -> list[str]:
-        """Return one text per tick, all with the same number of decimals."""
-        step = min((b - a for a, b in zip(self.ticks, self.ticks[1:], strict=False)), default=0.0)
-        return [_tick_text(tick, 0.0 if self.log else step) for tick in self.ticks]
+        """Return one text per tick, short and different from its neighbours."""
+        if self.log:
+            return [_short(tick, 0) for tick in self.ticks]
+        step = min((b - a for a, b in pairwise(self.ticks)), default=1.0)
+        size = max(map(abs, self.ticks), default=1.0)
+        if step >= 1e-4 and size < 1e6:
+            decimals = max(0, -math.floor(math.log10(step) + 1e-9))
+            return [f"{tick + 0.0:,.{decimals}f}" for tick in self.ticks]
+        digits = max(0, math.ceil(math.log10(size) - math.log10(step)))
+        return [_short(tick, min(digits, 9)) for tick in self.ticks]
 
 
 def nice_step(span: float, count: int) -> float:
@@ -63,7 +71,7 @@ def nice_step(span: float, count: int) -> float:
 
 
 def linear(
-    values: Iterable[float], *, count: int = 5, integer: bool = False, snap: bool = True
+    values: Iterable[float], *, count: int = 6, integer: bool = False, snap: bool = True
 ) -> Axis:
     """Return an axis that holds all `values`; with `snap` it starts and ends on a tick.
 
@@ -137,10 +145,9 @@ def _spread(low: float, high: float, *, integer: bool) -> tuple[float, float]:
     return low - pad, high + pad
 
 
-def _tick_text(value: float, step: float) -> str:
-    if value != 0 and not 1e-4 <= abs(value) < 1e6:
-        return f"{value:.2g}".replace("e+0", "e").replace("e-0", "e-").replace("e+", "e")
-    if step == 0:
-        return f"{value:,.6g}"
-    decimals = max(0, -math.floor(math.log10(step) + 1e-9))
-    return f"{value + 0.0:,.{decimals}f}"
+def _short(value: float, digits: int) -> str:
+    """Return a number in the shortest of its usual forms."""
+    if value == 0 or 1e-3 <= abs(value) < 1e4:
+        return f"{value:,.{max(digits + 1, 4)}g}"
+    mantissa, _, exponent = f"{value:.{digits}e}".partition("e")
+    return f"{mantissa}e{int(exponent)}"

@@ -177,15 +177,15 @@ def _ranked(
         parts.append(hover(said, left=edges[index], width=width, top=0, height=HEIGHT))
     parts.append(_end_names(rising, plot))
     ranks = zip(plot.x.ticks, plot.x.labels(), strict=True)
-    missing = f" ({count(len(lost), 'client')} without a value)" if lost else ""
+    missing = f"; {len(lost):,} without a value" if lost else ""
     parts.append(
         bottom_axis(
             ((plot.x.at(tick), text) for tick, text in ranks),
             height=HEIGHT,
-            label=f"clients, lowest first{missing}",
+            label=f"lowest first{missing}",
         )
     )
-    return sheet._replace(height=HEIGHT, left=left, top=58).draw(parts)
+    return sheet._replace(height=HEIGHT, left=left, top=74).draw(parts)
 
 
 def _end_names(rising: list[tuple[float, str]], plot: Plot) -> str:
@@ -194,6 +194,6 @@ def _end_names(rising: list[tuple[float, str]], plot: Plot) -> str:
     return (
         f'<text class="n o" x="0" dx="9" y="{num(plot.down(low))}" dy=".35em">'
         f"{escape(clean(lowest, 16))} {number(low)}</text>"
-        f'<text class="n e" x="100%" y="-12">highest: '
+        f'<text class="n e" x="100%" y="-32">highest: '
         f"{escape(clean(highest, 16))} {number(high)}</text>"
     )

@@ -1,0 +1,1 @@
+"""The budgets of the design, measured; `python3 tasks.py bench` prints the table."""

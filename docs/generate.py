@@ -1,0 +1,291 @@
+"""Write the pages that are made from the code, so that they cannot lie.
+
+    python docs/generate.py            write them
+    python docs/generate.py --check    exit with 1 if one is not what the code says
+
+Made are the references of the command line, the plan and the errors, and the head of each error
+page; below its head an error page is written by hand.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+import types
+import typing
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from hansa import errors
+from hansa.aggregators import AGGREGATORS
+from hansa.algorithms import ALGORITHMS
+from hansa.cli.main import VERBS, cli
+from hansa.data import Scheme
+from hansa.plan.explain import meanings
+from hansa.plan.schema import Change, Named, Plan
+from hansa.transforms import TRANSFORMS
+
+DOCS = Path(__file__).resolve().parent
+NOTICE = "<!-- Made by docs/generate.py; change the code, not this page. -->"
+HEAD_ENDS = "<!-- Above is made by docs/generate.py; below is written by hand. -->"
+TO_WRITE = "\n## What it means\n\n## What to do\n"
+
+
+def main(words: list[str]) -> int:
+    """Write the pages, or with `--check` only compare them; return the exit status."""
+    stale = [(path, text) for path, text in pages() if _read(path) != text]
+    for path, text in stale:
+        if "--check" in words:
+            print(f"{path.relative_to(DOCS.parent)} is stale")
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8", newline="\n")
+    for path in without_code():
+        print(f"{path.relative_to(DOCS.parent)} is about a code that does not exist")
+    if "--check" in words and (stale or without_code()):
+        print("Bring the pages up to date with: python docs/generate.py")
+        return 1
+    return 0
+
+
+def pages() -> Iterator[tuple[Path, str]]:
+    """Yield every made page and what it should hold."""
+    yield DOCS / "reference" / "cli.md", _page(cli_lines())
+    yield DOCS / "reference" / "plan.md", _page(plan_lines())
+    yield DOCS / "reference" / "errors.md", _page(errors_lines())
+    for code in errors.CODES:
+        path = DOCS / "errors" / f"{code}.md"
+        yield path, error_page(code, _read(path))
+
+
+def without_code() -> list[Path]:
+    """Return the error pages whose code is gone."""
+    return [p for p in sorted((DOCS / "errors").glob("*.md")) if p.stem not in errors.CODES]
+
+
+# ---------------------------------------------------------------- the command line
+
+
+def cli_lines() -> Iterator[str]:
+    """Yield the reference of every verb and option."""
+    yield "# Command line"
+    yield ""
+    yield "Every command also knows `--help`. Exit status: 0 done, 1 an error with a"
+    yield "[code](errors.md), 2 wrongly typed, 130 interrupted."
+    for name in VERBS:
+        command = cli.get_command(click.Context(cli, info_name="hansa"), name)
+        assert command is not None
+        yield from _verb_lines(name, command)
+
+
+def _verb_lines(name: str, command: click.Command) -> Iterator[str]:
+    if isinstance(command, click.Group):
+        for inner, child in command.commands.items():
+            yield from _verb_lines(f"{name} {inner}", child)
+        return
+    told, examples = _help(command)
+    usage = " ".join(command.collect_usage_pieces(click.Context(command)))
+    yield from ["", f"## hansa {name}", "", told]
+    yield from ["", "```text", f"hansa {name} {usage}", *examples, "```"]
+    yield from ["", "| option | | default |", "|---|---|---|"]
+    yield from (_option_row(o) for o in command.params if isinstance(o, click.Option))
+
+
+_EXAMPLES = re.compile(r"(?:\x08|\\b)\n\s*Examples?:\n")
+
+
+def _help(command: click.Command) -> tuple[str, list[str]]:
+    """Return a command's text and its example lines."""
+    told, *examples = _EXAMPLES.split(inspect.cleandoc(command.help or ""))
+    lines = [line.strip() for text in examples for line in text.strip().splitlines()]
+    return told.strip(), ["", *lines] if lines else []
+
+
+def _option_row(option: click.Option) -> str:
+    names = ", ".join(f"`{name}`" for name in sorted(option.opts, key=len, reverse=True))
+    text, _, told = (option.help or "").partition("  [default: ")
+    default = told.rstrip("]")
+    if option.show_default and not option.is_flag:
+        default = str(option.default)
+    if option.envvar:
+        text += f" Environment: {option.envvar}."
+    shown = f"`{default}`" if default else ""
+    return f"| {names}{_value(option)} | {_cell(text)} | {shown} |"
+
+
+def _value(option: click.Option) -> str:
+    """Return what an option takes."""
+    if option.is_flag:
+        return ""
+    if isinstance(option.type, click.Choice):
+        return " " + ", ".join(f"`{choice}`" for choice in option.type.choices)
+    words = {click.IntRange: "N", type(click.INT): "N", type(click.FLOAT): "X", click.Path: "PATH"}
+    word = option.metavar or words.get(type(option.type), "TEXT")
+    return " " + f"`{word}`".replace("|", r"\|")
+
+
+# ---------------------------------------------------------------- the plan
+
+
+def plan_lines() -> Iterator[str]:
+    """Yield the reference of every key of a plan."""
+    told = meanings()
+    yield "# Plan"
+    yield ""
+    yield "A plan is the file `plan.toml` of a project. Every key has a default, so a plan names"
+    yield "only what differs. `hansa config explain` prints the same for your own plan, with the"
+    yield "value of each key and where it came from. `--set KEY=VALUE` changes any key for a run."
+    yield from _table_lines("The top of the file", Plan, "", told=told)
+    yield from _table_lines(
+        "[[learner.change]]", Change, "learner.change.", told=_change_meanings()
+    )
+    yield from ["", "## [data.split]", "", "One of these schemes; see"]
+    yield '[split data](../howto/split-data.md). For example `{ scheme = "iid", clients = 10 }`.'
+    yield from ["", "| scheme | | options |", "|---|---|---|"]
+    for scheme in typing.get_args(Scheme):
+        yield _scheme_row(scheme)
+    for title, table in [
+        ("algorithm", ALGORITHMS),
+        ("aggregator", AGGREGATORS),
+        ("transforms", TRANSFORMS),
+    ]:
+        yield from ["", f"## {title}", "", "| name | | options |", "|---|---|---|"]
+        for name, value in table.items():
+            yield _factory_row(name, value)
+
+
+def _table_lines(title: str, kind: Any, prefix: str, *, told: Mapping[str, str]) -> Iterator[str]:
+    """Yield the keys of one table, then its inner tables."""
+    inner = []
+    yield from ["", f"## {title}", "", "| key | | default | meaning |", "|---|---|---|---|"]
+    for field in msgspec.structs.fields(kind):
+        if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
+            inner.append(field)
+            continue
+        default = "" if field.required else _toml(field.default)
+        meaning = _cell(told[prefix + field.name])
+        yield f"| `{field.name}` | {_type(field.type)} | {default} | {meaning} |"
+    for field in inner:
+        name = prefix + field.name
+        yield from _table_lines(f"[{name}]", field.type, f"{name}.", told=told)
+
+
+def _change_meanings() -> dict[str, str]:
+    from hansa.plan.explain import _field_docs  # the one list that `meanings` leaves out
+
+    return {f"learner.change.{f}": text for (k, f), text in _field_docs().items() if k == "Change"}
+
+
+def _type(kind: Any) -> str:
+    """Return a type in a reader's words."""
+    if kind == Named:
+        return "name, or table with a name"
+    if kind == Scheme | None:
+        return "table"
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Literal:
+        return ", ".join(f"`{a}`" for a in arguments)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_type(a) for a in arguments if a is not type(None))
+    if origin is tuple:
+        return "list" if arguments[0] in (Change, Named) else f"list of {_type(arguments[0])}"
+    names = {int: "whole number", float: "number", str: "text", bool: "`true` or `false`"}
+    return names[kind]
+
+
+def _toml(value: Any) -> str:
+    if value is None or value is msgspec.NODEFAULT:
+        return ""
+    if isinstance(value, tuple):
+        return f"`{list(value)}`"
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
+def _scheme_row(scheme: type[msgspec.Struct]) -> str:
+    options = [
+        f"`{f.name}`" + ("" if f.required else f" = {_plain(f.default)}")
+        for f in msgspec.structs.fields(scheme)
+    ]
+    what = inspect.getdoc(scheme) or ""
+    return f"| `{scheme.__name__.lower()}` | {_first(what)} | {', '.join(options)} |"
+
+
+def _factory_row(name: str, value: Any) -> str:
+    """Return the row of a factory with options, or of a value, which has none."""
+    if not inspect.isfunction(value):
+        what = sys.modules[f"hansa.aggregators.{name}"].__doc__ or ""
+        return f"| `{name}` | {_first(what)} | |"
+    options = [
+        f"`{p.name}`" + ("" if p.default is p.empty else f" = {_plain(p.default)}")
+        for p in inspect.signature(value).parameters.values()
+    ]
+    what = re.sub(r"^Build ", "", inspect.getdoc(value) or "")
+    return f"| `{name}` | {_first(what)} | {', '.join(options)} |"
+
+
+def _plain(value: Any) -> str:
+    """Return a default as a plan would hold it."""
+    return str(value).lower() if isinstance(value, bool) else f"{value}"
+
+
+# ---------------------------------------------------------------- the errors
+
+
+def errors_lines() -> Iterator[str]:
+    """Yield the list of every error code."""
+    tree = inspect.getdoc(errors) or ""
+    drawn = [line[4:] for line in tree.splitlines() if line.startswith("    ")]
+    yield from [
+        "# Errors",
+        "",
+        "An error says what happened, what was done about it and what to do",
+    ]
+    yield "next. It ends with a code, and each code has a page. With `--json` the same arrives as"
+    yield '`{"error": {"code": ..., "message": ..., "hint": ..., "doc": ...}}`.'
+    yield from ["", "In Python all are exceptions below `hansa.HansaError`, with the attributes"]
+    yield from ["`code`, `happened` and `hint`:", "", "```text", *drawn, "```"]
+    before = ""
+    for code, meaning in sorted(errors.CODES.items()):
+        group = code.partition("-")[0]
+        if group != before:
+            yield from ["", f"## {group}", "", "| code | |", "|---|---|"]
+        before = group
+        yield f"| [{code}](../errors/{code}.md) | {_cell(meaning)} |"
+
+
+def error_page(code: str, existing: str) -> str:
+    """Return an error's page: a fresh head over what was written by hand."""
+    by_hand = existing.partition(HEAD_ENDS)[2] or TO_WRITE
+    meaning = errors.CODES[code]
+    return f"# {code}\n\n**{meaning[:1].upper()}{meaning[1:]}.**\n\n{HEAD_ENDS}{by_hand}"
+
+
+# ---------------------------------------------------------------- text
+
+
+def _page(lines: Iterable[str]) -> str:
+    title, *rest = lines
+    return "\n".join([title, "", NOTICE, *rest]) + "\n"
+
+
+def _first(text: str) -> str:
+    """Return the first sentence, or as far as the list that a colon opens."""
+    paragraph = " ".join(inspect.cleandoc(text).split("\n\n")[0].split())
+    return _cell(re.split(r"(?<=[a-z0-9)])\.(?:\s|$)", paragraph)[0].rstrip("."))
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", r"\|").replace("<", "&lt;")
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,92 @@
+"""The values that a plan's keys may have, beyond their types."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+from hansa.errors import PlanError
+from hansa.limits import SPEC_EXPONENT_MAX
+from hansa.plan.schema import LearnerPlan, Plan
+
+Rule = tuple[str, Any, bool, str]
+"""Key, value, whether that holds, and what it may be."""
+
+
+def check_plan(plan: Plan) -> None:
+    """Refuse values that are out of range.
+
+    Raises:
+      PlanError: names the first key that is wrong, and what it may be.
+    """
+    cohort, stop = plan.cohort, plan.stop
+    limits = f"between 2^-{SPEC_EXPONENT_MAX} and 2^{SPEC_EXPONENT_MAX}"
+    most = cohort.minimum if cohort.count is None else cohort.count
+    rules: list[Rule] = [
+        ("name", plan.name, bool(re.fullmatch(r"[A-Za-z0-9][\w-]{0,63}", plan.name)), "a word"),
+        ("rounds", plan.rounds, plan.rounds >= 1, "at least 1"),
+        ("weight_limit", plan.weight_limit, _summable(plan.weight_limit), limits),
+        ("bound", plan.bound, _summable(plan.bound), limits),
+        ("data.test", plan.data.test, 0 <= plan.data.test < 1, "at least 0 and below 1"),
+        ("data.validation", plan.data.validation, 0 <= plan.data.validation < 1, "in [0, 1)"),
+        ("data.clients", plan.data.clients, plan.data.clients >= 1, "at least 1"),
+        ("cohort.fraction", cohort.fraction, 0 < cohort.fraction <= 1, "above 0, at most 1"),
+        ("cohort.count", cohort.count, _at_least_1(cohort.count), "at least 1"),
+        ("cohort.minimum", cohort.minimum, cohort.minimum >= 1, "at least 1"),
+        ("cohort.minimum", cohort.minimum, cohort.minimum <= most, "at most cohort.count"),
+        ("evaluate.every", plan.evaluate.every, plan.evaluate.every >= 1, "at least 1"),
+        ("evaluate.clients", plan.evaluate.clients, plan.evaluate.clients >= 0, "at least 0"),
+        ("stop.target", stop.target, math.isfinite(stop.target or 0), "finite"),
+        ("stop.patience", stop.patience, _at_least_1(stop.patience), "at least 1"),
+        ("stop.minutes", stop.minutes, _positive(stop.minutes), "positive"),
+        ("keep.every", plan.keep.every, plan.keep.every >= 0, "at least 0"),
+    ]
+    for key, value, holds, allowed in rules + _learner_rules(plan.learner):
+        if not holds:
+            raise PlanError(
+                "plan-bad-value",
+                f"The plan's {key} is {value!r}. Nothing was started.",
+                f"It must be {allowed}.",
+            )
+
+
+def _learner_rules(learner: LearnerPlan) -> list[Rule]:
+    optimizer, schedule = learner.optimizer, learner.schedule
+    rules: list[Rule] = [
+        ("learner.epochs", learner.epochs, learner.epochs >= 1, "at least 1"),
+        ("learner.steps", learner.steps, _at_least_1(learner.steps), "at least 1"),
+        ("learner.batch_size", learner.batch_size, _at_least_1(learner.batch_size), "at least 1"),
+        ("learner.hidden", learner.hidden, all(n >= 1 for n in learner.hidden), "positive widths"),
+        ("learner.optimizer.lr", optimizer.lr, _positive(optimizer.lr), "positive"),
+        ("learner.optimizer.eps", optimizer.eps, _positive(optimizer.eps), "positive"),
+        ("learner.schedule.every", schedule.every, schedule.every >= 1, "at least 1"),
+        ("learner.schedule.gamma", schedule.gamma, 0 < schedule.gamma <= 1, "above 0, at most 1"),
+    ]
+    for name in ("momentum", "beta1", "beta2"):
+        value = getattr(optimizer, name)
+        rules.append((f"learner.optimizer.{name}", value, 0 <= (value or 0) < 1, "in [0, 1)"))
+    decay = optimizer.weight_decay or 0
+    rules.append(("learner.optimizer.weight_decay", decay, 0 <= decay < math.inf, "at least 0"))
+    for i, change in enumerate(learner.change):
+        where = f"learner.change[{i}]"
+        rules += [
+            (f"{where}.round", change.round, change.round >= 1, "at least 1"),
+            (f"{where}.lr", change.lr, _positive(change.lr), "positive"),
+            (f"{where}.epochs", change.epochs, _at_least_1(change.epochs), "at least 1"),
+            (f"{where}.steps", change.steps, _at_least_1(change.steps), "at least 1"),
+            (f"{where}.batch_size", change.batch_size, _at_least_1(change.batch_size), ">= 1"),
+        ]
+    return rules
+
+
+def _positive(value: float | None) -> bool:
+    return value is None or (math.isfinite(value) and value > 0)
+
+
+def _at_least_1(value: int | str | None) -> bool:
+    return not isinstance(value, int) or value >= 1
+
+
+def _summable(value: float | None) -> bool:
+    return value is None or 2.0**-SPEC_EXPONENT_MAX <= value <= 2.0**SPEC_EXPONENT_MAX

@@ -1,0 +1,217 @@
+"""Every mistake gets a sentence, a hint and a code, never a traceback; nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from hansa.cli import main
+from hansa.cli.main import VERBS
+
+
+def fails(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
+    with pytest.raises(SystemExit) as end:
+        main(list(words))
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.out + captured.err
+    return int(end.value.code or 0), captured.err
+
+
+@pytest.fixture
+def study(home: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    with pytest.raises(SystemExit):
+        main(["init", "study"])
+    capsys.readouterr()
+    return home / "study"
+
+
+USAGE = [
+    ("ru",),
+    ("run", "--round", "3"),
+    ("run", "--rounds", "zero"),
+    ("run", "--rounds", "0"),
+    ("run", "--engine", "ray"),
+    ("init",),
+    ("init", "x", "--template", "keras"),
+    ("export", "--to", "onnx"),
+    ("split",),
+    ("split", "digits", "--scheme", "random"),
+    ("split", "digits", "--scheme", "natural", "--clients", "3"),
+    ("compare", "--last", "1"),
+]
+
+
+@pytest.mark.parametrize("words", USAGE, ids=" ".join)
+def test_a_mistyped_command_exits_with_2_and_names_the_help(
+    home: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
+    status, text = fails(capsys, *words)
+    assert status == 2
+    assert "--help" in text and "[usage]" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ("rounds=0", "plan-bad-value"),
+        ("rounds=many", "plan-wrong-type"),
+        ("rouns=3", "plan-unknown-key"),
+        ("learner.epoch=3", "plan-unknown-key"),
+        ("learner.kind=keras", "plan-wrong-type"),
+        ("learner.module=../model.py", "plan-bad-value"),
+        ("learner.module=nothing.py", "learner-module"),
+        ("learner.optimizer.lr=-1", "plan-bad-value"),
+        ("learner.optimizer.name=adamw", "plan-unknown-name"),
+        ("learner.optimizer.beta1=0.9", "plan-unknown-key"),
+        ("learner.batch_size=0", "plan-bad-value"),
+        ("algorithm=fedavg", "plan-unknown-name"),
+        ("algorithm.mu=1.0", "plan-unknown-key"),
+        ('algorithm={name="fed_prox",mu="big"}', "plan-wrong-type"),
+        ("aggregator=krum", "plan-bad-value"),
+        ('transforms=["clip"]', "plan-bad-value"),
+        ('transforms=[{name="clip",norm=-1.0}]', "plan-bad-value"),
+        ("data.set=mnits5k", "data-unknown-name"),
+        ("data.set=cases.csv", "data-missing"),
+        ("data.split.alpha=0", "data-scheme"),
+        ("data.split.clients=100000", "data-too-few"),
+        ('data.split={scheme="natural"}', "data-no-groups"),
+        ("data.test=1.5", "plan-bad-value"),
+        ("cohort.fraction=0", "plan-bad-value"),
+        ("cohort.minimum=11", "plan-impossible"),
+        ("name=../../etc", "plan-bad-value"),
+        ("=3", "plan-syntax"),
+        ("rounds", "plan-syntax"),
+    ],
+)
+def test_a_wrong_plan_is_refused_with_a_code_before_anything_runs(
+    study: Path, capsys: pytest.CaptureFixture[str], change: str, code: str
+) -> None:
+    status, text = fails(capsys, "run", "study", "--set", change)
+    assert status == 1, text
+    assert f"[{code}]" in text
+    assert not list(Path("runs").glob("*/events.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("sets", "words"),
+    [
+        (("algorithm=scaffold", "aggregator=median"), "not a mean"),
+        (("algorithm=scaffold", "learner.optimizer.momentum=0.9"), "plain SGD"),
+        (("algorithm=fed_prox", "learner.kind=function"), "init|train|local gradient"),
+    ],
+)
+def test_an_impossible_combination_is_refused_with_a_reason(
+    study: Path, capsys: pytest.CaptureFixture[str], sets: tuple[str, ...], words: str
+) -> None:
+    import re
+
+    arguments = [word for text in sets for word in ("--set", text)]
+    status, text = fails(capsys, "run", "study", *arguments)
+    assert status == 1
+    assert re.search(words, text)
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        ("rounds = = 3", "plan-syntax"),
+        ("\0", "plan-syntax"),
+        ("rounds = 3\nrounds = 4", "plan-syntax"),
+        ("[learner]\nkind = 3", "plan-wrong-type"),
+        ("[learner.optimizer.lr]\nx = 1", "plan-wrong-type"),
+        ("learner = 5", "plan-wrong-type"),
+    ],
+)
+def test_a_damaged_plan_file_is_told_apart(
+    study: Path, capsys: pytest.CaptureFixture[str], content: str, code: str
+) -> None:
+    (study / "plan.toml").write_text(content)
+    status, text = fails(capsys, "run", "study")
+    assert (status, f"[{code}]" in text) == (1, True), text
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        ("def init(:", "learner-module"),
+        ("import no_such_package_xyz", "learner-missing-package"),
+        ("raise RuntimeError('at import')", "learner-module"),
+        ("x = 1", "learner-incomplete"),
+    ],
+)
+def test_a_broken_module_is_told_with_its_line(
+    study: Path, capsys: pytest.CaptureFixture[str], content: str, code: str
+) -> None:
+    (study / "model.py").write_text(content)
+    status, text = fails(capsys, "run", "study")
+    assert (status, f"[{code}]" in text) == (1, True), text
+
+
+@pytest.mark.parametrize("verb", ["show", "export", "reproduce", "compare"])
+@pytest.mark.parametrize("name", [(), ("nothing-1",)])
+def test_verbs_on_runs_say_that_there_is_none(
+    home: Path, capsys: pytest.CaptureFixture[str], verb: str, name: tuple[str, ...]
+) -> None:
+    status, text = fails(capsys, verb, *name)
+    assert status == 1
+    assert "[run-not-found]" in text
+
+
+def test_run_outside_a_project_says_how_to_make_one(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, text = fails(capsys, "run")
+    assert status == 1
+    assert "hansa init" in text and "[plan-not-found]" in text
+
+
+def test_init_never_overwrites(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (study / "plan.toml").read_bytes()
+    status, text = fails(capsys, "init", "study")
+    assert (status, "[project-exists]" in text) == (1, True)
+    assert (study / "plan.toml").read_bytes() == before
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission_is_a_coded_error(
+    study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("locked").mkdir(mode=0o500)
+    status, text = fails(capsys, "run", "study", "--runs", "locked/runs")
+    assert (status, "[system]" in text) == (1, True)
+
+
+def test_a_full_disk_is_a_coded_error_and_the_run_continues_afterwards(
+    study: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import hansa.runs.folder as folder
+
+    real = folder.save_params
+
+    def full(path: Path, params: object) -> None:
+        if "round-000002" in str(path):
+            raise OSError(28, "No space left on device", str(path))
+        real(path, params)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folder, "save_params", full)
+        status, text = fails(capsys, "run", "study", "--rounds", "3")
+    assert status == 1
+    assert "No space left" in text and "[system]" in text
+    with pytest.raises(SystemExit):
+        main(["run", "study", "--rounds", "3"])
+    assert "Continuing study-1 after round 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_with_an_example(
+    home: Path, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    words = [verb, "explain"] if verb == "config" else [verb]
+    with pytest.raises(SystemExit) as end:
+        main([*words, "--help"])
+    text = capsys.readouterr().out
+    assert end.value.code == 0
+    assert "Example" in text and f"hansa {' '.join(words)}" in text

@@ -1,0 +1,112 @@
+"""What a new user types, in an empty folder, in order."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hansa.cli import main
+
+
+@pytest.fixture
+def hansa_cli(home: Path, capsys: pytest.CaptureFixture[str]) -> Any:
+    def call(*words: str, status: int = 0) -> str:
+        with pytest.raises(SystemExit) as end:
+            main(list(words))
+        captured = capsys.readouterr()
+        assert end.value.code == status, captured.out + captured.err
+        return captured.out + captured.err
+
+    return call
+
+
+def test_hello_shows_a_federated_model_that_beats_the_best_single_client(
+    hansa_cli: Any, home: Path
+) -> None:
+    text = hansa_cli("hello")
+    assert "together" in text
+    record = json.loads(hansa_cli("show", "--json"))
+    together = record["rounds"][-1]["test"]["accuracy"]["mean"]
+    assert together > 0.85
+    assert together > record["baseline"]["value"] + 0.05
+    assert (home / "runs" / "hello-1" / "report.html").is_file()
+
+
+def test_init_run_show_compare_reproduce_export(hansa_cli: Any, home: Path) -> None:
+    hansa_cli("init", "study")
+    assert sorted(p.name for p in (home / "study").iterdir()) == [
+        "README.md",
+        "model.py",
+        "plan.toml",
+    ]
+    first = hansa_cli("run", "study", "--rounds", "3")
+    assert "Finished: all 3 rounds are done" in first
+    hansa_cli("run", "study", "--rounds", "3", "--set", "algorithm=scaffold", "--clients", "4")
+    compared = hansa_cli("compare")
+    assert "scaffold" in compared and "data.split.clients" in compared
+    assert (home / "runs" / "compare.html").is_file()
+    assert "Reproduced" in hansa_cli("reproduce", "study-1")
+    hansa_cli("export", "study-1", "--to", "npz", "-o", "m.npz")
+    with np.load(home / "m.npz") as arrays:
+        assert arrays["weight"].shape == (64, 10)
+    assert "study-2" in hansa_cli("ls")
+    explained = hansa_cli("config", "explain", "study", "--set", "rounds=3")
+    assert "(--set)" in explained and "learner.optimizer.lr" in explained
+
+
+def test_a_changed_code_copy_is_not_reproduced_silently(hansa_cli: Any, home: Path) -> None:
+    hansa_cli("init", "study")
+    hansa_cli("run", "study", "--rounds", "1")
+    copy = home / "runs" / "study-1" / "code" / "model.py"
+    copy.write_text(copy.read_text(encoding="utf-8") + "\n# changed\n", encoding="utf-8")
+    assert "run-damaged" in hansa_cli("reproduce", "study-1", status=1)
+
+
+def test_json_is_one_object_a_line_and_errors_are_json_too(hansa_cli: Any) -> None:
+    hansa_cli("init", "study")
+    lines = hansa_cli("run", "study", "--rounds", "2", "--json").splitlines()
+    rounds = [json.loads(line) for line in lines]
+    assert [r["round"] for r in rounds[:2]] == [1, 2]
+    assert rounds[2]["state"] == "finished"
+    error = json.loads(hansa_cli("run", "study", "--set", "rouns=2", "--json", status=1))
+    assert error["error"]["code"] == "plan-unknown-key"
+    assert "rounds" in error["error"]["hint"]
+
+
+def test_split_writes_client_folders_that_a_plan_can_use(hansa_cli: Any, home: Path) -> None:
+    text = hansa_cli("split", "digits", "--scheme", "dirichlet", "--clients", "4", "-o", "parts")
+    assert "1,797 examples" in text
+    assert (home / "parts" / "split.svg").read_text(encoding="utf-8").startswith("<svg")
+    hansa_cli("init", "study")
+    sets = ['data.set="parts"', 'data.split={scheme="files"}', "cohort.minimum=4", "rounds=2"]
+    words = [word for text in sets for word in ("--set", text)]
+    hansa_cli("run", "study", *words)
+    record = json.loads(hansa_cli("show", "--json"))
+    assert record["rounds"][-1]["clients"]["accepted"] == 4
+    valid = sum(len(np.load(p)["y"]) for p in (home / "parts").glob("*/valid.npz"))
+    assert record["rounds"][-1]["validation"]["accuracy"]["weight"] == valid
+
+
+def test_ctrl_c_says_how_to_go_on(
+    hansa_cli: Any, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hansa.watch import PlainLines
+
+    hansa_cli("init", "study")
+    real = PlainLines.committed
+
+    def interrupt(self: Any, row: Any, problems: Any) -> None:
+        real(self, row, problems)
+        if row["round"] == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PlainLines, "committed", interrupt)
+        text = hansa_cli("run", "study", "--rounds", "4", status=130)
+    assert "Interrupted after round 2" in text
+    assert "stopped" in hansa_cli("ls")
+    assert "Continuing study-1 after round 2" in hansa_cli("run", "study", "--rounds", "4")
