@@ -141,9 +141,7 @@ def plan_lines() -> Iterator[str]:
     yield "only what differs. `hansa config explain` prints the same for your own plan, with the"
     yield "value of each key and where it came from. `--set KEY=VALUE` changes any key for a run."
     yield from _table_lines("The top of the file", Plan, "", told=told)
-    yield from _table_lines(
-        "[[learner.change]]", Change, "learner.change.", told=_change_meanings()
-    )
+    yield from _table_lines("[[learner.change]]", Change, "learner.change.", told=told)
     yield from ["", "## [data.split]", "", "One of these schemes; see"]
     yield '[split data](../howto/split-data.md). For example `{ scheme = "iid", clients = 10 }`.'
     yield from ["", "| scheme | | options |", "|---|---|---|"]
@@ -173,12 +171,6 @@ def _table_lines(title: str, kind: Any, prefix: str, *, told: Mapping[str, str])
     for field in inner:
         name = prefix + field.name
         yield from _table_lines(f"[{name}]", field.type, f"{name}.", told=told)
-
-
-def _change_meanings() -> dict[str, str]:
-    from hansa.plan.explain import _field_docs  # the one list that `meanings` leaves out
-
-    return {f"learner.change.{f}": text for (k, f), text in _field_docs().items() if k == "Change"}
 
 
 def _type(kind: Any) -> str:

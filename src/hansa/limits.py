@@ -10,7 +10,7 @@ TENSORS_MAX = 1_000_000
 """Tensors in one file; the largest published models have tens of thousands."""
 
 HEADER_VALUES_MAX = 8 * 2**20
-"""Commas and opening brackets in a header: about 64 bytes of memory each once parsed, 512 MiB."""
+"""Commas and opening brackets in a header: up to 75 bytes of memory each once parsed, 600 MiB."""
 
 TENSOR_BYTES_MAX = 2**62
 """Bytes of all tensors of a file; a guard against overflow of 64-bit sizes, not against size."""

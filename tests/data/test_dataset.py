@@ -82,6 +82,15 @@ def test_holdout_is_exact_where_the_classes_divide_evenly():
     assert np.all(np.diff(test.x[:, 0]) > 0)
 
 
+@pytest.mark.parametrize(
+    ("rows", "fraction", "held"),
+    [(3, 0.2, 1), (10, 0.26, 3), (10, 0.24, 2), (2, 0.5, 1), (1, 0.9, 0)],
+)
+def test_the_number_held_out_is_rounded_to_the_nearest(rows, fraction, held):
+    for labels in (None, np.arange(rows)):
+        assert held_out(labels, rows, fraction=fraction, key=KEY).sum() == held
+
+
 def test_holdout_depends_on_the_key_and_on_nothing_else():
     data = numbered([0, 1, 2, 3] * 25)
     assert data.holdout(0.3, KEY)[1].x.tolist() == data.holdout(0.3, KEY)[1].x.tolist()

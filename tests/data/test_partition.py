@@ -96,6 +96,18 @@ def test_rows_of_a_client_are_not_sorted_by_label_or_by_row(scheme):
             assert np.any(np.diff(toy.y[rows]) < 0)
 
 
+@pytest.mark.parametrize("scheme", [Dirichlet(4), Labels(4, per_client=2), Biased(4)], ids=str)
+def test_a_client_s_rows_of_one_label_come_from_the_whole_dataset(scheme):
+    """Not a block of neighbours, which often come from one source."""
+    toy = dataset(np.repeat(np.arange(5), 400))
+    parts = partition(scheme, toy, KEY)
+    for rows in map(parts.indices, range(4)):
+        for label in range(5):
+            own = np.sort(rows[toy.y[rows] == label])
+            if 20 <= len(own) < 300:
+                assert np.ptp(own) > 300
+
+
 @pytest.mark.parametrize("clients", [1, 3, 7, 100])
 def test_iid_sizes_differ_by_at_most_one(clients):
     sizes = partition(Iid(clients), skewed(1000), KEY).sizes
@@ -194,14 +206,18 @@ def test_exclusive_labels_refuses_more_clients_than_labels():
 
 
 def test_biased_sizes_are_equal_and_log_odds_spread_as_sigma_says():
-    """Log odds of two classes differ between clients by a normal of variance 2 sigma^2."""
-    toy = dataset(np.repeat(np.arange(4), 100_000))
-    parts = partition(Biased(400, sigma=0.5), toy, KEY)
-    counts = parts.counts(toy.y, 4)
-    assert parts.sizes.max() - parts.sizes.min() <= 1
-    odds = np.log(counts[:, 0] / counts[:, 1])
-    assert odds.std() == pytest.approx(0.5 * np.sqrt(2), rel=0.12)
-    assert abs(odds.mean()) < 4 * odds.std() / np.sqrt(400)
+    """Log odds of two classes differ between clients by a normal of variance 2 sigma^2.
+
+    Scaling rows and columns leaves their differences alone; moving rows about would dilute them.
+    """
+    toy, spread = dataset(np.repeat(np.arange(4), 40_000)), []
+    for i in range(6):
+        parts = partition(Biased(200, sigma=0.8), toy, KEY.child(i))
+        counts = parts.counts(toy.y, 4)
+        assert parts.sizes.tolist() == [800] * 200
+        logs = np.log(np.maximum(counts, 0.5))
+        spread += [(logs[:, a] - logs[:, b]).std() for a in range(4) for b in range(a)]
+    assert np.mean(spread) == pytest.approx(0.8 * np.sqrt(2), rel=0.05)
 
 
 def test_biased_without_bias_gives_every_client_the_same_mix():

@@ -81,8 +81,8 @@ def test_every_key_of_a_plan_is_documented() -> None:
     page = text_of(DOCS / "reference" / "plan.md")
     for key in meanings():
         table, _, last = key.rpartition(".")
-        assert f"| `{last}` |" in page or f"## [{key}]" in page, key
-        assert not table or f"## [{table}]" in page, key
+        assert f"| `{last}` |" in page or f"[{key}]" in page, key
+        assert not table or f"[{table}]" in page, key
 
 
 def test_every_public_name_is_documented() -> None:

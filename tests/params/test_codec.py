@@ -135,6 +135,7 @@ HOSTILE = {
     "a header that is not closed": (file_of("{"), "params-bad-header"),
     "two headers": (file_of("{}{}"), "params-bad-header"),
     "a header of UTF-16": (file_of("{}".encode("utf-16-le")), "params-bad-header"),
+    "bytes without a tensor": (file_of("{}", b"\0"), "params-truncated"),
     "invalid UTF-8": (file_of(b'{"\xff":1}'), "params-bad-header"),
     "deep lists": (file_of('{"evil":' + "[" * NEST + "]" * NEST + "}"), "params-bad-header"),
     "deep objects": (file_of('{"evil":' * NEST + "1" + "}" * NEST), "params-bad-header"),

@@ -129,6 +129,12 @@ def test_many_columns_become_averages_and_say_so():
     assert len(hovers(svg)) == 120
 
 
+def test_the_last_average_counts_only_what_is_there():
+    series = Series("s", [(x, 2.0) for x in range(1, 122)])
+    svg = columns([series], title="Time", x_label="round", y_label="seconds")
+    assert hovers(svg)[-1] == ["round 121", "s: 2"]
+
+
 def test_a_strip_is_sorted_and_lists_who_has_no_value():
     values = {"north": -0.5, "south": 0.75, "east": None, "west": 0.25}
     svg = strip(values, title="Accuracy", x_label="accuracy")
@@ -182,6 +188,12 @@ def test_a_heat_map_shows_amounts_totals_and_steps():
     assert by_level == {"k h6": "M0 0h1v1h-1z", "k h1": "M2 0h1v1h-1z", "k h3": "M1 1h1v1h-1z"}
     assert [t for t in texts(svg) if t.isdigit()] == ["6", "1", "3", "7", "3"]
     assert hovers(svg)[0] == ["north, 7 in all", "a: 6", "c: 1"]
+
+
+def test_the_smallest_amount_is_still_coloured():
+    options = {"title": "t", "x_label": "class", "y_label": "client"}
+    svg = heat_map([[1000, 1, 0]], rows=["a"], columns=["x", "y", "z"], **options)
+    assert {p.get("class") for p in tree(svg).iter("path")} == {"k h6", "k h1"}
 
 
 def test_a_wide_heat_map_keeps_its_colours_and_drops_its_numbers():

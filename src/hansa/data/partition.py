@@ -30,7 +30,7 @@ from hansa.data.schemes import (
 from hansa.errors import DataError
 from hansa.seeds import Key
 
-BALANCE_SWEEPS = 60
+BALANCE_SWEEPS = 20
 """Row and column scalings of a biased mix; what remains uneven is evened out row by row."""
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hansa.data.dataset import Array, Dataset
+from hansa.data.dataset import Dataset
 from hansa.data.folders import SUFFIXES, load_file, load_folder
 from hansa.data.mnist import load_mnist, load_mnist5k
 from hansa.errors import DataError

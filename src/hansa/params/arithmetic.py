@@ -26,7 +26,6 @@ def axpy(a: float, x: Params, y: Params) -> Params:
 
     Raises:
       ParamsError: params-mismatch, when names, order, shapes or dtypes differ.
-
     """
     a = float(a)  # a NumPy scalar would widen float32 to float64
     return _apply(lambda out, y, x: np.add(y, np.multiply(x, a, out=out), out=out), y, x)
@@ -43,7 +42,6 @@ def subtract(x: Params, y: Params) -> Params:
 
     Raises:
       ParamsError: params-mismatch, when names, order, shapes or dtypes differ.
-
     """
     return _apply(lambda out, x, y: np.subtract(x, y, out=out), x, y)
 
@@ -69,7 +67,6 @@ def cast(x: Params, dtype: str) -> Params:
 
     Raises:
       ParamsError: params-unknown-dtype, when `dtype` is not F64, F32, BF16 or F16.
-
     """
     if dtype not in FLOATS:
         raise unknown_dtype(f"{shown(dtype)}, as a floating type,")

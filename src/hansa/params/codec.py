@@ -45,7 +45,6 @@ def decode(buffer: bytes | bytearray | memoryview | Array, *, source: str = "buf
     Raises:
       ParamsError: params-truncated, params-too-large, params-bad-header, params-duplicate-name,
         params-unknown-dtype, params-bad-offsets, params-bad-value, params-not-an-array.
-
     """
     try:
         return _decode(_as_bytes(buffer))
@@ -92,7 +91,8 @@ def _check_offsets(layout: Layout, offsets: Offsets, size: int) -> None:
             _refuse_offsets(spec, offsets, size, before=before)
         free, before = stop, spec.name
     if free < size:
-        _refuse("params-truncated", f"{size - free} bytes follow tensor {shown(before)}, the last.")
+        last = "the header" if before is None else f"tensor {shown(before)}, the last"
+        _refuse("params-truncated", f"{size - free} bytes follow {last}.")
 
 
 def _refuse_offsets(

@@ -53,7 +53,6 @@ def width(dtype: str) -> int:
 
     Raises:
       ParamsError: params-unknown-dtype.
-
     """
     if dtype not in _WIDTHS:
         raise unknown_dtype(f"{dtype!r}")
@@ -85,7 +84,6 @@ def dtype_name(dtype: np.dtype[Any]) -> str:
 
     Raises:
       ParamsError: params-unknown-dtype, for complex numbers, strings, objects and the like.
-
     """
     code = f"{dtype.kind}{dtype.itemsize}" if dtype.kind != "V" else dtype.name
     if code not in _NAMES:
@@ -127,7 +125,7 @@ def _rounded_to_odd(wide: NDArray[np.float64]) -> NDArray[np.float32]:
     """Round float64 to float32 so that a second rounding, to bfloat16, comes out as if it were one.
 
     Source: Boldo and Melquiond 2008, "Emulation of FMA and correctly rounded sums: proved
-    algorithms using rounding to odd", Theorem 1.
+    algorithms using rounding to odd".
     """
     nearest = wide.astype(np.float32)
     bits = nearest.view(np.uint32)

@@ -28,7 +28,6 @@ def render(layout: Layout, metadata: Mapping[str, str]) -> bytes:
 
     Raises:
       ParamsError: params-too-large, a header that could not be read again.
-
     """
     parts = [_tensors_json(layout)] if layout.specs else []
     if metadata:
@@ -58,7 +57,6 @@ def parse(header: bytes) -> tuple[Layout, Offsets, dict[str, str]]:
     Raises:
       ParamsError: params-bad-header, params-bad-offsets, params-too-large, params-duplicate-name,
         params-unknown-dtype.
-
     """
     top = _load(header)
     metadata = _metadata(top.pop(METADATA, {}))

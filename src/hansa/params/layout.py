@@ -50,7 +50,6 @@ class Layout(Mapping[str, TensorSpec]):
         Raises:
           ParamsError: params-duplicate-name, params-unknown-dtype, params-bad-header (a name or
             shape that cannot be), params-too-large.
-
         """
         entries = [(name, dtype, tuple(shape)) for name, dtype, shape in tensors]
         nbytes = [_nbytes(*entry) for entry in entries]
@@ -139,7 +138,6 @@ class Layout(Mapping[str, TensorSpec]):
 
         Raises:
           ParamsError: params-mismatch, for a name that is not here.
-
         """
         wanted = set(names)
         if unknown := sorted(wanted - self._index.keys()):
@@ -164,10 +162,13 @@ def repeated(names: Iterable[str]) -> str:
 
 def is_text(value: object) -> bool:
     """Tell whether a value is text that UTF-8 can carry; half a surrogate pair is not."""
+    if not isinstance(value, str):
+        return False
     try:
-        return isinstance(value, str) and bool(value.encode() or True)
+        value.encode()
     except UnicodeEncodeError:
         return False
+    return True
 
 
 def too_large(what: str) -> ParamsError:
@@ -184,7 +185,6 @@ def check_same_layout(expected: Layout, found: Layout) -> None:
 
     Raises:
       ParamsError: params-mismatch, naming the first difference.
-
     """
     if found == expected:
         return

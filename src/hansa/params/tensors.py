@@ -39,7 +39,6 @@ class Params(Mapping[str, Array]):
     >>> params = Params.of({"w": np.zeros((2, 3), np.float32), "step": np.int64(7)})
     >>> params["w"].shape, params["step"].item(), params.layout.dtypes
     ((2, 3), 7, ('I64', 'F32'))
-
     """
 
     __slots__ = ("body", "layout", "metadata")
@@ -69,7 +68,6 @@ class Params(Mapping[str, Array]):
         Raises:
           ParamsError: params-not-an-array, params-unknown-dtype, params-bad-header (a name),
             params-duplicate-name, params-too-large.
-
         """
         if not isinstance(arrays, Mapping):
             arrays = {str(i): array for i, array in enumerate(arrays)}
@@ -98,7 +96,6 @@ class Params(Mapping[str, Array]):
 
         Raises:
           ParamsError: params-mismatch, for a vector of another length or of no floating dtype.
-
         """
         if vector.shape != (layout.float_size,) or dtype_name(vector.dtype) not in FLOATS:
             raise ParamsError(
@@ -170,7 +167,6 @@ class Params(Mapping[str, Array]):
 
         Raises:
           ParamsError: params-mismatch, for a vector of another length or of no floating dtype.
-
         """
         made = Params.from_vector(self.layout, vector, self.metadata)
         for dtype in self.layout.dtypes:
@@ -183,7 +179,6 @@ class Params(Mapping[str, Array]):
 
         Raises:
           ParamsError: params-mismatch, for a name that is not here.
-
         """
         layout = self.layout.subset(names)
         made = Params.zeros(layout, self.metadata)

@@ -33,8 +33,7 @@ def write_durably(
 
     Raises:
       OSError: as the system reports it, for example when the disk is full.
-    Source: Rebello et al. 2020, "Can applications recover from fsync failures?", section 3.
-
+    Source: Rebello et al. 2020, "Can applications recover from fsync failures?".
     """
     path = Path(path)
     temporary = path.with_name(f".hansa-{os.urandom(8).hex()}.tmp")
@@ -70,7 +69,6 @@ def save_params(path: str | os.PathLike[str], params: Params) -> None:
 
     Raises:
       OSError: as the system reports it.
-
     """
     write_durably(path, encode(params))
 
@@ -83,7 +81,6 @@ def load_params(path: str | os.PathLike[str]) -> Params:
 
     Raises:
       ParamsError: params-missing, the file cannot be opened; and all that `decode` raises.
-
     """
     try:
         with Path(path).open("rb") as file:

@@ -222,7 +222,7 @@ def _check_like_x(trial: _Trial, vector: Any, what: str) -> None:
     trial.require(
         _form(vector) == _form(trial.x),
         f"{what} is {_form(vector)}, and the model is {_form(trial.x)}",
-        hint="Mind what widens float32: NumPy's own numbers and arrays of integers do.",
+        hint="Keep its shape and dtype; NumPy's own numbers and integer arrays widen float32.",
     )
     trial.require(
         bool(np.isfinite(vector).all()),

@@ -37,14 +37,14 @@ class Drawing(NamedTuple):
     caption: str = ""
 
 
-def curves(record: RunRecord) -> list[Drawing]:
+def curves(record: RunRecord, *, standalone: bool = False) -> list[Drawing]:
     """Return one chart per metric, the most important first."""
     metrics = metrics_of(record)[:METRICS_MAX]
     resolution = max(25, min(100, POINTS_MAX // max(1, len(metrics))))
-    return [_curve(record, metric, resolution) for metric in metrics]
+    return [_curve(record, metric, resolution, standalone=standalone) for metric in metrics]
 
 
-def _curve(record: RunRecord, metric: str, resolution: int) -> Drawing:
+def _curve(record: RunRecord, metric: str, resolution: int, *, standalone: bool) -> Drawing:
     series, spread = [], _spread_part(record, metric)
     for part in parts_of(record, metric):
         label, slot = LINES[part]
@@ -66,6 +66,7 @@ def _curve(record: RunRecord, metric: str, resolution: int) -> Drawing:
         # A loss that explodes would flatten everything before it.
         log=bool(drawn) and min(drawn) > 0 and max(drawn) > 1000 * min(drawn),
         resolution=resolution,
+        standalone=standalone,
     )
     return Drawing(svg)
 
@@ -142,9 +143,8 @@ def _by_client(record: RunRecord, metric: str, last: Summary, *, label: str) -> 
     return Drawing(svg, caption)
 
 
-def partition(record: RunRecord) -> Drawing | None:
+def partition(split: Partition | None, *, standalone: bool = False) -> Drawing | None:
     """Return who holds how much of what."""
-    split = record.partition
     if split is None or not split.clients:
         return None
     names, counts = split.clients[:CLIENTS_MAX], split.counts[:CLIENTS_MAX]
@@ -156,10 +156,17 @@ def partition(record: RunRecord) -> Drawing | None:
             title="Examples by client and class",
             x_label="class",
             y_label="client",
+            standalone=standalone,
         )
     else:
         sizes = {name: float(sum(row)) for name, row in zip(names, counts, strict=False)}
-        svg = strip(sizes, title="Examples by client", x_label="examples", from_zero=True)
+        svg = strip(
+            sizes,
+            title="Examples by client",
+            x_label="examples",
+            from_zero=True,
+            standalone=standalone,
+        )
     return Drawing(svg, _partition_words(split))
 
 

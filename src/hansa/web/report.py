@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jinja2
 from markupsafe import Markup, escape
 
-from hansa.web import comparison, drawings, summary
+from hansa.web import comparison, diagnosis, drawings, summary
 from hansa.web.charts.scales import spaced
 from hansa.web.record import PARTS, RunRecord, metrics_of, parts_of, read_record, values_of
 from hansa.web.style import chart_css, palette_css
@@ -64,13 +64,13 @@ def render_report(record: RunRecord | Mapping[str, Any]) -> str:
         started=_date(run.started),
         headline=summary.headline(run),
         status=summary.status(run),
-        notices=summary.notices(run),
+        notices=diagnosis.notices(run),
         figures=summary.figures(run),
         curves=drawings.curves(run),
         spread=drawings.spread_words(run),
         fairness=drawings.fairness(run),
         clients=_client_table(run),
-        partition=drawings.partition(run),
+        partition=drawings.partition(run.partition),
         timeline=drawings.timeline(run),
         rounds=_round_table(run),
         problems=groups[:PROBLEMS_MAX],

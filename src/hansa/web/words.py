@@ -145,6 +145,22 @@ def listing(items: list[str], limit: int = 4) -> str:
     return " and ".join(filter(None, [", ".join(items[:-1]), *items[-1:]]))
 
 
+def spans(rounds: list[int]) -> str:
+    """Return round numbers with neighbours joined.
+
+    >>> spans([1, 2, 3, 7, 9, 10])
+    '1-3, 7, 9-10'
+    """
+    runs: list[list[int]] = []
+    for at in sorted(set(rounds)):
+        if runs and at == runs[-1][1] + 1:
+            runs[-1][1] = at
+        else:
+            runs.append([at, at])
+    texts = [str(first) if first == last else f"{first}-{last}" for first, last in runs]
+    return ", ".join(texts[:8]) + (" ..." if len(texts) > 8 else "")
+
+
 def setting(value: object, limit: int = 80) -> str:
     """Return a value of a plan much as its owner wrote it.
 

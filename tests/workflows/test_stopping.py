@@ -1,0 +1,118 @@
+"""A run ends for the first reason that holds, and says which."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from hansa.plan.schema import StopPlan
+from hansa.workflows.stopping import Progress, advance, watched
+
+
+def row(number: int, value: float | None = None, metric: str = "accuracy") -> dict:
+    measured = {} if value is None else {"test": {metric: {"mean": value}}}
+    return {"round": number, **measured}
+
+
+def follow(values, stop: StopPlan, *, rounds: int = 99) -> Progress:
+    """Go on until the run ends; through JSON each time, as a restart does."""
+    progress = Progress()
+    for number, value in enumerate(values, start=1):
+        progress = advance(
+            progress, row(number, value, stop.metric), stop, rounds=rounds, minutes=0.0
+        )
+        progress = Progress(**json.loads(json.dumps(progress._asdict())))
+        if progress.ended:
+            break
+    return progress
+
+
+def test_a_run_ends_with_its_last_round() -> None:
+    progress = follow([0.1, 0.2, 0.3, 0.4], StopPlan(), rounds=3)
+    assert progress == Progress(0.3, 3, 0, "all 3 rounds are done")
+    assert follow([0.1, 0.2], StopPlan(), rounds=3).ended is None
+
+
+def test_the_best_round_is_the_first_with_the_best_value() -> None:
+    progress = follow([0.5, 0.7, 0.6, 0.7], StopPlan())
+    assert (progress.best, progress.best_round, progress.evaluations_since) == (0.7, 2, 2)
+
+
+def test_a_target_is_reached_from_below_and_by_equality() -> None:
+    stop = StopPlan(target=0.8)
+    assert follow([0.5, 0.79], stop).ended is None
+    assert follow([0.5, 0.8], stop).ended == "accuracy reached 0.8, the target being 0.8"
+    assert follow([0.5, 0.91], stop).ended == "accuracy reached 0.91, the target being 0.8"
+
+
+@pytest.mark.parametrize("metric", ["loss", "val_LOSS", "error_rate", "perplexity", "rmse"])
+def test_mistakes_are_better_when_they_are_fewer(metric: str) -> None:
+    stop = StopPlan(metric=metric, target=0.5)
+    progress = follow([0.9, 0.6, 0.7], stop)
+    assert (progress.best, progress.best_round, progress.ended) == (0.6, 2, None)
+    assert follow([0.9, 0.5], stop).ended == f"{metric} reached 0.5, the target being 0.5"
+
+
+def test_the_plan_may_say_the_direction() -> None:
+    down = follow([0.9, 0.6], StopPlan(metric="distance", lower_is_better=True))
+    up = follow([0.9, 0.6], StopPlan(metric="loss", lower_is_better=False))
+    assert (down.best, up.best) == (0.6, 0.9)
+    assert follow([0.9], StopPlan(metric="distance", target=0.95, lower_is_better=True)).ended
+
+
+def test_a_target_at_zero_is_a_target() -> None:
+    assert follow([0.1, -0.2], StopPlan(metric="loss", target=0.0)).best_round == 2
+    assert follow([-0.1, 0.0], StopPlan(target=0.0)).ended
+
+
+def test_patience_counts_evaluations_without_a_better_value() -> None:
+    stop = StopPlan(patience=3)
+    assert follow([0.5, 0.4, 0.5], stop).ended is None
+    progress = follow([0.5, 0.4, 0.5, 0.3, 0.9], stop)
+    assert (progress.ended, progress.best_round) == (
+        "accuracy has not improved in 3 evaluations",
+        1,
+    )
+    assert follow([0.5, 0.4, 0.3, 0.6, 0.5, 0.5], stop).ended is None
+
+
+def test_rounds_without_evaluation_do_not_try_patience() -> None:
+    stop = StopPlan(patience=2)
+    assert follow([0.5, None, None, None, 0.4], stop).ended is None
+    assert follow([0.5, None, 0.4, None, 0.3], stop).ended is not None
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_an_evaluation_that_is_not_a_number_is_never_the_best_and_tries_patience(bad) -> None:
+    progress = Progress()
+    stop = StopPlan(metric="loss", target=-1e9, patience=3)
+    for number, value in enumerate([bad, 2.0, bad, bad], start=1):
+        progress = advance(progress, row(number, value, "loss"), stop, rounds=99, minutes=0)
+        assert progress.ended is None
+    assert (progress.best, progress.best_round, progress.evaluations_since) == (2.0, 2, 2)
+    missing = {"round": 5, "test": {"loss": {"mean": None}}}  # as NaN is kept in JSON
+    assert advance(progress, missing, stop, rounds=99, minutes=0).ended is not None
+
+
+def test_minutes_are_minutes_of_work() -> None:
+    stop = StopPlan(minutes=1.5)
+    assert advance(Progress(), row(1), stop, rounds=9, minutes=1.49).ended is None
+    ended = advance(Progress(), row(1), stop, rounds=9, minutes=1.5).ended
+    assert ended == "1.5 minutes of work are over"
+
+
+def test_a_target_met_in_the_last_round_is_what_is_told() -> None:
+    assert "reached" in str(follow([0.2, 0.9], StopPlan(target=0.9), rounds=2).ended)
+
+
+def test_the_servers_test_part_is_watched_before_the_clients() -> None:
+    validation = {"accuracy": {"mean": 0.3}, "loss": {"mean": 1.0}}
+    both = {"round": 1, "test": {"accuracy": {"mean": 0.6}}, "validation": validation}
+    assert watched(both, "accuracy") == 0.6
+    assert watched(both, "loss") == 1.0
+    assert watched(both, "f1") is None
+    assert watched({"round": 1}, "accuracy") is None
+    assert watched({"round": 1, "train": validation}, "accuracy") is None
+    assert math.isnan(watched({"test": {"accuracy": {"mean": None}}}, "accuracy") or 0.0)
