@@ -34,6 +34,18 @@ Metrics = Mapping[str, Mean]
 """What one client measured, by name."""
 
 
+_COSTS = ("loss", "error", "mse", "mae", "perplexity", "entropy", "nll", "deviance", "brier")
+
+
+def lower_is_better(metric: str) -> bool:
+    """Return whether a metric counts mistakes, as far as its name tells.
+
+    >>> lower_is_better("val_loss"), lower_is_better("rmse"), lower_is_better("accuracy")
+    (True, True, False)
+    """
+    return any(word in metric.lower() for word in _COSTS)
+
+
 def pooled(means: list[Mean]) -> Mean:
     """Return the sum of several undivided means; NaN where a total or a weight is not finite.
 

@@ -9,7 +9,7 @@ from hansa.learners.batches import batches
 from hansa.seeds import Key
 
 pytest.importorskip("sklearn")
-from sklearn.linear_model import (  # noqa: E402
+from sklearn.linear_model import (
     Lasso,
     LinearRegression,
     LogisticRegression,
@@ -19,12 +19,12 @@ from sklearn.linear_model import (  # noqa: E402
     SGDClassifier,
     SGDRegressor,
 )
-from sklearn.naive_bayes import MultinomialNB  # noqa: E402
-from sklearn.neural_network import MLPClassifier, MLPRegressor  # noqa: E402
-from sklearn.pipeline import make_pipeline  # noqa: E402
-from sklearn.svm import SVC, LinearSVC  # noqa: E402
+from sklearn.naive_bayes import MultinomialNB
+from sklearn.neural_network import MLPClassifier, MLPRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.svm import SVC, LinearSVC
 
-from hansa.learners.sklearn import SklearnLearner  # noqa: E402
+from hansa.learners.sklearn import SklearnLearner
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -149,9 +149,11 @@ def test_an_mlp_starts_from_its_own_layers_and_a_new_optimizer(solver, blobs, st
         "t_",
     ]
     assert 0.1 < np.abs(seed.params["coefs_.0"]).max() < 1  # Glorot's range, sqrt(2 / 9)
-    assert seed.params == learner.init(data, Key.root(1)).params != learner.init(
-        data, Key.root(2)
-    ).params
+    assert (
+        seed.params
+        == learner.init(data, Key.root(1)).params
+        != learner.init(data, Key.root(2)).params
+    )
     hyper = Hyper(batch_size=None, epochs=3)
     alone = make()
     alone.partial_fit(data.x.astype(float), data.y, classes=np.arange(3))
@@ -171,9 +173,7 @@ def test_an_mlp_starts_from_its_own_layers_and_a_new_optimizer(solver, blobs, st
 def test_linear_models_without_partial_fit_are_solved_and_averaged(federate):
     parts = [regression(30, seed=1), regression(10, seed=2)]
     x = federate(SklearnLearner(LinearRegression), fed_avg(), parts, Hyper(), rounds=2)
-    solved = [
-        np.linalg.lstsq(np.c_[p.x, np.ones(len(p.x))], p.y, rcond=None)[0] for p in parts
-    ]
+    solved = [np.linalg.lstsq(np.c_[p.x, np.ones(len(p.x))], p.y, rcond=None)[0] for p in parts]
     np.testing.assert_allclose(x, np.average(solved, axis=0, weights=[30, 10]), rtol=1e-9)
 
 

@@ -107,8 +107,8 @@ class Biased(_Numbered, frozen=True):
 
     Client i's odds of label c are exp(sigma * z_ic), z standard normal: sigma = 0 is IID, 1 a
     moderate bias, 3 a strong one.  The odds are then scaled by row and by column until sizes are
-    equal and every row is used.  With sigma = 1 this is the job of declearn's biased; there, clients
-    choose one after the other, and the last is left with what the others did not want.
+    equal and every row is used.  With sigma = 1 this does the job of declearn's biased; there,
+    clients choose one after the other, and the last is left with what the others did not want.
     """
 
     sigma: float = 1.0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hansa.data.dataset import Dataset
+from hansa.data.dataset import Array, Dataset
 from hansa.data.folders import SUFFIXES, load_file, load_folder
 from hansa.data.mnist import load_mnist, load_mnist5k
 from hansa.errors import DataError
@@ -28,7 +28,8 @@ def load(
     """Load a dataset: one of `NAMES`, a .csv or .npz file, or a folder of clients' files.
 
     Named datasets have float32 x.  digits: [1797, 64] from 0 to 1; breast_cancer: [569, 30],
-    each column with mean 0 and standard deviation 1; mnist5k and mnist: [n, 28, 28] from 0 to 1, training images only.
+    each column with mean 0 and standard deviation 1; mnist5k and mnist: [n, 28, 28] from 0 to 1,
+    training images only.
 
     Args:
       name: the name, or a path; a name wins over a folder, so write "./digits" for that.
@@ -80,7 +81,14 @@ def _named(name: str, folder: Path | None) -> Dataset:
     if name == "mnist5k":
         return load_mnist5k(folder)
     data = load_file(SHIPPED_FOLDER / f"{name}.npz")
-    return data._replace(x=data.x.astype(np.float32))
+    return data._replace(x=_scaled(name, data.x).astype(np.float32))
+
+
+def _scaled(name: str, x: Array) -> Array:
+    """Bring features to a size that gradient descent can use."""
+    if name == "digits":
+        return np.asarray(x / 16)  # pixels from 0 to 16
+    return np.asarray((x - x.mean(axis=0)) / x.std(axis=0))
 
 
 def _path(name: str | Path, folder: Path | None) -> Path:

@@ -18,7 +18,7 @@ import queue
 import runpy
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -148,9 +148,9 @@ class Session:
             raise script_error(
                 "The script called tasks() a second time.", "Use one loop over tasks()."
             )
-        pairs = initial.items() if hasattr(initial, "items") else enumerate(initial)
-        self._tensors = {str(name) for name, value in pairs if is_tensor(value)}
         self.initial, self.evaluate = as_arrays(initial), evaluate
+        pairs = initial.items() if isinstance(initial, Mapping) else enumerate(initial)
+        self._tensors = {str(name) for name, value in pairs if is_tensor(value)}
         while True:
             self._replies.put(_Ready())
             request = self._requests.get()

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from hansa.data import Dataset, Partition, load, load_test, partition
+from hansa.data import Dataset, Files, Partition, load, load_test, partition
 from hansa.data.dataset import held_out
 from hansa.data.partition import ClientNames
 from hansa.errors import DataError, PlanError
@@ -52,7 +52,8 @@ class Partitioned:
       dataset: all training rows.
       parts: whose row is whose.
       test: rows held out at the server, or None.
-      validation: share of each client's rows kept for evaluation.
+      validation: share of each client's rows kept for evaluation, or a dataset whose groups are
+        the clients' names.
       key: decides which rows those are.
     """
 
@@ -62,11 +63,15 @@ class Partitioned:
         parts: Partition,
         *,
         test: Dataset | None = None,
-        validation: float = 0.1,
+        validation: float | Dataset = 0.1,
         key: Key,
     ) -> None:
         self._dataset, self._parts, self._key = dataset, parts, key
         self._validation = validation
+        self._valid: dict[str, np.ndarray] = {}
+        if isinstance(validation, Dataset):
+            own = partition(Files(), validation, key)
+            self._valid = {name: own.indices(i) for i, name in enumerate(own.names)}
         self.names = parts.names
         self.test = test
         self.examples: int | None = dataset.examples
@@ -75,6 +80,10 @@ class Partitioned:
     def data(self, name: str) -> ClientData:
         """Return one client's rows, split into a training and a validation part."""
         rows = self._parts.indices(self._position(name))
+        if isinstance(self._validation, Dataset):
+            valid = self._valid.get(name)
+            own = None if valid is None else self._validation.take(valid)
+            return ClientData(self._dataset.take(rows), own)
         labels = None if self._dataset.labels is None else self._dataset.labels[rows]
         key = self._key.child("validation", name)
         held = _held_out(labels, len(rows), self._validation, key)
@@ -196,12 +205,14 @@ def project_population(project: Project) -> Population:
             'Add split = { scheme = "iid", clients = 10 } under [data].',
         )
     dataset = load(plan.data.set, target=plan.data.target, group=plan.data.group)
-    official = load_test(plan.data.set)
-    test_part: Dataset | None = official
-    if official is None and plan.data.test:
+    validation: float | Dataset = plan.data.validation
+    test_part = load_test(plan.data.set)
+    if test_part is not None and isinstance(plan.data.split, Files):
+        validation, test_part = test_part, None  # the clients' own valid parts stay theirs
+    elif test_part is None and plan.data.test:
         dataset, test_part = dataset.holdout(plan.data.test, key.child("test"))
     parts = partition(plan.data.split, dataset, key.child("split"))
-    return Partitioned(dataset, parts, test=test_part, validation=plan.data.validation, key=key)
+    return Partitioned(dataset, parts, test=test_part, validation=validation, key=key)
 
 
 def _held_out(labels: Any, rows: int, fraction: float, key: Key) -> np.ndarray:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from hansa import metrics
 from hansa.errors import RunError
 from hansa.plan import flatten
 from hansa.web.words import clean
@@ -87,6 +88,7 @@ class Partition(msgspec.Struct, frozen=True):
     clients: list[str]
     classes: list[str]
     counts: list[list[int]]
+    total: int | None = None  # clients in all, when only the first are listed
 
 
 class Best(msgspec.Struct, frozen=True):
@@ -167,8 +169,7 @@ def lower_is_better(record: RunRecord, metric: str) -> bool:
     said = settings.get("stop.lower_is_better")
     if isinstance(said, bool) and settings.get("stop.metric") == metric:
         return said
-    words = ("loss", "error", "mse", "mae", "perplexity", "entropy", "nll", "deviance", "brier")
-    return any(word in metric.lower() for word in words)
+    return metrics.lower_is_better(metric)
 
 
 def values_of(record: RunRecord, metric: str, part: Part) -> list[tuple[int, Summary]]:
@@ -181,7 +182,7 @@ def values_of(record: RunRecord, metric: str, part: Part) -> list[tuple[int, Sum
 def client_count(record: RunRecord) -> int:
     """Return how many clients there are in all, as far as the record knows."""
     if record.partition:
-        return len(record.partition.clients)
+        return record.partition.total or len(record.partition.clients)
     seen = {
         client
         for row in record.rounds

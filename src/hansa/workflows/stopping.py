@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+from hansa.metrics import lower_is_better
 from hansa.plan.schema import StopPlan
 
 
@@ -27,10 +28,6 @@ def watched(row: dict[str, Any], metric: str) -> float | None:
         if summary is not None:
             return math.nan if summary["mean"] is None else float(summary["mean"])
     return None
-
-
-MISTAKES = ("loss", "error", "mse", "mae", "perplexity", "entropy", "nll", "deviance", "brier")
-"""A metric with one of these in its name counts mistakes: lower is better."""
 
 
 def advance(
@@ -62,7 +59,6 @@ def advance(
 
 
 def _better(a: float, b: float, stop: StopPlan) -> bool:
-    lower = stop.lower_is_better
-    if lower is None:
-        lower = any(word in stop.metric.lower() for word in MISTAKES)
+    said = stop.lower_is_better
+    lower = lower_is_better(stop.metric) if said is None else said
     return a < b if lower else a > b
