@@ -185,7 +185,7 @@ def _type(kind: Any) -> str:
     if origin in (typing.Union, types.UnionType):
         return " or ".join(_type(a) for a in arguments if a is not type(None))
     if origin is tuple:
-        return "list" if arguments[0] in (Change, Named) else f"list of {_type(arguments[0])}"
+        return "list" if arguments[0] in (Change, Named) else f"list of {_type(arguments[0])}s"
     names = {int: "whole number", float: "number", str: "text", bool: "`true` or `false`"}
     return names[kind]
 

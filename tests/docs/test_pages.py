@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 import pytest
-from doc_pages import DOCS, KINDS, PAGES, ROOT, PageRun, blocks, missing_needs, shows
+from doc_pages import DOCS, KINDS, PAGES, ROOT, Block, PageRun, blocks, missing_needs, shows
 
 import hansa
 from hansa.cli.main import VERBS, cli
@@ -91,6 +91,14 @@ def test_every_public_name_is_documented() -> None:
         assert f"`hansa.{public}" in page, public
     for public in (n for n in vars(hansa.Result) if not n.startswith("_")):
         assert f"`{public}" in page, public
+    listed = re.findall(r"^\| `hansa\.(\w+)", page.partition("## ")[0], flags=re.MULTILINE)
+    assert set(listed) == set(hansa.__all__)
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if p.parent == ROOT], ids=name)
+def test_links_of_the_root_pages_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", text_of(page)):
+        assert (ROOT / target).exists(), target
 
 
 def synonyms() -> list[str]:
@@ -136,3 +144,26 @@ def test_output_on_a_page_is_compared_but_for_the_numbers(
     documented: str, printed: str, same: bool
 ) -> None:
     assert shows(documented, printed) is same
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("console", "$ hansa show nothing\n"),
+        ("console", "$ hansa ls  # exits 1\n"),
+        ("console", "$ hansa ls\nThree runs.\n"),
+        ("console", "$ cd nowhere\n"),
+        ("python", "import hansa\nhansa.walk()\n"),
+        ("pycon", ">>> 1 + 1\n3\n"),
+        ("toml", "round = 3\n"),
+        ("toml", "rounds = 0\n"),
+        ("toml", 'aggregator = "krum"\n'),
+        ("toml", 'algorithm = "scaffold"\naggregator = "median"\n'),
+    ],
+)
+def test_a_page_that_lies_is_noticed(
+    kind: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((AssertionError, AttributeError, hansa.HansaError)):
+        PageRun(DOCS / "index.md", tmp_path).run(Block(kind, None, text, line=1))

@@ -96,3 +96,9 @@ def test_a_norm_that_bounds_nothing_is_refused(norm: float) -> None:
     with pytest.raises(PlanError, match="positive norm") as caught:
         clip(norm)
     assert caught.value.code == "plan-bad-value"
+
+
+def test_squares_below_float32_count() -> None:
+    """1e-25 squared is 0 in float32, and such an update would never be clipped."""
+    clipped = clip(1e-30).encode({"a": np.array([3e-25, -4e-25], np.float32)}, KEY)
+    np.testing.assert_allclose(clipped["a"], [6e-31, -8e-31], rtol=1e-6)

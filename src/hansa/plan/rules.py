@@ -10,6 +10,8 @@ from hansa.errors import PlanError
 from hansa.limits import SPEC_EXPONENT_MAX
 from hansa.plan.schema import LearnerPlan, Plan
 
+_NAME = re.compile(r"[^\W_][\w-]{0,63}")  # begins with a letter or digit, of any language
+
 Rule = tuple[str, Any, bool, str]
 """Key, value, whether that holds, and what it may be."""
 
@@ -24,7 +26,7 @@ def check_plan(plan: Plan) -> None:
     limits = f"between 2^-{SPEC_EXPONENT_MAX} and 2^{SPEC_EXPONENT_MAX}"
     most = cohort.minimum if cohort.count is None else cohort.count
     rules: list[Rule] = [
-        ("name", plan.name, bool(re.fullmatch(r"[A-Za-z0-9][\w-]{0,63}", plan.name)), "a word"),
+        ("name", plan.name, bool(_NAME.fullmatch(plan.name)), "64 letters, digits, - or _ at most"),
         ("rounds", plan.rounds, plan.rounds >= 1, "at least 1"),
         ("weight_limit", plan.weight_limit, _summable(plan.weight_limit), limits),
         ("bound", plan.bound, _summable(plan.bound), limits),

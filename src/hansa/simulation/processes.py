@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import hansa.errors
 from hansa.aggregators import Contribution
 from hansa.errors import RunError
+from hansa.learners.generators import local_threads
 from hansa.limits import WORKER_DEATHS_MAX
 from hansa.params import Params, encode
 from hansa.simulation.client_states import ClientStates
@@ -65,7 +66,7 @@ class Processes:
         self._scratch = folder / "scratch"
         self._scratch.mkdir(exist_ok=True)
         self._log = open(folder / "workers.log", "ab")  # noqa: SIM115 - closed by close()
-        self._threads = max(1, (os.cpu_count() or 1) // workers)
+        self._threads = local_threads()
         self._workers: list[_Worker] = []
         try:
             for _ in range(workers):
