@@ -110,3 +110,30 @@ def test_ctrl_c_says_how_to_go_on(
     assert "Interrupted after round 2" in text
     assert "stopped" in hansa_cli("ls")
     assert "Continuing study-1 after round 2" in hansa_cli("run", "study", "--rounds", "4")
+
+
+def test_another_model_from_the_same_plan_is_an_error(hansa_cli: Any, home: Path) -> None:
+    hansa_cli("init", "study")
+    hansa_cli("run", "study", "--rounds", "1")
+    log = home / "runs" / "study-1" / "events.jsonl"
+    record = json.loads(hansa_cli("show", "--json"))
+    digest = record["model_digest"]
+    log.write_text(log.read_text().replace(digest, "blake3:" + "0" * 64))
+    text = hansa_cli("reproduce", "study-1", status=1)
+    assert "run-not-reproduced" in text and digest in text
+
+
+def test_a_run_without_a_round_has_no_model_to_export(
+    hansa_cli: Any, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hansa.simulation.runner import Runner
+
+    def interrupt(self: Any, name: str) -> None:
+        raise KeyboardInterrupt
+
+    hansa_cli("init", "study")
+    with monkeypatch.context() as patch:
+        patch.setattr(Runner, "train", interrupt)
+        assert "after round 0" in hansa_cli("run", "study", status=130)
+    assert "run-not-finished" in hansa_cli("export", status=1)
+    assert "run-not-finished" in hansa_cli("reproduce", status=1)

@@ -11,9 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import hansa.script
 from hansa.algorithms import fed_avg
-from hansa.data import Dataset
 from hansa.errors import HansaWarning, LearnerError, ParamsError
 from hansa.learners import Hyper
 from hansa.learners.script import ScriptLearner
@@ -461,6 +459,27 @@ def test_a_three_line_script_in_a_simulation_is_the_torch_learner(script, tmp_pa
 
 
 @pytest.mark.torch
+def test_what_changes_after_sending_is_not_sent(script, blobs, start):
+    pytest.importorskip("torch")
+    learner = script(
+        """
+        import numpy as np
+        import torch
+        from hansa.script import tasks
+        weights = {"a": torch.zeros(1), "b": np.zeros(1, np.float32)}
+        for task in tasks(weights):
+            assert [type(v) for v in task.params.values()] == [torch.Tensor, np.ndarray]
+            for w in weights.values():
+                w += 1
+            task.send(weights)
+            for w in weights.values():
+                w += 100
+        """
+    )
+    assert turn(learner, blobs(), start)[1].tolist() == [1, 1]
+
+
+@pytest.mark.torch
 def test_even_the_first_draws_of_torch_are_seeded(tmp_path):
     """In a fresh process, where the script itself is the first to import torch."""
     pytest.importorskip("torch")
@@ -487,8 +506,3 @@ for seed in (1, 2, 1):
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     first, second, third = done.stdout.splitlines()
     assert first == third != second
-
-
-def test_outside_of_a_run_the_local_client_has_a_name():
-    assert hansa.script.local_client() == "local"
-    assert isinstance(Dataset.of(np.zeros((2, 1)), np.zeros(2)), Dataset)

@@ -132,7 +132,11 @@ def test_the_schedule_of_the_learning_rate_goes_on_in_the_next_round(blobs, star
 
 
 @pytest.mark.parametrize(
-    "solver", [{"solver": "adam"}, {"solver": "sgd", "learning_rate": "adaptive"}]
+    "solver",
+    [
+        {"solver": "adam"},
+        {"solver": "sgd", "learning_rate": "adaptive", "n_iter_no_change": 1, "tol": 0.0},
+    ],
 )
 def test_an_mlp_starts_from_its_own_layers_and_a_new_optimizer(solver, blobs, start):
     def make():
@@ -154,20 +158,20 @@ def test_an_mlp_starts_from_its_own_layers_and_a_new_optimizer(solver, blobs, st
         == learner.init(data, Key.root(1)).params
         != learner.init(data, Key.root(2)).params
     )
-    hyper = Hyper(batch_size=None, epochs=3)
+    hyper = Hyper(batch_size=None, epochs=6)
     alone = make()
     alone.partial_fit(data.x.astype(float), data.y, classes=np.arange(3))
     vars(alone).pop("_optimizer")
-    alone.t_ = 0
+    alone.t_, alone.best_loss_ = 0, np.inf
     alone.coefs_ = [np.array(seed.params[f"coefs_.{i}"]) for i in range(2)]
     alone.intercepts_ = [np.array(seed.params[f"intercepts_.{i}"]) for i in range(2)]
-    for _ in range(3):
+    for _ in range(6):
         alone.partial_fit(data.x.astype(float), data.y)
     for _ in range(2):
         after, _ = trained(learner, data, start, hyper)
         np.testing.assert_allclose(after["coefs_.0"], alone.coefs_[0], rtol=1e-9)
         np.testing.assert_allclose(after["intercepts_.1"], alone.intercepts_[1], rtol=1e-9)
-    assert after["t_"] == 90
+    assert after["t_"] == 180
 
 
 def test_linear_models_without_partial_fit_are_solved_and_averaged(federate):

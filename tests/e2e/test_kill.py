@@ -1,0 +1,97 @@
+"""Goal: `kill -9` at any instant, then the same command, gives the undisturbed model's digest.
+
+Method: real processes; the instants are drawn from a fixed seed over the length of the whole run,
+start-up included.  The short form kills five times, the long one (`-m slow`) twenty on each engine.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+COMMAND = [sys.executable, "-m", "hansa"]
+SETS = ("--set", "algorithm=scaffold", "--set", "cohort.fraction=0.5", "--rounds", "25")
+
+
+def hansa(home: Path, *words: str) -> str:
+    done = subprocess.run([*COMMAND, *words], cwd=home, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def result(home: Path, runs: str) -> dict[str, object]:
+    record: dict[str, object] = json.loads(hansa(home, "show", "--runs", runs, "--json"))
+    return record
+
+
+@pytest.mark.parametrize(
+    ("engine", "kills"),
+    [
+        ("inline", 5),
+        pytest.param("inline", 20, marks=pytest.mark.slow),
+        pytest.param("processes", 20, marks=pytest.mark.slow),
+    ],
+)
+def test_a_killed_run_continues_to_the_same_model(home: Path, engine: str, kills: int) -> None:
+    hansa(home, "init", "study")
+    run = ("run", "study", "--engine", engine, *SETS)
+    began = time.monotonic()
+    hansa(home, *run, "--runs", "undisturbed")
+    seconds = time.monotonic() - began
+    wanted = result(home, "undisturbed")
+    instants = random.Random(20)
+    continued = 0
+    for number in range(kills):
+        runs = f"killed-{number}"
+        process = subprocess.Popen(
+            [*COMMAND, *run, "--runs", runs],
+            cwd=home,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        time.sleep(instants.uniform(0.1, 1.0) * seconds)
+        process.kill()
+        process.wait()
+        continued += "Continuing" in hansa(home, *run, "--runs", runs)
+        again = result(home, runs)
+        assert again["model_digest"] == wanted["model_digest"], number
+        assert [row["round"] for row in again["rounds"]] == list(range(1, 26)), number
+    assert continued, "no kill fell into a round: the test has tested nothing"
+
+
+def test_a_killed_simulation_leaves_no_worker_behind(home: Path) -> None:
+    hansa(home, "init", "study")
+    words = ("run", "study", "--engine", "processes", "--rounds", "5000")
+    process = subprocess.Popen([*COMMAND, *words], cwd=home, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    while "round 2/" not in process.stdout.readline():
+        pass
+    workers = _children(process.pid)
+    assert workers
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 10
+    while any(_alive(pid) for pid in workers):
+        assert time.monotonic() < deadline, "a worker outlived its simulation"
+        time.sleep(0.05)
+
+
+def _children(pid: int) -> list[int]:
+    task = Path(f"/proc/{pid}/task/{pid}/children")
+    if not task.exists():
+        pytest.skip("this system does not list child processes")
+    return [int(child) for child in task.read_text().split()]
+
+
+def _alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
