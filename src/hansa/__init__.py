@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from hansa.errors import HansaError
     from hansa.params import Params
     from hansa.runs.result import Result
+    from hansa.script import local_client, local_data, tasks
 
 _WHERE = {
     "Dataset": ("hansa.data", "Dataset"),
@@ -35,10 +36,13 @@ _WHERE = {
     "function_learner": ("hansa.api", "function_learner"),
     "load_data": ("hansa.data", "load"),
     "load_model": ("hansa.api", "load_model"),
+    "local_client": ("hansa.script", "local_client"),
+    "local_data": ("hansa.script", "local_data"),
     "numpy_learner": ("hansa.api", "numpy_learner"),
     "run": ("hansa.api", "run"),
     "sklearn": ("hansa.api", "sklearn"),
     "split": ("hansa.api", "split"),
+    "tasks": ("hansa.script", "tasks"),
     "torch": ("hansa.api", "torch"),
 }
 
@@ -52,10 +56,13 @@ __all__ = [
     "function_learner",
     "load_data",
     "load_model",
+    "local_client",
+    "local_data",
     "numpy_learner",
     "run",
     "sklearn",
     "split",
+    "tasks",
     "torch",
 ]
 

@@ -35,7 +35,7 @@ def evaluate(params, data):
     return {"accuracy": (logits.argmax(1) == torch.from_numpy(data.y)).float().mean().item()}
 
 
-for task in hansa.rounds(net.state_dict(), evaluate=evaluate):  # 1
+for task in hansa.tasks(net.state_dict(), evaluate=evaluate):  # 1
     net.load_state_dict(task.params)  # 2
     loss = train()
     task.send(net.state_dict(), examples=len(loader.dataset), loss=loss)  # 3
