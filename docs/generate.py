@@ -33,6 +33,16 @@ from hansa.transforms import TRANSFORMS
 DOCS = Path(__file__).resolve().parent
 NOTICE = "<!-- Made by docs/generate.py; change the code, not this page. -->"
 HEAD_ENDS = "<!-- Above is made by docs/generate.py; below is written by hand. -->"
+SHARED = {
+    "--runs": "folder of runs; by default `runs` in the current folder",
+    "--json": "print JSON, for programs",
+}
+ENVIRONMENT = {
+    "HANSA_RUNS": "folder of runs, where `--runs` is not given",
+    "HANSA_DATA": "folder in which to look for MNIST, before `~/.cache/hansa`",
+    "HANSA_DEVICE": "device for PyTorch, such as `cuda:1`; by default a GPU if there is one",
+    "HANSA_THREADS": "threads of one client's PyTorch code; by default 1",
+}
 TO_WRITE = "\n## What it means\n\n## What to do\n"
 
 
@@ -77,6 +87,10 @@ def cli_lines() -> Iterator[str]:
     yield ""
     yield "Every command also knows `--help`. Exit status: 0 done, 1 an error with a"
     yield "[code](errors.md), 2 wrongly typed, 130 interrupted."
+    yield from ["", "| option of several commands | |", "|---|---|"]
+    yield from (f"| `{name}` | {told} |" for name, told in SHARED.items())
+    yield from ["", "| environment variable | |", "|---|---|"]
+    yield from (f"| `{name}` | {told} |" for name, told in ENVIRONMENT.items())
     for name in VERBS:
         command = cli.get_command(click.Context(cli, info_name="hansa"), name)
         assert command is not None
@@ -92,8 +106,11 @@ def _verb_lines(name: str, command: click.Command) -> Iterator[str]:
     usage = " ".join(command.collect_usage_pieces(click.Context(command)))
     yield from ["", f"## hansa {name}", "", told]
     yield from ["", "```text", f"hansa {name} {usage}", *examples, "```"]
-    yield from ["", "| option | | default |", "|---|---|---|"]
-    yield from (_option_row(o) for o in command.params if isinstance(o, click.Option))
+    options = [o for o in command.params if isinstance(o, click.Option)]
+    own = [_option_row(o) for o in options if o.opts[0] not in SHARED]
+    shared = [f"`{o.opts[0]}`" for o in options if o.opts[0] in SHARED]
+    yield from ["", "| option | | default |", "|---|---|---|", *own] if own else []
+    yield from ["", f"And {' and '.join(shared)}, as above."] if shared else []
 
 
 _EXAMPLES = re.compile(r"(?:\x08|\\b)\n\s*Examples?:\n")
@@ -103,7 +120,7 @@ def _help(command: click.Command) -> tuple[str, list[str]]:
     """Return a command's text and its example lines."""
     told, *examples = _EXAMPLES.split(inspect.cleandoc(command.help or ""))
     lines = [line.strip() for text in examples for line in text.strip().splitlines()]
-    return told.strip(), ["", *lines] if lines else []
+    return told.strip(), lines
 
 
 def _option_row(option: click.Option) -> str:
@@ -112,8 +129,6 @@ def _option_row(option: click.Option) -> str:
     default = told.rstrip("]")
     if option.show_default and not option.is_flag:
         default = str(option.default)
-    if option.envvar:
-        text += f" Environment: {option.envvar}."
     shown = f"`{default}`" if default else ""
     return f"| {names}{_value(option)} | {_cell(text)} | {shown} |"
 

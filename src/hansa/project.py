@@ -17,10 +17,11 @@ from typing import Any, NamedTuple
 import msgspec
 from blake3 import blake3
 
-from hansa.errors import LearnerError, PlanError
+from hansa.algorithms import Capability
+from hansa.errors import HansaError, LearnerError, PlanError
 from hansa.learners.learner import Learner
 from hansa.plan import Method, Plan, build_method, check_capabilities, check_plan
-from hansa.plan.learner import build_learner
+from hansa.plan.learner import build_learner, is_plain_sgd
 from hansa.plan.load import PLAN_FILE, load_plan
 
 
@@ -57,7 +58,8 @@ def build_project(
         return import_file(folder, name)
 
     method = build_method(plan, import_module)
-    module = import_module(plan.learner.module) if plan.learner.module else None
+    scripted = plan.learner.kind == "script"  # a script is run by each client, not imported
+    module = import_module(plan.learner.module) if plan.learner.module and not scripted else None
     learner = build_learner(plan.learner, module, folder)
     check_capabilities(method.algorithm, learner.capabilities, plan.learner.kind)
     code = {p.name: p.read_bytes() for p in sorted(folder.glob("*.py"))} if folder else {}
@@ -72,7 +74,10 @@ def with_learner(plan: Plan, learner: Learner) -> Project:
         return import_file(None, name)
 
     method = build_method(plan, no_module)
-    check_capabilities(method.algorithm, learner.capabilities, type(learner).__name__)
+    capabilities = learner.capabilities
+    if not is_plain_sgd(plan.learner.optimizer):  # the learner was made before the plan
+        capabilities -= {Capability.PLAIN_SGD}
+    check_capabilities(method.algorithm, capabilities, type(learner).__name__)
     return Project(plan, method, learner, None, None, {}, {})
 
 
@@ -120,6 +125,9 @@ def _import(path: Path, unique: str) -> ModuleType:
     sys.modules[unique] = module
     try:
         spec.loader.exec_module(module)
+    except HansaError:
+        del sys.modules[unique]
+        raise
     except Exception as error:
         del sys.modules[unique]
         raise _import_failed(path, error) from error

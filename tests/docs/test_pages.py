@@ -77,6 +77,12 @@ def test_every_verb_and_option_of_the_command_line_is_documented() -> None:
                 assert all(f"`{opt}`" in sections[words] for opt in option.opts), (words, option)
 
 
+def test_every_environment_variable_is_documented() -> None:
+    source = "\n".join(text_of(p) for p in (ROOT / "src").rglob("*.py"))
+    page = text_of(DOCS / "reference" / "cli.md")
+    assert set(re.findall(r"\bHANSA_[A-Z]+", source)) == set(re.findall(r"`(HANSA_\w+)`", page))
+
+
 def test_every_key_of_a_plan_is_documented() -> None:
     page = text_of(DOCS / "reference" / "plan.md")
     for key in meanings():

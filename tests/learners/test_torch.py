@@ -96,7 +96,7 @@ def test_fed_avg_drifts_to_its_closed_form_and_scaffold_to_the_optimum(mu, g, k,
 )
 @pytest.mark.parametrize("algorithm", [fed_avg(), fed_sgd(), fed_prox(mu=0.5), fed_avg_m()])
 def test_the_torch_learner_is_the_numpy_learner(hyper, algorithm, federate, blobs):
-    parts = [blobs(30, seed=1), blobs(17, seed=2), blobs(9, seed=3)]
+    parts = [blobs(30, seed=1), blobs(18, seed=2), blobs(10, seed=3)]
     learners = NumPyLearner(Perceptron()), TorchLearner(Softmax, cross_entropy)
     ours, theirs = (federate(ln, algorithm, parts, hyper, rounds=4) for ln in learners)
     assert ours.dtype == theirs.dtype == np.float32

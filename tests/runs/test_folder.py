@@ -42,7 +42,7 @@ def test_the_trail_keeps_every_nth_the_best_and_the_last_model(tmp_path: Path) -
     best = run.commits()[-1]["progress"]["best_round"]
     assert kept(run.path) == sorted({3, 6, best, 8})
     assert model_file(run, "best") == run.model_path(best)
-    with pytest.raises(RunError, match="rounds 1, 3, 6, 8|3, 6, 8"):
+    with pytest.raises(RunError, match=r"the rounds (1, )?3, 6, 8"):
         model_file(run, "5")
 
 

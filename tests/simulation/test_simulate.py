@@ -33,7 +33,9 @@ def test_an_integer_counter_is_averaged_by_weight_and_rounded_each_round(tmp_pat
     assert model["n"] == round(round(step) + step)
 
 
-@pytest.mark.parametrize("rule", ["mean", "median", '{ name = "norm_bounded_mean", norm_limit = 2.0 }'])
+@pytest.mark.parametrize(
+    "rule", ["mean", "median", '{ name = "norm_bounded_mean", norm_limit = 2.0 }']
+)
 def test_every_engine_and_number_of_workers_gives_the_same_bytes(tmp_path: Path, rule: str) -> None:
     digests = set()
     for name, engine, workers in [("a", "inline", 1), ("b", "processes", 1), ("c", "processes", 3)]:
@@ -135,7 +137,9 @@ if data[0] == "client-1" and not flag.exists():
 
 def test_a_dead_worker_is_replaced_and_nothing_it_folded_is_lost_or_doubled(tmp_path: Path) -> None:
     undisturbed = simulate(make_project(tmp_path / "a"), engine="processes", workers=2)
-    disturbed = simulate(make_project(tmp_path / "b", train=DIE_ONCE), engine="processes", workers=2)
+    disturbed = simulate(
+        make_project(tmp_path / "b", train=DIE_ONCE), engine="processes", workers=2
+    )
     assert (tmp_path / "b" / "died").exists()
     assert disturbed.commits()[-1]["model"] == undisturbed.commits()[-1]["model"]
     assert not [e for e in disturbed.log.events if e["kind"] == "problem"]

@@ -18,21 +18,23 @@ def command() -> None:
 @command.command()
 @click.argument("project", type=click.Path(path_type=Path), default=Path("."))
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change any key.")
+@click.option("--defaults", is_flag=True, help="Explain the keys without reading a plan.")
 @json_option
-def explain(project: Path, sets: tuple[str, ...], as_json: bool) -> None:
+def explain(project: Path, sets: tuple[str, ...], defaults: bool, as_json: bool) -> None:
     r"""Print every value of the plan in PROJECT, where it came from, and what it means.
 
     \b
     Example:
       hansa config explain
       hansa config explain --set algorithm=scaffold
+      hansa config explain --defaults
     """
     import msgspec
 
-    from hansa.plan import PLAN_FILE, check_plan, flatten, load_plan
+    from hansa.plan import PLAN_FILE, check_plan, flatten, load_plan, read_plan
     from hansa.plan.explain import meanings
 
-    loaded = load_plan(project / PLAN_FILE, sets)
+    loaded = read_plan({}, sets) if defaults else load_plan(project / PLAN_FILE, sets)
     check_plan(loaded.plan)
     values = flatten(msgspec.to_builtins(loaded.plan))
     told = meanings()

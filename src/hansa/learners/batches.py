@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -13,8 +12,14 @@ from hansa.seeds import Key
 
 
 def steps_per_epoch(examples: int, batch_size: int | None) -> int:
-    """Return the number of batches that one pass over the data takes."""
-    return 1 if batch_size is None else math.ceil(examples / min(batch_size, examples))
+    """Return the number of batches that one pass over the data takes.
+
+    A last example that would be alone joins the batch before it: BatchNorm cannot train on one.
+    """
+    if batch_size is None or batch_size >= examples:
+        return 1
+    full, rest = divmod(examples, batch_size)
+    return full + (rest > 1)
 
 
 def local_steps(examples: int, hyper: Hyper) -> int:
@@ -36,13 +41,15 @@ def batches(examples: int, hyper: Hyper, key: Key) -> Iterator[np.ndarray | slic
 
 
 def one_epoch(examples: int, batch_size: int | None, key: Key) -> Iterator[np.ndarray | slice]:
-    """Yield one pass over the data; the last batch may be smaller."""
+    """Yield one pass over the data; the last batch may be smaller, or larger by one."""
     if batch_size is None or batch_size >= examples:
         yield slice(0, examples)
         return
     order = key.generator().permutation(examples)
-    for start in range(0, examples, batch_size):
-        yield order[start : start + batch_size]
+    last = steps_per_epoch(examples, batch_size) - 1
+    for step in range(last):
+        yield order[step * batch_size : (step + 1) * batch_size]
+    yield order[last * batch_size :]
 
 
 def endless(examples: int, hyper: Hyper, key: Key) -> Iterator[np.ndarray | slice]:

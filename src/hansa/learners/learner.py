@@ -89,3 +89,10 @@ class Learner(Protocol):
 
     def examples(self, data: Any) -> int:
         """Return how many examples there are."""
+
+
+def close(learner: Learner) -> None:
+    """Let a learner that has a `close` end what it has started, once a run is over."""
+    end = getattr(learner, "close", None)
+    if end is not None:
+        end()

@@ -57,6 +57,13 @@ def build_method(plan: Plan, import_module: Import) -> Method:
             f"{aggregator.name} is not a mean. Nothing was started.",
             'Use aggregator = "mean", or an algorithm such as fed_avg.',
         )
+    if algorithm.needs_mean and steps:
+        raise PlanError(
+            "plan-impossible",
+            f"{algorithm.name} keeps at each client what it believes to have sent; "
+            f"{steps[0].name} would send something else. Nothing was started.",
+            "Leave transforms out, or use an algorithm without client state such as fed_avg.",
+        )
     return Method(algorithm, aggregator, chain(*steps))
 
 

@@ -79,7 +79,7 @@ def _numpy(plan: LearnerPlan, module: ModuleType | None) -> NumPyLearner:
     model: NumPyModel = Perceptron(plan.hidden if plan.model == "mlp" else ())
     if module is not None:
         model = cast(NumPyModel, _functions(module, plan.kind, "init", "loss", "metrics"))
-    return NumPyLearner(model, plain_sgd=_is_plain_sgd(plan.optimizer))
+    return NumPyLearner(model, plain_sgd=is_plain_sgd(plan.optimizer))
 
 
 def _torch(plan: LearnerPlan, module: ModuleType) -> Learner:
@@ -94,7 +94,7 @@ def _torch(plan: LearnerPlan, module: ModuleType) -> Learner:
         module.loss,
         metrics=getattr(module, "metrics", None),
         optimizer=own,
-        plain_sgd=_is_plain_sgd(plan.optimizer),
+        plain_sgd=is_plain_sgd(plan.optimizer),
     )
 
 
@@ -114,7 +114,8 @@ def _sklearn(plan: LearnerPlan, module: ModuleType) -> Learner:
     return learner
 
 
-def _is_plain_sgd(optimizer: Optimizer) -> bool:
+def is_plain_sgd(optimizer: Optimizer) -> bool:
+    """Return whether local steps are x - lr * g."""
     return optimizer.name == "sgd" and not optimizer.momentum
 
 

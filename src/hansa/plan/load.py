@@ -156,7 +156,7 @@ def _plan_error(text: str, table: Mapping[str, Any]) -> HansaError:
             f"The plan has a key {key!r} that does not exist. Nothing was started.",
             nearest(unknown["field"], _words_at(path, table)),
         )
-    hint = "See what each key takes with: hansa config explain"
+    hint = "See what each key takes with: hansa config explain --defaults"
     word, words = _NO_SUCH_WORD.search(reason), _words_at(path, table)
     if word and words:
         hint = nearest(word["word"], words)

@@ -55,5 +55,5 @@ def _refused(where: str, fault: str) -> PlanError:
     return PlanError(
         "plan-bad-value",
         f"The plan's {where[:80] or 'top level'} {fault}. Nothing was started.",
-        "See what each key takes with: hansa config explain",
+        "See what each key takes with: hansa config explain --defaults",
     )

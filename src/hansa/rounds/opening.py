@@ -11,12 +11,29 @@ import math
 import numpy as np
 
 from hansa.aggregators import AggregationSpec, VectorSpec
-from hansa.algorithms import Algorithm, Vectors
+from hansa.algorithms import Algorithm, Vector, Vectors
 from hansa.errors import RunError
 from hansa.limits import SPEC_EXPONENT_MAX, UPDATE_BOUND_FACTOR, UPDATE_BOUND_MIN
 
 BUFFERS = "buffers"
 """Name under which a model's buffers travel, in messages and in updates."""
+
+
+def largest_parameter(x: Vector) -> float:
+    """Return max |x|, or refuse a model that no round can go on from.
+
+    Raises:
+      RunError: the model holds NaN, infinity or values too large to sum (run-diverged).
+    """
+    largest = float(np.max(np.abs(x), initial=0.0))
+    if not UPDATE_BOUND_FACTOR * largest <= 2.0**SPEC_EXPONENT_MAX:  # nor is NaN
+        raise RunError(
+            "run-diverged",
+            f"The global model has diverged: its largest parameter is {largest}. "
+            "The model of the round before is kept.",
+            "Lower the server's or the clients' learning rate, and run again.",
+        )
+    return largest
 
 
 def aggregation_spec(
@@ -34,14 +51,7 @@ def aggregation_spec(
       RunError: the model holds NaN, infinity or values too large to sum (run-diverged).
     """
     x = message.x
-    largest = float(np.max(np.abs(x), initial=0.0))
-    if not UPDATE_BOUND_FACTOR * largest <= 2.0**SPEC_EXPONENT_MAX:  # nor is NaN
-        raise RunError(
-            "run-diverged",
-            f"The global model has diverged: its largest parameter is {largest}. "
-            "The round was not started.",
-            "Lower the server's or the clients' learning rate, and run again.",
-        )
+    largest = largest_parameter(x)
     if bound is None:
         bound = max(UPDATE_BOUND_MIN, UPDATE_BOUND_FACTOR * largest)
     # A power of two costs nothing and makes the spec readable.

@@ -63,6 +63,7 @@ class Runner:
         self._client, self._states = client, states
         self._root = Key.root(project.plan.seed)
         self.aggregator: Aggregator = project.method.aggregator
+        self.learner = project.learner
 
     def open(self, number: int, message: Vectors, weight_limit: float) -> None:
         """Begin an exchange: round number, what the cohort gets, and the sum of weights."""
@@ -112,7 +113,13 @@ class Runner:
         size = encoded_bytes(update.vectors)
         decoded = dict(update.vectors)
         buffers = decoded.pop(BUFFERS, None)
-        vectors = dict(self._project.method.transform.decode(decoded))
+        # A transform may narrow floats; the sum is in the precision that the round declared.
+        vectors = {
+            name: v.astype(self.spec.vectors[name].dtype, copy=False)
+            if name in self.spec.vectors and v.dtype.kind == "f"
+            else v
+            for name, v in self._project.method.transform.decode(decoded).items()
+        }
         if buffers is not None:
             vectors[BUFFERS] = buffers
         contribution = Contribution(name, vectors, update.weight)

@@ -16,6 +16,7 @@ import hansa
 from hansa.client import Client
 from hansa.clock import now
 from hansa.errors import HansaError, PlanError, RunError
+from hansa.learners.learner import close
 from hansa.params.model import ModelLayout
 from hansa.plan import PLAN_FILE
 from hansa.project import Project, identity
@@ -27,6 +28,7 @@ from hansa.simulation.federation import SimulatedFederation, Watcher, extra_stat
 from hansa.simulation.population import Population, project_population
 from hansa.simulation.runner import Runner
 from hansa.workflows import Problem, Progress, synchronous
+from hansa.workflows.sampling import cohort_size
 
 EngineName = Literal["inline", "processes"]
 
@@ -62,12 +64,14 @@ def open_run(
             if run.about["identity"] == digest and run.state == "running" and run.commits():
                 return run, population or project_population(project)
     population = population or project_population(project)
-    if len(population.names) < project.plan.cohort.minimum:
+    cohort, there = project.plan.cohort, len(population.names)
+    asked = cohort_size(there, fraction=cohort.fraction, count=cohort.count)
+    if asked < cohort.minimum:
         raise PlanError(
             "plan-impossible",
-            f"The plan's cohort.minimum is {project.plan.cohort.minimum}; "
-            f"there are {len(population.names)} clients. Nothing was started.",
-            "Lower the minimum, or split the data among more clients.",
+            f"The plan's cohort.minimum is {cohort.minimum}; a round asks {asked} of {there} "
+            "clients. Nothing was started.",
+            "Lower the minimum, ask more clients, or split the data among more of them.",
         )
     return _create(project, simulation, population, digest), population
 
@@ -151,6 +155,7 @@ def _work(
         return drive(synchronous(federation, project.plan, method.algorithm))
     finally:
         engine.close()
+        close(project.learner)
 
 
 def _engine(

@@ -17,6 +17,7 @@ import msgspec
 from hansa.algorithms import Vectors
 from hansa.client import Client
 from hansa.errors import HansaError
+from hansa.learners.learner import close
 from hansa.params.model import ModelLayout
 from hansa.plan import Plan
 from hansa.project import build_project
@@ -60,7 +61,9 @@ def main() -> None:
                 name = type(error).__name__
                 send(replies, Refused(name, error.code, error.happened, error.hint))
         except Closed:
-            return
+            break
+    if runner is not None:
+        close(runner.learner)
 
 
 def make_runner(setup: Setup) -> Runner:

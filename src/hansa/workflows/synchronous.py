@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 from hansa.algorithms import Algorithm
-from hansa.errors import RunError
+from hansa.errors import PlanError, RunError
 from hansa.metrics import Metrics, summarise_all
 from hansa.plan.schema import Plan
-from hansa.rounds import BUFFERS
+from hansa.rounds import BUFFERS, largest_parameter
 from hansa.seeds import Key
 from hansa.workflows.federation import Commit, Federation, GlobalState, Problem, Trained
 from hansa.workflows.sampling import cohort_size, sample
@@ -51,12 +51,18 @@ async def synchronous(federation: Federation, plan: Plan, algorithm: Algorithm) 
 def step(
     algorithm: Algorithm, state: GlobalState, trained: Trained, federation: Federation
 ) -> GlobalState:
-    """Return the server's state after an aggregate."""
+    """Return the server's state after an aggregate.
+
+    Raises:
+      RunError: the server's step made the model diverge.
+    """
     assert trained.aggregate is not None  # `_enough` has seen to it
     mean = type(state.algorithm)(trained.aggregate.vectors)
     buffers = mean.pop(BUFFERS, state.buffers)
     share = trained.aggregate.clients / len(federation.clients)
-    return GlobalState(algorithm.server(state.algorithm, mean, share), buffers)
+    stepped = algorithm.server(state.algorithm, mean, share)
+    largest_parameter(stepped.x)
+    return GlobalState(stepped, buffers)
 
 
 def _enough(trained: Trained, plan: Plan, number: int) -> Trained:
@@ -91,6 +97,19 @@ def _reasons(problems: Any) -> str:
     return "; ".join(told) or "no client took part"
 
 
+def _require_watched(plan: Plan, row: dict[str, Any]) -> None:
+    """Refuse to wait for a metric that nobody measures."""
+    stop = plan.stop
+    measured = sorted({*row.get("test", {}), *row.get("validation", {})})
+    if (stop.target is None and stop.patience is None) or stop.metric in measured or not measured:
+        return
+    raise PlanError(
+        "plan-bad-value",
+        f"The plan stops by {stop.metric!r}, which nobody measures. The run has ended.",
+        f"Set stop.metric to one of: {', '.join(measured)}.",
+    )
+
+
 def _row(number: int, state: GlobalState, cohort: list[str], trained: Trained) -> dict[str, Any]:
     kinds = [problem.kind for problem in trained.problems]
     assert trained.aggregate is not None
@@ -120,4 +139,5 @@ async def _evaluate(
     test: Metrics = await federation.test(number, state)
     if test:
         row["test"] = summarise_all({"server": test})
+    _require_watched(plan, row)
     return list(evaluated.problems)
