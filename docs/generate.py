@@ -107,10 +107,10 @@ def _verb_lines(name: str, command: click.Command) -> Iterator[str]:
     yield from ["", f"## hansa {name}", "", told]
     yield from ["", "```text", f"hansa {name} {usage}", *examples, "```"]
     options = [o for o in command.params if isinstance(o, click.Option)]
-    own = [_option_row(o) for o in options if o.opts[0] not in SHARED]
-    shared = [f"`{o.opts[0]}`" for o in options if o.opts[0] in SHARED]
-    yield from ["", "| option | | default |", "|---|---|---|", *own] if own else []
-    yield from ["", f"And {' and '.join(shared)}, as above."] if shared else []
+    shared = ", ".join(f"`{o.opts[0]}`" for o in options if o.opts[0] in SHARED)
+    yield from ["", "| option | | default |", "|---|---|---|"]
+    yield from (_option_row(o) for o in options if o.opts[0] not in SHARED)
+    yield from [f"| {shared} | see above |  |"] if shared else []
 
 
 _EXAMPLES = re.compile(r"(?:\x08|\\b)\n\s*Examples?:\n")
