@@ -34,7 +34,7 @@ TOOLS = ["--group", "test", "--group", "check", "--group", "docs"]
 
 def main() -> int:
     """Run one verb; further words go to the tool behind it."""
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036 - this is what a person may start it with
         print("Hansa needs Python 3.11 or newer; this is", sys.version.split()[0])
         return 1
     verb, *words = sys.argv[1:] or ["help"]

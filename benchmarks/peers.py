@@ -66,7 +66,7 @@ run_simulation(server_app=server, client_app=client, num_supernodes=CLIENTS)
 VERSIONS = "from importlib.metadata import version as v; print(v('flwr'), v('ray'), v('numpy'))"
 INLINE, FLOWER, PROCESSES = "Hansa, inline", "Flower", "Hansa, processes"
 PAIRS = 3
-TICK_S = 0.05
+TICK_S = 0.1
 
 
 class Job(NamedTuple):

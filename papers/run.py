@@ -45,7 +45,9 @@ def main(words: list[str]) -> int:
     ours = measure(result, form["measure"])
     low, high = form["expected"]
     holds = ours is not None and low <= ours <= high
-    print("\n| paper | what | paper's value | ours | expected | verdict |\n|---|---|---|---|---|---|")
+    print(
+        "\n| paper | what | paper's value | ours | expected | verdict |\n|---|---|---|---|---|---|"
+    )
     verdict = "reproduced" if holds else "NOT reproduced"
     print(
         f"| {chosen.paper} | {form['measure']} | {form['paper_value'] or '-'} | {ours} "

@@ -1,4 +1,4 @@
-"""Puts the folder of shared test projects on the path; every test starts in its own folder."""
+"""Puts the folders of shared samples on the path; every test starts in its own folder."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent / "simulation"))
+for folder in ("simulation", "web"):
+    sys.path.insert(0, str(Path(__file__).parent / folder))
 
 
 @pytest.fixture

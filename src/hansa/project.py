@@ -24,6 +24,9 @@ from hansa.plan import Method, Plan, build_method, check_capabilities, check_pla
 from hansa.plan.learner import build_learner, is_plain_sgd
 from hansa.plan.load import PLAN_FILE, load_plan
 
+MADE_IN_PYTHON = "python"
+"""The learner kind of a run whose plan alone does not say what was trained."""
+
 
 class Project(NamedTuple):
     """A plan with everything it names, built and checked against each other."""
@@ -69,6 +72,8 @@ def build_project(
 def with_learner(plan: Plan, learner: Learner) -> Project:
     """Build a project from Python values, as in a notebook; there is no folder behind it."""
     check_plan(plan)
+    made = msgspec.structs.replace(plan.learner, kind=MADE_IN_PYTHON)
+    plan = msgspec.structs.replace(plan, learner=made)
 
     def no_module(name: str) -> ModuleType:
         return import_file(None, name)

@@ -137,3 +137,36 @@ def test_a_run_without_a_round_has_no_model_to_export(
         assert "after round 0" in hansa_cli("run", "study", status=130)
     assert "run-not-finished" in hansa_cli("export", status=1)
     assert "run-not-finished" in hansa_cli("reproduce", status=1)
+
+
+def test_a_run_is_continued_by_name_with_its_own_plan(
+    hansa_cli: Any, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hansa.watch import PlainLines
+
+    def interrupt(self: Any, row: Any, problems: Any) -> None:
+        raise KeyboardInterrupt
+
+    hansa_cli("init", "study")
+    with monkeypatch.context() as patch:
+        patch.setattr(PlainLines, "committed", interrupt)
+        hansa_cli("run", "study", "--rounds", "3", status=130)
+    assert "hansa run --resume study-1" in hansa_cli("run", "study", "--rounds", "2")
+    (home / "study" / "model.py").write_text("changed = True", encoding="utf-8")
+    assert "Continuing study-1 after round 1" in hansa_cli("run", "--resume", "study-1")
+    assert "run-ended" in hansa_cli("run", "--resume", "study-1", status=1)
+    assert "[usage]" in hansa_cli("run", "--resume", "study-1", "--rounds", "9", status=2)
+
+
+def test_a_robust_rule_that_needs_more_clients_is_refused_first(hansa_cli: Any) -> None:
+    hansa_cli("init", "study")
+    rule = 'aggregator={name="krum",byzantine=4}'
+    text = hansa_cli("run", "study", "--set", rule, status=1)
+    assert "needs 11 updates" in text and "plan-impossible" in text
+
+
+def test_a_run_made_in_python_says_that_it_cannot_be_reproduced(hansa_cli: Any) -> None:
+    import hansa
+
+    hansa.run(learner=hansa.numpy_learner("mlp"), data=hansa.split("digits", clients=2), rounds=1)
+    assert "made from Python values" in hansa_cli("reproduce", status=1)

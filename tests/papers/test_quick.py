@@ -16,7 +16,9 @@ NAMES = sorted(p.parent.name for p in PAPERS.glob("*/expected.json"))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_quick_form_is_reproduced(name: str, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_quick_form_is_reproduced(
+    name: str, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     pytest.importorskip("torch")
     try:
         load("mnist5k")

@@ -91,3 +91,4 @@ class Aggregator(NamedTuple):
     finish: Callable[[Accumulator], Aggregate]
     dump: Callable[[Accumulator], Params]
     load: Callable[[AggregationSpec, Params], Accumulator]
+    needs: int = 1  # updates without which there is no result

@@ -38,8 +38,8 @@ class Collected:
     contributions: dict[str, Contribution] = field(default_factory=dict)
 
 
-def aggregator(name: str, rule: Rule) -> Aggregator:
-    """Build an aggregator from a rule over all contributions."""
+def aggregator(name: str, rule: Rule, *, needs: int = 1) -> Aggregator:
+    """Build an aggregator from a rule over all contributions, of which it needs so many."""
 
     def finish(acc: Collected) -> Aggregate:
         acc.members.require_any()
@@ -56,6 +56,7 @@ def aggregator(name: str, rule: Rule) -> Aggregator:
         finish=finish,
         dump=dump,
         load=load,
+        needs=needs,
     )
 
 

@@ -32,7 +32,7 @@ def krum(byzantine: int) -> Aggregator:
         chosen = contributions[_best(spec, contributions, byzantine)[0]]
         return {name: np.array(chosen.vectors[name]) for name in spec.vectors}
 
-    return aggregator("krum", rule)
+    return aggregator("krum", rule, needs=2 * byzantine + 3)
 
 
 def multi_krum(byzantine: int, keep: int) -> Aggregator:
@@ -53,7 +53,8 @@ def multi_krum(byzantine: int, keep: int) -> Aggregator:
         best = _best(spec, contributions, byzantine)[:keep]
         return mean_of(spec, [contributions[i] for i in best], [1 / keep] * keep)
 
-    return aggregator("multi_krum", rule)
+    needs = max(2 * byzantine + 3, byzantine + keep)
+    return aggregator("multi_krum", rule, needs=needs)
 
 
 def _require_byzantine(byzantine: int) -> None:

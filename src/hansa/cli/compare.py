@@ -17,7 +17,7 @@ from hansa.cli.options import json_option, print_json, runs_option
 @runs_option
 @json_option
 def command(names: tuple[str, ...], last: int, open_page: bool, runs: Path, as_json: bool) -> None:
-    r"""Compare runs: the settings that differ, the results, and one plot of all curves.
+    """Compare runs: the settings that differ, the results, and one plot of all curves.
 
     \b
     Examples:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ def command() -> None:
 @click.option("--defaults", is_flag=True, help="Explain the keys without reading a plan.")
 @json_option
 def explain(project: Path, sets: tuple[str, ...], defaults: bool, as_json: bool) -> None:
-    r"""Print every value of the plan in PROJECT, where it came from, and what it means.
+    """Print every value of the plan in PROJECT, where it came from, and what it means.
 
     \b
     Example:
@@ -68,4 +69,4 @@ def _source(key: str, sources: dict[str, str]) -> str:
 
 
 def _shown(value: Any) -> str:
-    return "nothing" if value is None else repr(value)
+    return "(not set)" if value is None else json.dumps(value)

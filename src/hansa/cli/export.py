@@ -33,7 +33,7 @@ from hansa.cli.options import json_option, print_json, runs_option
 def command(
     run: str | None, kind: str, which: str, output: Path | None, runs: Path, as_json: bool
 ) -> None:
-    r"""Write a run's model to a file, and print the one line of Python that loads it.
+    """Write a run's model to a file, and print the one line of Python that loads it.
 
     \b
     Examples:

@@ -35,7 +35,7 @@ _PLAN: dict[str, Any] = {
 @runs_option
 @json_option
 def command(open_page: bool, runs: Path, as_json: bool) -> None:
-    r"""Train one model of handwritten digits over five clients whose data never meets.
+    """Train one model of handwritten digits over five clients whose data never meets.
 
     Needs no ML framework, no account and no network.  Each client then trains alone as long, to
     show what the federation is good for.

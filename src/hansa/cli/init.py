@@ -19,7 +19,7 @@ TEMPLATES = ("numpy", "torch", "sklearn", "script")
     help="Framework of the model; numpy needs none.",
 )
 def command(folder: Path, template: str) -> None:
-    r"""Make FOLDER with plan.toml, model.py and README.md; nothing is overwritten.
+    """Make FOLDER with plan.toml, model.py and README.md; nothing is overwritten.
 
     \b
     Examples:

@@ -14,7 +14,7 @@ from hansa.cli.options import json_option, print_json, runs_option
 @runs_option
 @json_option
 def command(runs: Path, as_json: bool) -> None:
-    r"""List runs, oldest first.
+    """List runs, oldest first.
 
     \b
     Example:

@@ -15,7 +15,7 @@ from hansa.cli.options import json_option, print_json, runs_option
 @runs_option
 @json_option
 def command(run: str | None, runs: Path, as_json: bool) -> None:
-    r"""Run a finished run's own copy of plan and code again, and compare the model digests.
+    """Run a finished run's own copy of plan and code again, and compare the model digests.
 
     Exits with 1 if they differ.  The new run is kept apart and removed when the digests agree.
 

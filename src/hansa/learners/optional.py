@@ -18,6 +18,9 @@ def optional(module: str) -> Any:
         return _Missing(module, str(error))
 
 
+_PACKAGES = {"torch": "torch", "sklearn": "scikit-learn"}
+
+
 class _Missing:
     def __init__(self, module: str, reason: str) -> None:
         self._module, self._reason = module, reason
@@ -29,5 +32,5 @@ class _Missing:
         raise LearnerError(
             "learner-missing-package",
             f"The {extra} learner needs {self._module}, which cannot be imported: {self._reason}.",
-            f"Install it with: pip install 'hansa[{extra}]'",
+            f"Install it with: pip install {_PACKAGES[extra]}",
         )

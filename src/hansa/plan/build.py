@@ -83,7 +83,7 @@ def check_capabilities(
             "plan-impossible",
             f"{algorithm.name} {_NEEDS[need]}; this {kind} learner cannot do that. "
             "Nothing was started.",
-            "Change the learner's optimizer or kind, or use fed_avg, which only trains.",
+            "Use plain sgd with a numpy or torch learner, or fed_avg, which only trains.",
         )
 
 
@@ -204,7 +204,7 @@ def _checked(
             "plan-bad-value",
             f"The plan's {where} lacks {', '.join(missing)}. Nothing was started.",
             f'For example: {{ name = "{name}", {missing[0]} = '
-            f"{_EXAMPLES.get(hints.get(missing[0]), '1.0')} }}",
+            f"{_EXAMPLES.get(hints.get(missing[0]), '0.1')} }}",
         )
     return options
 

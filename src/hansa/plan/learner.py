@@ -41,6 +41,12 @@ def build_learner(plan: LearnerPlan, module: ModuleType | None, folder: Path | N
             if plan.module is None or folder is None:
                 raise _no_module(plan.kind)
             return ScriptLearner(folder / plan.module)
+        case "python":
+            raise PlanError(
+                "plan-impossible",
+                'The plan\'s learner.kind is "python", which only hansa.run(learner=...) makes.',
+                "Use numpy, torch, sklearn, function or script.",
+            )
 
 
 _OPTIMIZER_OPTIONS = ("momentum", "nesterov", "weight_decay", "beta1", "beta2", "eps")

@@ -70,8 +70,8 @@ class Change(_Part, frozen=True):
 class LearnerPlan(_Part, frozen=True):
     """What is trained, and how, at each client."""
 
-    kind: Literal["numpy", "torch", "sklearn", "function", "script"] = "numpy"
-    """which adapter runs the user's code"""
+    kind: Literal["numpy", "torch", "sklearn", "function", "script", "python"] = "numpy"
+    """which adapter runs the user's code; "python" marks a learner made in a notebook"""
     module: str | None = None
     """Python file of the project with the model or the training code"""
     model: Literal["softmax", "mlp"] = "softmax"

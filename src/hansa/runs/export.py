@@ -58,7 +58,7 @@ def _torch(params: Params) -> bytes:
         raise LearnerError(
             "learner-missing-package",
             "Exporting to torch needs PyTorch, which is not installed.",
-            "Install it with: pip install 'hansa[torch]', or use --to safetensors.",
+            "Install it with: pip install torch, or use --to safetensors.",
         ) from None
     from hansa.learners.torch import state_dict
 

@@ -6,7 +6,7 @@ import msgspec
 
 from hansa.errors import RunError
 from hansa.plan import Plan
-from hansa.project import Project, build_project, identity
+from hansa.project import MADE_IN_PYTHON, Project, build_project, identity
 from hansa.runs.folder import RunFolder
 
 
@@ -16,7 +16,7 @@ def saved_project(folder: RunFolder) -> Project:
     Raises:
       RunError: the run was made from Python values, or the copy has been changed.
     """
-    if folder.about["project"] is None and folder.plan()["learner"]["module"] is not None:
+    if folder.plan()["learner"]["kind"] == MADE_IN_PYTHON:
         raise RunError(
             "run-not-reproduced",
             f"The run {folder.name} was made from Python values, which are not kept.",

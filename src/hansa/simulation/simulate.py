@@ -73,6 +73,14 @@ def open_run(
             "clients. Nothing was started.",
             "Lower the minimum, ask more clients, or split the data among more of them.",
         )
+    aggregator = project.method.aggregator
+    if asked < aggregator.needs:
+        raise PlanError(
+            "plan-impossible",
+            f"{aggregator.name} needs {aggregator.needs} updates with these settings; a round "
+            f"asks {asked} clients. Nothing was started.",
+            "Ask more clients, or withstand fewer faulty ones.",
+        )
     return _create(project, simulation, population, digest), population
 
 

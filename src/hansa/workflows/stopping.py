@@ -52,7 +52,9 @@ def advance(
                 ended=f"{stop.metric} has not improved in {stop.patience} evaluations"
             )
     if row["round"] >= rounds:
-        return progress._replace(ended=f"all {rounds} rounds are done")
+        return progress._replace(
+            ended=f"all {rounds} rounds are done" if rounds > 1 else "the one round is done"
+        )
     if stop.minutes is not None and minutes >= stop.minutes:
         return progress._replace(ended=f"{stop.minutes:g} minutes of work are over")
     return progress

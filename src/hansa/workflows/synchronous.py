@@ -5,6 +5,8 @@ McMahan et al. 2017, Alg. 1, for any algorithm of `hansa.algorithms`.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import Any
 
 from hansa.algorithms import Algorithm
@@ -85,15 +87,19 @@ def _enough(trained: Trained, plan: Plan, number: int) -> Trained:
     )
 
 
-def _reasons(problems: Any) -> str:
-    """Say in one line which clients dropped out and why; equal reasons are told once."""
-    by_message: dict[str, list[str]] = {}
+def _reasons(problems: Sequence[Problem]) -> str:
+    """Say in one line which clients dropped out and why; like reasons are told once."""
+    alike: dict[str, list[Problem]] = {}
     for problem in problems:
-        by_message.setdefault(problem.message, []).append(problem.client)
+        # Sentences that differ only in numbers and names are one reason.
+        gist = re.sub(r"\d+|'[^']*'|\"[^\"]*\"", "#", problem.message)
+        alike.setdefault(gist, []).append(problem)
     told = []
-    for message, clients in list(by_message.items())[:3]:
-        more = f" and {len(clients) - 3} more" if len(clients) > 3 else ""
-        told.append(f"{', '.join(clients[:3])}{more}: {message}")
+    for group in list(alike.values())[:3]:
+        names = ", ".join(problem.client for problem in group[:3])
+        more = f" and {len(group) - 3} more" if len(group) > 3 else ""
+        file = f" ({group[0].file})" if group[0].file else ""
+        told.append(f"{names}{more}: {group[0].message}{file}")
     return "; ".join(told) or "no client took part"
 
 
