@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from numbers import Real
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from hansa.data import Dataset, load, partition
 from hansa.data.schemes import scheme_of
-from hansa.errors import HansaError, PlanError
+from hansa.errors import DataError, HansaError, PlanError
 from hansa.learners import FunctionLearner, Learner, NumPyLearner
 from hansa.params import Params
 from hansa.plan import read_plan
-from hansa.project import Project, open_project, with_learner
+from hansa.project import open_project, with_learner
 from hansa.runs.record import write_report
 from hansa.runs.result import Result
 from hansa.seeds import Key
@@ -23,8 +24,8 @@ from hansa.store.files import load_params
 def run(
     project: str | Path | None = None,
     *,
-    learner: Learner | None = None,
-    data: Population | None = None,
+    learner: Learner | Mapping[str, Any] | None = None,
+    data: Population | Mapping[str, Any] | None = None,
     engine: Literal["inline", "processes"] = "inline",
     workers: int | None = None,
     runs: str | Path = "runs",
@@ -37,29 +38,33 @@ def run(
 
     Args:
       project: a folder with plan.toml; or leave it out and pass `learner` and `data`.
-      learner: what trains, for example `hansa.torch(model, loss)` or `hansa.numpy_learner()`.
-      data: the clients, from `hansa.split(...)` or `hansa.clients(...)`.
+      learner: what trains, for example `hansa.torch(model, loss)` or `hansa.numpy_learner()`; with
+        a project folder, keys of the plan's learner table, such as {"epochs": 2}.
+      data: the clients, from `hansa.split(...)` or `hansa.clients(...)`; with a project folder,
+        keys of the plan's data table, such as {"validation": 0.2}.
       engine: "inline", or "processes" for a project folder.
       workers: worker processes; by default one a core.
       runs: folder of runs.
       new: start anew although an unfinished run of the same project is there.
       show: print a line a round.
-      sets: changes such as "learner.epochs=2", as `--set` takes them; for a project folder.
+      sets: changes such as "learner.epochs=2", as `--set` takes them.
       plan: keys of the plan: rounds=20, seed=7, algorithm="scaffold", cohort={"fraction": 0.1},
-        and epochs, steps, batch_size, lr and optimizer of local training.
+        and epochs, steps, batch_size, lr and optimizer of local training.  A table changes the
+        keys that it has; one with a name or scheme replaces the whole.
 
     Raises:
       HansaError: the plan cannot run, or the run failed; the message says what to do.
     """
-    if (project is None) == (learner is None):
-        raise PlanError(
-            "plan-impossible",
-            "hansa.run needs either a project folder or a learner, not both and not neither.",
-            'For example: hansa.run("my-study"), or hansa.run(learner=..., data=...)',
-        )
-    opened = _opened(project, learner, data, sets, plan)
+    if project is not None:
+        tables = _tables_only(learner=learner, data=data)
+        opened = open_project(Path(project), sets, changes=_with_local_keys(plan | tables))
+        clients = None
+    else:
+        learner, clients = _objects_only(learner, data)
+        changes = _with_local_keys(plan)
+        opened = with_learner(read_plan({}, sets, changes=changes).plan, learner)
     simulation = Simulation(Path(runs), engine, workers, new)
-    folder, population = open_run(opened, simulation, data)
+    folder, population = open_run(opened, simulation, clients)
     watcher = None
     if show:
         from hansa.watch import PlainLines
@@ -96,13 +101,15 @@ def split(
     Raises:
       DataError: data is missing, or cannot be divided like that.
     """
+    held = test if isinstance(test, Dataset) else None
+    share = 0.0 if held is not None else _share("test", test or 0.0)
+    kept = _share("validation", validation)
     rows = dataset if isinstance(dataset, Dataset) else load(dataset)
     key = Key.root(seed).child("data")
-    held = test if isinstance(test, Dataset) else None
-    if isinstance(test, float) and test:
-        rows, held = rows.holdout(test, key.child("test"))
+    if share:
+        rows, held = rows.holdout(share, key.child("test"))
     parts = partition(scheme_of({"scheme": scheme, **options}), rows, key.child("split"))
-    return Partitioned(rows, parts, test=held, validation=validation, key=key)
+    return Partitioned(rows, parts, test=held, validation=kept, key=key)
 
 
 def clients(
@@ -124,7 +131,19 @@ def clients(
       seed: decides which rows those are.
     """
     key = Key.root(seed).child("data")
-    return Asked(data, clients=number, validation=validation, test=test, key=key)
+    kept = _share("validation", validation)
+    return Asked(data, clients=number, validation=kept, test=test, key=key)
+
+
+def _share(what: str, value: Any) -> float:
+    """Return a share of rows, in [0, 1)."""
+    if isinstance(value, Real) and not isinstance(value, bool) and 0 <= float(value) < 1:
+        return float(value)
+    raise DataError(
+        "data-option",
+        f"{what}={value!r} is not a share of the rows.",
+        f"Give at least 0 and less than 1, such as {what}=0.2.",
+    )
 
 
 def numpy_learner(model: Any = "softmax", *, hidden: tuple[int, ...] = (64,)) -> NumPyLearner:
@@ -181,50 +200,47 @@ def load_model(path: str | Path) -> Params:
     return load_params(path)
 
 
-def _opened(
-    project: str | Path | None,
-    learner: Learner | None,
-    data: Population | None,
-    sets: Iterable[str],
-    plan: Mapping[str, Any],
-) -> Project:
-    table = _with_local_keys(plan)
-    if project is not None:
-        changes = [f"{key}={_toml(value)}" for key, value in _flat(table)]
-        return open_project(Path(project), [*changes, *sets])
-    assert learner is not None  # `run` has seen to it
-    if data is None:
-        raise PlanError(
-            "plan-impossible",
-            "hansa.run was given a learner and no data.",
-            'For example: data=hansa.split("digits", "dirichlet", clients=5)',
-        )
-    return with_learner(read_plan(table, sets, origin="hansa.run").plan, learner)
+def _tables_only(**given: Any) -> dict[str, Mapping[str, Any]]:
+    """Return what changes the plan of a project, which brings its own learner and data."""
+    tables = {name: value for name, value in given.items() if value is not None}
+    for name, value in tables.items():
+        if not isinstance(value, Mapping):
+            raise PlanError(
+                "plan-impossible",
+                f"hansa.run was given {name} together with a project, which has its own. "
+                "Nothing was started.",
+                f"Give keys of the plan, as in {name}={{...}}, or leave out the project and pass "
+                "learner=... and data=...",
+            )
+    return tables
+
+
+def _objects_only(
+    learner: Learner | Mapping[str, Any] | None, data: Population | Mapping[str, Any] | None
+) -> tuple[Learner, Population]:
+    """Return the learner and the clients of a run without a project."""
+    for name, value in (("learner", learner), ("data", data)):
+        if value is None or isinstance(value, Mapping):
+            what = f"no {name}" if value is None else f"keys of a plan as {name}"
+            raise PlanError(
+                "plan-impossible",
+                f"hansa.run was given no project folder and {what}. Nothing was started.",
+                'For example: hansa.run("my-study"), or hansa.run(learner=..., '
+                'data=hansa.split("digits", "dirichlet", clients=5))',
+            )
+    return cast(Learner, learner), cast(Population, data)
 
 
 _LOCAL = ("epochs", "steps", "batch_size", "optimizer")
 
 
 def _with_local_keys(plan: Mapping[str, Any]) -> dict[str, Any]:
-    """Move the keys of local training, and lr, to where the plan has them."""
-    table = dict(plan)
-    learner = dict(table.pop("learner", {}))
-    learner |= {key: table.pop(key) for key in _LOCAL if key in table}
-    if "lr" in table:
+    """Move the keys of local training, and lr, to where the plan has them: the learner table."""
+    changes = dict(plan)
+    learner = dict(changes.pop("learner", {}))
+    learner |= {key: changes.pop(key) for key in _LOCAL if key in changes}
+    if "lr" in changes:
         optimizer = learner.get("optimizer", {})
-        name = {"name": optimizer} if isinstance(optimizer, str) else dict(optimizer)
-        learner["optimizer"] = {**name, "lr": table.pop("lr")}
-    return {**table, "learner": learner} if learner else table
-
-
-def _flat(table: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    from hansa.plan import flatten
-
-    return list(flatten(table).items())
-
-
-def _toml(value: Any) -> str:
-    """Return a plain value as TOML; JSON is TOML for all that a plan holds but tables in lists."""
-    import json
-
-    return json.dumps(value)
+        table = optimizer if isinstance(optimizer, Mapping) else {"name": optimizer}
+        learner["optimizer"] = {**table, "lr": changes.pop("lr")}
+    return {**changes, "learner": learner} if learner else changes

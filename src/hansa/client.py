@@ -11,7 +11,7 @@ from hansa.errors import LearnerError
 from hansa.learners.learner import Hyper, Learner, LocalWork, Task
 from hansa.metrics import Metrics
 from hansa.params.model import ModelLayout
-from hansa.plan import Plan
+from hansa.plan import Plan, weighting_of
 from hansa.rounds import BUFFERS
 from hansa.seeds import Key
 from hansa.transforms import Transform, Wire
@@ -77,7 +77,7 @@ class Client(NamedTuple):
         return Update(vectors, weight, work.metrics, examples), _lower(work, state)
 
     def _weight(self, work: LocalWork, examples: int) -> float:
-        match self.plan.weighting:
+        match weighting_of(self.plan, self.algorithm):
             case "examples":
                 return float(examples)
             case "steps":

@@ -130,6 +130,7 @@ CODES |= {
     "learner-missing-package": "a package that the learner needs is not installed",
     # runs
     "run-not-found": "there is no such run",
+    "run-changed": "the code or data of a run has changed since it began",
     "run-ended": "a run that has ended cannot be continued",
     "run-busy": "another process is working on the run",
     "run-damaged": "a file of the run folder is missing or does not match its digest",

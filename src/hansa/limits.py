@@ -35,6 +35,10 @@ BLOCK_VALUES = 2**16
 STACK_BYTES = 2**20
 """Bytes of the piece of all updates that a rule which is not a sum reads at a time: as above."""
 
+READ_AHEAD_BYTES = 2**14
+"""Bytes of one update in a file that are read at a time where a rule asks for less: a thousand
+updates hold 16 MiB, and a file is opened four thousand times for a vector of 64 MiB."""
+
 WEIGHT_RANGE_BITS = 40
 """A weight is at least weight_limit / 2^40: a round of such weights is still right to
 bound / 2^22."""
@@ -72,17 +76,28 @@ PARTITION_CELLS_MAX = 200_000_000
 UPDATE_BOUND_MIN = 64.0
 """Largest absolute value of an update that is always accepted; 6 bits of the fixed-point sum."""
 
+POINT_BITS_MIN = 36
+"""Bits that the default bound leaves below the binary point of a sum, 1.5e-11: bits that neither
+they nor the weights need let updates be larger, as linear models on unscaled targets are."""
+
 UPDATE_BOUND_FACTOR = 16.0
 """Times the model's largest parameter: an update may move that far in one round."""
 
-WEIGHT_LIMIT = 2.0**20
-"""Sum of weights of one round when nothing better is known; 20 bits of the fixed-point sum."""
+WEIGHT_LIMIT = 2.0**26
+"""Sum of weights of one round when only the clients know their examples: 67 million examples or
+local steps, 26 bits of the fixed-point sum."""
+
+USER_WEIGHT_LIMIT = 2.0**20
+"""The same when the user's code says what an update weighs; weights down to 1e-6 are taken."""
 
 PLAN_DEPTH_MAX = 16
 """Levels of tables and lists in a plan; its own keys need four."""
 
 FAILURE_CHARS_MAX = 64 * 2**10
 """Characters of a traceback that are kept; the end of it says what happened."""
+
+MESSAGE_CHARS_MAX = 2_000
+"""Characters of an error message that are kept; the traceback has a file of its own."""
 
 WORKER_FRAME_BYTES_MAX = 64 * 2**20
 """Bytes of one message between a simulation and its worker process; models travel as files."""
@@ -105,3 +120,9 @@ SCRIPTS_MAX = 32
 
 SCRIPT_END_S = 60.0
 """Seconds that a script gets for its last lines, such as saving a file, once the run is over."""
+
+CODE_FILES_MAX = 2_000
+"""Python files of one project, all kept with each run; large studies have a few hundred."""
+
+CODE_BYTES_MAX = 32 * 2**20
+"""Bytes of those files; ten times what two thousand files of usual length have."""

@@ -6,7 +6,6 @@ by every worker process from the same folder.
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 import traceback
 from collections.abc import Iterable, Mapping
@@ -18,10 +17,11 @@ import msgspec
 from blake3 import blake3
 
 from hansa.algorithms import Capability
+from hansa.code import Code, code_digest, import_path, make_current, read_code
 from hansa.errors import HansaError, LearnerError, PlanError
 from hansa.learners.learner import Learner
 from hansa.plan import Method, Plan, build_method, check_capabilities, check_plan
-from hansa.plan.learner import build_learner, is_plain_sgd
+from hansa.plan.learner import build_learner, check_made_learner, is_plain_sgd
 from hansa.plan.load import PLAN_FILE, load_plan
 
 MADE_IN_PYTHON = "python"
@@ -37,17 +37,19 @@ class Project(NamedTuple):
     module: ModuleType | None  # the user's code, where data(client) may live
     folder: Path | None  # None when the project was made in Python
     sources: dict[str, str]  # where each value of the plan came from
-    code: dict[str, bytes]  # the project's Python files, by name
+    code: dict[str, bytes]  # the project's Python files, by path below the folder
 
 
-def open_project(folder: Path, sets: Iterable[str] = ()) -> Project:
-    """Read a project folder.
+def open_project(
+    folder: Path, sets: Iterable[str] = (), *, changes: Mapping[str, Any] | None = None
+) -> Project:
+    """Read a project folder; `sets` and `changes` are those of `hansa.plan.read_plan`.
 
     Raises:
       PlanError: the plan cannot run.
       LearnerError: the module cannot be imported or lacks something.
     """
-    loaded = load_plan(folder / PLAN_FILE, sets)
+    loaded = load_plan(folder / PLAN_FILE, sets, changes=changes)
     return build_project(loaded.plan, folder, sources=loaded.sources)
 
 
@@ -56,22 +58,23 @@ def build_project(
 ) -> Project:
     """Build what a plan names; `folder` is where its module lies."""
     check_plan(plan)
+    code = read_code(folder) if folder else {}  # before anything of it runs
 
     def import_module(name: str) -> ModuleType:
-        return import_file(folder, name)
+        return import_file(folder, name, code)
 
     method = build_method(plan, import_module)
     scripted = plan.learner.kind == "script"  # a script is run by each client, not imported
     module = import_module(plan.learner.module) if plan.learner.module and not scripted else None
     learner = build_learner(plan.learner, module, folder)
     check_capabilities(method.algorithm, learner.capabilities, plan.learner.kind)
-    code = {p.name: p.read_bytes() for p in sorted(folder.glob("*.py"))} if folder else {}
     return Project(plan, method, learner, module, folder, dict(sources or {}), code)
 
 
 def with_learner(plan: Plan, learner: Learner) -> Project:
     """Build a project from Python values, as in a notebook; there is no folder behind it."""
     check_plan(plan)
+    check_made_learner(plan.learner, learner)
     made = msgspec.structs.replace(plan.learner, kind=MADE_IN_PYTHON)
     plan = msgspec.structs.replace(plan, learner=made)
 
@@ -89,14 +92,17 @@ def with_learner(plan: Plan, learner: Learner) -> Project:
 def identity(project: Project) -> str:
     """Return the digest of what will run: the plan with every default, and the code."""
     hasher = blake3(msgspec.json.encode(msgspec.to_builtins(project.plan), order="deterministic"))
-    for name, content in project.code.items():
-        hasher.update(f"\0{name}\0{len(content)}\0".encode())
-        hasher.update(content)
+    hasher.update(code_digest(project.code))
     return f"blake3:{hasher.hexdigest()}"
 
 
-def import_file(folder: Path | None, name: str) -> ModuleType:
-    """Import one Python file of a project, once per process, with the folder on the path.
+def import_file(folder: Path | None, name: str, code: Code | None = None) -> ModuleType:
+    """Import one Python file of a project, once per process and state of the project's code.
+
+    Args:
+      folder: of the project; its other files can be imported from this one.
+      name: of the file, which lies in the folder itself.
+      code: all Python files of the project; by default they are read now.
 
     Raises:
       PlanError: the name is not that of a file in the folder.
@@ -114,29 +120,23 @@ def import_file(folder: Path | None, name: str) -> ModuleType:
             f"There is no {name} in {folder or 'a project without a folder'}.",
             "Make a complete project with: hansa init my-study --template numpy",
         )
-    path = (folder / name).resolve()
-    unique = f"hansa_project_{blake3(str(path).encode()).hexdigest()[:12]}_{path.stem}"
+    code = read_code(folder) if code is None else code
+    make_current(folder, code)
+    path = folder.resolve() / name
+    state = blake3(str(path).encode() + code_digest(code)).hexdigest()[:12]
+    unique = f"hansa_project_{state}_{path.stem}"
     if unique in sys.modules:
         return sys.modules[unique]
     return _import(path, unique)
 
 
 def _import(path: Path, unique: str) -> ModuleType:
-    if str(path.parent) not in sys.path:
-        sys.path.insert(0, str(path.parent))  # the user's own imports beside it
-    spec = importlib.util.spec_from_file_location(unique, path)
-    assert spec is not None and spec.loader is not None  # a .py file always has a loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[unique] = module
     try:
-        spec.loader.exec_module(module)
+        return import_path(path, unique)
     except HansaError:
-        del sys.modules[unique]
         raise
     except Exception as error:
-        del sys.modules[unique]
         raise _import_failed(path, error) from error
-    return module
 
 
 def _import_failed(path: Path, error: Exception) -> LearnerError:

@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from hansa.simulation.federation import Watcher
+from hansa.text import TEXT_CHARS, clean
 from hansa.workflows import Problem
 
 _KEPT_LINES = 30  # rounds of the live table that stay on the screen
@@ -106,7 +107,7 @@ class LiveTable:
 
         table = Table(box=None, pad_edge=False, header_style="bold")
         for name in round_cells(_EMPTY, self._metric):
-            table.add_column(name, justify="right")
+            table.add_column(Text(name), justify="right")  # not markup
         for cells in self._rows[-_KEPT_LINES:]:
             table.add_row(*cells.values())
         notes = [Text(note, style="yellow") for note in self._notes[-5:]]
@@ -128,7 +129,7 @@ def round_cells(row: dict[str, Any], metric: str) -> dict[str, str]:
     return {
         "round": str(row["round"]),
         "loss": _number(row.get("train", {}).get("loss")),
-        metric: _number(row.get("test", {}).get(metric)),
+        clean(metric): _number(row.get("test", {}).get(metric)),
         "at clients": _number(spread),
         "spread": _spread(spread),
         "clients": f"{clients['accepted']}/{clients['asked']}",
@@ -139,8 +140,9 @@ def round_cells(row: dict[str, Any], metric: str) -> dict[str, str]:
 
 def describe(problem: Problem) -> str:
     """Say what became of one client, in one line."""
-    where = f" ({problem.file})" if problem.file else ""
-    return f"{problem.client} {problem.kind}: {problem.message} [{problem.code}]{where}"
+    who, what = clean(problem.client), clean(problem.message, TEXT_CHARS)
+    where = f" ({clean(problem.file, TEXT_CHARS)})" if problem.file else ""
+    return f"{who} {clean(problem.kind)}: {what} [{clean(problem.code)}]{where}"
 
 
 def byte_size(count: float) -> str:

@@ -76,6 +76,13 @@ def test_other_weights_are_refused(weight: object) -> None:
     refused(contribution(weight), "update-weight", repr(weight)[:40])
 
 
+def test_a_weight_that_alone_exceeds_the_limit_names_the_key_of_the_plan() -> None:
+    for weight in (2**20 + 1, 1e308, 10**400):
+        refused(contribution(weight), "update-weight", "Set weight_limit in the plan")
+    for weight in (0, float("inf"), float("nan")):
+        refused(contribution(weight), "update-weight", "positive finite number of examples")
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("name", ["delta", "statistics"])
 def test_a_value_that_is_not_finite_is_refused_where_it_stands(name: str, bad: float) -> None:

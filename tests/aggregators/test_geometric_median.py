@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hansa.aggregators import geometric_median
+from hansa.aggregators import AggregationSpec, Contribution, VectorSpec, geometric_median
 from hansa.errors import AggregationError
 from hansa.seeds import Key
 
@@ -86,6 +86,24 @@ def test_far_attackers_do_not_drown_the_differences_of_honest_clients(aggregate:
     got = aggregate(geometric_median(), attacked, bound=2e6)
     expected = weiszfeld(attacked - honest[0], np.ones(7)) + honest[0]
     np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
+def test_a_counter_has_no_say_and_gets_the_mean_of_the_same_shares() -> None:
+    deltas, seen = [1.0, 2.0, 4.0, 8.0, -60.0], [1e6, 2e6, 3e6, 9e6, 2.5e6]
+
+    def run(names: str) -> dict[str, np.ndarray]:
+        specs = {"a": VectorSpec(2, "float64", 64.0), "n": VectorSpec(1, "float64", None)}
+        rule = geometric_median()
+        acc = rule.zero(AggregationSpec({name: specs[name] for name in names}, 100))
+        for i, (delta, n) in enumerate(zip(deltas, seen, strict=True)):
+            vectors = {"a": np.array([delta, 3 - delta]), "n": np.array([n])}
+            acc = rule.add(acc, Contribution(str(i), {name: vectors[name] for name in names}, 1))
+        return rule.finish(acc).vectors
+
+    both = run("an")
+    np.testing.assert_array_equal(both["a"], run("a")["a"])
+    np.testing.assert_allclose(both["a"], [2, 1], atol=1e-4)
+    np.testing.assert_allclose(both["n"], [2e6], rtol=1e-3)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, -1e-6, float("nan"), float("inf")])

@@ -94,7 +94,7 @@ def test_krum_returns_the_bytes_of_the_update_in_memory_of_its_own(aggregate: Ru
 def test_distances_are_taken_over_all_vectors_together() -> None:
     """ "b" alone would choose the first client, "a" alone the last; together it is the second."""
     spec = AggregationSpec(
-        {"a": VectorSpec(1, "float32", 64.0), "b": VectorSpec(1, "float64", None)}, 100
+        {"a": VectorSpec(1, "float32", 64.0), "b": VectorSpec(1, "float64", 64.0)}, 100
     )
     rule = krum(0)
     acc = rule.zero(spec)
@@ -102,6 +102,21 @@ def test_distances_are_taken_over_all_vectors_together() -> None:
         vectors = {"a": np.array([a], "float32"), "b": np.array([b], "float64")}
         acc = rule.add(acc, Contribution(str(i), vectors, 1))
     assert rule.finish(acc).vectors["a"].tolist() == [5.0]
+
+
+def test_a_counter_has_no_say_in_who_is_chosen() -> None:
+    """By their counters of millions, the last client would have the nearest neighbours."""
+    spec = AggregationSpec(
+        {"a": VectorSpec(1, "float32", 64.0), "n": VectorSpec(1, "float64", None)}, 100
+    )
+    rounds = [(1, 1e6), (2, 2e6), (4, 3e6), (8, 9e6), (-60, 2.5e6)]
+    for rule, a, n in [(krum(1), 2.0, 2e6), (multi_krum(1, 2), 1.5, 1.5e6)]:
+        acc = rule.zero(spec)
+        for i, (delta, seen) in enumerate(rounds):
+            vectors = {"a": np.array([delta], "float32"), "n": np.array([seen])}
+            acc = rule.add(acc, Contribution(str(i), vectors, 1))
+        got = rule.finish(acc).vectors
+        assert (got["a"].tolist(), got["n"].tolist()) == ([a], [n])
 
 
 def test_weights_do_not_count(aggregate: Run) -> None:

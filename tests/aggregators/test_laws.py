@@ -146,7 +146,7 @@ GOLDEN = {
     "trimmed_mean": "a684dbe8623515df",
     "krum": "bb82a2cb724eb421",
     "multi_krum": "f157e03ae587e748",
-    "geometric_median": "55cbd6bd57cc5865",
+    "geometric_median": "4d9ef6147095267d",
 }
 
 
@@ -201,6 +201,7 @@ def test_weights_beyond_the_limit_are_refused_in_every_order(aggregator: Aggrega
         with pytest.raises(AggregationError, match="limit of 1000") as caught:
             fold(aggregator, updates[start:] + updates[:start])
         assert caught.value.code == "aggregation-weight-limit"
+        assert caught.value.hint.startswith("Set weight_limit in the plan")
     left, right = fold(aggregator, updates[:2]), fold(aggregator, updates[2:])
     before = aggregator.dump(left)
     with pytest.raises(AggregationError):

@@ -13,7 +13,7 @@ no drift.  Sixteen problems with other G and mu are solved at once, one in each 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -68,13 +68,14 @@ class QuadraticModel:
 
 
 def plan_of(algorithm: Any, steps: int, **learner: Any) -> Plan:
-    """Return the plan of K full-batch steps with lr = .1/K."""
+    """Return the plan of K full-batch steps with lr = .1/K; sums are as fine as tests look."""
     local = {"epochs": steps, "batch_size": "all", "optimizer": {"lr": 0.1 / steps}, **learner}
-    return read_plan({"algorithm": algorithm, "learner": local, "weighting": "uniform"}).plan
+    table = {"algorithm": algorithm, "learner": local, "weighting": "uniform", "bound": 128.0}
+    return read_plan(table).plan
 
 
 class RealFederation:
-    """Every client takes part in every round, through every part that a real run has."""
+    """Clients take part in rounds, all of them by default, through every part of a real run."""
 
     def __init__(self, plan: Plan, data: Mapping[str, Examples], learner: NumPyLearner) -> None:
         self.plan, self.data = plan, data
@@ -88,22 +89,23 @@ class RealFederation:
         self.mine: dict[str, Vectors] = {}
         self.round = 0
 
-    def run(self, rounds: int) -> np.ndarray:
-        for _ in range(rounds):
+    def run(self, rounds: int, cohorts: Iterable[Sequence[str]] = ()) -> np.ndarray:
+        for cohort in itertools.islice(itertools.chain(cohorts, itertools.repeat(())), rounds):
             self.round += 1
-            self._round()
+            self._round(cohort or list(self.data))
         return self.state.algorithm.x
 
-    def _round(self) -> None:
+    def _round(self, cohort: Sequence[str]) -> None:
         algorithm, aggregator, transform = self.method
         message = Vectors(algorithm.broadcast(self.state.algorithm))
         limit = float(sum(len(d.x) for d in self.data.values()))
-        spec = aggregation_spec(algorithm, message, weight_limit=limit)
+        bound = self.plan.bound
+        spec = aggregation_spec(algorithm, message, weight_limit=limit, bound=bound)
         acc = aggregator.zero(spec)
-        for name, examples in self.data.items():
+        for name in cohort:
             update, self.mine[name] = self.client.train(
                 message,
-                examples,
+                self.data[name],
                 self.mine.get(name),
                 name=name,
                 hyper=hyper_at(self.plan, self.round),
@@ -151,6 +153,27 @@ def test_scaffold_converges_to_the_optimum(steps: int, dtype: str) -> None:
     np.testing.assert_allclose(x, 0, atol=1e-13 if dtype == "float64" else 3e-6)
     # So the test above says something: without control variates there is a drift to remove.
     assert steps == 1 or np.abs(drifted_optimum(steps)).min() > 2e-3
+
+
+UNEQUAL = {"one": (1, 1.5, -3.0), "four": (4, 0.25, 2.0), "nine": (9, 3.0, 7.0)}
+"""Examples, mu and G of three clients."""
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_scaffold_finds_the_unweighted_optimum_whatever_the_cohorts_and_sizes(size: int) -> None:
+    """The mean of mu x^2 + G x over clients is least at -sum G / (2 sum mu)."""
+    data = {
+        name: Examples(np.tile([[[mu], [g]]], (rows, 1, 1)), np.zeros(rows))
+        for name, (rows, mu, g) in UNEQUAL.items()
+    }
+    local = {"epochs": 4, "batch_size": "all", "optimizer": {"lr": 0.02}}
+    plan = read_plan({"algorithm": "scaffold", "learner": local, "bound": 128.0}).plan
+    fed = RealFederation(plan, data, NumPyLearner(QuadraticModel("float64")))
+    x = fed.run(900, itertools.cycle(itertools.combinations(UNEQUAL, size)))
+    rows, mu, g = np.array(list(UNEQUAL.values())).T
+    np.testing.assert_allclose(x, [-g.sum() / (2 * mu.sum())], atol=1e-9)
+    # So this says something: weighted by examples, the optimum lies elsewhere.
+    assert abs(x[0] + (rows @ g) / (2 * (rows @ mu))) > 0.1
 
 
 def test_control_variates_become_the_gradients_at_the_optimum() -> None:

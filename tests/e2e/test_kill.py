@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -95,3 +96,24 @@ def _alive(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return state != "Z"
+
+
+def test_ctrl_c_does_not_wait_for_a_client_that_never_ends(home: Path) -> None:
+    hansa(home, "init", "study")
+    text = (home / "study" / "model.py").read_text(encoding="utf-8")
+    slow = 'import time\n\n\ndef metrics(params, x, y):\n    print("here", flush=True)\n'
+    slow += "    time.sleep(600)\n"
+    (home / "study" / "model.py").write_text(text + slow, encoding="utf-8")
+    process = subprocess.Popen(
+        [*COMMAND, "run", "study", "--engine", "processes", "--workers", "1"],
+        cwd=home,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    log = home / "runs" / "study-1" / "workers.log"
+    deadline = time.monotonic() + 60
+    while not (log.exists() and b"here" in log.read_bytes()):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=20) == 130

@@ -13,6 +13,7 @@ from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402, N812
 
 from hansa.learners.torch import TorchLearner, choose_device, state_dict  # noqa: E402
+from hansa.learners.torch_work import parts  # noqa: E402
 
 pytestmark = pytest.mark.torch
 torch.set_num_threads(1)
@@ -346,6 +347,26 @@ def test_full_gradient_is_that_of_the_mean_over_many_batches(monkeypatch, blobs,
     torch.testing.assert_close(work.full_gradient(x), expected)
     by_batch = [work.gradient(x) * n / 43 for n in (32, 11)]
     torch.testing.assert_close(sum(by_batch), expected)
+
+
+@pytest.mark.parametrize("examples", [17, 33, 49])
+def test_batch_norm_has_a_full_gradient_whatever_the_number_of_examples(
+    monkeypatch, blobs, start, examples: int
+) -> None:
+    monkeypatch.setattr("hansa.learners.torch_work.UNTRAINED_BATCH", 16)
+    learner = TorchLearner(batch_norm, cross_entropy)
+    data = blobs(examples)
+    work, x = start(learner, learner.init(data, Key.root(1)), data)
+    assert bool(work.full_gradient(x).isfinite().all())
+
+
+@pytest.mark.parametrize("examples", [0, 1, 2, 15, 16, 17, 31, 33, 48, 49, 250])
+def test_parts_hold_every_example_once_and_none_is_left_alone(monkeypatch, examples: int) -> None:
+    monkeypatch.setattr("hansa.learners.torch_work.UNTRAINED_BATCH", 16)
+    cut = [range(examples)[rows] for rows in parts(examples)]
+    assert [i for part in cut for i in part] == list(range(examples))
+    assert all(len(part) <= 16 for part in cut)
+    assert examples == 1 or all(len(part) > 1 for part in cut)
 
 
 def test_evaluation_totals_are_those_of_all_examples(monkeypatch, blobs):

@@ -11,7 +11,14 @@ import pytest
 
 from hansa.algorithms import ALGORITHMS, Capability, Vectors, fed_avg
 from hansa.errors import HansaError, PlanError
-from hansa.plan import Plan, build_method, check_capabilities, hyper_at, read_plan
+from hansa.plan import (
+    Plan,
+    build_method,
+    check_capabilities,
+    hyper_at,
+    read_plan,
+    weighting_of,
+)
 from hansa.seeds import Key
 from hansa.transforms import Transform, clip
 
@@ -103,6 +110,25 @@ def test_scaffold_with_a_median_is_refused() -> None:
         table = {"name": name, **options}
         assert refused(algorithm="scaffold", aggregator=table).code == "plan-impossible"
         built(algorithm="fed_prox", aggregator=table)
+
+
+@pytest.mark.parametrize("weighting", ["examples", "steps", "user"])
+def test_a_weighting_against_the_algorithms_own_is_refused(weighting: str) -> None:
+    error = refused(algorithm="scaffold", weighting=weighting)
+    assert error.code == "plan-impossible"
+    assert f"weighs all clients equally; the plan's weighting is '{weighting}'" in error.happened
+    assert "Leave weighting out" in error.hint
+    assert built(algorithm="fed_avg", weighting=weighting).algorithm.name == "fed_avg"
+
+
+def test_clients_weigh_by_examples_unless_plan_or_algorithm_say_otherwise() -> None:
+    for table, weighting in [
+        ({"algorithm": "fed_prox"}, "examples"),
+        ({"algorithm": "scaffold"}, "uniform"),
+        ({"algorithm": "scaffold", "weighting": "uniform"}, "uniform"),
+        ({"weighting": "steps"}, "steps"),
+    ]:
+        assert weighting_of(plan_of(**table), built(**table).algorithm) == weighting
 
 
 @pytest.mark.parametrize(

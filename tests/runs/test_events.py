@@ -80,3 +80,15 @@ def test_a_failed_sync_is_an_error_and_the_event_does_not_count(
     assert [e["kind"] for e in log.events] == ["started"]
     log.append("resumed")
     assert [e["kind"] for e in EventLog(tmp_path / "log").events] == ["started", "resumed"]
+
+
+def test_a_log_that_somebody_else_has_continued_is_not_cut(tmp_path: Path) -> None:
+    ours = EventLog(tmp_path / "log")
+    ours.append("started")
+    theirs = EventLog(tmp_path / "log")
+    theirs.append("committed", round=1)
+    content = (tmp_path / "log").read_bytes()
+    with pytest.raises(RunError) as error:
+        ours.append("resumed")
+    assert error.value.code == "run-busy"
+    assert (tmp_path / "log").read_bytes() == content

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from projects import final_model, make_project, simulate
 
-from hansa.errors import PlanError, RunError
+from hansa.errors import HansaError, PlanError, RunError
+from hansa.project import open_project
+from hansa.simulation import Simulation, continue_run, open_run
 
 VALUES = np.array([1.5, -4.0, 0.25, 8.0, -0.5])
 SIZES = np.array([3, 1, 7, 2, 5])
@@ -211,7 +214,136 @@ def test_a_module_that_cannot_be_imported_in_a_worker_is_a_clear_error(tmp_path:
         "import sys\nif 'hansa.simulation.worker' in sys.argv[0] or 'worker' in sys.argv[0]:"
         "\n    raise RuntimeError('no licence on this core')\n" + text
     )
-    from hansa.errors import HansaError
-
     with pytest.raises(HansaError, match="no licence"):
         simulate(folder, engine="processes")
+
+
+DIE_LATE = """
+flag = HERE / "died"
+if data[0] == "client-1" and ctx.round == 3 and not flag.exists():
+    flag.touch()
+    os._exit(9)
+"""
+
+
+def test_a_worker_that_dies_in_a_late_round_is_replaced_too(tmp_path: Path) -> None:
+    undisturbed = simulate(make_project(tmp_path / "a", rounds=4))
+    late = make_project(tmp_path / "b", train=DIE_LATE, rounds=4)
+    disturbed = simulate(late, engine="processes", workers=2)
+    assert (late / "died").exists()
+    assert disturbed.commits()[-1]["model"] == undisturbed.commits()[-1]["model"]
+
+
+@pytest.mark.parametrize("engine", ["inline", "processes"])
+@pytest.mark.parametrize(
+    ("statement", "words"),
+    [
+        ("raise SystemExit(3)", "SystemExit"),
+        ('raise ValueError("no file " + os.fsdecode(b"\\\\xff.nii"))', "no file"),
+        ('raise ValueError("x" * 3_000_000)', "xxxx"),
+    ],
+)
+def test_whatever_a_client_raises_is_its_own_problem(
+    tmp_path: Path, engine: str, statement: str, words: str
+) -> None:
+    train = f'if data[0] == "client-4": {statement}'
+    run = simulate(make_project(tmp_path, train=train, rounds=1), engine=engine)
+    problem = run.log.last("problem")
+    assert (problem["client"], problem["what"]) == ("client-4", "failed")
+    assert words in problem["message"] and len(problem["message"]) <= 2_000
+    assert run.state == "finished"
+
+
+def test_a_failed_run_tells_of_every_client_that_failed_in_its_last_round(tmp_path: Path) -> None:
+    folder = make_project(tmp_path, train='raise OSError("no scanner attached")')
+    with pytest.raises(RunError, match=r"client-0.*and 2 more.*failures/round-000001-train"):
+        simulate(folder)
+    from hansa.runs import find_run
+    from hansa.runs.record import run_record
+
+    run = find_run(folder / "runs", None)
+    problems = run_record(run)["problems"]
+    assert [p["client"] for p in problems] == [f"client-{i}" for i in range(5)]
+    assert all((run.path / p["file"]).is_file() for p in problems)
+
+
+WIDE = """
+import numpy as np
+from hansa.algorithms import Vectors, fed_avg
+
+def fed_wide():
+    def server(state, mean, share):
+        return Vectors(x=state.x + np.sqrt(np.float64(0.5)) * mean.delta)
+    return fed_avg()._replace(name="fed_wide", server=server)
+"""
+
+
+def test_a_state_stays_in_its_precision_so_that_an_interruption_changes_nothing(
+    tmp_path: Path,
+) -> None:
+    digests = []
+    for name, interrupted in (("a", False), ("b", True)):
+        folder = make_project(tmp_path / name, rounds=3)
+        (folder / "wide.py").write_text(WIDE)
+        if interrupted:
+            _interrupt_after(folder, 2, "algorithm=wide.py:fed_wide")
+        digests.append(simulate(folder, "algorithm=wide.py:fed_wide").commits()[-1]["model"])
+    assert digests[0] == digests[1]
+
+
+def _interrupt_after(folder: Path, rounds: int, *sets: str) -> None:
+    """Run a project and press Ctrl-C after some rounds."""
+    from hansa.simulation import Unwatched
+
+    class Impatient(Unwatched):
+        def committed(self, row: dict[str, Any], problems: Any) -> None:
+            if row["round"] == rounds:
+                raise KeyboardInterrupt
+
+    project = open_project(folder, sets)
+    simulation = Simulation(folder / "runs")
+    run, population = open_run(project, simulation)
+    with pytest.raises(KeyboardInterrupt):
+        continue_run(run, project, population, simulation=simulation, watcher=Impatient())
+
+
+def test_a_second_process_that_comes_late_leaves_a_finished_run_alone(tmp_path: Path) -> None:
+    folder = make_project(tmp_path)
+    _interrupt_after(folder, 1)
+    project, simulation = open_project(folder), Simulation(folder / "runs")
+    late, population = open_run(project, simulation)  # has read the log as it is now
+    finished = simulate(folder)
+    content = (finished.path / "events.jsonl").read_bytes()
+    with pytest.raises(RunError) as error:
+        continue_run(late, project, population, simulation=simulation)
+    assert error.value.code == "run-ended"
+    assert (finished.path / "events.jsonl").read_bytes() == content
+
+
+def test_a_run_is_not_continued_on_other_data(tmp_path: Path) -> None:
+    folder = make_project(tmp_path)
+    table = tmp_path / "cases.csv"
+    rows = [f"{i % 7},{i % 3},{'yes' if i % 2 else 'no'}" for i in range(60)]
+    table.write_text("a,b,outcome\n" + "\n".join(rows))
+    plan = (
+        'name = "cases"\nrounds = 3\n[learner]\nkind = "numpy"\n[data]\n'
+        f'set = "{table.as_posix()}"\ntarget = "outcome"\nsplit = {{ scheme = "iid", clients = 3 }}'
+    )
+    (folder / "plan.toml").write_text(plan)
+    _interrupt_after(folder, 1)
+    table.write_text("a,b,outcome\n" + "\n".join(rows).replace("5,", "6,"))
+    with pytest.raises(RunError) as error:
+        simulate(folder)
+    assert error.value.code == "run-changed"
+
+
+def test_code_that_changes_under_a_running_simulation_is_not_mixed_in(tmp_path: Path) -> None:
+    change = (
+        'if data[0] == "client-1" and ctx.round == 2:\n'
+        '    (HERE / "model.py").write_text("changed = True")\n'
+        "    os._exit(9)"
+    )
+    folder = make_project(tmp_path, train=change)
+    with pytest.raises(HansaError) as error:
+        simulate(folder, engine="processes", workers=1)
+    assert error.value.code in ("run-changed", "learner-incomplete")

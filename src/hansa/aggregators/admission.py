@@ -69,11 +69,14 @@ def _admit_weight(contribution: Contribution, limit: float) -> None:
     # Compared as it is: a huge int has no float, and NaN lies in no interval.
     if isinstance(weight, Real) and not isinstance(weight, bool) and lowest <= weight <= limit:
         return
+    hint = "Let the client send a positive finite number of examples or steps, or 1."
+    if isinstance(weight, Real) and limit < weight < math.inf:
+        hint = "Set weight_limit in the plan to the most that one round's weights can add up to."
     raise _refused(
         "update-weight",
         f"The weight of client {contribution.client!r} is {_short(weight)}; this round takes "
         f"weights from {lowest:.3g} to {limit:g}",
-        "Let the client send a positive finite number of examples or steps, or 1.",
+        hint,
     )
 
 

@@ -12,7 +12,10 @@ from hansa.aggregators.fixed_point import Floats
 
 
 def squared_distances(spec: AggregationSpec, contributions: Sequence[Contribution]) -> Floats:
-    """Return `|x_i - x_j|^2` over all vectors joined, float64 `[n, n]`, in canonical order.
+    """Return `|x_i - x_j|^2` over all bounded vectors, float64 `[n, n]`, in canonical order.
+
+    Wide vectors do not count: the millions of a BatchNorm counter would drown the model's
+    differences, and whoever saw fewest batches would be chosen.
 
     Differences are squared and added in blocks of fixed size.  The matrix product
     `|x|^2 + |y|^2 - 2xy` would be faster for many clients, but its bytes depend on threads and
@@ -20,7 +23,7 @@ def squared_distances(spec: AggregationSpec, contributions: Sequence[Contributio
     """
     n = len(contributions)
     squares = np.zeros((n, n))
-    for name in spec.vectors:
+    for name in (name for name, v in spec.vectors.items() if v.bound is not None):
         for _, rows in stacks(contributions, name, dtype="float64"):
             scratch = np.empty_like(rows)
             for i in range(n - 1):

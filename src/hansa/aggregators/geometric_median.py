@@ -26,7 +26,10 @@ TOLERANCE = 1e-12
 
 
 def geometric_median(smoothing: float = 1e-6) -> Aggregator:
-    """Build the weighted geometric median over all vectors joined, wide ones included.
+    """Build the weighted geometric median over all bounded vectors joined.
+
+    Wide vectors (statistics, counters) have no say in the distances, and get the mean under the
+    same shares.
 
     Holds while honest clients have more than half of the *weight*; weigh uniformly where a client
     could lie about its number of examples.

@@ -20,7 +20,8 @@ from hansa.aggregators.settings import require, require_updates
 def krum(byzantine: int) -> Aggregator:
     """Build Krum: the one update with the least score; of equal scores, the first client's.
 
-    Distances are taken over all vectors joined, wide ones included.  Unweighted, as in the paper.
+    Distances are taken over all bounded vectors joined; wide ones (statistics, counters) come from
+    the chosen update without having a say.  Unweighted, as in the paper.
 
     Args:
       byzantine: f >= 0, faulty clients to withstand; a round needs n >= 2f + 3 updates.

@@ -52,7 +52,8 @@ class Members:
                 "aggregation-weight-limit",
                 f"The weights of this round would add up to {float(weight):g}, beyond the limit "
                 f"of {self.spec.weight_limit:g} that the round opened with; nothing was added.",
-                "Open the round with a greater weight_limit, or send smaller weights.",
+                "Set weight_limit in the plan to the most that the weights of one round can add up "
+                "to, or send smaller weights.",
             )
         self.clients |= other.clients
         self.weight = weight

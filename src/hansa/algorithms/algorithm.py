@@ -112,3 +112,4 @@ class Algorithm(NamedTuple):
     sends: tuple[str, ...] = ("delta",)  # names of the vectors in an update, each [..., D]
     needs: frozenset[Capability] = frozenset()
     needs_mean: bool = False  # the server half is wrong for an aggregate that is not a mean
+    uniform: bool = False  # the method weighs all clients equally

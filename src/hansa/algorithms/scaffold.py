@@ -16,8 +16,10 @@ from hansa.seeds import Key
 def scaffold(lr: float = 1.0) -> Algorithm:
     """Build SCAFFOLD with client state c_i, kept at the client between its rounds.
 
-    The paper weighs clients equally; with `weighting = "examples"` both means are weighted, which
-    is the same method on the weighted objective.
+    Clients weigh equally, as in the paper.  With c = mean of all c_i, the corrections of local
+    steps cancel at the optimum only if c moves by the plain sum of the cohort's c_i+ - c_i over N;
+    |S|/N times a weighted mean is another sum unless every client takes part, and the method then
+    ends elsewhere.
 
     Args:
       lr: server learning rate, eta_g of the paper.
@@ -52,4 +54,5 @@ def scaffold(lr: float = 1.0) -> Algorithm:
         sends=("delta", "dc"),
         needs=frozenset({Capability.CORRECT, Capability.PLAIN_SGD}),
         needs_mean=True,
+        uniform=True,
     )

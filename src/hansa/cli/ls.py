@@ -24,13 +24,17 @@ def command(runs: Path, as_json: bool) -> None:
     from hansa.runs.record import run_record
     from hansa.runs.result import Table
 
-    table = Table(_line(run_record(folder)) for folder in all_runs(runs))
+    found = list(all_runs(runs))
+    table = Table(_line(run_record(folder)) for folder in found)
+    names = {p.parent.name for p in runs.glob("*/run.json")} - {folder.name for folder in found}
     if as_json:
         print_json(table)
     elif table:
         click.echo(str(table))
-    else:
+    elif not names:
         click.echo(f"No runs in {runs} yet. Make one with: hansa run, or hansa hello")
+    if names:
+        click.echo(f"Damaged, see hansa show NAME: {', '.join(sorted(names))}", err=True)
 
 
 def _line(record: dict[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import click
 
 from hansa import __version__
 from hansa.errors import HansaError
+from hansa.text import ERROR_CHARS, clean
 
 
 class Verb(NamedTuple):
@@ -132,6 +133,6 @@ def _tell(facts: dict[str, Any], words: list[str]) -> int:
         click.echo(json.dumps({"error": facts}))
     else:
         head = click.style("Error:", fg="red", bold=True)
-        click.echo(f"{head} {facts['message']}", err=True)
-        click.echo(f"{facts['hint']}  [{facts['code']}]", err=True)
+        click.echo(f"{head} {clean(facts['message'], ERROR_CHARS)}", err=True)
+        click.echo(f"{clean(facts['hint'], ERROR_CHARS)}  [{facts['code']}]", err=True)
     return 1

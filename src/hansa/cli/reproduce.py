@@ -36,7 +36,6 @@ def command(run: str | None, runs: Path, as_json: bool) -> None:
             f"The run {folder.name} is {folder.state}; there is no final model to compare with.",
             "Let it finish first: hansa run",
         )
-    expected = folder.commits()[-1]["model"]
     project = saved_project(folder)
     with tempfile.TemporaryDirectory(prefix="hansa-reproduce-") as scratch:
         simulation = Simulation(Path(scratch), folder.about["engine"], new=True)
@@ -44,11 +43,13 @@ def command(run: str | None, runs: Path, as_json: bool) -> None:
         rounds = project.plan.rounds
         with watching(rounds, project.plan.stop.metric, as_json=as_json) as watcher:
             continue_run(again, project, population, simulation=simulation, watcher=watcher)
-        found = again.commits()[-1]["model"]
+        # A run that stops by the clock may end in another round; compare the last common one.
+        last = min(folder.commits()[-1]["round"], again.commits()[-1]["round"])
+        expected, found = folder.commits()[last]["model"], again.commits()[last]["model"]
     if as_json:
         print_json({"run": folder.name, "same": found == expected, "model": found})
     elif found == expected:
-        click.echo(f"Reproduced: {folder.name} again gives {expected}")
+        click.echo(f"Reproduced: {folder.name} again gives {expected} in round {last}")
     if found != expected:
         raise RunError(
             "run-not-reproduced",

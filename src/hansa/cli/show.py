@@ -25,6 +25,7 @@ def command(run: str | None, open_page: bool, runs: Path, as_json: bool) -> None
     from hansa.runs import find_run
     from hansa.runs.record import relative, run_record, write_report
     from hansa.runs.result import Table
+    from hansa.text import ERROR_CHARS, TEXT_CHARS, clean
     from hansa.watch import round_cells
 
     folder = find_run(runs, run)
@@ -34,12 +35,13 @@ def command(run: str | None, open_page: bool, runs: Path, as_json: bool) -> None
         print_json(record)
         return
     metric = record["plan"]["stop"]["metric"]
-    click.echo(f"{record['run']}: {record['state']}, {record['reason']}")
+    reason = clean(record["reason"], ERROR_CHARS)
+    click.echo(f"{clean(record['run'])}: {clean(record['state'])}, {reason}")
     click.echo(str(Table(round_cells(row, metric) for row in record["rounds"])))
     for problem in record["problems"]:
         click.echo(
-            f"round {problem['round']}: {problem['client']} {problem['kind']}: "
-            f"{problem['message']} [{problem['code']}]"
+            f"round {problem['round']}: {clean(problem['client'])} {clean(problem['kind'])}: "
+            f"{clean(problem['message'], TEXT_CHARS)} [{clean(problem['code'])}]"
         )
     click.echo(f"plan    {record['plan_digest']}\nmodel   {record['model_digest']}")
     click.echo(f"report  {relative(page)}")

@@ -131,9 +131,13 @@ class TorchWork:
 
 
 def parts(examples: int) -> Iterator[slice]:
-    """Yield all examples in batches of a bounded size."""
-    for start in range(0, examples, UNTRAINED_BATCH):
-        yield slice(start, min(start + UNTRAINED_BATCH, examples))
+    """Yield all examples in batches of a bounded size, alike within one example.
+
+    So none is left alone at the end: BatchNorm cannot work on one.
+    """
+    count = -(-examples // UNTRAINED_BATCH)
+    for i in range(count):
+        yield slice(examples * i // count, examples * (i + 1) // count)
 
 
 def float_dtype(module: Any) -> torch.dtype:

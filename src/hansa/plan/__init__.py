@@ -1,6 +1,6 @@
 """Plans: their types, how they are read, and what they build."""
 
-from hansa.plan.build import Method, build_method, check_capabilities, hyper_at
+from hansa.plan.build import Method, build_method, check_capabilities, hyper_at, weighting_of
 from hansa.plan.load import PLAN_FILE, LoadedPlan, flatten, load_plan, nearest, read_plan
 from hansa.plan.rules import check_plan
 from hansa.plan.schema import Plan
@@ -18,4 +18,5 @@ __all__ = [
     "load_plan",
     "nearest",
     "read_plan",
+    "weighting_of",
 ]

@@ -64,7 +64,19 @@ def build_method(plan: Plan, import_module: Import) -> Method:
             f"{steps[0].name} would send something else. Nothing was started.",
             "Leave transforms out, or use an algorithm without client state such as fed_avg.",
         )
+    if algorithm.uniform and weighting_of(plan, algorithm) != "uniform":
+        raise PlanError(
+            "plan-impossible",
+            f"{algorithm.name} weighs all clients equally; the plan's weighting is "
+            f"{plan.weighting!r}. Nothing was started.",
+            "Leave weighting out, or use an algorithm such as fed_avg, which takes any.",
+        )
     return Method(algorithm, aggregator, chain(*steps))
+
+
+def weighting_of(plan: Plan, algorithm: Algorithm) -> str:
+    """Return what updates weigh: the plan's word, or else the algorithm's default."""
+    return plan.weighting or ("uniform" if algorithm.uniform else "examples")
 
 
 _NEEDS = {

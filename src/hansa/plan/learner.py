@@ -8,6 +8,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
+import msgspec
+
 from hansa.errors import LearnerError, PlanError
 from hansa.learners.function import FunctionLearner
 from hansa.learners.learner import Learner
@@ -50,6 +52,18 @@ def build_learner(plan: LearnerPlan, module: ModuleType | None, folder: Path | N
 
 
 _OPTIMIZER_OPTIONS = ("momentum", "nesterov", "weight_decay", "beta1", "beta2", "eps")
+
+
+def check_made_learner(plan: LearnerPlan, learner: Learner) -> None:
+    """Refuse an optimizer that a learner made in Python does not know, where that is known.
+
+    Raises:
+      PlanError: the learner does not know the optimizer or one of its options.
+    """
+    if isinstance(learner, NumPyLearner):
+        from hansa.learners.numpy_optimizers import OPTIMIZERS
+
+        _check_optimizer(msgspec.structs.replace(plan, kind="numpy"), OPTIMIZERS)
 
 
 def _check_optimizer(plan: LearnerPlan, table: Mapping[str, Callable[..., Any]]) -> None:

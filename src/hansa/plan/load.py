@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,17 +16,21 @@ from hansa.plan.plain import plain, shown
 from hansa.plan.schema import Plan
 
 PLAN_FILE = "plan.toml"
+IN_PYTHON = "hansa.run"
+"""The source of a value that a Python call gave."""
 
 
 class LoadedPlan(NamedTuple):
     """A plan and where its values came from."""
 
     plan: Plan
-    sources: dict[str, str]  # dotted key -> "plan.toml" or "--set"; every other key is a default
+    sources: dict[str, str]  # dotted key -> "plan.toml", "hansa.run", "--set"; others: defaults
 
 
-def load_plan(path: Path, sets: Iterable[str] = ()) -> LoadedPlan:
-    """Read a plan file, with `key=value` changes on top.
+def load_plan(
+    path: Path, sets: Iterable[str] = (), *, changes: Mapping[str, Any] | None = None
+) -> LoadedPlan:
+    """Read a plan file, with changes on top; see `read_plan`.
 
     Raises:
       PlanError: no such file, not TOML, an unknown key, a wrong type or an impossible value.
@@ -47,13 +51,24 @@ def load_plan(path: Path, sets: Iterable[str] = ()) -> LoadedPlan:
         raise PlanError(
             "plan-syntax", f"{path} is not valid TOML: {error}.", "Correct that line."
         ) from None
-    return read_plan(table, sets, origin=path.name)
+    return read_plan(table, sets, origin=path.name, changes=changes)
 
 
 def read_plan(
-    table: Mapping[str, Any], sets: Iterable[str] = (), *, origin: str = PLAN_FILE
+    table: Mapping[str, Any],
+    sets: Iterable[str] = (),
+    *,
+    origin: str = PLAN_FILE,
+    changes: Mapping[str, Any] | None = None,
 ) -> LoadedPlan:
-    """Turn a table into a plan; `sets` are `dotted.key=value` texts, values in TOML.
+    """Turn a table into a plan.
+
+    Args:
+      table: what the plan file says.
+      sets: `dotted.key=value` texts, values in TOML; they come last.
+      origin: where the table came from.
+      changes: tables of values that replace single ones of `table`; a table with a name or scheme
+        is one value and replaces the whole of another.
 
     Raises:
       PlanError: an unknown key, a wrong type, or a `set` that is not of that form.
@@ -61,21 +76,44 @@ def read_plan(
 
     >>> read_plan({"rounds": 3}, ["learner.epochs=2"]).plan.learner.epochs
     2
+    >>> read_plan({"rounds": 3, "seed": 1}, changes={"rounds": 5}).plan.rounds
+    5
     """
     merged: dict[str, Any] = plain(table)
     sources = {key: origin for key in flatten(merged)}
+    for key, value in _values(plain(changes or {})):
+        _change(merged, sources, key=key, value=value, source=IN_PYTHON)
     for text in sets:
         key, value = parse_set(text)
-        _put(merged, key, plain(value, key))
-        stale = [k for k in sources if k == key or k.startswith(key + ".")]
-        for k in stale:
-            del sources[k]
-        sources |= {k: "--set" for k in flatten({key: value})}
+        _change(merged, sources, key=key, value=plain(value, key), source="--set")
     try:
         plan = msgspec.convert(merged, Plan)
     except msgspec.ValidationError as error:
         raise _plan_error(str(error), merged) from None
     return LoadedPlan(plan, sources)
+
+
+def _values(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield dotted keys with the values that replace one of the plan's each."""
+    for key, value in table.items():
+        if isinstance(value, dict) and not value.keys() & {"name", "scheme"}:
+            yield from _values(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+_NAMED_TABLES = ("learner.optimizer", "learner.schedule")
+
+
+def _change(
+    merged: dict[str, Any], sources: dict[str, str], *, key: str, value: Any, source: str
+) -> None:
+    if key in _NAMED_TABLES and isinstance(value, str):
+        key += ".name"  # the options stay: a learning rate is not the optimizer's own
+    _put(merged, key, value, source=source)
+    for stale in [k for k in sources if k == key or k.startswith(key + ".")]:
+        del sources[stale]
+    sources |= {k: source for k in flatten({key: value})}
 
 
 def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -121,7 +159,7 @@ def parse_set(text: str) -> tuple[str, Any]:
     return key.strip(), table["value"] if len(table) == 1 else value.strip()
 
 
-def _put(table: dict[str, Any], dotted: str, value: Any) -> None:
+def _put(table: dict[str, Any], dotted: str, value: Any, *, source: str) -> None:
     *path, last = dotted.split(".")
     for depth, key in enumerate(path, start=1):
         inner = table.get(key, {})
@@ -132,9 +170,9 @@ def _put(table: dict[str, Any], dotted: str, value: Any) -> None:
             whole = ".".join(path[:depth])
             raise PlanError(
                 "plan-wrong-type",
-                f"--set {dotted}: the plan's {whole} is {shown(table)}, which is no table. "
+                f"{source} {dotted}: the plan's {whole} is {shown(table)}, which is no table. "
                 "Nothing was started.",
-                f"Set the whole of it: --set {whole}=...",
+                f"Set the whole of it: {'--set ' if source == '--set' else ''}{whole}=...",
             )
     table[last] = value
 

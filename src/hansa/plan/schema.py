@@ -96,8 +96,8 @@ class DataPlan(_Part, frozen=True):
     """Where examples come from, and who gets which."""
 
     set: str | None = None
-    """digits, breast_cancer, mnist5k, mnist, or a .csv, .npz or folder; nothing: the project's
-    data(client) is asked"""
+    """digits, breast_cancer, mnist5k, mnist, or a .csv, .npz or folder, looked for in the project
+    folder and then in the current one; nothing: the project's data(client) is asked"""
     target: str | None = None
     """column of a CSV file that is to be predicted"""
     group: str | None = None
@@ -168,12 +168,15 @@ class Plan(_Part, frozen=True):
     "my_module.py:function" of the project"""
     aggregator: Named = "mean"
     """mean, norm_bounded_mean, median, trimmed_mean, krum, multi_krum, geometric_median"""
-    weighting: Literal["examples", "steps", "uniform", "user"] = "examples"
-    """what an update weighs: its examples, its local steps, one, or what the user's code says"""
+    weighting: Literal["examples", "steps", "uniform", "user"] | None = None
+    """what an update weighs: its examples, its local steps, one, or what the user's code says; by
+    default examples; uniform for scaffold, whose paper weighs clients equally"""
     weight_limit: float | None = None
-    """sum of weights of one round that is never exceeded; known for examples and uniform"""
+    """sum of weights of one round that is never exceeded; known when the data is split by Hansa,
+    and for uniform"""
     bound: float | None = None
-    """largest absolute value in an update; by default 64 or 16 times the largest parameter"""
+    """largest absolute value in an update; by default 64, 16 times the largest parameter, or what
+    leaves 36 bits below the point of the exact sum, whichever is most"""
     transforms: tuple[Named, ...] = ()
     """what is done to an update before it leaves: [{ name = "clip", norm = 1.0 }, "cast"]"""
     learner: LearnerPlan = LearnerPlan()

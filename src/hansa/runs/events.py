@@ -5,7 +5,9 @@ It is the truth about a run.  A crash can only tear its last line, which then ne
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,18 +34,39 @@ class EventLog:
         self.events, self._whole = _read(path)
 
     def append(self, kind: str, **facts: Any) -> Event:
-        """Write one event; when this returns, it survives a crash."""
-        event = {"kind": kind, "at": now(), **facts}
-        line = msgspec.json.encode(event) + b"\n"
-        with open(self._path, "ab") as file:
+        """Write one event; when this returns, it survives a crash.
+
+        Raises:
+          RunError: another process has written to the log meanwhile.
+        """
+        return self.extend([{"kind": kind, **facts}])[0]
+
+    def extend(self, events: Sequence[Event]) -> list[Event]:
+        """Write several events at once; all of them survive a crash, or the first few."""
+        stamped = [{"kind": event["kind"], "at": now(), **event} for event in events]
+        lines = b"".join(msgspec.json.encode(event) + b"\n" for event in stamped)
+        with open(self._path, "a+b") as file:
+            file.seek(self._whole)
+            if b"\n" in file.read():
+                raise RunError(
+                    "run-busy",
+                    f"Another process has written to {self._path}; nothing was added.",
+                    "Let it finish, or start a second run of the plan with: hansa run --new",
+                )
             # What a crash has torn is cut off before anything is written behind it.
             file.truncate(self._whole)
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
-        self._whole += len(line)
-        self.events.append(event)
-        return event
+            try:
+                file.write(lines)
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError:
+                # Not acknowledged, so it must not be there; a failed fsync is not tried again.
+                with contextlib.suppress(OSError):
+                    file.truncate(self._whole)
+                raise
+        self._whole += len(lines)
+        self.events += stamped
+        return stamped
 
     def last(self, kind: str) -> Event | None:
         """Return the last event of a kind."""

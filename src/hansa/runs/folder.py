@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from blake3 import blake3
 
 from hansa.errors import ParamsError, RunError
 from hansa.params import Params
@@ -38,9 +39,9 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.about: dict[str, Any] = _read_json(path / "run.json")
+        self.about = _read_json(path / "run.json", "run", "identity", "created")
+        self._plan = _read_json(path / "plan.json", "plan", "sources")
         self.log = EventLog(path / "events.jsonl")
-        self._every: int | None = None
 
     @classmethod
     def create(
@@ -58,6 +59,7 @@ class RunFolder:
         for sub in ("code", "models", "state", "failures"):
             (path / sub).mkdir()
         for relative, content in files.items():
+            (path / relative).parent.mkdir(parents=True, exist_ok=True)
             write_durably(path / relative, [content])
         write_durably(path / "run.json", [_json({"run": path.name, **about})])
         return cls(path)
@@ -74,8 +76,10 @@ class RunFolder:
         return ended["state"] if ended else "running"
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, patience_s: float = 1.0) -> Iterator[None]:
         """Hold a lock that one process at a time has; the system frees it when that dies.
+
+        A second of patience: somebody may only be asking whether the run is locked.
 
         Raises:
           RunError: another process is working on the run.
@@ -83,7 +87,7 @@ class RunFolder:
         import filelock  # slow to import, and only writers need it
 
         try:
-            with filelock.FileLock(self.path / "lock", blocking=False):
+            with filelock.FileLock(self.path / "lock", timeout=patience_s):
                 yield
         except filelock.Timeout:
             raise RunError(
@@ -102,12 +106,12 @@ class RunFolder:
 
     def plan(self) -> dict[str, Any]:
         """Return the plan as plain data."""
-        plan: dict[str, Any] = _read_json(self.path / "plan.json")["plan"]
+        plan: dict[str, Any] = self._plan["plan"]
         return plan
 
     def plan_sources(self) -> dict[str, str]:
         """Return where each value of the plan that is not a default came from."""
-        sources: dict[str, str] = _read_json(self.path / "plan.json")["sources"]
+        sources: dict[str, str] = self._plan["sources"]
         return sources
 
     def environment(self) -> dict[str, str]:
@@ -118,7 +122,7 @@ class RunFolder:
     def is_locked(self) -> bool:
         """Return whether a process is working on the run at this moment."""
         try:
-            with self.locked():
+            with self.locked(patience_s=0):
                 return False
         except RunError:
             return True
@@ -161,10 +165,23 @@ class RunFolder:
         lines = [msgspec.json.encode(row) + b"\n" for row in self.rows()]
         write_durably(self.path / "metrics.jsonl", lines)
 
-    def save_failure(self, number: int, client: str, trace: str) -> str:
+    def reload(self) -> None:
+        """Read the events again; another process may have added some before we had the lock."""
+        self.log = EventLog(self.path / "events.jsonl")
+
+    def sweep(self) -> None:
+        """Remove what a killed process has left half done."""
+        leftovers = [*self.path.rglob(".hansa-*.tmp"), *self.path.glob("scratch/*")]
+        for path in leftovers:
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+    def save_failure(self, number: int, client: str, trace: str, *, phase: str) -> str:
         """Keep a client's traceback; return the file's name within the run folder."""
-        safe = "".join(c if c.isalnum() or c in "-_" else "_" for c in client)[:60]
-        relative = f"failures/round-{number:06d}-{safe}.txt"
+        safe = "".join(c if (c.isascii() and c.isalnum()) or c in "-_" else "_" for c in client)
+        if safe != client or len(client) > 40:
+            safe = f"{safe[:40]}-{blake3(client.encode()).hexdigest()[:8]}"
+        relative = f"failures/round-{number:06d}-{phase}-{safe}.txt"
         (self.path / relative).write_text(trace, encoding="utf-8")
         return relative
 
@@ -177,7 +194,7 @@ class RunFolder:
 
     def _forget(self, number: int, best: int) -> None:
         """Remove models that nobody asked to keep: neither every n-th, nor best, nor last."""
-        every = self._keep_every()
+        every = self.plan()["keep"]["every"]
         for path in self.path.glob("models/round-*.safetensors"):
             past = int(path.stem.removeprefix("round-"))
             if past not in (number, best) and (past == 0 or not every or past % every):
@@ -185,11 +202,6 @@ class RunFolder:
         for path in self.path.glob("state/round-*.safetensors"):
             if path != self._state_path(number):
                 path.unlink()
-
-    def _keep_every(self) -> int:
-        if self._every is None:
-            self._every = self.plan()["keep"]["every"]
-        return self._every
 
 
 def all_runs(runs: Path) -> Iterator[RunFolder]:
@@ -252,9 +264,13 @@ def _checked(path: Path, digest: str) -> Params:
     return params
 
 
-def _read_json(path: Path) -> Any:
+def _read_json(path: Path, *keys: str) -> dict[str, Any]:
+    """Return an object that has these keys."""
     try:
-        return msgspec.json.decode(path.read_bytes())
+        facts = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+        if missing := [key for key in keys if key not in facts]:
+            raise msgspec.ValidationError(f"it lacks {', '.join(missing)}")
+        return facts
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise RunError(
             "run-damaged",

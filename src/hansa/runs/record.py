@@ -18,6 +18,7 @@ def run_record(folder: RunFolder) -> dict[str, Any]:
     commits = folder.commits()
     events = folder.log.events
     ended = folder.log.last("ended")
+    at_work = ended is None and folder.is_locked()
     progress = commits[-1]["progress"] if commits else {}
     best = None
     if progress.get("best") is not None:
@@ -28,8 +29,8 @@ def run_record(folder: RunFolder) -> dict[str, Any]:
         }
     return {
         "run": folder.name,
-        "state": _state(folder),
-        "reason": ended["reason"] if ended else _unfinished(folder),
+        "state": ended["state"] if ended else "running" if at_work else "stopped",
+        "reason": ended["reason"] if ended else _unfinished(folder, at_work),
         "started": about["created"],
         "seconds": commits[-1]["elapsed"] if commits else 0.0,
         "plan": plan,
@@ -40,7 +41,7 @@ def run_record(folder: RunFolder) -> dict[str, Any]:
         "model_digest": commits[-1]["model"] if commits else "",
         "best": best,
         "rounds": [{**row, "digest": c["model"]} for c in commits if (row := c["row"])],
-        "problems": [_problem(e) for e in events if e["kind"] == "problem"],
+        "problems": _problems(events),
         "partition": about["partition"],
         "baseline": _facts(folder.log.last("baseline")),
     }
@@ -57,22 +58,18 @@ def write_report(folder: RunFolder) -> Path:
     return path
 
 
-def _state(folder: RunFolder) -> str:
-    if folder.state == "running" and not folder.is_locked():
-        return "stopped"
-    return folder.state
+def _unfinished(folder: RunFolder, at_work: bool) -> str:
+    return "still at work" if at_work else f"interrupted after round {len(folder.rows())}"
 
 
-def _unfinished(folder: RunFolder) -> str:
-    done = len(folder.rows())
-    return f"interrupted after round {done}" if not folder.is_locked() else "still at work"
-
-
-def _problem(event: dict[str, Any]) -> dict[str, Any]:
-    facts = _facts(event)
-    assert facts is not None
-    facts["kind"] = facts.pop("what")
-    return facts
+def _problems(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return who dropped out; a round that was run again after a crash tells it once."""
+    told: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for event in events:
+        if event["kind"] == "problem":
+            facts = {**event, "kind": event["what"]}
+            told[event["round"], event["phase"], event["client"]] = facts
+    return list(told.values())
 
 
 def _facts(event: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -11,6 +11,10 @@ from hansa.params import Params
 from hansa.runs.folder import RunFolder
 from hansa.runs.record import REPORT, run_record
 from hansa.store.files import load_params
+from hansa.text import clean
+
+CELL_CHARS = 100
+"""Characters of a table's cell; a digest has 71."""
 
 
 class Table(list[dict[str, Any]]):
@@ -22,7 +26,7 @@ class Table(list[dict[str, Any]]):
 
     def _repr_html_(self) -> str:
         columns = self.columns()
-        head = "".join(f"<th>{escape(name)}</th>" for name in columns)
+        head = "".join(f"<th>{escape(clean(name))}</th>" for name in columns)
         rows = "".join(
             "<tr>"
             + "".join(f"<td>{escape(cell(row.get(name)))}</td>" for name in columns)
@@ -33,7 +37,8 @@ class Table(list[dict[str, Any]]):
 
     def __str__(self) -> str:
         columns = self.columns()
-        lines = [columns, *([cell(row.get(name)) for name in columns] for row in self)]
+        heads = [clean(name) for name in columns]
+        lines = [heads, *([cell(row.get(name)) for name in columns] for row in self)]
         widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
         return "\n".join(
             "  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True))
@@ -143,4 +148,4 @@ def cell(value: Any) -> str:
     """Return a value as a person wants to read it in a table."""
     if value is None:
         return "-"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else clean(value, CELL_CHARS)

@@ -9,13 +9,59 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from blake3 import blake3
 
 from hansa.algorithms import Vectors
+from hansa.limits import READ_AHEAD_BYTES
 from hansa.params import Params, encode
 from hansa.store.files import load_params
+
+
+class StoredVector:
+    """A 1-D vector in a file, which is open only while some of it is read.
+
+    A memory map would keep a file descriptor for each of a thousand clients, and systems allow no
+    more.  Short slices are served from a piece that is read ahead.
+
+    Args:
+      path: file, which must not change.
+      dtype: of a value.
+      size: number of values.
+      offset: byte at which they begin.
+    """
+
+    def __init__(self, path: Path, dtype: np.dtype[Any], size: int, *, offset: int) -> None:
+        self._path, self._offset = path, offset
+        self.dtype, self.size, self.shape = dtype, size, (size,)
+        self._start, self._ahead = 0, np.empty(0, dtype)
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, where: slice) -> np.ndarray[Any, np.dtype[Any]]:
+        start, stop, step = where.indices(self.size)
+        if step != 1:
+            return self._read(0, self.size)[where]
+        ahead = READ_AHEAD_BYTES // self.dtype.itemsize
+        if stop - start > ahead:
+            return self._read(start, stop)
+        if not self._start <= start <= stop <= self._start + len(self._ahead):
+            self._start, self._ahead = start, self._read(start, min(start + ahead, self.size))
+        return self._ahead[start - self._start : max(start, stop) - self._start]
+
+    def __array__(
+        self, dtype: Any = None, copy: bool | None = None
+    ) -> np.ndarray[Any, np.dtype[Any]]:
+        if copy is False:
+            raise ValueError("A vector in a file becomes an array only as a copy.")
+        return self._read(0, self.size).astype(dtype or self.dtype, copy=False)
+
+    def _read(self, start: int, stop: int) -> np.ndarray[Any, np.dtype[Any]]:
+        offset = self._offset + start * self.dtype.itemsize
+        return np.fromfile(self._path, self.dtype, count=max(0, stop - start), offset=offset)
 
 
 class ClientStates:
@@ -48,13 +94,21 @@ class ClientStates:
     def spill(
         self, client: str, number: int, vectors: Mapping[str, np.ndarray]
     ) -> Mapping[str, np.ndarray]:
-        """Write vectors to disk and return them memory-mapped; `clear` removes them."""
+        """Write vectors to disk and return them to be read from there; `clear` removes them."""
         _write(self._spill_path(client, number), Params.of(dict(vectors)))
         return self.spilled(client, number)
 
     def spilled(self, client: str, number: int) -> Mapping[str, np.ndarray]:
         """Return what `spill` wrote, here or in another process."""
-        return load_params(self._spill_path(client, number)).to_dict()
+        path = self._spill_path(client, number)
+        params = load_params(path)
+        body = params.nbytes - params.layout.nbytes
+        stored = {
+            name: StoredVector(path, params[name].dtype, params[name].size, offset=body + start)
+            for name, _, _, start, _ in params.layout.specs
+        }
+        # Rules over all updates ask for size, dtype, slices and np.array(...) only.
+        return cast(Mapping[str, np.ndarray], stored)
 
     def clear(self) -> None:
         """Remove what `spill` wrote, once the round is over."""

@@ -12,11 +12,11 @@ from hansa.algorithms import Vectors
 from hansa.clock import monotonic
 from hansa.errors import LearnerError
 from hansa.learners.batches import local_steps
-from hansa.limits import WEIGHT_LIMIT
+from hansa.limits import USER_WEIGHT_LIMIT, WEIGHT_LIMIT
 from hansa.metrics import Metrics
 from hansa.params import Params
 from hansa.params.model import ModelLayout
-from hansa.plan import hyper_at
+from hansa.plan import hyper_at, weighting_of
 from hansa.project import Project
 from hansa.rounds import BUFFERS
 from hansa.runs import RunFolder
@@ -93,7 +93,7 @@ class SimulatedFederation:
         done = {name: r for name, r in reports.by_client.items() if r.kind == "done"}
         aggregate = self._project.method.aggregator.finish(partial) if done else None
         self._states.clear()
-        problems = [self._problem(round_number, r) for r in reports.problems()]
+        problems = self._problems(round_number, reports, phase="train")
         return Trained(
             self._rounded(aggregate),
             {name: report.means() for name, report in sorted(done.items())},
@@ -111,7 +111,7 @@ class SimulatedFederation:
         exchange = self._exchange(round_number, state, len(clients))
         reports = _Reports(self._watcher, "evaluating", len(clients))
         self._engine.evaluate(exchange, clients, reports)
-        problems = [self._problem(round_number, r) for r in reports.problems()]
+        problems = self._problems(round_number, reports, phase="evaluate")
         metrics = {name: r.means() for name, r in sorted(reports.by_client.items()) if r.metrics}
         return Evaluated(metrics, problems)
 
@@ -131,14 +131,11 @@ class SimulatedFederation:
                 "client-failed",
                 f"Evaluating round {round_number} on the server's test part raised "
                 f"{type(error).__name__}: {error}.",
-                "Correct metrics() or evaluate() of the project, and run again to continue.",
+                "Correct metrics() or evaluate() of the project, and run again.",
             ) from error
 
     async def commit(self, commit: Commit, problems: Sequence[Problem]) -> None:
         """Write the round to the run folder."""
-        for problem in problems:
-            facts = problem._asdict()
-            self._folder.log.append("problem", what=facts.pop("kind"), **facts)
         state = commit.state
         self._folder.commit(
             commit.round,
@@ -161,11 +158,14 @@ class SimulatedFederation:
         plan, examples = self._project.plan, self._population.examples
         if plan.weight_limit is not None:
             return plan.weight_limit
-        if plan.weighting == "uniform":
+        weighting = weighting_of(plan, self._project.method.algorithm)
+        if weighting == "uniform":
             return float(clients)
-        if plan.weighting == "user" or examples is None:
+        if weighting == "user":
+            return USER_WEIGHT_LIMIT
+        if examples is None:
             return WEIGHT_LIMIT
-        if plan.weighting == "examples":
+        if weighting == "examples":
             return float(examples)
         # Local steps: with batches of one example there are the most.
         hyper = hyper_at(plan, number)._replace(batch_size=1)
@@ -177,11 +177,19 @@ class SimulatedFederation:
             aggregate.vectors[BUFFERS] = self._layout.rounded(aggregate.vectors[BUFFERS])
         return aggregate
 
-    def _problem(self, number: int, report: Report) -> Problem:
-        file = None
-        if report.trace:
-            file = self._folder.save_failure(number, report.client, report.trace)
-        return Problem(number, report.client, report.kind, report.code, report.message, file)
+    def _problems(self, number: int, reports: _Reports, *, phase: str) -> list[Problem]:
+        """Log who dropped out at once: the round may never be committed."""
+        problems = []
+        for name, kind, code, message, trace in reports.problems():
+            save = self._folder.save_failure
+            file = save(number, name, trace, phase=phase) if trace else None
+            problems.append(Problem(number, name, kind, code, message, file))
+        facts = [
+            {**p._asdict(), "kind": "problem", "what": p.kind, "phase": phase} for p in problems
+        ]
+        if facts:
+            self._folder.log.extend(facts)
+        return problems
 
 
 class _Reports:
@@ -196,8 +204,10 @@ class _Reports:
         self.by_client[report.client] = report
         self._watcher.working(self._what, len(self.by_client), self._total)
 
-    def problems(self) -> list[Report]:
-        return [r for _, r in sorted(self.by_client.items()) if r.kind != "done"]
+    def problems(self) -> list[tuple[str, str, str, str, str]]:
+        """Return name, kind, code, message and traceback of those that dropped out, by name."""
+        dropped = [r for _, r in sorted(self.by_client.items()) if r.kind != "done"]
+        return [(r.client, r.kind, r.code, r.message, r.trace) for r in dropped]
 
 
 def extra_state(layout: ModelLayout, state: Vectors) -> Params | None:

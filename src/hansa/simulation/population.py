@@ -5,17 +5,20 @@ A million clients cost two flat arrays until one of them takes part.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from blake3 import blake3
 
 from hansa.data import Dataset, Files, Partition, load, load_test, partition
 from hansa.data.dataset import held_out
 from hansa.data.partition import ClientNames
+from hansa.data.sources import NAMES
 from hansa.errors import DataError, PlanError
 from hansa.learners.learner import ClientData
-from hansa.limits import PARTITION_ROWS_SHOWN
+from hansa.limits import CLASSES_MAX, PARTITION_ROWS_SHOWN
 from hansa.project import Project, project_data
 from hansa.seeds import Key
 
@@ -43,6 +46,9 @@ class Population(Protocol):
 
     def table(self) -> dict[str, Any] | None:
         """Return label counts by client for the report, as plain JSON data."""
+
+    def fingerprint(self) -> str | None:
+        """Return a digest of all data and of who has what, or None where only clients know."""
 
 
 class Partitioned:
@@ -111,6 +117,22 @@ class Partitioned:
             "counts": counts,
         }
 
+    def fingerprint(self) -> str:
+        """Return a digest of every row, of whose it is, and of what it is used for."""
+        parts, key = self._parts, self._key.child("validation")
+        arrays = [*_arrays(self._dataset), parts.order, parts.offsets]
+        arrays += [part for data in (self.test, self._validation) for part in _arrays(data)]
+        facts: list[Any] = [self._dataset.classes, key, type(parts.scheme).__name__]
+        if not isinstance(self._validation, Dataset):
+            facts.append(float(self._validation))
+        if not isinstance(self.names, ClientNames):
+            facts.append(tuple(self.names))
+        hasher = blake3(repr(facts).encode())
+        for array in arrays:
+            hasher.update(f"\0{array.dtype.str}{array.shape}\0".encode())
+            hasher.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        return f"blake3:{hasher.hexdigest()}"
+
     def _position(self, name: str) -> int:
         if isinstance(self.names, ClientNames):
             return int(name.removeprefix("client-"))
@@ -143,13 +165,13 @@ class Asked:
     ) -> None:
         self._data, self._validation, self._key = data, validation, key
         self.names = ClientNames(clients)
-        self.test = test
+        self.test = _dataset(test, "the test part")
 
     def data(self, name: str) -> ClientData:
         """Ask the project for one client's data.
 
         Raises:
-          DataError: the function returned nothing.
+          DataError: the function returned nothing, or labels that clients would number apart.
         """
         value = self._data(name)
         if value is None:
@@ -161,7 +183,8 @@ class Asked:
         if isinstance(value, ClientData):
             return value
         if isinstance(value, Mapping) and "train" in value:
-            return ClientData(_dataset(value["train"], name), value.get("validation"))
+            own = _dataset(value.get("validation"), name)
+            return ClientData(_dataset(value["train"], name), own)
         train = _dataset(value, name)
         if not isinstance(train, Dataset):
             return ClientData(train, None)
@@ -178,9 +201,18 @@ class Asked:
         """Return nothing: the counts are the clients' own business."""
         return None
 
+    def fingerprint(self) -> None:
+        """Return nothing: the data is the clients' own business."""
+        return None
 
-def project_population(project: Project) -> Population:
+
+def project_population(project: Project, *, data_folder: Path | None = None) -> Population:
     """Return the population that a project's plan describes.
+
+    Args:
+      project: the plan, and maybe a function `data(client)`.
+      data_folder: where a relative data.set is looked for before the current folder; by default
+        the project's own.
 
     Raises:
       DataError: data is missing or cannot be split as asked.
@@ -204,9 +236,10 @@ def project_population(project: Project) -> Population:
             f"The plan's data.set is {plan.data.set!r}, and no data.split says who gets what.",
             'Add split = { scheme = "iid", clients = 10 } under [data].',
         )
-    dataset = load(plan.data.set, target=plan.data.target, group=plan.data.group)
+    folder = _place(plan.data.set, data_folder or project.folder)
+    dataset = load(plan.data.set, folder=folder, target=plan.data.target, group=plan.data.group)
     validation: float | Dataset = plan.data.validation
-    test_part = load_test(plan.data.set)
+    test_part = load_test(plan.data.set, folder=folder)
     if test_part is not None and isinstance(plan.data.split, Files):
         validation, test_part = test_part, None  # the clients' own valid parts stay theirs
     elif test_part is None and plan.data.test:
@@ -223,9 +256,44 @@ def _held_out(labels: Any, rows: int, fraction: float, key: Key) -> np.ndarray:
     return held
 
 
+def _place(name: str, folder: Path | None) -> Path | None:
+    """Return the folder that a relative path starts at, or None for the current one."""
+    if name in NAMES or folder is None:
+        return None
+    return folder if (folder / name).exists() or not Path(name).exists() else None
+
+
+def _arrays(data: Any) -> Iterator[np.ndarray]:
+    if isinstance(data, Dataset):
+        yield from (part for part in (data.x, data.y, data.groups) if part is not None)
+
+
 def _dataset(value: Any, name: str) -> Any:
+    """Return arrays (x, y) as a dataset, and everything else as it is.
+
+    Labels keep their values: a client sees only its own, so it cannot number them.  `classes` then
+    reaches to the highest label that this client has; the first client's sizes a seed model.
+    """
     if isinstance(value, tuple) and not isinstance(value, Dataset) and len(value) == 2:
         x, y = value
         if hasattr(x, "shape") and hasattr(y, "shape"):
-            return Dataset.of(np.asarray(x), np.asarray(y), name=name)
+            x, y = np.asarray(x), np.asarray(y)
+            _check_labels(y, name)
+            return Dataset.of(x, y, name=name)
     return value
+
+
+def _check_labels(y: np.ndarray, name: str) -> None:
+    """Refuse labels that mean nothing without those of other clients."""
+    if y.dtype.kind == "f" or not y.size:
+        return
+    if y.dtype.kind in "biu" and 0 <= int(y.min()) <= int(y.max()) < CLASSES_MAX:
+        return
+    what = f"from {y.min()} to {y.max()}" if y.dtype.kind in "biu" else f"of dtype {y.dtype}"
+    raise DataError(
+        "data-labels",
+        f"The arrays (x, y) of {name} have labels {what}, which each client would number in its "
+        "own way.",
+        "Number them from 0, or return hansa.Dataset.of(x, y, classes=...) so that all clients "
+        "number labels alike.",
+    )

@@ -7,6 +7,7 @@ client that takes two workers with it counts as failed.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import subprocess
@@ -43,6 +44,7 @@ from hansa.simulation.wire import (
 )
 from hansa.store.files import load_params
 
+_FAREWELL_S = 2  # what a worker gets to end by itself
 _POLL_S = 0.5  # how soon Ctrl-C is seen on systems where waiting cannot be interrupted
 
 
@@ -97,8 +99,24 @@ class Processes:
     def _run(
         self, exchange: Exchange, clients: Sequence[str], on_report: OnReport, *, kind: Any
     ) -> Any:
-        message = self._scratch / "message.safetensors"
+        # A file of its own: workers still have the one before mapped into memory.
+        message = self._scratch / f"message-{exchange.number}-{kind.__name__}.safetensors"
         message.write_bytes(b"".join(_encoded(exchange)))
+        try:
+            return self._exchange(exchange, clients, on_report, kind=kind, message=message)
+        finally:
+            with contextlib.suppress(OSError):  # Windows keeps what is mapped; swept later
+                message.unlink()
+
+    def _exchange(
+        self,
+        exchange: Exchange,
+        clients: Sequence[str],
+        on_report: OnReport,
+        *,
+        kind: Any,
+        message: Path,
+    ) -> Any:
         self._runner.open(*exchange)
         job = _Job(
             Open(exchange.number, str(message), exchange.weight_limit),
@@ -229,7 +247,7 @@ class _Worker:
         names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
         environment = dict(os.environ) | {name: str(threads) for name in names}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "hansa.simulation.worker"],
+            [sys.executable, "-P", "-m", "hansa.simulation.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -274,14 +292,15 @@ class _Worker:
 
     def close(self) -> None:
         """End the process; it leaves by itself when its input closes."""
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                pipe.close()
+        assert self._process.stdin is not None and self._process.stdout is not None
+        with contextlib.suppress(OSError):  # what it has not read does not matter any more
+            self._process.stdin.close()
         try:
-            self._process.wait(timeout=2)
+            self._process.wait(timeout=_FAREWELL_S)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            self._process.kill()  # a client is at work, and may never end
             self._process.wait()
+        self._process.stdout.close()  # only now: a thread may be reading from it
 
 
 def _encoded(exchange: Exchange) -> tuple[bytes, memoryview]:

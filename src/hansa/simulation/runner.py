@@ -17,7 +17,7 @@ from hansa.aggregators import AggregationSpec, Aggregator, Contribution, admit
 from hansa.algorithms import Vectors
 from hansa.client import Client
 from hansa.errors import AggregationError, HansaError, UpdateRefused
-from hansa.limits import FAILURE_CHARS_MAX
+from hansa.limits import FAILURE_CHARS_MAX, MESSAGE_CHARS_MAX
 from hansa.metrics import Mean, Metrics
 from hansa.params import Layout, Params
 from hansa.params.dtypes import dtype_name
@@ -64,6 +64,7 @@ class Runner:
         self._root = Key.root(project.plan.seed)
         self.aggregator: Aggregator = project.method.aggregator
         self.learner = project.learner
+        self.layout = client.layout
 
     def open(self, number: int, message: Vectors, weight_limit: float) -> None:
         """Begin an exchange: round number, what the cohort gets, and the sum of weights."""
@@ -86,7 +87,7 @@ class Runner:
             return Report(name, {}, kind="refused", code=refusal.code, message=_sentence(refusal))
         except AggregationError:
             raise  # the set of updates is at fault, not the one that happened to come last
-        except Exception as error:  # noqa: BLE001 - the user's code may raise anything
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - it is the user's code
             return failure(name, error)
 
     def evaluate(self, name: str) -> Report:
@@ -97,7 +98,7 @@ class Runner:
                 return Report(name, {})
             metrics = self._client.learner.evaluate(self._model, validation)
             return Report(name, plain(metrics))
-        except Exception as error:  # noqa: BLE001 - the user's code may raise anything
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - it is the user's code
             return failure(name, error)
 
     def _train(self, name: str) -> Report:
@@ -138,13 +139,17 @@ class Runner:
 
 def failure(name: str, error: BaseException) -> Report:
     """Return the report of a client whose code raised."""
-    trace = "".join(traceback.format_exception(error))[-FAILURE_CHARS_MAX:]
+    trace = _sound("".join(traceback.format_exception(error))[-FAILURE_CHARS_MAX:])
+    code, message = "client-failed", f"{type(error).__name__}: {error}"
     if isinstance(error, HansaError):
-        return Report(
-            name, {}, kind="failed", code=error.code, message=_sentence(error), trace=trace
-        )
-    message = f"{type(error).__name__}: {error}"
-    return Report(name, {}, kind="failed", code="client-failed", message=message, trace=trace)
+        code, message = error.code, _sentence(error)
+    short = _sound(message[:MESSAGE_CHARS_MAX])
+    return Report(name, {}, kind="failed", code=code, message=short, trace=trace)
+
+
+def _sound(text: str) -> str:
+    """Return text that can be written anywhere; file names bring lone surrogates."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def plain(metrics: Metrics) -> dict[str, tuple[float, float]]:

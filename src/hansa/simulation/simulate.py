@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import sys
-import traceback
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -58,6 +57,12 @@ def open_run(
     Raises:
       HansaError: data is missing, or the learner cannot make a seed model.
     """
+    if simulation.engine == "processes" and project.folder is None:
+        raise PlanError(
+            "engine-needs-project",
+            "The processes engine starts fresh processes, which need the code as files.",
+            "Make a project folder with hansa init, or use engine='inline'.",
+        )
     digest = identity(project)
     if not simulation.new and project.folder is not None:
         for run in reversed(list(all_runs(simulation.runs))):
@@ -102,6 +107,16 @@ def continue_run(
       HansaError: something else that a person must mend.
     """
     with folder.locked():
+        folder.reload()
+        if folder.state != "running":
+            raise RunError(
+                "run-ended",
+                f"Another process has brought {folder.name} to its end meanwhile: it has "
+                f"{folder.state}.",
+                "Look at it with hansa show, or start another with: hansa run --new",
+            )
+        _check_data(folder, population)
+        folder.sweep()
         first = not any(e["kind"] == "started" for e in folder.log.events)
         folder.log.append("started" if first else "resumed", engine=simulation.engine)
         try:
@@ -112,6 +127,18 @@ def continue_run(
         assert progress.ended is not None  # a workflow returns when it is over
         folder.log.append("ended", state="finished", reason=progress.ended)
         return progress
+
+
+def _check_data(folder: RunFolder, population: Population) -> None:
+    """Refuse to go on with other data than the run began with."""
+    began, now_there = folder.about["data"], population.fingerprint()
+    if began is not None and began != now_there:
+        raise RunError(
+            "run-changed",
+            f"The data of {folder.name} has changed since it began ({began[:19]} then). "
+            "Nothing was run.",
+            "Put the old data back, or start anew with: hansa run --new",
+        )
 
 
 def drive(workflow: Coroutine[Any, Any, Progress]) -> Progress:
@@ -180,17 +207,13 @@ def _engine(
     from hansa.simulation.processes import Processes
     from hansa.simulation.wire import Setup
 
-    if project.folder is None:
-        raise PlanError(
-            "engine-needs-project",
-            "The processes engine starts fresh processes, which need the code as files.",
-            "Make a project folder with hansa init, or use engine='inline'.",
-        )
+    assert project.folder is not None  # `open_run` has seen to it
     setup = Setup(
         project=str(project.folder.resolve()),
         plan=msgspec.to_builtins(project.plan),
         states=str((folder.path / "clients").resolve()),
-        model=str(folder.model_path(folder.commits()[-1]["round"]).resolve()),
+        identity=folder.about["identity"],
+        tensors=tuple(spec[:3] for spec in runner.layout.layout.specs),
         buffers=tuple(folder.about["seed_model"]["buffers"]),
     )
     workers = simulation.workers or os.cpu_count() or 1
@@ -213,6 +236,7 @@ def _create(
         "engine": simulation.engine,
         "project": str(project.folder.resolve()) if project.folder else None,
         "seed_model": {"digest": seed.params.digest(), "buffers": buffers},
+        "data": population.fingerprint(),
         "clients": len(population.names),
         "partition": population.table(),
     }
@@ -246,8 +270,3 @@ def environment() -> dict[str, str]:
         if package in sys.modules:
             facts[package] = str(getattr(sys.modules[package], "__version__", "?"))
     return facts
-
-
-def describe_failure(error: BaseException) -> str:
-    """Return a traceback as text."""
-    return "".join(traceback.format_exception(error))

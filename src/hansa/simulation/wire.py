@@ -22,8 +22,9 @@ class Setup(_Frame, frozen=True):
     project: str  # folder
     plan: dict[str, Any]
     states: str  # folder of client states
-    model: str  # file with the seed model
-    buffers: tuple[str, ...]  # names of its tensors that are not trained
+    identity: str  # digest of plan and code; a worker with other code refuses
+    tensors: tuple[tuple[str, str, tuple[int, ...]], ...]  # the model's names, dtypes, shapes
+    buffers: tuple[str, ...]  # names of those that are not trained
 
 
 class Open(_Frame, frozen=True):

@@ -16,11 +16,12 @@ import msgspec
 
 from hansa.algorithms import Vectors
 from hansa.client import Client
-from hansa.errors import HansaError
+from hansa.errors import HansaError, RunError
 from hansa.learners.learner import close
+from hansa.params import Layout
 from hansa.params.model import ModelLayout
 from hansa.plan import Plan
-from hansa.project import build_project
+from hansa.project import build_project, identity
 from hansa.simulation.client_states import ClientStates
 from hansa.simulation.population import project_population
 from hansa.simulation.runner import Report, Runner
@@ -69,7 +70,13 @@ def main() -> None:
 def make_runner(setup: Setup) -> Runner:
     """Build the same runner that the simulation itself has."""
     project = build_project(msgspec.convert(setup.plan, Plan), Path(setup.project))
-    layout = ModelLayout(load_params(setup.model).layout, setup.buffers)
+    if identity(project) != setup.identity:
+        raise RunError(
+            "run-changed",
+            f"The code in {setup.project} has changed since the run was opened.",
+            "Run again: changed code is another run.",
+        )
+    layout = ModelLayout(Layout.of(setup.tensors), setup.buffers)
     method = project.method
     client = Client(project.plan, method.algorithm, method.transform, project.learner, layout)
     return Runner(

@@ -15,7 +15,11 @@ def clip(norm: float) -> Transform:
     """Scale an update by min(1, norm / |update|), over all its vectors together.
 
     This bounds one client's influence; without noise and an accountant it is not differential
-    privacy.
+    privacy.  Buffers do not pass through transforms, so they are not clipped.
+
+    The norm holds up to the rounding of each value: 2^-24 of it in float32, and 2^-8 (bf16) or
+    2^-11 (fp16) beside a `cast`, which may exceed `norm` by so much.  Let `clip` be the last
+    transform, or the last before `cast`: what others do after it is not bounded.
 
     Args:
       norm: C > 0, the largest L2 norm that leaves the client.

@@ -5,6 +5,9 @@
     encode:  vectors --clip--> vectors --cast--> vectors on the wire
     decode:  vectors <--clip-- vectors <--cast-- vectors on the wire
 
+Only the vectors that an algorithm sends pass through.  A model's buffers (BatchNorm statistics,
+counters) travel as they are: neither clipped nor narrowed.
+
 Both halves are pure; a random one (noise, rounding) takes its key as an argument.
 """
 

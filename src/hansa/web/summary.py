@@ -150,7 +150,7 @@ def status(record: RunRecord) -> Status:
     if record.state == "stopped":
         return Status("Stopped", "warn", cause, [Step("hansa run", resume), show])
     cause = cause or "The run did not say why."
-    return Status("Failed", "bad", cause, [show, Step("hansa run", f"after the fix, {resume}")])
+    return Status("Failed", "bad", cause, [show, Step("hansa run", "after the fix, starts anew")])
 
 
 def quoted(run: str) -> str:

@@ -1,4 +1,4 @@
-"""Text for people: numbers, sizes and times in few digits, and names that may be hostile made safe.
+"""Text for people: numbers, sizes and times in few digits; names come through `hansa.text`.
 
 Escaping for HTML is not done here: templates and charts escape everything they print.
 """
@@ -7,38 +7,24 @@ from __future__ import annotations
 
 import json
 import math
-import unicodedata
 
-NAME_CHARS = 60
-"""Characters of a name shown on a page; what is longer ends in an ellipsis."""
+from hansa.text import TEXT_CHARS, clean
 
-TEXT_CHARS = 400
-"""Characters of a message shown on a page."""
-
-_JOINERS = "\u200c\u200d"  # needed to write Persian and several Indic scripts
-
-
-def clean(text: object, limit: int = NAME_CHARS) -> str:
-    r"""Return `text` on one line of at most `limit` characters, invisible ones spelt out.
-
-    Direction overrides could make a name read backwards, and control characters are not allowed in
-    XML; both are shown as escapes instead of taking effect.
-
-    >>> clean("ab\u202ecd\nef")
-    'ab\\u202ecd ef'
-    >>> clean("abcdef", 4)
-    'abc…'
-    """
-    line = " ".join(str(text)[: limit * 4].split())
-    shown = "".join(char if _harmless(char) else f"\\u{ord(char):04x}" for char in line)
-    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
-
-
-def _harmless(char: str) -> bool:
-    if char in _JOINERS:
-        return True
-    noncharacter = ord(char) & 0xFFFE == 0xFFFE or 0xFDD0 <= ord(char) <= 0xFDEF
-    return not noncharacter and unicodedata.category(char) not in {"Cc", "Cf", "Cs", "Zl", "Zp"}
+__all__ = [
+    "TEXT_CHARS",
+    "amount",
+    "byte_size",
+    "byte_unit",
+    "clean",
+    "count",
+    "duration",
+    "listing",
+    "number",
+    "sentence",
+    "setting",
+    "spans",
+    "titled",
+]
 
 
 def titled(name: str) -> str:

@@ -9,7 +9,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from hansa.algorithms import Algorithm
+import numpy as np
+
+from hansa.algorithms import Algorithm, Vectors
 from hansa.errors import PlanError, RunError
 from hansa.metrics import Metrics, summarise_all
 from hansa.plan.schema import Plan
@@ -59,10 +61,15 @@ def step(
       RunError: the server's step made the model diverge.
     """
     assert trained.aggregate is not None  # `_enough` has seen to it
-    mean = type(state.algorithm)(trained.aggregate.vectors)
+    mean = Vectors(trained.aggregate.vectors)
     buffers = mean.pop(BUFFERS, state.buffers)
     share = trained.aggregate.clients / len(federation.clients)
-    stepped = algorithm.server(state.algorithm, mean, share)
+    before = state.algorithm
+    # NumPy scalars widen float32; what is read back after an interruption must be what was there.
+    stepped = Vectors(
+        (name, np.asarray(v, before[name].dtype) if name in before else v)
+        for name, v in algorithm.server(before, mean, share).items()
+    )
     largest_parameter(stepped.x)
     return GlobalState(stepped, buffers)
 

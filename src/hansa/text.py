@@ -1,0 +1,43 @@
+"""Text of unknown origin made harmless: for a terminal, a log, a page.
+
+A client's name or an error message may carry escape sequences that clear a screen, marks that
+make it read backwards, or ten thousand characters.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+
+NAME_CHARS = 60
+"""Characters of a name that are shown; what is longer ends in an ellipsis."""
+
+TEXT_CHARS = 400
+"""Characters of a message that are shown among others."""
+
+ERROR_CHARS = 2_000
+"""Characters of an error that ends a command; it stands alone."""
+
+_JOINERS = "\u200c\u200d"  # needed to write Persian and several Indic scripts
+
+
+def clean(text: object, limit: int = NAME_CHARS) -> str:
+    r"""Return `text` on one line of at most `limit` characters, invisible ones spelt out.
+
+    Direction overrides could make a name read backwards, escape sequences act on a terminal, and
+    control characters are not allowed in XML; all are shown as escapes instead of taking effect.
+
+    >>> clean("ab\u202ecd\nef")
+    'ab\\u202ecd ef'
+    >>> clean("abcdef", 4)
+    'abc…'
+    """
+    line = " ".join(str(text)[: limit * 4].split())
+    shown = "".join(char if _harmless(char) else f"\\u{ord(char):04x}" for char in line)
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def _harmless(char: str) -> bool:
+    if char in _JOINERS:
+        return True
+    noncharacter = ord(char) & 0xFFFE == 0xFFFE or 0xFDD0 <= ord(char) <= 0xFDEF
+    return not noncharacter and unicodedata.category(char) not in {"Cc", "Cf", "Cs", "Zl", "Zp"}
