@@ -10,11 +10,17 @@ import numpy as np
 import pytest
 from projects import final_model, make_project, simulate
 
-from hansa.code import read_code
+from hansa.code import make_current, read_code
 from hansa.errors import LearnerError
 from hansa.project import build_project, identity, open_project
 from hansa.runs.reproduce import saved_project
 from hansa.simulation import Simulation, continue_run, open_run
+
+
+@pytest.fixture(autouse=True)
+def caches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Python keep compiled code beside the source, as it does for users."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
 
 
 def moving(folder: Path, train: str, first: str = "") -> Path:
@@ -62,9 +68,24 @@ def test_two_projects_each_have_their_own_net_even_in_turns(tmp_path: Path) -> N
     assert sum(str(f.resolve()) in sys.path for f in folders) == 1
 
 
+def test_a_project_that_is_open_beside_another_gets_its_modules_back(tmp_path: Path) -> None:
+    projects = []
+    for name in "ab":
+        folder = make_project(tmp_path / name)
+        (folder / "late.py").write_text(f"NAME = {name!r}\n")
+        text = "import late as early\n\n\ndef late():\n    import late\n\n    return late\n\n\n"
+        (folder / "model.py").write_text(text + (folder / "model.py").read_text())
+        projects.append(open_project(folder))
+    for project in projects:
+        assert project.folder is not None and project.module is not None
+        make_current(project.folder, project.code)
+        assert project.module.late() is project.module.early
+        assert open_project(project.folder).module is project.module
+
+
 def test_a_package_below_the_folder_changes_the_identity_and_is_reproduced(tmp_path: Path) -> None:
-    first = "from nets.deep import small\nimport plain.part\n"
-    step = 'params["w"] += small.STEP * plain.part.FACTOR'
+    first = "from nets.deep import small\nfrom plain import part\n"
+    step = 'params["w"] += small.STEP * part.FACTOR'
     folder = moving(tmp_path / "a", step, first)
     for file, text in [
         ("nets/__init__.py", ""),
@@ -97,9 +118,11 @@ def test_what_somebody_imported_before_the_run_is_not_taken_for_the_projects_cod
     folder = moving(tmp_path / "a", 'params["w"] += early.STEP', "import early\n")
     (folder / "early.py").write_text("STEP = 1\n")
     monkeypatch.syspath_prepend(folder)
+    before = (folder / "early.py").stat()
     import early  # noqa: F401
 
     (folder / "early.py").write_text("STEP = 6\n")
+    os.utime(folder / "early.py", ns=(before.st_atime_ns, before.st_mtime_ns))  # a .pyc looks fresh
     assert w0(folder) == 6
 
 

@@ -102,7 +102,7 @@ def split(
       DataError: data is missing, or cannot be divided like that.
     """
     held = test if isinstance(test, Dataset) else None
-    share = 0.0 if held is not None else _share("test", test or 0.0)
+    share = 0.0 if test is None or held is not None else _share("test", test)
     kept = _share("validation", validation)
     rows = dataset if isinstance(dataset, Dataset) else load(dataset)
     key = Key.root(seed).child("data")

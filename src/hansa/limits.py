@@ -35,9 +35,9 @@ BLOCK_VALUES = 2**16
 STACK_BYTES = 2**20
 """Bytes of the piece of all updates that a rule which is not a sum reads at a time: as above."""
 
-READ_AHEAD_BYTES = 2**14
+READ_AHEAD_BYTES = 2**16
 """Bytes of one update in a file that are read at a time where a rule asks for less: a thousand
-updates hold 16 MiB, and a file is opened four thousand times for a vector of 64 MiB."""
+updates hold 64 MiB, and each file is opened a thousand times for a vector of 64 MiB."""
 
 WEIGHT_RANGE_BITS = 40
 """A weight is at least weight_limit / 2^40: a round of such weights is still right to

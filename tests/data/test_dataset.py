@@ -120,6 +120,13 @@ def test_holdout_refuses_to_leave_a_part_empty(rows):
     assert error.value.code == "data-too-few"
 
 
+def test_names_of_given_classes_become_their_positions_even_where_some_are_lacking():
+    for y, expected in ([["dog", "ant", "dog"], [2, 1, 2]], [["cat", "cat", "cat"], [0, 0, 0]]):
+        data = Dataset.of(np.eye(3), np.array(y), classes=("cat", "ant", "dog"))
+        assert data.y.tolist() == expected
+        assert data.y.dtype == np.int64
+
+
 BAD = [
     ("data-mismatch", {"x": np.eye(3), "y": np.array([0, 1])}),
     ("data-mismatch", {"x": np.eye(2), "y": np.array([0, 1]), "groups": np.array([1, 2, 3])}),
@@ -136,6 +143,7 @@ BAD = [
     ("data-labels", {"x": np.eye(2), "y": np.array([0, 2]), "classes": ("a", "b")}),
     ("data-labels", {"x": np.eye(2), "y": np.array([-1, 0]), "classes": ("a", "b")}),
     ("data-labels", {"x": np.eye(2), "y": np.array([0.0, 1.0]), "classes": ("a", "b")}),
+    ("data-labels", {"x": np.eye(2), "y": np.array(["a", "c"]), "classes": ("a", "b")}),
 ]
 
 

@@ -27,7 +27,7 @@ from hansa.simulation.client_states import ClientStates
 
 SPEC = AggregationSpec(
     {
-        "delta": VectorSpec(70_000, "float32", 64.0),  # more than is read ahead, and than a block
+        "delta": VectorSpec(70_000, "float32", 64.0),  # more than is read ahead or added at a time
         "dc": VectorSpec(3, "float64", 64.0),
         "buffers": VectorSpec(2, "float64", None),
     },

@@ -49,7 +49,8 @@ class Dataset(NamedTuple):
         """Check the arrays and name the classes.
 
         Integer or string `y` means classes: strings are sorted and numbered, integers from 0 up
-        keep their value, other integers are sorted and numbered.  Floating `y` means regression.
+        keep their value, other integers are sorted and numbered.  With `classes`, strings are
+        names of classes and integers their positions.  Floating `y` means regression.
 
         Raises:
           DataError: lengths differ, a value is not finite, a label has no class, or an array
@@ -183,11 +184,13 @@ def _check_finite(array: Array, what: str) -> None:
 
 
 def _checked_labels(y: Array, classes: tuple[str, ...], name: str) -> Array:
+    if y.dtype.kind == "U":
+        return _positions(y, classes, name)
     if y.dtype.kind not in "biu":
         raise DataError(
             "data-labels",
             f"{name} has {len(classes)} classes, but y has dtype {y.dtype}.",
-            "Give y as integers, the positions of the classes.",
+            "Give y as names of classes, or as integers, their positions.",
         )
     if y.size and not 0 <= int(y.min()) <= int(y.max()) < len(classes):
         raise DataError(
@@ -196,6 +199,20 @@ def _checked_labels(y: Array, classes: tuple[str, ...], name: str) -> Array:
             f"Labels must lie between 0 and {len(classes) - 1}.",
         )
     return y.astype(np.int64, copy=False)
+
+
+def _positions(y: Array, classes: tuple[str, ...], name: str) -> Array:
+    values, numbers = np.unique(y, return_inverse=True)
+    place = {label: i for i, label in enumerate(classes)}
+    if unknown := [value for value in values.tolist() if value not in place]:
+        raise DataError(
+            "data-labels",
+            f"{name} has {len(classes)} classes, and labels that are none of them: "
+            f"{', '.join(map(repr, unknown[:5]))}.",
+            "Name every class that any client has, and spell labels as there.",
+        )
+    positions = np.array([place[value] for value in values.tolist()], np.int64)
+    return positions[numbers.reshape(y.shape)]
 
 
 def _number_labels(y: Array, name: str) -> tuple[Array, tuple[str, ...]]:
