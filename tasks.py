@@ -56,7 +56,10 @@ def main() -> int:
 def hello(words: list[str]) -> int:
     """Install the core alone and run the main job on real data."""
     install("core", CORE)
-    return run([BIN / "hansa", "hello", *words])
+    status = run([BIN / "hansa", "hello", *words])
+    activate = ".venv\\Scripts\\activate" if os.name == "nt" else "source .venv/bin/activate"
+    print(f"\nTo type hansa yourself, first: {activate}")
+    return status
 
 
 def test(words: list[str]) -> int:

@@ -42,6 +42,7 @@ ENVIRONMENT = {
     "HANSA_DATA": "folder in which to look for MNIST, before `~/.cache/hansa`",
     "HANSA_DEVICE": "device for PyTorch, such as `cuda:1`; by default a GPU if there is one",
     "HANSA_THREADS": "threads of one client's PyTorch code; by default 1",
+    "HANSA_DEBUG": "set to 1, an unexpected error shows its whole traceback",
 }
 TO_WRITE = "\n## What it means\n\n## What to do\n"
 

@@ -38,6 +38,7 @@ class Project(NamedTuple):
     folder: Path | None  # None when the project was made in Python
     sources: dict[str, str]  # where each value of the plan came from
     code: dict[str, bytes]  # the project's Python files, by path below the folder
+    data_folder: Path | None = None  # where a relative data.set is looked for first
 
 
 def open_project(
@@ -68,7 +69,8 @@ def build_project(
     module = import_module(plan.learner.module) if plan.learner.module and not scripted else None
     learner = build_learner(plan.learner, module, folder)
     check_capabilities(method.algorithm, learner.capabilities, plan.learner.kind)
-    return Project(plan, method, learner, module, folder, dict(sources or {}), code)
+    told = dict(sources or {})
+    return Project(plan, method, learner, module, folder, told, code, folder)
 
 
 def with_learner(plan: Plan, learner: Learner) -> Project:
@@ -89,10 +91,10 @@ def with_learner(plan: Plan, learner: Learner) -> Project:
     return Project(plan, method, learner, None, None, {}, {})
 
 
-def identity(project: Project) -> str:
+def identity(plan: Plan, code: Code) -> str:
     """Return the digest of what will run: the plan with every default, and the code."""
-    hasher = blake3(msgspec.json.encode(msgspec.to_builtins(project.plan), order="deterministic"))
-    hasher.update(code_digest(project.code))
+    hasher = blake3(msgspec.json.encode(msgspec.to_builtins(plan), order="deterministic"))
+    hasher.update(code_digest(code))
     return f"blake3:{hasher.hexdigest()}"
 
 
@@ -117,7 +119,7 @@ def import_file(folder: Path | None, name: str, code: Code | None = None) -> Mod
     if folder is None or not (folder / name).is_file():
         raise LearnerError(
             "learner-module",
-            f"There is no {name} in {folder or 'a project without a folder'}.",
+            f"There is no file {folder / name}." if folder else f"There is no folder with {name}.",
             "Make a complete project with: hansa init my-study --template numpy",
         )
     code = read_code(folder) if code is None else code
@@ -135,11 +137,11 @@ def _import(path: Path, unique: str) -> ModuleType:
         return import_path(path, unique)
     except HansaError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _import_failed(path, error) from error
 
 
-def _import_failed(path: Path, error: Exception) -> LearnerError:
+def _import_failed(path: Path, error: BaseException) -> LearnerError:
     if isinstance(error, ModuleNotFoundError) and error.name:
         package = error.name.partition(".")[0]
         return LearnerError(

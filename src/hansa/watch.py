@@ -24,8 +24,10 @@ _KEPT_LINES = 30  # rounds of the live table that stay on the screen
 def watching(rounds: int, metric: str, *, as_json: bool = False) -> Iterator[Watcher]:
     """Choose the view that fits the output, and close it properly."""
     if as_json:
-        yield JsonLines()
-    elif sys.stdout.isatty():
+        lines = JsonLines()
+        with contextlib.redirect_stdout(sys.stderr):
+            yield lines
+    elif sys.stdout is not None and sys.stdout.isatty():
         with LiveTable(rounds, metric) as table:
             yield table
     else:
@@ -35,14 +37,17 @@ def watching(rounds: int, metric: str, *, as_json: bool = False) -> Iterator[Wat
 class JsonLines:
     """One JSON object a round."""
 
+    def __init__(self) -> None:
+        self._out = sys.stdout  # what user code prints goes elsewhere meanwhile
+
     def working(self, what: str, done: int, total: int) -> None:
         """Say nothing; programs wait for rounds."""
 
     def committed(self, row: dict[str, Any], problems: Sequence[Problem]) -> None:
         """Print the round."""
         facts = {**row, "problems": [p._asdict() for p in problems]}
-        click.echo(json.dumps(facts))
-        sys.stdout.flush()
+        click.echo(json.dumps(facts), file=self._out)
+        self._out.flush()
 
 
 class PlainLines:
@@ -61,7 +66,8 @@ class PlainLines:
         click.echo(f"round {row['round']}/{self._rounds}  " + "  ".join(words[1:]))
         for problem in problems:
             click.echo(f"  {describe(problem)}")
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
 
 
 class LiveTable:
@@ -75,9 +81,8 @@ class LiveTable:
         self._rows: list[dict[str, str]] = []
         self._notes: list[str] = []
         self._status = "starting"
-        self._live = Live(
-            get_renderable=self._render, console=Console(), refresh_per_second=8, transient=False
-        )
+        self._console = Console()
+        self._live = Live(get_renderable=self._render, console=self._console, refresh_per_second=8)
 
     def __enter__(self) -> LiveTable:
         self._live.__enter__()
@@ -92,7 +97,8 @@ class LiveTable:
         width = 24
         filled = width * done // max(total, 1)
         bar = "━" * filled + "╌" * (width - filled)
-        self._status = f"{what} {bar} {done}/{total} clients"
+        where = f"round {len(self._rows) + 1} of {self._rounds}"
+        self._status = f"{where}: {what} {bar} {done}/{total} clients"
 
     def committed(self, row: dict[str, Any], problems: Sequence[Problem]) -> None:
         """Add a line."""
@@ -101,6 +107,8 @@ class LiveTable:
         self._status = f"round {row['round']} of {self._rounds} done"
 
     def _render(self) -> Any:
+        # Whatever does not fit would push the newest rounds out of sight.
+        shown = max(3, min(_KEPT_LINES, self._console.height - 10))
         from rich.console import Group
         from rich.table import Table
         from rich.text import Text
@@ -108,8 +116,11 @@ class LiveTable:
         table = Table(box=None, pad_edge=False, header_style="bold")
         for name in round_cells(_EMPTY, self._metric):
             table.add_column(Text(name), justify="right")  # not markup
-        for cells in self._rows[-_KEPT_LINES:]:
+        for cells in self._rows[-shown:]:
             table.add_row(*cells.values())
+        hidden = len(self._rows) - min(shown, len(self._rows))
+        if hidden:
+            table.caption = f"{hidden} earlier rounds: hansa show"
         notes = [Text(note, style="yellow") for note in self._notes[-5:]]
         return Group(table, *notes, Text(self._status, style="dim"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -215,3 +216,78 @@ def test_every_verb_has_help_with_an_example(
     text = capsys.readouterr().out
     assert end.value.code == 0
     assert "Example" in text and f"hansa {' '.join(words)}" in text
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        ("def init(rng, sample):\n    return 1 / 0", "model.py, line 2 raised ZeroDivisionError"),
+        ("import sys\nsys.exit(0)", "learner-module"),
+    ],
+)
+def test_an_error_in_the_projects_code_names_file_and_line(
+    study: Path, capsys: pytest.CaptureFixture[str], broken: str, words: str
+) -> None:
+    text = (study / "model.py").read_text(encoding="utf-8").replace("def init", "def unused")
+    order = broken + "\n\n" + text if "init" in broken else broken
+    (study / "model.py").write_text(order, encoding="utf-8")
+    status, told = fails(capsys, "run", "study")
+    assert status == 1
+    assert words in told
+    assert "[user-code]" in told or "[learner-module]" in told
+
+
+def test_an_error_of_our_own_says_so_and_asks_for_a_report(
+    study: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(folder: object) -> None:
+        raise KeyError("lost")
+
+    with monkeypatch.context() as patch:
+        entry = sys.modules["hansa.cli.main"]  # the package exports a function of that name
+        patch.setattr(entry, "_is_installed", lambda filename: True)
+        patch.setattr("hansa.cli.session.write_report", broken)
+        status, text = fails(capsys, "run", "study", "--rounds", "1")
+    assert (status, "[defect]" in text, "HANSA_DEBUG=1" in text) == (1, True, True)
+
+
+def test_a_target_that_is_a_number_is_told_before_training(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("t.csv").write_text("a,y\n" + "\n".join(f"{i},{i * 0.37}" for i in range(200)))
+    Path("plan.toml").write_text(
+        'name = "t"\n[data]\nset = "t.csv"\ntarget = "y"\nsplit = { scheme = "iid", clients = 2 }'
+    )
+    status, text = fails(capsys, "run")
+    assert (status, "[learner-data]" in text) == (1, True), text
+
+
+def test_export_refuses_a_folder_and_a_model_that_has_changed(
+    study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["run", "study", "--rounds", "1"])
+    assert fails(capsys, "export", "-o", ".")[0] == 2
+    path = next(Path("runs/study-1/models").iterdir())
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    status, text = fails(capsys, "export")
+    assert (status, "[run-damaged]" in text) == (1, True)
+
+
+def test_what_user_code_prints_stays_out_of_json(
+    study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import json
+
+    text = (study / "model.py").read_text(encoding="utf-8")
+    shouting = text.replace(
+        "def metrics(params, x, y):\n", "def metrics(params, x, y):\n    print('hey')\n"
+    )
+    (study / "model.py").write_text(shouting, encoding="utf-8")
+    with pytest.raises(SystemExit):
+        main(["run", "study", "--rounds", "1", "--json"])
+    captured = capsys.readouterr()
+    assert [json.loads(line) for line in captured.out.splitlines()]
+    assert "hey" in captured.err

@@ -99,7 +99,9 @@ def firsts(folder: Path | None, name: str = "own.csv", data_folder: Path | None 
     data = {"set": name, "split": {"scheme": "iid", "clients": 2}, "test": 0.0, "validation": 0.0}
     data |= {"target": "y"} if name.endswith(".csv") else {}
     project = build_project(read_plan({"data": data}).plan, folder)
-    population = project_population(project, data_folder=data_folder)
+    if data_folder is not None:
+        project = project._replace(data_folder=data_folder)
+    population = project_population(project)
     return float(min(population.data(c).train.x.min() for c in population.names))
 
 

@@ -47,6 +47,10 @@ def command(
 
     folder = find_run(runs, run)
     suffix = {"torch": ".pt", "npz": ".npz", "safetensors": ".safetensors"}[kind]
+    if output is not None and output.is_dir():
+        raise click.UsageError(
+            f"{output} is a folder; name a file, such as {output / 'model'}{suffix}"
+        )
     path = output or Path(f"{folder.name}-{which}{suffix}")
     line = export_model(model_file(folder, which), path, kind=kind)
     if as_json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -44,7 +45,7 @@ def command(folder: Path, template: str) -> None:
         (folder / name).write_text(text.replace("{name}", _plan_name(folder)), encoding="utf-8")
     click.echo(
         f"Made {folder}: {', '.join(files)}.\n"
-        f"Next:\n  cd {folder}\n  hansa run\n  hansa config explain"
+        f"Next:\n  cd {shlex.quote(str(folder))}\n  hansa run\n  hansa config explain"
     )
 
 

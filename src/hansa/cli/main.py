@@ -7,6 +7,7 @@ import importlib
 import json
 import os
 import sys
+import traceback
 from typing import Any, NamedTuple
 
 import click
@@ -99,6 +100,10 @@ def main(arguments: list[str] | None = None) -> None:
         status = 1
     except OSError as error:
         status = _tell(_system_error(error), words)
+    except Exception as error:
+        if os.environ.get("HANSA_DEBUG"):
+            raise
+        status = _tell(_unexpected(error), words)
     sys.exit(status if isinstance(status, int) else 0)
 
 
@@ -125,6 +130,34 @@ def _system_error(error: OSError) -> dict[str, Any]:
         "hint": hints.get(error.errno or 0, "Correct that and run the command again."),
         "doc": "docs/errors/system.md",
     }
+
+
+def _unexpected(error: Exception) -> dict[str, Any]:
+    """Tell an error of the user's own code from one of ours."""
+    what = f"{type(error).__name__}: {error}"
+    debug = "For the whole traceback: HANSA_DEBUG=1 hansa ..."
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not _is_installed(f.filename)]
+    if frames:
+        where = f"{frames[-1].filename}, line {frames[-1].lineno}"
+        return {
+            "code": "user-code",
+            "message": f"{where} raised {what}.",
+            "hint": f"Correct it and run again. {debug}",
+            "doc": "docs/errors/user-code.md",
+        }
+    return {
+        "code": "defect",
+        "message": f"Hansa itself failed: {what}. Nothing that was committed is lost.",
+        "hint": f"Please report this. {debug}",
+        "doc": "docs/errors/defect.md",
+    }
+
+
+def _is_installed(filename: str) -> bool:
+    """Return whether a file belongs to Hansa, another package, or Python itself."""
+    ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    library = os.path.dirname(os.__file__)
+    return filename.startswith(("<", ours, library)) or f"{os.sep}site-packages{os.sep}" in filename
 
 
 def _tell(facts: dict[str, Any], words: list[str]) -> int:

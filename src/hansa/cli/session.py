@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import click
 from hansa.cli.options import print_json
 from hansa.errors import HansaError, RunError
 from hansa.project import Project
-from hansa.runs import RunFolder, all_runs
+from hansa.runs import RUNS, RunFolder, all_runs
 from hansa.runs.record import relative, run_record, write_report
 from hansa.simulation import (
     Population,
@@ -61,9 +63,10 @@ def run_project(
         write_report(folder)
         if as_json:
             raise
+        again = f"hansa run --resume {folder.name}{_runs_option(simulation.runs)}"
         click.echo(
-            f"\nInterrupted after round {len(folder.rows())}. The same command continues from "
-            f"there.\nReport: {relative(folder.path / 'report.html')}"
+            f"\nInterrupted after round {len(folder.rows())}. Continue with: {again}"
+            f"\nReport: {relative(folder.path / 'report.html')}"
         )
         raise click.exceptions.Exit(130) from None
     except HansaError:
@@ -75,7 +78,7 @@ def run_project(
     if as_json:
         print_json({"run": folder.name, "path": str(folder.path), **_outcome(folder)})
     else:
-        click.echo(_closing(folder))
+        click.echo(_closing(folder, simulation.runs))
     return folder
 
 
@@ -113,10 +116,17 @@ def _outcome(folder: RunFolder) -> dict[str, Any]:
     return {key: record[key] for key in keys} | {"rounds": len(record["rounds"])}
 
 
-def _closing(folder: RunFolder) -> str:
+def _runs_option(runs: Path) -> str:
+    """Return what a hint needs so that it finds these runs when typed."""
+    usual = Path(os.environ.get("HANSA_RUNS", RUNS))
+    return "" if runs == usual else f" --runs {shlex.quote(str(runs))}"
+
+
+def _closing(folder: RunFolder, runs: Path) -> str:
     """Say what was reached, where things are, and what to type next."""
     record = run_record(folder)
     rows = record["rounds"]
+    where = _runs_option(runs)
     moved = sum(sum(row["bytes"].values()) for row in rows)
     best = record["best"]
     reached = (
@@ -125,7 +135,8 @@ def _closing(folder: RunFolder) -> str:
     return (
         f"\nFinished: {record['reason']}; {reached}{record['seconds']:.1f} s, "
         f"{byte_size(moved)} exchanged.\n"
-        f"Model:  {record['model_digest'][:19]}  (hansa export {folder.name} --to npz)\n"
+        f"Model:  {record['model_digest'][:19]}  (hansa export {folder.name}{where} --to npz)\n"
         f"Report: {relative(folder.path / 'report.html')}\n"
-        f"Next:   hansa show {folder.name} · hansa compare · hansa run --set KEY=VALUE"
+        f"Next:   hansa show {folder.name}{where} · hansa compare{where} · "
+        "hansa run --set KEY=VALUE"
     )

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from hansa.errors import LearnerError
+
 Tensors = Mapping[str, np.ndarray]
 
 
@@ -29,6 +31,12 @@ class Perceptron:
 
     def init(self, rng: np.random.Generator, sample: Any) -> dict[str, np.ndarray]:
         """Return seed weights for the sample's shape: He et al. 2015 normal, zero biases."""
+        if sample.classes is None:
+            raise LearnerError(
+                "learner-data",
+                "The built-in softmax and mlp models tell classes apart; this target is a number.",
+                "Use a target column of labels, or a model of your own: hansa init my-study",
+            )
         inputs = math.prod(sample.x.shape[1:])
         sizes = (inputs, *self._hidden, len(sample.classes))
         tensors: dict[str, np.ndarray] = {}

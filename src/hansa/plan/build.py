@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
 import math
 import typing
 from collections.abc import Callable, Mapping
@@ -95,7 +96,8 @@ def check_capabilities(
             "plan-impossible",
             f"{algorithm.name} {_NEEDS[need]}; this {kind} learner cannot do that. "
             "Nothing was started.",
-            "Use plain sgd with a numpy or torch learner, or fed_avg, which only trains.",
+            "Use sgd with learner.optimizer.momentum = 0 and a numpy or torch learner, or fed_avg, "
+            "which only trains.",
         )
 
 
@@ -215,10 +217,16 @@ def _checked(
         raise PlanError(
             "plan-bad-value",
             f"The plan's {where} lacks {', '.join(missing)}. Nothing was started.",
-            f'For example: {{ name = "{name}", {missing[0]} = '
-            f"{_EXAMPLES.get(hints.get(missing[0]), '0.1')} }}",
+            f'For example: {{ name = "{name}", {_examples(missing, options, hints)} }}',
         )
     return options
+
+
+def _examples(missing: list[str], options: dict[str, Any], hints: dict[str, Any]) -> str:
+    """Return a plausible value for each missing option, beside those that were given."""
+    given = [f"{key} = {json.dumps(value)}" for key, value in options.items()]
+    made = [f"{key} = {_EXAMPLES.get(hints.get(key), '0.1')}" for key in missing]
+    return ", ".join([*given, *made])
 
 
 _EXAMPLES: dict[Any, str] = {int: "1", str: '"..."', bool: "true"}

@@ -116,8 +116,8 @@ class RunFolder:
 
     def environment(self) -> dict[str, str]:
         """Return versions and machine."""
-        facts: dict[str, str] = _read_json(self.path / "environment.json")
-        return facts
+        path = self.path / "environment.json"
+        return _read_json(path) if path.is_file() else {}
 
     def is_locked(self) -> bool:
         """Return whether a process is working on the run at this moment."""
@@ -126,6 +126,8 @@ class RunFolder:
                 return False
         except RunError:
             return True
+        except OSError:  # a folder that one may only read: nobody works on it from here
+            return False
 
     def commit(self, number: int, model: Params, state: Params | None, **facts: Any) -> Event:
         """Make a round durable, and then forget what only the round before needed."""
@@ -155,6 +157,15 @@ class RunFolder:
         if commit["state"] is None:
             return model, None
         return model, _checked(self._state_path(commit["round"]), commit["state"])
+
+    def check_model(self, number: int) -> None:
+        """Refuse a model file that is not what was committed.
+
+        Raises:
+          RunError: the file is missing or has changed.
+        """
+        commit = next(e for e in self.commits() if e["round"] == number)
+        _checked(self.model_path(number), commit["model"])
 
     def model_path(self, number: int) -> Path:
         """Return where the model of a round lies, if it was kept."""

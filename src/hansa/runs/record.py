@@ -14,7 +14,8 @@ REPORT = "report.html"
 
 def run_record(folder: RunFolder) -> dict[str, Any]:
     """Return all that is known of a run, as JSON data."""
-    about, plan = folder.about, folder.plan()
+    about = folder.about
+    plan = {**folder.plan(), **_beyond_the_plan(folder)}
     commits = folder.commits()
     events = folder.log.events
     ended = folder.log.last("ended")
@@ -56,6 +57,12 @@ def write_report(folder: RunFolder) -> Path:
     path = folder.path / REPORT
     write_durably(path, [render_report(run_record(folder)).encode()])
     return path
+
+
+def _beyond_the_plan(folder: RunFolder) -> dict[str, str]:
+    """Return digests of what else decides a result: code and data; runs differ if these do."""
+    code = folder.about["code"] or f"made in Python, {folder.name}"
+    return {"code": code[:19], "data_digest": (folder.about["data"] or "known to clients")[:19]}
 
 
 def _unfinished(folder: RunFolder, at_work: bool) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 
+from hansa.code import read_code
 from hansa.errors import RunError
 from hansa.plan import Plan
 from hansa.project import MADE_IN_PYTHON, Project, build_project, identity
@@ -23,11 +26,13 @@ def saved_project(folder: RunFolder) -> Project:
             "Run the notebook or script again, and compare result.digest.",
         )
     plan = msgspec.convert(folder.plan(), Plan)
-    project = build_project(plan, folder.path / "code", sources=folder.plan_sources())
-    if folder.about["project"] is not None and identity(project) != folder.about["identity"]:
+    origin, kept = folder.about["project"], folder.path / "code"
+    # Before any of it runs: code that was changed here is nobody's.
+    if origin is not None and identity(plan, read_code(kept)) != folder.about["identity"]:
         raise RunError(
             "run-damaged",
             f"The code kept in {folder.path / 'code'} is not what the run was made with.",
             "Restore the folder from a backup.",
         )
-    return project
+    project = build_project(plan, kept, sources=folder.plan_sources())
+    return project._replace(data_folder=Path(origin) if origin else None)

@@ -73,13 +73,13 @@ class Result:
         digest: str = self._record["model_digest"]
         return digest
 
-    def model(self, which: str = "final") -> Params:
+    def model(self, which: str | int = "final") -> Params:
         """Return a model of the trail: "final", "best", or a round that was kept.
 
         Raises:
           RunError: that model is not there.
         """
-        return load_params(model_file(self.folder, which))
+        return load_params(model_file(self.folder, str(which)))
 
     def plot(self) -> Any:
         """Return the run's curves, which a notebook shows."""
@@ -126,6 +126,7 @@ def model_file(folder: RunFolder, which: str = "final") -> Path:
             f"It has: final, {'best, ' if last['progress']['best_round'] else ''}"
             f"and the rounds {', '.join(map(str, kept))}.",
         )
+    folder.check_model(chosen)
     return path
 
 

@@ -206,13 +206,8 @@ class Asked:
         return None
 
 
-def project_population(project: Project, *, data_folder: Path | None = None) -> Population:
+def project_population(project: Project) -> Population:
     """Return the population that a project's plan describes.
-
-    Args:
-      project: the plan, and maybe a function `data(client)`.
-      data_folder: where a relative data.set is looked for before the current folder; by default
-        the project's own.
 
     Raises:
       DataError: data is missing or cannot be split as asked.
@@ -236,7 +231,7 @@ def project_population(project: Project, *, data_folder: Path | None = None) -> 
             f"The plan's data.set is {plan.data.set!r}, and no data.split says who gets what.",
             'Add split = { scheme = "iid", clients = 10 } under [data].',
         )
-    folder = _place(plan.data.set, data_folder or project.folder)
+    folder = _place(plan.data.set, project.data_folder)
     dataset = load(plan.data.set, folder=folder, target=plan.data.target, group=plan.data.group)
     validation: float | Dataset = plan.data.validation
     test_part = load_test(plan.data.set, folder=folder)

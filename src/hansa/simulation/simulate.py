@@ -6,7 +6,7 @@ import platform
 import sys
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import msgspec
 import numpy as np
@@ -14,11 +14,13 @@ import numpy as np
 import hansa
 from hansa.client import Client
 from hansa.clock import now
+from hansa.code import code_digest, make_current
 from hansa.errors import HansaError, PlanError, RunError
 from hansa.learners.learner import close
+from hansa.limits import MESSAGE_CHARS_MAX
 from hansa.params.model import ModelLayout
-from hansa.plan import PLAN_FILE
-from hansa.project import Project, identity
+from hansa.plan import PLAN_FILE, nearest
+from hansa.project import MADE_IN_PYTHON, Project, identity
 from hansa.runs import RunFolder, all_runs
 from hansa.seeds import Key
 from hansa.simulation.client_states import ClientStates
@@ -57,13 +59,19 @@ def open_run(
     Raises:
       HansaError: data is missing, or the learner cannot make a seed model.
     """
+    if simulation.engine not in get_args(EngineName):
+        raise PlanError(
+            "plan-unknown-name",
+            f"There is no engine {simulation.engine!r}. Nothing was started.",
+            nearest(str(simulation.engine), get_args(EngineName)),
+        )
     if simulation.engine == "processes" and project.folder is None:
         raise PlanError(
             "engine-needs-project",
             "The processes engine starts fresh processes, which need the code as files.",
             "Make a project folder with hansa init, or use engine='inline'.",
         )
-    digest = identity(project)
+    digest = identity(project.plan, project.code)
     if not simulation.new and project.folder is not None:
         for run in reversed(list(all_runs(simulation.runs))):
             if run.about["identity"] == digest and run.state == "running" and run.commits():
@@ -117,12 +125,20 @@ def continue_run(
             )
         _check_data(folder, population)
         folder.sweep()
+        if project.folder is not None:
+            make_current(project.folder, project.code)
         first = not any(e["kind"] == "started" for e in folder.log.events)
         folder.log.append("started" if first else "resumed", engine=simulation.engine)
         try:
             progress = _work(folder, project, population, simulation, watcher or Unwatched())
         except HansaError as error:
             folder.log.append("ended", state="failed", reason=str(error), code=error.code)
+            raise
+        except OSError:
+            raise  # a full disk, a lost mount: the run can go on from its last commit
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"[:MESSAGE_CHARS_MAX]
+            folder.log.append("ended", state="failed", reason=reason, code="user-code")
             raise
         assert progress.ended is not None  # a workflow returns when it is over
         folder.log.append("ended", state="finished", reason=progress.ended)
@@ -210,6 +226,7 @@ def _engine(
     assert project.folder is not None  # `open_run` has seen to it
     setup = Setup(
         project=str(project.folder.resolve()),
+        data_folder=str((project.data_folder or project.folder).resolve()),
         plan=msgspec.to_builtins(project.plan),
         states=str((folder.path / "clients").resolve()),
         identity=folder.about["identity"],
@@ -237,6 +254,7 @@ def _create(
         "project": str(project.folder.resolve()) if project.folder else None,
         "seed_model": {"digest": seed.params.digest(), "buffers": buffers},
         "data": population.fingerprint(),
+        "code": None if plan.learner.kind == MADE_IN_PYTHON else _digest(project),
         "clients": len(population.names),
         "partition": population.table(),
     }
@@ -252,6 +270,10 @@ def _create(
     extra = extra_state(seed.layout, algorithm.init(np.array(x)))
     folder.commit(0, seed.params, extra, row={}, progress=Progress()._asdict(), elapsed=0.0)
     return folder
+
+
+def _digest(project: Project) -> str:
+    return f"blake3:{code_digest(project.code).hex()}"
 
 
 def environment() -> dict[str, str]:

@@ -19,7 +19,8 @@ class _Frame(msgspec.Struct, frozen=True, tag_field="kind", tag=str.lower, array
 class Setup(_Frame, frozen=True):
     """First message to a worker: what it will work on."""
 
-    project: str  # folder
+    project: str  # folder of the code
+    data_folder: str  # where relative paths of data begin
     plan: dict[str, Any]
     states: str  # folder of client states
     identity: str  # digest of plan and code; a worker with other code refuses

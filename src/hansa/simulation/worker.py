@@ -70,7 +70,8 @@ def main() -> None:
 def make_runner(setup: Setup) -> Runner:
     """Build the same runner that the simulation itself has."""
     project = build_project(msgspec.convert(setup.plan, Plan), Path(setup.project))
-    if identity(project) != setup.identity:
+    project = project._replace(data_folder=Path(setup.data_folder))
+    if identity(project.plan, project.code) != setup.identity:
         raise RunError(
             "run-changed",
             f"The code in {setup.project} has changed since the run was opened.",

@@ -138,7 +138,7 @@ def _beaten(record: RunRecord) -> str:
 def status(record: RunRecord) -> Status:
     """Return the state with its cause, and the commands that come next."""
     run = quoted(record.run)
-    show = Step(f"hansa show {run}", "prints every round, and the traceback of each failure")
+    show = Step(f"hansa show {run}", "prints every round, and where each traceback lies")
     cause = sentence(record.reason)
     if record.state == "finished":
         return Status("Finished", "good", cause, [])
