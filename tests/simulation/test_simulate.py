@@ -132,16 +132,16 @@ def test_training_that_returns_something_else_is_told_what(
 
 DIE_ONCE = """
 flag = HERE / "died"
-if data[0] == "client-1" and not flag.exists():
+if data[0] == "client-3" and not flag.exists():
     flag.touch()
     os._exit(9)
 """
 
 
 def test_a_dead_worker_is_replaced_and_nothing_it_folded_is_lost_or_doubled(tmp_path: Path) -> None:
-    undisturbed = simulate(make_project(tmp_path / "a"), engine="processes", workers=2)
+    undisturbed = simulate(make_project(tmp_path / "a"), engine="processes", workers=1)
     disturbed = simulate(
-        make_project(tmp_path / "b", train=DIE_ONCE), engine="processes", workers=2
+        make_project(tmp_path / "b", train=DIE_ONCE), engine="processes", workers=1
     )
     assert (tmp_path / "b" / "died").exists()
     assert disturbed.commits()[-1]["model"] == undisturbed.commits()[-1]["model"]
