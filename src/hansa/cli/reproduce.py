@@ -33,8 +33,10 @@ def command(run: str | None, runs: Path, as_json: bool) -> None:
     if folder.state != "finished":
         raise RunError(
             "run-not-finished",
-            f"The run {folder.name} is {folder.state}; there is no final model to compare with.",
-            "Let it finish first: hansa run",
+            f"The run {folder.name} has not finished; there is no final model to compare with.",
+            f"Let it finish first: hansa run --resume {folder.name}"
+            if folder.state == "running"
+            else "It failed; see why with hansa show.",
         )
     project = saved_project(folder)
     with tempfile.TemporaryDirectory(prefix="hansa-reproduce-") as scratch:

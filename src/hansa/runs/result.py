@@ -108,7 +108,9 @@ def model_file(folder: RunFolder, which: str = "final") -> Path:
         raise RunError(
             "run-not-finished",
             f"The run {folder.name} has no trained model yet.",
-            "Let it finish a round: hansa run",
+            "It failed; see why with hansa show, and start another run."
+            if folder.state == "failed"
+            else f"Let it finish a round: hansa run --resume {folder.name}",
         )
     last = commits[-1]
     chosen: int | None = {
