@@ -291,3 +291,20 @@ def test_what_user_code_prints_stays_out_of_json(
     captured = capsys.readouterr()
     assert [json.loads(line) for line in captured.out.splitlines()]
     assert "hey" in captured.err
+
+
+@pytest.mark.parametrize("returned", ["3", '{"trian": (1, 2)}', '{"train": 3}', "None"])
+def test_data_of_another_kind_is_told_apart(
+    study: Path, capsys: pytest.CaptureFixture[str], returned: str
+) -> None:
+    (study / "model.py").write_text(f"def data(client):\n    return {returned}\n")
+    (study / "plan.toml").write_text(
+        'name = "t"\n[learner]\nkind = "numpy"\nmodule = "data.py"\n[data]\nclients = 2\n'
+    )
+    builtin = "import hansa.learners.numpy_models as m\nmodel = m.Perceptron()\n"
+    builtin += "init, loss, metrics = model.init, model.loss, model.metrics\n"
+    code = (study / "model.py").read_text()
+    (study / "data.py").write_text(builtin + code)
+    status, text = fails(capsys, "run", "study")
+    assert status == 1
+    assert "[learner-data]" in text or "[data-missing]" in text, text

@@ -56,10 +56,12 @@ class NumPyLearner:
         self.capabilities = frozenset({Capability.CORRECT, Capability.GRADIENT} | extra)
 
     def init(self, sample: Any, key: Key) -> Seed:
+        _check_data(sample)
         params = Params.of(self._model.init(key.child("init").generator(), sample))
         return Seed(params, ModelLayout(params.layout))
 
     def begin(self, task: Task, data: Any) -> NumPyWork:
+        _check_data(data)
         return NumPyWork(self._model, task, data)
 
     def evaluate(self, params: Params, data: Any) -> Metrics:
@@ -74,6 +76,7 @@ class NumPyLearner:
         return totals
 
     def examples(self, data: Any) -> int:
+        _check_data(data)
         return len(data.x)
 
 
@@ -127,6 +130,16 @@ class NumPyWork:
 
     def lower(self, vector: np.ndarray) -> np.ndarray:
         return vector
+
+
+def _check_data(data: Any) -> None:
+    """Refuse data without examples and targets, before it fails somewhere inside."""
+    if not (hasattr(data, "x") and hasattr(data, "y")):
+        raise LearnerError(
+            "learner-data",
+            f"The numpy learner needs x and y; data(client) returned a {type(data).__name__}.",
+            "Return hansa.Dataset.of(x, y), arrays (x, y), or {'train': ..., 'validation': ...}.",
+        )
 
 
 def _flatten(layout: ModelLayout, gradient: Mapping[str, np.ndarray]) -> np.ndarray:
