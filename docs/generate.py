@@ -3,8 +3,8 @@
     python docs/generate.py            write them
     python docs/generate.py --check    exit with 1 if one is not what the code says
 
-Made are the references of the command line, the plan and the errors, and the head of each error
-page; below its head an error page is written by hand.
+Made are the references of the command line, the plan and the errors, the page on how a round
+goes, and the head of each error page; below its head an error page is written by hand.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from hansa.cli.main import VERBS, cli
 from hansa.data import Scheme
 from hansa.plan.explain import meanings
 from hansa.plan.schema import Change, Named, Plan
+from hansa.rounds import round as machine
 from hansa.transforms import TRANSFORMS
 
 DOCS = Path(__file__).resolve().parent
@@ -36,14 +37,34 @@ HEAD_ENDS = "<!-- Above is made by docs/generate.py; below is written by hand. -
 SHARED = {
     "--runs": "folder of runs; by default `runs` in the current folder",
     "--json": "print JSON, for programs",
+    "--folder": "folder of the site, or of the server; by default the current folder",
 }
 ENVIRONMENT = {
     "HANSA_RUNS": "folder of runs, where `--runs` is not given",
+    "HANSA_SITE": "folder of a site, where `--folder` is not given",
+    "HANSA_SERVER": "folder of a server, where `--folder` is not given",
+    "HANSA_HOME": "folder of your memberships, by default `~/.config/hansa`",
     "HANSA_DATA": "folder in which to look for MNIST, before `~/.cache/hansa`",
     "HANSA_DEVICE": "device for PyTorch, such as `cuda:1`; by default a GPU if there is one",
     "HANSA_THREADS": "threads of one client's PyTorch code; by default 1",
+    "HANSA_FAILPOINT": "for tests: a point at which the process dies as if it were killed",
     "HANSA_DEBUG": "set to 1, an unexpected error shows its whole traceback",
 }
+PAGES = {
+    "cli-files": "Commands that write files",
+    "cli-federation": "Commands with a federation",
+    "cli-site": "hansa site",
+    "cli-server": "hansa server",
+}
+"""Pages of commands beside the first, and their titles."""
+ELSEWHERE = {
+    **{name: "cli-files" for name in ("split", "export")},
+    **{name: "cli-federation" for name in ("join", "log", "stop")},
+    **{name: f"cli-{name}" for name in ("site", "server")},
+}
+"""Commands that are told on one of those pages."""
+FAR = ("blob", "identity", "invite", "member", "package", "server", "site", "too", "update")
+"""Groups of error codes of a federation and of updates; they have a page of their own."""
 TO_WRITE = "\n## What it means\n\n## What to do\n"
 
 
@@ -67,8 +88,13 @@ def main(words: list[str]) -> int:
 def pages() -> Iterator[tuple[Path, str]]:
     """Yield every made page and what it should hold."""
     yield DOCS / "reference" / "cli.md", _page(cli_lines())
+    for page in PAGES:
+        if any(ELSEWHERE.get(name) == page for name in VERBS):
+            yield DOCS / "reference" / f"{page}.md", _page(group_lines(page))
     yield DOCS / "reference" / "plan.md", _page(plan_lines())
     yield DOCS / "reference" / "errors.md", _page(errors_lines())
+    yield DOCS / "reference" / "errors-federation.md", _page(far_errors_lines())
+    yield DOCS / "explain" / "round.md", _page(round_lines())
     for code in errors.CODES:
         path = DOCS / "errors" / f"{code}.md"
         yield path, error_page(code, _read(path))
@@ -93,25 +119,52 @@ def cli_lines() -> Iterator[str]:
     yield from ["", "| environment variable | |", "|---|---|"]
     yield from (f"| `{name}` | {told} |" for name, told in ENVIRONMENT.items())
     for name in VERBS:
-        command = cli.get_command(click.Context(cli, info_name="hansa"), name)
-        assert command is not None
-        yield from _verb_lines(name, command)
+        if name not in ELSEWHERE:
+            yield from _verb_lines(name, _command(name))
+    yield from ["", "## Other commands", "", "| command | |", "|---|---|"]
+    for name, verb in VERBS.items():
+        if page := ELSEWHERE.get(name):
+            yield f"| [hansa {name}]({page}.md) | {_cell(verb.summary)} |"
+
+
+def group_lines(page: str) -> Iterator[str]:
+    """Yield the reference of the commands of one page."""
+    names = [name for name in VERBS if ELSEWHERE.get(name) == page]
+    yield f"# {PAGES[page]}"
+    yield from ["", *([VERBS[names[0]].summary] if len(names) == 1 else [])]
+    yield "What holds for all commands is told [there](cli.md)."
+    for name in names:
+        yield from _verb_lines(name, _command(name))
+
+
+def _command(name: str) -> click.Command:
+    command = cli.get_command(click.Context(cli, info_name="hansa"), name)
+    assert command is not None
+    return command
 
 
 def _verb_lines(name: str, command: click.Command) -> Iterator[str]:
     if isinstance(command, click.Group):
-        for inner, child in command.commands.items():
+        context = click.Context(command)
+        for inner in command.list_commands(context):
+            child = command.get_command(context, inner)
+            assert child is not None
             yield from _verb_lines(f"{name} {inner}", child)
         return
     told, examples = _help(command)
     usage = " ".join(command.collect_usage_pieces(click.Context(command)))
     yield from ["", f"## hansa {name}", "", told]
-    yield from ["", "```text", f"hansa {name} {usage}", *examples, "```"]
+    bare = re.sub(r"\[\S*\]", "", usage).strip()
+    shown = [e for e in examples if e != f"hansa {name} {bare}".strip()]
+    yield from ["", "```text", f"hansa {name} {usage}", *shown, "```"]
     options = [o for o in command.params if isinstance(o, click.Option)]
     shared = ", ".join(f"`{o.opts[0]}`" for o in options if o.opts[0] in SHARED)
-    yield from ["", "| option | | default |", "|---|---|---|"]
-    yield from (_option_row(o) for o in options if o.opts[0] not in SHARED)
-    yield from [f"| {shared} | see above |  |"] if shared else []
+    rows = [_option_row(o) for o in options if o.opts[0] not in SHARED]
+    if not rows:
+        yield from ["", f"Options: {shared}."] if shared else []
+        return
+    also = f", beside {shared}" if shared else ""
+    yield from ["", f"| option{also} | | default |", "|---|---|---|", *rows]
 
 
 _EXAMPLES = re.compile(r"(?:\x08|\\b)\n\s*Examples?:\n")
@@ -257,9 +310,27 @@ def errors_lines() -> Iterator[str]:
     yield '`{"error": {"code": ..., "message": ..., "hint": ..., "doc": ...}}`.'
     yield from ["", "In Python all are exceptions below `hansa.HansaError`, with the attributes"]
     yield from ["`code`, `happened` and `hint`:", "", "```text", *drawn, "```"]
+    yield from [
+        "",
+        "Codes of updates and of a federation are [here](errors-federation.md).",
+    ]
+    yield from _code_lines(far=False)
+
+
+def far_errors_lines() -> Iterator[str]:
+    """Yield the list of the error codes of a federation and of updates."""
+    yield from ["# Errors of a federation", ""]
+    yield "What a server, a site or a member may be told, and what may be wrong with an update."
+    yield "All other codes are [here](errors.md)."
+    yield from _code_lines(far=True)
+
+
+def _code_lines(*, far: bool) -> Iterator[str]:
     before = ""
     for code, meaning in sorted(errors.CODES.items()):
         group = code.partition("-")[0]
+        if (group in FAR) is not far:
+            continue
         if group != before:
             yield from ["", f"## {group}", "", "| code | |", "|---|---|"]
         before = group
@@ -271,6 +342,37 @@ def error_page(code: str, existing: str) -> str:
     by_hand = existing.partition(HEAD_ENDS)[2] or TO_WRITE
     meaning = errors.CODES[code]
     return f"# {code}\n\n**{meaning[:1].upper()}{meaning[1:]}.**\n\n{HEAD_ENDS}{by_hand}"
+
+
+# ---------------------------------------------------------------- the round
+
+
+def round_lines() -> Iterator[str]:
+    """Yield how a round goes: the machine's own words, and its table."""
+    theory = (machine.__doc__ or "").partition("-------\n")[2].partition("    >>> ")[0]
+    yield from ["# How a round goes", "", "What counts in a round is decided by one pure function,"]
+    yield from ["`hansa.rounds.round.step`; this is what it says of itself.", ""]
+    for paragraph in theory.strip("\n").split("\n\n"):
+        drawn = paragraph.startswith("    ")
+        yield from (["```text", inspect.cleandoc(paragraph), "```"] if drawn else [paragraph])
+        yield ""
+    yield "## Every transition"
+    for status in machine.Status:
+        yield from ["", f"In a round that is {status}:", ""]
+        yield from [
+            "| a client that is | brings | and then is | answered by |",
+            "|---|---|---|---|",
+        ]
+        for (during, who, heard), found in machine.TABLE.items():
+            if during is status:
+                then = found.status or "not asked"
+                yield f"| {who or 'not asked'} | {heard} | {then} | {_round_reply(found.reply)} |"
+
+
+def _round_reply(reply: str | None) -> str:
+    """Return a reply in words, with its page if it is an error."""
+    words = {None: "", "count": "a receipt: it counts", "repeat": "the same receipt"}
+    return words.get(reply, f"[{reply}](../errors/{reply}.md)")
 
 
 # ---------------------------------------------------------------- text

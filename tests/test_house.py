@@ -88,10 +88,15 @@ def test_clocks_and_random_numbers_have_one_home(path: Path) -> None:
 BROAD = {
     "cli/main.py",
     "project.py",
+    "remote/seed.py",  # the project's data(client) and init, away from the sites
     "simulation/runner.py",
+    "site/worker.py",
     "simulation/federation.py",
     "simulation/processes.py",
     "learners/script_session.py",
+    "server/runs.py",  # a run's thread: whatever happens, the run reaches an end
+    "site/agent.py",  # its threads: what they cannot get over ends the agent, with the reason
+    "store/database.py",  # the thread that writes answers everybody who waits
 }
 
 
@@ -146,7 +151,7 @@ def test_the_public_surface_is_small_and_stated() -> None:
 @pytest.mark.parametrize(
     "package",
     ["params", "algorithms", "aggregators", "transforms", "rounds", "workflows", "learners",
-     "data", "plan", "simulation", "runs", "store", "testing"],
+     "data", "plan", "simulation", "runs", "store", "packages", "testing", "identity"],
 )  # fmt: skip
 def test_all_lists_exactly_what_a_package_exports(package: str) -> None:
     module = importlib.import_module(f"hansa.{package}")

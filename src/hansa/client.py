@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import traceback
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from hansa.algorithms import Algorithm, Vectors
-from hansa.errors import LearnerError
+from hansa.errors import HansaError, LearnerError
 from hansa.learners.learner import Hyper, Learner, LocalWork, Task
+from hansa.limits import FAILURE_CHARS_MAX, MESSAGE_CHARS_MAX
 from hansa.metrics import Metrics
 from hansa.params.model import ModelLayout
 from hansa.plan import Plan, weighting_of
@@ -99,3 +101,30 @@ def _lift(work: LocalWork, vectors: Vectors) -> Vectors:
 
 def _lower(work: LocalWork, vectors: Vectors) -> Vectors:
     return Vectors({name: work.lower(vector) for name, vector in vectors.items()})
+
+
+class Failure(NamedTuple):
+    """What is said of a client whose part failed."""
+
+    code: str
+    message: str  # one sentence
+    trace: str  # the user's traceback
+
+
+def failure_of(error: BaseException) -> Failure:
+    """Describe what a client's code raised, in text that can be written anywhere."""
+    trace = _sound("".join(traceback.format_exception(error))[-FAILURE_CHARS_MAX:])
+    code, message = "client-failed", f"{type(error).__name__}: {error}"
+    if isinstance(error, HansaError):
+        code, message = error.code, f"{error.happened} {error.hint}"
+    return Failure(code, _sound(message[:MESSAGE_CHARS_MAX]), trace)
+
+
+def plain(metrics: Metrics) -> dict[str, tuple[float, float]]:
+    """Return metrics as JSON data: totals and weights."""
+    return {str(name): (float(m.total), float(m.weight)) for name, m in metrics.items()}
+
+
+def _sound(text: str) -> str:
+    """Return text that can be written anywhere; file names bring lone surrogates."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -8,6 +8,11 @@
     |-- UpdateRefused     one client's update that must not be aggregated
     |-- AggregationError  updates that cannot be combined
     |-- RunError          a run that cannot start, continue or be found
+    |-- IdentityError     a key, certificate, invitation or proof that does not hold
+    |-- PackageError      an archive of code that must not be opened
+    |-- ServerError       a server that cannot start, go on or be reached
+    |-- SiteError         a site's settings, policy or folder
+    |-- RequestRefused    what a server answered no to
 
 Each error carries a stable code with a page of its own under `docs/errors/`.
 """
@@ -79,6 +84,37 @@ class RunError(HansaError):
     """A run cannot start, continue, or be found."""
 
 
+class IdentityError(HansaError):
+    """A key, certificate, invitation or proof does not hold."""
+
+
+class PackageError(HansaError):
+    """An archive of code must not be opened."""
+
+
+class ServerError(HansaError):
+    """A server cannot start, go on, or be reached."""
+
+
+class SiteError(HansaError):
+    """A site's settings, policy or folder need a person."""
+
+
+class RequestRefused(HansaError):  # noqa: N818 - a refusal, as above
+    """A server answered no; code, message and hint are the server's.
+
+    Unlike others it may carry a code of a newer server, which is not in `CODES`.
+    """
+
+    def __init__(
+        self, code: str, happened: str, hint: str, *, status: int, retry_after_s: float = 0.0
+    ) -> None:
+        super().__init__(code if code in CODES else "server-refused", happened, hint)
+        self.status = status
+        self.said = code
+        self.retry_after_s = retry_after_s  # what the server asks for; 0: it did not say
+
+
 CODES |= {
     # params
     "params-bad-header": "the header of a tensor file is not valid",
@@ -99,6 +135,11 @@ CODES |= {
     "update-out-of-bound": "a value is beyond the bound declared for the round",
     "update-weight": "the weight of an update is not a positive finite number",
     "update-duplicate": "a second update from the same client in one round",
+    "update-conflict": "a client sent a second, different result in one round",
+    "update-late": "a result came after its round was closed or stopped",
+    "update-not-asked": "a result came from a client that the round had not asked",
+    "update-missing": "a result names an update that has not been uploaded",
+    "update-failed": "a result came from a client whose part of the round had failed before",
     "aggregation-weight-limit": "the weights of a round exceed the declared limit",
     "aggregation-empty": "there is no update to aggregate",
     "aggregation-too-few": "a robust rule needs more updates than there are",
@@ -137,13 +178,69 @@ CODES |= {
     "run-all-failed": "every client of a round failed",
     "run-diverged": "the global model holds NaN, infinity or numbers beyond any sense",
     "run-too-few": "fewer clients than the minimum answered",
+    "run-stopped": "a run was stopped at its server before its end",
     "run-not-finished": "the run has no model yet",
     "run-not-reproduced": "running the same plan again gave another model",
     "run-record-invalid": "the data of a report page lacks a part or has a wrong type",
     "client-failed": "a client's training or evaluation raised an error",
     "client-lost": "the process that ran a client died",
+    "client-silent": "a site had not answered when its round closed",
     "engine-needs-project": "an engine with several processes needs a project folder",
     "usage": "a command was typed in a way that does not work",
+    # federation
+    "dev-process": "a process of a rehearsal ended, or did not do what was asked of it",
+    "server-refused": "a server refused a request for a reason that this release does not know",
+    "server-unreachable": "a server cannot be reached",
+    "server-settings": "there is no server in a folder, or its settings cannot be used",
+    "server-exists": "there is a server, or a membership of another one, in a folder already",
+    "server-busy": "another process serves from this folder, or none does where one is needed",
+    "server-port": "a server cannot listen on the address and port of its settings",
+    "server-backup": "a backup of a server cannot be made in this folder",
+    "request-route": "a request is for no route that the server has",
+    "request-message": "a request is not the message that its route takes",
+    "upload-unwanted": "a site would upload an update that no task asks for",
+    "server-disk": "the disk of a server, or its system, does not do what it is asked",
+    "server-disk-full": "there is no space left on the disk of a server",
+    "server-database": "the database of a server is damaged, or of a newer release",
+    "blob-missing": "there is no blob with this digest",
+    "blob-digest": "bytes that were sent or stored do not match their digest or size",
+    "blob-too-large": "a blob, a chunk or a message is larger than it may be",
+    "blob-address": "an address of a blob is not one, or names a chunk that it cannot have",
+    "identity-tls": "a server does not show a certificate of the federation",
+    # identity
+    "identity-key": "a key is missing or damaged, or would be overwritten",
+    "identity-certificate": "a certificate is not one of a member of this federation",
+    "identity-expired": "a member's certificate has expired and must be renewed",
+    "identity-signature": "a signature does not fit the text and the key",
+    "identity-session": "a session has ended, or the server was restarted",
+    "identity-replayed": "a signed request came a second time",
+    "identity-proof": "a request has no proof, or one that does not fit it",
+    "identity-member": "the sender is not a member of the federation, or no longer one",
+    "identity-role": "a member's role does not allow the request",
+    "identity-membership": "no membership of a federation is found here",
+    "invite-malformed": "a text is not an invitation",
+    "invite-refused": "an invitation is unknown, used or too old",
+    "invite-locked": "too many wrong invitations came from one address",
+    "member-exists": "the name or the key belongs to a member already",
+    "member-invalid": "a member's name or role is not possible",
+    "member-missing": "no member has this name",
+    "too-many-requests": "an address asks too often without proving who asks",
+    # packages and sites
+    "package-archive": "a package is not an archive as Hansa makes them",
+    "package-name": "a file of a package has a name that is not safe on every system",
+    "package-too-large": "a package holds too many files, or too much",
+    "package-identity": "a package is not what its digest or identity says",
+    "site-missing": "there is no site in this folder",
+    "site-exists": "there is a site in this folder already",
+    "site-settings": "the settings of a site cannot be used",
+    "site-request": "a site has no such request, or too many",
+    "site-damaged": "a record of a site is not as it was written",
+    "site-running": "a site's agent is running, or is not, where the other is needed",
+    # workers at a site
+    "site-data": "a run asks for data that a site has not declared",
+    "site-no-sandbox": "a site has no sandbox, and its policy does not run code without one",
+    "site-limit": "a run's code used more time or processes than a site allows",
+    "site-cancelled": "a task was cancelled before it was done",
     # data
     "data-missing": "a dataset is not installed, or a file or folder is not there",
     "data-unknown-name": "no dataset has this name",

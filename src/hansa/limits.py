@@ -126,3 +126,253 @@ CODE_FILES_MAX = 2_000
 
 CODE_BYTES_MAX = 32 * 2**20
 """Bytes of those files; ten times what two thousand files of usual length have."""
+
+CHUNK_BYTES = 8 * 2**20
+"""Bytes of one piece of a large blob: what is sent again after a cut, 0.7 s at 100 Mbit/s."""
+
+BLOB_BYTES_MAX = 64 * 2**30
+"""Bytes of one blob: a model of 16 billion parameters in 32 bits; 8,192 chunks."""
+
+PIECE_BYTES = 2**20
+"""Bytes that pass through memory at once when a blob is read, hashed or written."""
+
+PARTIAL_UPLOADS_MAX = 16
+"""Uploads in pieces that a store keeps for one member; beyond it the oldest are dropped."""
+
+PARTIAL_AGE_S = 7 * 86_400.0
+"""Seconds after which an upload that nobody went on with is dropped."""
+
+CHUNK_LISTS_MAX = 256
+"""Lists of chunk digests that a store remembers; 8 KiB for each GB of a blob."""
+
+GROUP_COMMIT_MAX = 256
+"""Writes that share one commit of the database; bounds how long the first of them waits."""
+
+ANSWER_BYTES_MAX = 16 * 2**20
+"""Bytes of one JSON answer of a server; the longest are pages of events."""
+
+CONNECTIONS_MAX = 8
+"""Connections that one client keeps open to its server: four for chunks, and a few for polls."""
+
+TRANSFERS_MAX = 4
+"""Chunks of one blob that travel at once; more gain nothing once the line is full."""
+
+PACKAGE_NAME_BYTES_MAX = 1_024
+"""Bytes of a path in a package; the shortest limit of any usual system for a whole path."""
+
+PACKAGE_PART_BYTES_MAX = 200
+"""Bytes of one step of it; file systems take 255, and a temporary name must fit too."""
+
+PACKAGE_DEPTH_MAX = 32
+"""Folders that lie in each other in a package; real projects have ten at most."""
+
+REQUESTS_MAX = 1_000
+"""Plans that a site keeps for its owner; each may bring CODE_BYTES_MAX of code."""
+
+LEDGER_CONTROL_S = 60.0
+"""Seconds of small messages that become one line of a site's ledger; polls come every few."""
+
+LEDGER_LINE_BYTES_MAX = 64 * 2**20
+"""Bytes of one line of a ledger; a model of a million tensors has a line of that size."""
+
+DIFF_LINES_MAX = 200_000
+"""Lines of code that a review compares; finding a smallest difference takes their square."""
+
+CERTIFICATE_CHARS_MAX = 4_000
+"""Characters of a certificate as text; Hansa's own have about 900."""
+
+CERTIFICATE_HOURS = 24.0
+"""How long a member's certificate holds; it is renewed when half of that is over."""
+
+RENEWAL_DAYS = 90.0
+"""Days after its end in which a certificate is still good for being renewed, and nothing else: a
+site that was switched off for a season comes back by itself."""
+
+TLS_DAYS = 90.0
+"""Days that the server's TLS certificate holds; the server makes itself another one in time."""
+
+AUTHORITY_DAYS = 7_300.0
+"""Days that a federation's authority holds, 20 years: all members would have to join again."""
+
+CLOCK_SKEW_S = 300.0
+"""Seconds that a certificate begins before its making, so that a clock may be set back a little."""
+
+INVITE_CHARS_MAX = 500
+"""Characters of an invitation; the longest host name has 253."""
+
+INVITE_S = 900.0
+"""Seconds that an invitation holds unless its maker says otherwise; it is typed at once."""
+
+INVITE_S_MAX = 30 * 86_400.0
+"""Seconds that an invitation can hold at most; longer ones are forgotten, and found by others."""
+
+INVITE_GUESSES = 10
+"""Wrong tokens from one address after which it is not listened to; people mistype one or two."""
+
+INVITE_LOCK_S = 60.0
+"""Seconds without enrolments from such an address; 128 bits need no longer ones."""
+
+SESSION_S = 3_600.0
+"""Seconds of a session; a request costs a new one only so often, and a forgotten one ends."""
+
+SESSIONS_OF_MEMBER_MAX = 16
+"""Open sessions of one member: an agent and a few commands side by side need one each."""
+
+SESSIONS_MAX = 65_536
+"""Open sessions of a server; about 1.5 KiB each once its window is full, 100 MiB in all."""
+
+REPLAY_WINDOW = 4_096
+"""Counters of a session behind its highest that may still come; far more than are under way."""
+
+OPEN_BODY_BYTES_MAX = 16 * 2**10
+"""Bytes of a request's body from somebody who has proven nothing; an enrolment has 400."""
+
+OPEN_RATE = 10.0
+"""Requests a second that one address may make without having proven anything; all sites behind
+one firewall share an address."""
+
+OPEN_BURST = 100
+"""Such requests at once after a pause: a hundred sites whose server has just come back."""
+
+SOURCES_MAX = 10_000
+"""Addresses whose rate and wrong guesses are remembered, about 200 bytes each."""
+
+MEMBER_CACHE_S = 1.0
+"""Seconds that a server takes a member for one without asking its database again: how long a
+revocation by another process can take to be felt."""
+
+MEMBER_CACHE_MAX = 10_000
+"""Members that are remembered so."""
+
+OVER_MAX = 10
+"""Times the clients wanted that a round may ask: the work of nine in ten would be thrown away."""
+
+LATE_ROUNDS_MAX = 10
+"""Rounds that an update may be late; what a round declared is kept so long."""
+
+FOLLOW_WAIT_S = 25.0
+"""Seconds that whoever follows a run waits for news in one request; proxies give up after 60."""
+
+FOLLOW_MODEL_BYTES = 2**18
+"""Bytes of a model that is fetched anew with the rounds; larger ones come when the run is over, so
+that whoever looks on does not slow the rounds down."""
+
+FOLLOW_GATHER_S = 0.2
+"""Seconds for which news of a run are gathered into one answer; people see no difference, and a
+round of milliseconds is not held up by those who look on."""
+
+AWAY_PAUSE_S = 10.0
+"""Seconds at most between two tries to reach a server that is away; a restart takes two."""
+
+AUDIT_PAGE = 1_000
+"""Lines of the audit trail in one answer, about 200 KiB."""
+
+WORKER_LOG_BYTES_MAX = 10 * 2**20
+"""Bytes of what a site's workers print before the log begins anew; one older log is kept."""
+
+WORKER_TEMPORARY_BYTES_MAX = 512 * 2**20
+"""Bytes of temporary files in a site's sandbox, which lie in memory."""
+
+WORKER_PROCESSES_MAX = 1_024
+"""Processes and threads of one worker in a sandbox; torch starts a few for each core."""
+
+WORKER_FILES_MAX = 1_024
+"""Files that a worker has open at a time; the usual limit of a system."""
+
+UPDATE_TIMES_MAX = 16
+"""Times the round's message that an update, or a client's state, may take: SCAFFOLD takes two."""
+
+UPDATE_SLACK_BYTES = 2**20
+"""Bytes by which it may be larger, for models of next to nothing."""
+
+ENROL_AGAIN_S = 86_400.0
+"""Seconds after an invitation's end in which the member it let in may ask for the answer again; its
+key alone can, and has a certificate for as long."""
+
+TOKEN_S_MAX = 366 * 86_400.0
+"""Seconds that a bearer token can hold; scripts that run for years get a new one each year."""
+
+ERROR_BYTES_MAX = 64 * 2**10
+"""Bytes of a server's refusal that are read; three sentences take less than one KiB."""
+
+SESSION_SPARE_S = 60.0
+"""Seconds before its end at which a member opens another session, so that none ends on the way."""
+
+SITE_END_S = 20.0
+"""Seconds that a site's agent gets to end once it was told; a request to the server takes few."""
+
+FOLDS_AT_ONCE = 2
+"""Updates of one exchange that are checked and folded at the same time: each is mapped whole, and
+more would only wait for the memory bus."""
+
+SERVER_RUNS_MAX = 8
+"""Runs at work at the same time, unless server.toml says otherwise; each holds a few models."""
+
+SITES_PER_HEARTBEAT_SECOND = 400
+"""Polls a second that a server lets its sites make when nothing happens; with more sites the
+heartbeat grows, so that 5,000 of them are heard of every 12.5 s."""
+
+HANDLER_THREADS = 16
+"""Threads in which requests read, compute and wait for the disk."""
+
+JSON_BYTES_MAX = 16 * 2**20
+"""Bytes of one message: a submission with a plan and a model's tensor names is the longest."""
+
+PLAN_BYTES_MAX = 2**20
+"""Bytes of a submitted plan as JSON; it travels to every site."""
+
+UPDATE_HEADER_BYTES_MAX = 64 * 2**10
+"""Bytes that an update's file may take beside its vectors."""
+
+FOLLOW_WAIT_S_MAX = 60.0
+"""Seconds that a request for a run's events may wait for some."""
+
+RETRY_S = 1.0
+"""Seconds before a run is taken up again after the disk refused something."""
+
+CONNECTIONS_BACKLOG = 4_096
+"""Connections that the system keeps until they are accepted: a storm of a thousand sites."""
+
+TLS_RENEW_DAYS = 45
+"""Days before the end of the TLS certificate at which a start issues a new one: half its life."""
+
+MESSAGES_KEPT = 2
+"""Messages of one run that a site keeps, so that unchanged chunks are copied and not fetched."""
+
+SITE_PAUSE_S = 10.0
+"""Seconds at most between two tries of a site to reach its server; drawn at random, so that a
+thousand of them do not come at once."""
+
+PACKAGE_BYTES_MAX = 40 * 2**20
+"""Bytes of a package's archive: the code of a project at most, and what the archive adds."""
+
+CLOSED_EXCHANGES_KEPT = 256
+"""Exchanges whose counted sites a server remembers, so that it does not tell them to stop sending
+what has just been counted."""
+
+SERVER_NAME_CHARS_MAX = 64
+"""Characters of a federation's name; certificates take no longer one."""
+
+DOCTOR_TLS_DAYS = 14.0
+"""Days before its end at which an unrenewed TLS certificate is a matter for a person."""
+
+DOCTOR_FREE_BYTES = 2 * 2**30
+"""Bytes of free disk below which a server's doctor warns; a tenth of it is red."""
+
+DOCTOR_BACKUP_DAYS = 8.0
+"""Days after which the last backup is too old: a weekly one, a day late."""
+
+DOCTOR_ORPHAN_S = 86_400.0
+"""Seconds after which a file that nothing refers to counts as left over; uploads end sooner."""
+
+DOCTOR_FAILED_DAYS = 7.0
+"""Days for which a server's doctor still speaks of a run that has failed."""
+
+LOCAL_ANSWER_S = 5.0
+"""Seconds that an operator's command waits for the server on the same machine."""
+
+BACKUP_HOLD_S = 10.0
+"""Seconds that a backup waits for its turn among the writers of a server's database."""
+
+SERVER_HEARTBEAT_S_MAX = 60.0
+"""Seconds of a heartbeat at most: a poll is as long, and proxies give up after a minute or two."""

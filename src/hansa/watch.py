@@ -9,7 +9,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import click
 
@@ -20,8 +20,15 @@ from hansa.workflows import Problem
 _KEPT_LINES = 30  # rounds of the live table that stay on the screen
 
 
+class View(Watcher, Protocol):
+    """A watcher that can also be told in words what a federation waits for."""
+
+    def told(self, text: str) -> None:
+        """Say something that is neither progress nor a round."""
+
+
 @contextlib.contextmanager
-def watching(rounds: int, metric: str, *, as_json: bool = False) -> Iterator[Watcher]:
+def watching(rounds: int, metric: str, *, as_json: bool = False) -> Iterator[View]:
     """Choose the view that fits the output, and close it properly."""
     if as_json:
         lines = JsonLines()
@@ -43,6 +50,10 @@ class JsonLines:
     def working(self, what: str, done: int, total: int) -> None:
         """Say nothing; programs wait for rounds."""
 
+    def told(self, text: str) -> None:
+        """Say it beside the rounds."""
+        click.echo(clean(text, TEXT_CHARS), err=True)
+
     def committed(self, row: dict[str, Any], problems: Sequence[Problem]) -> None:
         """Print the round."""
         facts = {**row, "problems": [p._asdict() for p in problems]}
@@ -58,6 +69,12 @@ class PlainLines:
 
     def working(self, what: str, done: int, total: int) -> None:
         """Say nothing; a log wants whole rounds."""
+
+    def told(self, text: str) -> None:
+        """Print it."""
+        click.echo(clean(text, TEXT_CHARS))
+        if sys.stdout is not None:
+            sys.stdout.flush()
 
     def committed(self, row: dict[str, Any], problems: Sequence[Problem]) -> None:
         """Print the round and its problems."""
@@ -99,6 +116,10 @@ class LiveTable:
         bar = "━" * filled + "╌" * (width - filled)
         where = f"round {len(self._rows) + 1} of {self._rounds}"
         self._status = f"{where}: {what} {bar} {done}/{total} clients"
+
+    def told(self, text: str) -> None:
+        """Show it until something happens."""
+        self._status = clean(text, TEXT_CHARS)
 
     def committed(self, row: dict[str, Any], problems: Sequence[Problem]) -> None:
         """Add a line."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
 from hansa.cli import main
-from hansa.cli.main import VERBS
+from hansa.cli.main import cli
 
 
 def fails(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
@@ -41,6 +43,10 @@ USAGE = [
     ("split", "digits", "--scheme", "random"),
     ("split", "digits", "--scheme", "natural", "--clients", "3"),
     ("compare", "--last", "1"),
+    ("site", "revew"),
+    ("site", "join"),
+    ("site", "approve", "7f3a", "--max-rounds", "0"),
+    ("site", "data", "add", "cases.csv"),
 ]
 
 
@@ -206,16 +212,35 @@ def test_a_full_disk_is_a_coded_error_and_the_run_continues_afterwards(
     assert "Continuing study-1 after round 1" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("verb", VERBS)
+def every_command(command: click.Command, *words: str) -> Iterator[tuple[str, ...]]:
+    if not isinstance(command, click.Group):
+        yield words
+        return
+    context = click.Context(command)
+    for verb in command.list_commands(context):
+        child = command.get_command(context, verb)
+        assert child is not None
+        yield from every_command(child, *words, verb)
+
+
+@pytest.mark.parametrize("words", list(every_command(cli)), ids=" ".join)
 def test_every_verb_has_help_with_an_example(
-    home: Path, capsys: pytest.CaptureFixture[str], verb: str
+    home: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
 ) -> None:
-    words = [verb, "explain"] if verb == "config" else [verb]
     with pytest.raises(SystemExit) as end:
         main([*words, "--help"])
     text = capsys.readouterr().out
     assert end.value.code == 0
-    assert "Example" in text and f"hansa {' '.join(words)}" in text
+    assert f"hansa {' '.join(words)}" in text.partition("Example")[2]
+
+
+@pytest.mark.parametrize("words", [(), ("site",), ("site", "data"), ("config",)], ids=" ".join)
+def test_a_group_alone_lists_its_commands(
+    home: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
+    status, text = fails(capsys, *words)
+    assert status == 2
+    assert "Commands:" in text and "Error" not in text
 
 
 @pytest.mark.parametrize(

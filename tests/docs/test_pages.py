@@ -66,8 +66,10 @@ def commands_of(command: click.Command, words: str) -> Iterator[tuple[str, click
 
 
 def test_every_verb_and_option_of_the_command_line_is_documented() -> None:
-    parts = re.split(r"^## ", text_of(DOCS / "reference" / "cli.md"), flags=re.MULTILINE)[1:]
-    sections = {part.partition("\n")[0]: part for part in parts}
+    texts = [text_of(page) for page in (DOCS / "reference").glob("cli*.md")]
+    parts = [part for text in texts for part in re.split(r"^## ", text, flags=re.MULTILINE)[1:]]
+    sections = {p.partition("\n")[0]: p for p in parts if p.startswith("hansa ")}
+    assert len(sections) == sum(p.startswith("hansa ") for p in parts), "told twice"
     found = dict(commands_of(cli, "hansa"))
     assert sections.keys() == found.keys()
     assert len(found) >= len(VERBS)
@@ -75,6 +77,12 @@ def test_every_verb_and_option_of_the_command_line_is_documented() -> None:
         for option in command.params:
             if isinstance(option, click.Option):
                 assert all(f"`{opt}`" in sections[words] for opt in option.opts), (words, option)
+
+
+def test_every_page_of_commands_is_in_the_list_of_the_first() -> None:
+    first = text_of(DOCS / "reference" / "cli.md")
+    for page in (DOCS / "reference").glob("cli-*.md"):
+        assert f"({page.name})" in first
 
 
 def test_every_environment_variable_is_documented() -> None:

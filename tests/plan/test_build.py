@@ -121,6 +121,34 @@ def test_a_weighting_against_the_algorithms_own_is_refused(weighting: str) -> No
     assert built(algorithm="fed_avg", weighting=weighting).algorithm.name == "fed_avg"
 
 
+def test_more_clients_than_all_cannot_be_asked() -> None:
+    error = refused(cohort={"over": 1.3})
+    assert error.code == "plan-impossible"
+    assert "cohort.over is 1.3, and its rounds ask all clients already" in error.happened
+    assert "Set cohort.fraction or cohort.count" in error.hint
+    built(cohort={"over": 1.3, "fraction": 0.9})
+    built(cohort={"over": 1.3, "count": 5})
+    built(cohort={"over": 1.0})
+
+
+@pytest.mark.parametrize("key", [{"over": 1.3}, {"late": "discount"}])
+def test_scaffold_with_updates_that_would_not_count_in_their_round_is_refused(key: dict) -> None:
+    error = refused(algorithm="scaffold", cohort={"count": 4, **key})
+    assert error.code == "plan-impossible"
+    assert "scaffold keeps at each client what it believes to have counted" in error.happened
+    assert "cohort.over is 1.3" in error.happened or 'cohort.late is "discount"' in error.happened
+    built(algorithm="scaffold", cohort={"count": 4, "deadline_s": 60})
+    built(algorithm="fed_prox", cohort={"count": 4, **key})
+
+
+def test_late_updates_of_lower_weight_need_a_rule_that_is_a_weighted_sum() -> None:
+    error = refused(aggregator="median", cohort={"late": "discount"})
+    assert error.code == "plan-impossible"
+    assert "lowers weights; median is not a weighted sum. Nothing was started." in error.happened
+    built(aggregator="mean", cohort={"late": "discount"})
+    built(aggregator="median", cohort={"late": "refuse", "count": 4, "over": 2})
+
+
 def test_clients_weigh_by_examples_unless_plan_or_algorithm_say_otherwise() -> None:
     for table, weighting in [
         ({"algorithm": "fed_prox"}, "examples"),

@@ -16,7 +16,7 @@ from projects import make_project, simulate
 
 import hansa.runs.events
 import hansa.runs.folder
-import hansa.simulation.client_states
+import hansa.store.client_states
 from hansa.runs import find_run
 
 
@@ -28,7 +28,7 @@ DURABLE = [
     (hansa.runs.folder, "write_durably"),
     (hansa.runs.folder, "save_params"),
     (hansa.runs.events.EventLog, "append"),
-    (hansa.simulation.client_states, "_write"),
+    (hansa.store.client_states, "_write"),
 ]
 
 # SCAFFOLD needs gradients, so the crash test of client state has a learner of its own.

@@ -70,3 +70,16 @@ def test_a_round_is_opened_with_the_weights_that_clients_send(
     )
     (tmp_path / "plan.toml").write_text(plan)
     assert codes(simulate(tmp_path)) == []
+
+
+def test_a_simulation_asks_the_wanted_clients_alone_whatever_the_spare_ones(tmp_path: Path) -> None:
+    plain = run_with(tmp_path, "cohort.count=2", "rounds=4")
+    over = run_with(tmp_path, "cohort.count=2", "rounds=4", "cohort.over=1.5")
+    assert over.name != plain.name
+    assert [c["model"] for c in over.commits()] == [c["model"] for c in plain.commits()]
+    assert {c["row"]["clients"]["asked"] for c in over.commits()[1:]} == {2}
+
+
+def test_a_simulation_has_no_deadline(tmp_path: Path) -> None:
+    run = run_with(tmp_path, "cohort.deadline_s=1e-9")
+    assert run.commits()[-1]["row"]["clients"]["accepted"] == 3

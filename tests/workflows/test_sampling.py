@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hansa.seeds import Key
-from hansa.workflows.sampling import cohort_size, sample
+from hansa.workflows.sampling import cohort_size, sample, spare
 
 ROOT = Key.root(11)
 
@@ -87,6 +87,24 @@ def test_a_cohort_of_a_million_clients_costs_what_is_chosen() -> None:
         tracemalloc.stop()
     assert len(cohort) == names.asked == 100
     assert peak < 200_000  # bytes; one bit for each client would be 125,000
+
+
+def test_spare_clients_are_others_and_every_set_of_them_is_equally_likely() -> None:
+    """Two of the four that are not in the cohort: 6 pairs, 5 degrees of freedom, 20.5 at 99.9%."""
+    names, cohort = "abcdef", ["b", "e"]
+    keys = [ROOT.child("spare pairs", i) for i in range(3000)]
+    drawn = Counter(tuple(spare(names, cohort, 2, key=key)) for key in keys)
+    assert set(drawn) == set(itertools.combinations("acdf", 2))
+    assert chi_square(drawn, 6) < 20.5
+    assert spare(names, cohort, 4, key=ROOT) == list("acdf")
+
+
+def test_spare_clients_of_a_million_cost_what_is_chosen() -> None:
+    names = LazyNames(1_000_000)
+    cohort = sample(names, 50, ROOT)
+    names.asked = 0
+    assert len(set(spare(names, cohort, 20, key=ROOT)) - set(cohort)) == 20
+    assert names.asked == 70
 
 
 def test_all_clients_need_no_draw() -> None:

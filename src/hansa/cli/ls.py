@@ -7,19 +7,24 @@ from typing import Any
 
 import click
 
-from hansa.cli.options import json_option, print_json, runs_option
+from hansa.cli.options import json_option, on_option, print_json, runs_option
 
 
 @click.command()
+@on_option("List the runs of this federation's server instead.")
 @runs_option
 @json_option
-def command(runs: Path, as_json: bool) -> None:
+def command(on: str | None, runs: Path, as_json: bool) -> None:
     """List runs, oldest first.
 
     \b
-    Example:
+    Examples:
       hansa ls
+      hansa ls --on hansa.example.org
     """
+    if on is not None:
+        _list_remote(on, as_json)
+        return
     from hansa.runs import all_runs
     from hansa.runs.record import run_record
     from hansa.runs.result import Table
@@ -50,3 +55,29 @@ def _line(record: dict[str, Any]) -> dict[str, Any]:
         "started": record["started"],
         "plan": record["plan_digest"].removeprefix("blake3:")[:8],
     }
+
+
+def _list_remote(on: str, as_json: bool) -> None:
+    from hansa.remote import asking, connected, membership_at
+    from hansa.runs.result import Table
+
+    membership = membership_at(on)
+    with connected(membership) as connection:
+        found = asking.all_facts(connection)
+    if as_json:
+        print_json([asking.facts_record(facts) for facts in found])
+    elif found:
+        rows = (
+            {
+                "run": facts.run,
+                "state": facts.state,
+                "rounds": f"{facts.rounds_done}/{facts.rounds}",
+                "submitter": facts.submitter,
+                "submitted": facts.created,
+                "reason": facts.reason,
+            }
+            for facts in found
+        )
+        click.echo(str(Table(rows)))
+    else:
+        click.echo(f"No runs at {membership.url} yet. Make one with: hansa run --on SERVER")

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import errno
-import importlib
 import json
 import os
 import sys
 import traceback
-from typing import Any, NamedTuple
+from typing import Any
 
 import click
 
 from hansa import __version__
+from hansa.cli.lazy import LazyGroup, Verb
 from hansa.errors import HansaError
 from hansa.text import ERROR_CHARS, clean
-
-
-class Verb(NamedTuple):
-    """A command without importing it."""
-
-    module: str
-    summary: str
-
 
 VERBS = {
     "hello": Verb("hello", "Train a first federated model: five clients, real digits, seconds."),
@@ -30,48 +22,24 @@ VERBS = {
     "run": Verb("run", "Run a project, or continue where it was interrupted."),
     "ls": Verb("ls", "List runs."),
     "show": Verb("show", "Show one run, round by round, and write its report page."),
+    "log": Verb("log", "Tell what happened in a run and why, one line an event."),
+    "stop": Verb("stop", "End a run of a federation for good."),
     "compare": Verb("compare", "Compare runs: what differed, and which was better."),
     "split": Verb("split", "Divide a data set among clients, into files."),
     "reproduce": Verb("reproduce", "Run a run's plan and code again; the model must be the same."),
     "export": Verb("export", "Write a run's model for torch, NumPy or safetensors."),
+    "join": Verb("join", "Become a member of a federation, with its operator's invitation."),
     "config": Verb("config", "Explain every value of a plan and where it came from."),
+    "server": Verb("server", "Operate a federation's server: start, invite, look after it."),
+    "dev": Verb("dev", "Rehearse a federation here: a server and sites as real processes."),
+    "site": Verb("site", "Hold a data owner's part of a federation: join, decide, see what left."),
 }
 """Every verb, in the order in which a person meets them."""
 
 
-class LazyGroup(click.Group):
-    """A group whose commands are imported when they are called: `hansa --help` stays quick."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the verbs in our own order."""
-        return list(VERBS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a verb's module and return its command."""
-        if cmd_name not in VERBS:
-            return None
-        module = importlib.import_module(f"hansa.cli.{VERBS[cmd_name].module}")
-        command: click.Command = module.command
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the verbs with their summaries, without importing any."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, verb.summary) for name, verb in VERBS.items()])
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find a command, or name the nearest one."""
-        if args and args[0] not in VERBS and not args[0].startswith("-"):
-            from hansa.plan.load import nearest
-
-            raise click.UsageError(f"There is no command {args[0]!r}. {nearest(args[0], VERBS)}")
-        return super().resolve_command(ctx, args)
-
-
 @click.group(
     cls=LazyGroup,
+    verbs=VERBS,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Start with: hansa hello",
 )
@@ -108,6 +76,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _usage(error: click.ClickException, words: list[str]) -> int:
+    if type(error).__name__ == "NoArgsIsHelpError":  # a group alone; known since click 8.2
+        click.echo(error.format_message(), err=True)
+        return 2
     context = getattr(error, "ctx", None)
     path = context.command_path if context else "hansa"
     hint = f"See: {path} --help"

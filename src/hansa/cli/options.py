@@ -24,6 +24,11 @@ def runs_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
+def on_option(told: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """`--on SERVER`: at a federation's server; without a value the only one there is."""
+    return click.option("--on", metavar="SERVER", is_flag=False, flag_value="", help=told)
+
+
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--json`: for programs."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(

@@ -36,7 +36,8 @@ def command(run: str | None, runs: Path, as_json: bool) -> None:
             f"The run {folder.name} has not finished; there is no final model to compare with.",
             f"Let it finish first: hansa run --resume {folder.name}"
             if folder.state == "running"
-            else "It failed; see why with hansa show.",
+            else f"It {'failed' if folder.state == 'failed' else 'was stopped'}; see why with "
+            "hansa show.",
         )
     project = saved_project(folder)
     with tempfile.TemporaryDirectory(prefix="hansa-reproduce-") as scratch:

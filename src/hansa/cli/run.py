@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
-from hansa.cli.options import json_option, runs_option
+from hansa.cli.options import json_option, on_option, runs_option
+
+if TYPE_CHECKING:
+    from hansa.simulation import Simulation
 
 
 @click.command()
@@ -28,6 +33,14 @@ from hansa.cli.options import json_option, runs_option
 @click.option("--resume", metavar="RUN", help="Continue this run with its own plan and code.")
 @click.option("--new", is_flag=True, help="Start anew although an unfinished run is there.")
 @click.option("--open", "open_page", is_flag=True, help="Open the report page when done.")
+@on_option("Run it on the sites of this federation, by its server's address or host.")
+@click.option("--purpose", default="", help="With --on: what it is for; data owners read it.")
+@click.option("--detach", is_flag=True, help="With --on: hand it over and do not follow it.")
+@click.option(
+    "--model",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="With --on: start from this file of tensors.",
+)
 @runs_option
 @json_option
 def command(
@@ -41,13 +54,18 @@ def command(
     resume: str | None,
     new: bool,
     open_page: bool,
+    on: str | None,
+    purpose: str,
+    detach: bool,
+    model: Path | None,
     runs: Path,
     as_json: bool,
 ) -> None:
-    """Run a project in simulation.
+    """Run a project in simulation, or with --on at the sites of a federation.
 
     PROJECT is a folder with a plan.toml; by default this folder.  Ctrl-C is safe: the same
-    command continues from the last committed round and gives the same model.
+    command continues from the last committed round and gives the same model.  A federation goes
+    on by itself, and the same command looks on again.
 
     \b
     Examples:
@@ -55,20 +73,19 @@ def command(
       hansa run --clients 100 --set data.split.alpha=0.1
       hansa run my-study --set algorithm=scaffold --engine processes
       hansa run --resume my-study-1
+      hansa run --on hansa.example.org --purpose "Which wards are short of beds?"
     """
     from hansa.cli.session import run_project
     from hansa.plan.load import PLAN_FILE, load_plan
     from hansa.project import open_project
-    from hansa.runs import find_run
-    from hansa.runs.reproduce import saved_project
     from hansa.simulation import Simulation
 
     simulation = Simulation(runs, engine, workers, new)  # type: ignore[arg-type]
+    _check_words(on, purpose=purpose, detach=detach, model=model)
     if resume is not None:
-        if sets or clients or rounds or seed is not None or new:
+        if sets or clients or rounds or seed is not None or new or on is not None:
             raise click.UsageError("--resume continues a run as it is; it takes no changes.")
-        unfinished = find_run(runs, resume)
-        run_project(saved_project(unfinished), simulation, folder=unfinished, as_json=as_json)
+        _resume(resume, simulation, as_json)
         return
     changes = list(sets)
     if clients is not None:
@@ -77,6 +94,48 @@ def command(
     changes += [f"rounds={rounds}"] if rounds is not None else []
     changes += [f"seed={seed}"] if seed is not None else []
     opened = open_project(project, changes)
-    folder = run_project(opened, simulation, as_json=as_json)
+    if on is None:
+        folder = run_project(opened, simulation, as_json=as_json)
+    else:
+        from hansa.cli.remote import run_remotely
+
+        folder = run_remotely(
+            opened,
+            on,
+            runs=runs,
+            purpose=purpose,
+            model=model,
+            new=new,
+            detach=detach,
+            as_json=as_json,
+        )
     if open_page:
         click.launch(str(folder.path / "report.html"))
+
+
+def _check_words(on: str | None, *, purpose: str, detach: bool, model: Path | None) -> None:
+    """Refuse options of a simulation with --on, and those of a federation without it."""
+    if on is None:
+        if purpose or detach or model is not None:
+            raise click.UsageError("--purpose, --detach and --model belong to --on.")
+        return
+    context = click.get_current_context()
+    for name in ("engine", "workers", "clients"):
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
+            raise click.UsageError(
+                f"--{name} is of a simulation; with --on the clients are the federation's sites."
+            )
+
+
+def _resume(name: str, simulation: Simulation, as_json: bool) -> None:
+    from hansa.cli.session import run_project
+    from hansa.runs import find_run
+    from hansa.runs.reproduce import saved_project
+
+    unfinished = find_run(simulation.runs, name)
+    if unfinished.remote is not None:
+        from hansa.cli.remote import follow_run
+
+        follow_run(unfinished, runs=simulation.runs, as_json=as_json)
+    else:
+        run_project(saved_project(unfinished), simulation, folder=unfinished, as_json=as_json)

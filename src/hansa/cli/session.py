@@ -63,7 +63,7 @@ def run_project(
         write_report(folder)
         if as_json:
             raise
-        again = f"hansa run --resume {folder.name}{_runs_option(simulation.runs)}"
+        again = f"hansa run --resume {folder.name}{where_option(simulation.runs)}"
         click.echo(
             f"\nInterrupted after round {len(folder.rows())}. Continue with: {again}"
             f"\nReport: {relative(folder.path / 'report.html')}"
@@ -76,9 +76,9 @@ def run_project(
         raise
     write_report(folder)
     if as_json:
-        print_json({"run": folder.name, "path": str(folder.path), **_outcome(folder)})
+        print_json({"run": folder.name, "path": str(folder.path), **outcome(folder)})
     else:
-        click.echo(_closing(folder, simulation.runs))
+        click.echo(closing(folder, simulation.runs))
     return folder
 
 
@@ -110,23 +110,24 @@ def _opening(folder: RunFolder, project: Project, simulation: Simulation) -> str
     )
 
 
-def _outcome(folder: RunFolder) -> dict[str, Any]:
+def outcome(folder: RunFolder) -> dict[str, Any]:
+    """Return how a run ended, for programs."""
     record = run_record(folder)
     keys = ("state", "reason", "seconds", "best", "model_digest")
     return {key: record[key] for key in keys} | {"rounds": len(record["rounds"])}
 
 
-def _runs_option(runs: Path) -> str:
+def where_option(runs: Path) -> str:
     """Return what a hint needs so that it finds these runs when typed."""
     usual = Path(os.environ.get("HANSA_RUNS", RUNS))
     return "" if runs == usual else f" --runs {shlex.quote(str(runs))}"
 
 
-def _closing(folder: RunFolder, runs: Path) -> str:
+def closing(folder: RunFolder, runs: Path) -> str:
     """Say what was reached, where things are, and what to type next."""
     record = run_record(folder)
     rows = record["rounds"]
-    where = _runs_option(runs)
+    where = where_option(runs)
     moved = sum(sum(row["bytes"].values()) for row in rows)
     best = record["best"]
     reached = (

@@ -6,22 +6,29 @@ from pathlib import Path
 
 import click
 
-from hansa.cli.options import json_option, print_json, runs_option
+from hansa.cli.options import json_option, on_option, print_json, runs_option
 
 
 @click.command()
 @click.argument("run", required=False)
 @click.option("--open", "open_page", is_flag=True, help="Open the report page.")
+@on_option("Show the run of this name at a federation's server: its sites, and why it waits.")
 @runs_option
 @json_option
-def command(run: str | None, open_page: bool, runs: Path, as_json: bool) -> None:
+def command(run: str | None, open_page: bool, on: str | None, runs: Path, as_json: bool) -> None:
     """Show a run and write its report page anew; by default the newest run.
+
+    With --on it is the server that is asked, and no page is written.
 
     \b
     Examples:
       hansa show
       hansa show digits-1 --open
+      hansa show digits-1 --on hansa.example.org
     """
+    if on is not None:
+        _show_remote(run, on, as_json)
+        return
     from hansa.runs import find_run
     from hansa.runs.record import relative, run_record, write_report
     from hansa.runs.result import Table
@@ -44,6 +51,43 @@ def command(run: str | None, open_page: bool, runs: Path, as_json: bool) -> None
             f"{clean(problem['message'], TEXT_CHARS)} [{clean(problem['code'])}]"
         )
     click.echo(f"plan    {record['plan_digest']}\nmodel   {record['model_digest']}")
+    if folder.remote is not None:
+        click.echo(f"server  {folder.remote['url']}, where it is {folder.remote['run']}")
     click.echo(f"report  {relative(page)}")
     if open_page:
         click.launch(str(page))
+
+
+def _show_remote(run: str | None, on: str, as_json: bool) -> None:
+    from hansa.remote import asking, connected, membership_at
+    from hansa.runs.result import Table
+    from hansa.text import ERROR_CHARS, clean
+
+    if run is None:
+        raise click.UsageError("Name the run; hansa ls --on lists them.")
+    with connected(membership_at(on)) as connection:
+        found = asking.details(connection, run)
+    facts = found.facts
+    if as_json:
+        identity, purpose = found.submission.identity, found.submission.purpose
+        record = asking.facts_record(facts)
+        print_json({**record, "plan": found.submission.plan, "identity": identity,
+                    "purpose": purpose, "hansa": found.hansa})  # fmt: skip
+        return
+    reason = f", {clean(facts.reason, ERROR_CHARS)}" if facts.reason else ""
+    click.echo(f"{clean(facts.run)}: {clean(facts.state)}{reason}")
+    click.echo(f"round {facts.rounds_done} of {facts.rounds}, from {clean(facts.submitter)}, "
+               f"{clean(facts.created)}")  # fmt: skip
+    if found.submission.purpose:
+        click.echo(f"purpose {clean(found.submission.purpose, ERROR_CHARS)}")
+    click.echo(f"plan    {found.submission.identity}")
+    sites = (
+        {
+            "site": site.site,
+            "part": site.state,
+            "online": "yes" if site.online else "no",
+            "reason": site.reason or None,
+        }
+        for site in facts.sites
+    )
+    click.echo(str(Table(sites)) if facts.sites else "No site has been asked yet.")

@@ -53,6 +53,62 @@ def load_file(path: Path, *, target: str | None = None, group: str | None = None
     return _dataset(part, path.stem)
 
 
+def load_own(
+    path: Path,
+    *,
+    target: str | None = None,
+    group: str | None = None,
+    classes: tuple[str, ...] | None = None,
+) -> Dataset:
+    """Read one client's own .csv or .npz file, where the others' files cannot be seen.
+
+    Labels are then numbered by the names of all classes, which the file or `classes` gives, or
+    they are numbers from 0 already; never by what happens to occur in this one file.
+
+    Raises:
+      DataError: data-labels, the labels would be numbered otherwise elsewhere; and all that
+        `load_file` raises.
+
+    """
+    part = _read(path, target=target, group=group)
+    names, y = part.classes or classes, part.y
+    if names is None:
+        y = y if part.features is None else _whole_numbers(y)
+        check_own_labels(y, f"The rows of {path.name}")
+    return Dataset.of(part.x, y, name=path.stem, classes=names, groups=part.groups)
+
+
+def check_own_labels(y: Array, whose: str) -> None:
+    """Refuse labels that mean nothing without those of other clients.
+
+    Raises:
+      DataError: data-labels.
+
+    """
+    if y.dtype.kind == "f" or not y.size:
+        return
+    if y.dtype.kind in "biu" and 0 <= int(y.min()) <= int(y.max()) < limits.CLASSES_MAX:
+        return
+    what = f"from {y.min()} to {y.max()}" if y.dtype.kind in "biu" else f"of dtype {y.dtype}"
+    raise DataError(
+        "data-labels",
+        f"{whose} have labels {what}, which each client would number in its own way.",
+        "Number them from 0, or return hansa.Dataset.of(x, y, classes=...) so that all clients "
+        "number labels alike; a site's data is declared with classes = [...].",
+    )
+
+
+def _whole_numbers(cells: Array) -> Array:
+    """Return a target column as its numbers where they are, not where they stand in a list."""
+    y, classes = typed_target(cells)
+    if classes is None:
+        return y
+    try:
+        return np.array([int(name) for name in classes], np.int64)[y]
+    except ValueError:
+        return cells
+
+
 def load_folder(folder: Path, *, part: str = "train", target: str | None = None) -> Dataset | None:
     """Read one part, train or valid, of every client of a folder.
 

@@ -144,9 +144,9 @@ def _write(
         held = held_out(own.labels, own.examples, fraction=validation, key=child)
         valid[i] = np.count_nonzero(held)
         (folder / client).mkdir(parents=True)
-        _save(folder / client / "train.npz", own.take(np.flatnonzero(~held)))
+        save_part(folder / client / "train.npz", own.take(np.flatnonzero(~held)))
         if valid[i]:
-            _save(folder / client / "valid.npz", own.take(np.flatnonzero(held)))
+            save_part(folder / client / "valid.npz", own.take(np.flatnonzero(held)))
     classes = None if dataset.labels is None else dataset.classes
     counts = partition.sizes[:, None]
     if classes is not None:
@@ -158,7 +158,8 @@ def _write(
     return summary
 
 
-def _save(path: Path, part: Dataset) -> None:
+def save_part(path: Path, part: Dataset) -> None:
+    """Write rows to a .npz file, with the names of all classes."""
     if part.classes is None:
         np.savez(path, x=part.x, y=part.y)
     else:

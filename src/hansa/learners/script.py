@@ -26,7 +26,7 @@ from hansa.params.model import ModelLayout
 from hansa.seeds import Key
 
 _OBSERVER = "evaluation"  # the name, in place of a client's, of the script that only evaluates
-_STATISTICS = ("running_mean", "running_var")  # BatchNorm's tensors in a state_dict
+STATISTICS = ("running_mean", "running_var")  # BatchNorm's tensors in a state_dict
 
 
 class ScriptLearner:
@@ -58,7 +58,7 @@ class ScriptLearner:
     def init(self, sample: Any, key: Key) -> Seed:
         session = self._open(_OBSERVER, sample, key.child("init"))
         params = Params.of(session.initial)
-        statistics = [name for name in params if name.rpartition(".")[2] in _STATISTICS]
+        statistics = [name for name in params if name.rpartition(".")[2] in STATISTICS]
         return Seed(params, ModelLayout(params.layout, statistics))
 
     def begin(self, task: Task, data: Any) -> FunctionWork:

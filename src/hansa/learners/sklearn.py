@@ -32,7 +32,7 @@ from hansa.seeds import Key
 sklearn_base = optional("sklearn.base")
 
 _STATE = ("coef_", "intercept_", "coefs_", "intercepts_", "t_")
-_COUNTER = "t_"  # updates so far, which the learning rate depends on; averaged, not trained
+COUNTER = "t_"  # updates so far, which the learning rate depends on; averaged, not trained
 _ABSENT_WEIGHT = 1e-12  # of the one made-up example of a class that a client does not have
 _PREDICTION_BATCH = 4096  # examples; bounds the memory of float64 copies
 
@@ -62,7 +62,7 @@ class SklearnLearner:
             if name in tensors:  # an MLP keeps scikit-learn's own random layers
                 tensors[name] = np.zeros_like(tensors[name])
         params = Params.of(tensors)
-        return Seed(params, ModelLayout(params.layout, [n for n in tensors if n == _COUNTER]))
+        return Seed(params, ModelLayout(params.layout, [n for n in tensors if n == COUNTER]))
 
     def begin(self, task: Task, data: Any) -> SklearnWork:
         def estimator() -> Any:
@@ -206,8 +206,8 @@ def _allocate(estimator: Any, shape: _Shape, classifier: bool) -> None:
         estimator.set_params(learning_rate_init=rate)
         vars(estimator).pop("_optimizer", None)  # the moments of that one step
         estimator.best_loss_ = np.inf
-    if hasattr(estimator, _COUNTER):
-        setattr(estimator, _COUNTER, getattr(estimator, _COUNTER) - len(y))
+    if hasattr(estimator, COUNTER):
+        setattr(estimator, COUNTER, getattr(estimator, COUNTER) - len(y))
 
 
 def _solve(estimator: Any, x: np.ndarray, y: np.ndarray) -> None:

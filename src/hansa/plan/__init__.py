@@ -4,6 +4,7 @@ from hansa.plan.build import Method, build_method, check_capabilities, hyper_at,
 from hansa.plan.load import PLAN_FILE, LoadedPlan, flatten, load_plan, nearest, read_plan
 from hansa.plan.rules import check_plan
 from hansa.plan.schema import Plan
+from hansa.plan.weights import weight_limit
 
 __all__ = [
     "PLAN_FILE",
@@ -18,5 +19,6 @@ __all__ = [
     "load_plan",
     "nearest",
     "read_plan",
+    "weight_limit",
     "weighting_of",
 ]

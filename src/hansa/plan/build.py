@@ -17,6 +17,7 @@ from hansa.algorithms import ALGORITHMS, Algorithm, Capability
 from hansa.errors import PlanError
 from hansa.learners.learner import Hyper
 from hansa.plan.load import nearest
+from hansa.plan.rules import check_cohort
 from hansa.plan.schema import Named, Plan
 from hansa.transforms import TRANSFORMS, Transform, chain
 
@@ -72,6 +73,7 @@ def build_method(plan: Plan, import_module: Import) -> Method:
             f"{plan.weighting!r}. Nothing was started.",
             "Leave weighting out, or use an algorithm such as fed_avg, which takes any.",
         )
+    check_cohort(plan.cohort, algorithm, aggregator)
     return Method(algorithm, aggregator, chain(*steps))
 
 

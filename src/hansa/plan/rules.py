@@ -6,9 +6,11 @@ import math
 import re
 from typing import Any
 
+from hansa.aggregators import Aggregator
+from hansa.algorithms import Algorithm
 from hansa.errors import PlanError
-from hansa.limits import SPEC_EXPONENT_MAX
-from hansa.plan.schema import LearnerPlan, Plan
+from hansa.limits import LATE_ROUNDS_MAX, OVER_MAX, SPEC_EXPONENT_MAX
+from hansa.plan.schema import CohortPlan, LearnerPlan, Plan
 
 _NAME = re.compile(r"[^\W_][\w-]{0,63}")  # begins with a letter or digit, of any language
 
@@ -37,6 +39,20 @@ def check_plan(plan: Plan) -> None:
         ("cohort.count", cohort.count, _at_least_1(cohort.count), "at least 1"),
         ("cohort.minimum", cohort.minimum, cohort.minimum >= 1, "at least 1"),
         ("cohort.minimum", cohort.minimum, cohort.minimum <= most, "at most cohort.count"),
+        ("cohort.deadline_s", cohort.deadline_s, _positive(cohort.deadline_s), "positive"),
+        ("cohort.over", cohort.over, 1 <= cohort.over <= OVER_MAX, f"from 1 to {OVER_MAX}"),
+        (
+            "cohort.late_discount",
+            cohort.late_discount,
+            0 < cohort.late_discount <= 1,
+            "above 0, at most 1",
+        ),
+        (
+            "cohort.late_rounds",
+            cohort.late_rounds,
+            1 <= cohort.late_rounds <= LATE_ROUNDS_MAX,
+            f"from 1 to {LATE_ROUNDS_MAX}",
+        ),
         ("evaluate.every", plan.evaluate.every, plan.evaluate.every >= 1, "at least 1"),
         ("evaluate.clients", plan.evaluate.clients, plan.evaluate.clients >= 0, "at least 0"),
         ("stop.target", stop.target, math.isfinite(stop.target or 0), "finite"),
@@ -51,6 +67,37 @@ def check_plan(plan: Plan) -> None:
                 f"The plan's {key} is {value!r}. Nothing was started.",
                 f"It must be {allowed}.",
             )
+
+
+def check_cohort(cohort: CohortPlan, algorithm: Algorithm, aggregator: Aggregator) -> None:
+    """Refuse a way to end rounds that cannot work with the method.
+
+    Raises:
+      PlanError: names both, and what would work (plan-impossible).
+    """
+    if cohort.over > 1 and cohort.count is None and cohort.fraction == 1:
+        raise PlanError(
+            "plan-impossible",
+            f"The plan's cohort.over is {cohort.over:g}, and its rounds ask all clients already. "
+            "Nothing was started.",
+            "Set cohort.fraction or cohort.count to what a round shall wait for.",
+        )
+    if algorithm.needs_mean and (cohort.over > 1 or cohort.late == "discount"):
+        key = f"over is {cohort.over:g}" if cohort.over > 1 else 'late is "discount"'
+        raise PlanError(
+            "plan-impossible",
+            f"{algorithm.name} keeps at each client what it believes to have counted; the plan's "
+            f"cohort.{key}, so that some updates would not, or not in their round. "
+            "Nothing was started.",
+            "Leave it out, or use an algorithm without client state such as fed_avg.",
+        )
+    if cohort.late == "discount" and not aggregator.linear:
+        raise PlanError(
+            "plan-impossible",
+            f'The plan\'s cohort.late is "discount", which lowers weights; {aggregator.name} is '
+            "not a weighted sum. Nothing was started.",
+            'Use cohort.late = "refuse", or aggregator = "mean".',
+        )
 
 
 def _learner_rules(learner: LearnerPlan) -> list[Rule]:

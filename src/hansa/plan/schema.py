@@ -121,6 +121,19 @@ class CohortPlan(_Part, frozen=True):
     """number of clients asked in a round, instead of the share"""
     minimum: int = 1
     """updates without which a round fails"""
+    deadline_s: float | None = None
+    """seconds after which a federation closes a round with the updates it has; by default the
+    server's own deadline; a simulation has none"""
+    over: float = 1.0
+    """times the clients wanted that a federation asks, closing the round once as many as wanted
+    have answered; a simulation asks the wanted ones alone"""
+    late: Literal["refuse", "discount"] = "refuse"
+    """what a federation does with an update whose round is closed; discount: it counts in the next
+    one with a lower weight"""
+    late_discount: float = 0.5
+    """factor on the weight of a late update for each round that it is late"""
+    late_rounds: int = 1
+    """rounds that an update may be late and still count, with late = "discount" """
 
 
 class EvaluatePlan(_Part, frozen=True):

@@ -18,7 +18,7 @@ A commit writes the model, then the state, then one event; only the event makes 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,13 @@ class RunFolder:
 
     @classmethod
     def create(
-        cls, runs: Path, name: str, *, about: dict[str, Any], files: dict[str, bytes]
+        cls,
+        runs: Path,
+        name: str,
+        *,
+        about: dict[str, Any],
+        files: dict[str, bytes],
+        seed: Params | None = None,
     ) -> RunFolder:
         """Make the next folder of a name: digits-1, digits-2 ...
 
@@ -54,6 +60,7 @@ class RunFolder:
           name: the plan's name.
           about: goes into run.json, which is written last: without it there is no run.
           files: further contents by relative path.
+          seed: model to keep from the start, where its commit comes later.
         """
         path = _next_folder(runs, name)
         for sub in ("code", "models", "state", "failures"):
@@ -61,6 +68,8 @@ class RunFolder:
         for relative, content in files.items():
             (path / relative).parent.mkdir(parents=True, exist_ok=True)
             write_durably(path / relative, [content])
+        if seed is not None:
+            save_params(_model_path(path, 0), seed)
         write_durably(path / "run.json", [_json({"run": path.name, **about})])
         return cls(path)
 
@@ -71,9 +80,23 @@ class RunFolder:
 
     @property
     def state(self) -> str:
-        """Return "running" (or interrupted), "finished", or "failed"; the last two are final."""
+        """Return "running" (or interrupted), "finished", "failed" or "stopped".
+
+        The last three are final; stopped is what a person did to a run at its server.
+        """
         ended = self.log.last("ended")
         return ended["state"] if ended else "running"
+
+    @property
+    def remote(self) -> dict[str, Any] | None:
+        """Return where the run itself is: `url`, and `run`, its name there once it has one."""
+        found: dict[str, Any] | None = self.about.get("remote")
+        return found
+
+    def accepted(self, run: str) -> None:
+        """Note the name that the server has given the run."""
+        self.about = {**self.about, "remote": {**(self.remote or {}), "run": run}}
+        write_durably(self.path / "run.json", [_json(self.about)])
 
     @contextlib.contextmanager
     def locked(self, patience_s: float = 1.0) -> Iterator[None]:
@@ -147,6 +170,32 @@ class RunFolder:
         self._forget(number, event["progress"].get("best_round", 0))
         return event
 
+    def mirror(self, events: Sequence[Event]) -> None:
+        """Add what happened at the server; models are for the caller to fetch.
+
+        The log of such a run holds the server's events and nothing else, so that their number
+        says where to go on reading.
+        """
+        if not events:
+            return
+        self.log.extend(events)
+        for event in events:
+            if event["kind"] == "committed" and event["round"]:
+                self._append_row(event["row"])
+
+    def kept(self) -> list[Event]:
+        """Return the commits whose models stay: every n-th, the best, and the last."""
+        commits = self.commits()
+        if not commits:
+            return []
+        number, best = commits[-1]["round"], commits[-1]["progress"].get("best_round", 0)
+        return [e for e in commits if self._stays(e["round"], number, best)]
+
+    def forget_models(self) -> None:
+        """Remove models that nobody asked to keep, once newer ones are here."""
+        if commits := self.commits():
+            self._forget(commits[-1]["round"], commits[-1]["progress"].get("best_round", 0))
+
     def load(self, commit: Event) -> tuple[Params, Params | None]:
         """Return the model and the algorithm's state of a commit, checked against its digests.
 
@@ -154,7 +203,7 @@ class RunFolder:
           RunError: a file is missing or has changed.
         """
         model = _checked(self.model_path(commit["round"]), commit["model"])
-        if commit["state"] is None:
+        if commit["state"] is None or self.remote is not None:  # the server keeps its state
             return model, None
         return model, _checked(self._state_path(commit["round"]), commit["state"])
 
@@ -169,7 +218,7 @@ class RunFolder:
 
     def model_path(self, number: int) -> Path:
         """Return where the model of a round lies, if it was kept."""
-        return self.path / "models" / f"round-{number:06d}.safetensors"
+        return _model_path(self.path, number)
 
     def rewrite_metrics(self) -> None:
         """Make metrics.jsonl say what the events say, after a crash between the two."""
@@ -203,12 +252,15 @@ class RunFolder:
         with open(self.path / "metrics.jsonl", "ab") as file:
             file.write(msgspec.json.encode(row) + b"\n")
 
+    def _stays(self, past: int, number: int, best: int) -> bool:
+        """Return whether a round's model is kept once round `number` is committed."""
+        every = self.plan()["keep"]["every"]
+        return past in (number, best) or bool(past and every and past % every == 0)
+
     def _forget(self, number: int, best: int) -> None:
         """Remove models that nobody asked to keep: neither every n-th, nor best, nor last."""
-        every = self.plan()["keep"]["every"]
         for path in self.path.glob("models/round-*.safetensors"):
-            past = int(path.stem.removeprefix("round-"))
-            if past not in (number, best) and (past == 0 or not every or past % every):
+            if not self._stays(int(path.stem.removeprefix("round-")), number, best):
                 path.unlink()
         for path in self.path.glob("state/round-*.safetensors"):
             if path != self._state_path(number):
@@ -244,6 +296,10 @@ def find_run(runs: Path, name: str | None) -> RunFolder:
         f"There is no run {name!r} in {runs}." if name else f"There is no run in {runs}.",
         f"There are: {known}." if known else "Make one with: hansa run, or hansa hello",
     )
+
+
+def _model_path(path: Path, number: int) -> Path:
+    return path / "models" / f"round-{number:06d}.safetensors"
 
 
 def _next_folder(runs: Path, name: str) -> Path:

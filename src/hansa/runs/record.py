@@ -20,6 +20,7 @@ def run_record(folder: RunFolder) -> dict[str, Any]:
     events = folder.log.events
     ended = folder.log.last("ended")
     at_work = ended is None and folder.is_locked()
+    away = (folder.remote or {}).get("run") is not None  # its server works on it
     progress = commits[-1]["progress"] if commits else {}
     best = None
     if progress.get("best") is not None:
@@ -30,8 +31,9 @@ def run_record(folder: RunFolder) -> dict[str, Any]:
         }
     return {
         "run": folder.name,
-        "state": ended["state"] if ended else "running" if at_work else "stopped",
+        "state": ended["state"] if ended else "running" if at_work or away else "stopped",
         "reason": ended["reason"] if ended else _unfinished(folder, at_work),
+        "final": ended is not None,
         "started": about["created"],
         "seconds": commits[-1]["elapsed"] if commits else 0.0,
         "plan": plan,
@@ -66,7 +68,18 @@ def _beyond_the_plan(folder: RunFolder) -> dict[str, str]:
 
 
 def _unfinished(folder: RunFolder, at_work: bool) -> str:
+    if folder.remote is not None:
+        return _away(folder, folder.remote, at_work=at_work)
     return "still at work" if at_work else f"interrupted after round {len(folder.rows())}"
+
+
+def _away(folder: RunFolder, remote: dict[str, Any], *, at_work: bool) -> str:
+    if remote["run"] is None:
+        return "not handed over to its server; the same command does it"
+    place = f"{remote['run']} at {remote['url']}"
+    if at_work:
+        return f"followed here: {place}"
+    return f"goes on as {place}; follow it with: hansa run --resume {folder.name}"
 
 
 def _problems(events: list[dict[str, Any]]) -> list[dict[str, Any]]:

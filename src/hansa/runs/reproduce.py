@@ -17,8 +17,16 @@ def saved_project(folder: RunFolder) -> Project:
     """Return the project as it was when the run began: its plan with `--set`, and its code.
 
     Raises:
-      RunError: the run was made from Python values, or the copy has been changed.
+      RunError: the run was made from Python values or by a federation, or the copy has been
+        changed.
     """
+    if folder.remote is not None:
+        raise RunError(
+            "run-not-reproduced",
+            f"The run {folder.name} was done by the sites of {folder.remote['url']}, and their "
+            "data are not here.",
+            "Submit the project once more with: hansa run --on URL --new, and compare the digests.",
+        )
     if folder.plan()["learner"]["kind"] == MADE_IN_PYTHON:
         raise RunError(
             "run-not-reproduced",

@@ -108,8 +108,9 @@ def model_file(folder: RunFolder, which: str = "final") -> Path:
         raise RunError(
             "run-not-finished",
             f"The run {folder.name} has no trained model yet.",
-            "It failed; see why with hansa show, and start another run."
-            if folder.state == "failed"
+            f"It {'failed' if folder.state == 'failed' else 'was stopped'}; see why with hansa "
+            "show, and start another run."
+            if folder.state in ("failed", "stopped")
             else f"Let it finish a round: hansa run --resume {folder.name}",
         )
     last = commits[-1]
@@ -122,12 +123,13 @@ def model_file(folder: RunFolder, which: str = "final") -> Path:
         kept = sorted(
             int(p.stem.removeprefix("round-")) for p in folder.path.glob("models/*.safetensors")
         )
-        raise RunError(
-            "run-not-finished",
-            f"The run {folder.name} has no model {which!r}.",
+        hint = (
             f"It has: final, {'best, ' if last['progress']['best_round'] else ''}"
-            f"and the rounds {', '.join(map(str, kept))}.",
+            f"and the rounds {', '.join(map(str, kept))}."
         )
+        if folder.remote is not None and chosen in [e["round"] for e in folder.kept()]:
+            hint = f"It is at the server; bring it here with: hansa run --resume {folder.name}"
+        raise RunError("run-not-finished", f"The run {folder.name} has no model {which!r}.", hint)
     folder.check_model(chosen)
     return path
 

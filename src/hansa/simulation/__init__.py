@@ -1,7 +1,7 @@
 """Simulation: all clients of a federation on one machine."""
 
 from hansa.simulation.population import Asked, Partitioned, Population, project_population
-from hansa.simulation.simulate import Simulation, Unwatched, continue_run, drive, open_run
+from hansa.simulation.simulate import Simulation, Unwatched, continue_run, open_run
 
 __all__ = [
     "Asked",
@@ -10,7 +10,6 @@ __all__ = [
     "Simulation",
     "Unwatched",
     "continue_run",
-    "drive",
     "open_run",
     "project_population",
 ]

@@ -5,26 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-import numpy as np
-
-from hansa.aggregators import Aggregate
 from hansa.algorithms import Vectors
 from hansa.clock import monotonic
 from hansa.errors import LearnerError
-from hansa.learners.batches import local_steps
-from hansa.limits import USER_WEIGHT_LIMIT, WEIGHT_LIMIT
 from hansa.metrics import Metrics
-from hansa.params import Params
 from hansa.params.model import ModelLayout
-from hansa.plan import hyper_at, weighting_of
+from hansa.plan import weight_limit
 from hansa.project import Project
-from hansa.rounds import BUFFERS
+from hansa.rounds import BUFFERS, Terms
 from hansa.runs import RunFolder
-from hansa.simulation.client_states import ClientStates
 from hansa.simulation.engine import Engine, Exchange
 from hansa.simulation.population import Population
 from hansa.simulation.runner import Report, encoded_bytes
-from hansa.workflows import Commit, Evaluated, GlobalState, Problem, Trained
+from hansa.store.client_states import ClientStates
+from hansa.workflows import (
+    Commit,
+    Evaluated,
+    GlobalState,
+    Problem,
+    Trained,
+    from_files,
+    rounded,
+    to_files,
+)
 
 
 class Watcher(Protocol):
@@ -64,7 +67,6 @@ class SimulatedFederation:
         self._project, self._population, self._engine = project, population, engine
         self._folder, self._layout, self._states = folder, layout, states
         self._watcher = watcher
-        self.clients = population.names
         self._began = monotonic()
         self._before = 0.0  # seconds of work before this process
 
@@ -72,21 +74,28 @@ class SimulatedFederation:
         """Return the last commit, read back from the run folder."""
         event = self._folder.commits()[-1]
         model, extra = self._folder.load(event)
-        x, buffers = self._layout.split(model)
         algorithm = self._project.method.algorithm
-        state = algorithm.init(np.array(x))
-        if extra is not None:
-            state |= extra.copy().to_dict()
+        state = from_files(algorithm, self._layout, model=model, extra=extra)
         self._before = event["elapsed"]
         self._folder.rewrite_metrics()
-        return Commit(event["round"], GlobalState(state, buffers), event["row"], event["progress"])
+        return Commit(event["round"], state, event["row"], event["progress"])
 
     def elapsed(self) -> float:
         """Return seconds of work, those before an interruption included."""
         return self._before + monotonic() - self._began
 
-    async def train(self, round_number: int, state: GlobalState, cohort: Sequence[str]) -> Trained:
-        """Run the cohort on the engine and aggregate what it folded."""
+    async def roster(self, round_number: int) -> Sequence[str]:
+        """Return everybody: simulated clients are always there."""
+        return self._population.names
+
+    async def train(
+        self, round_number: int, state: GlobalState, cohort: Sequence[str], *, terms: Terms
+    ) -> Trained:
+        """Run the cohort on the engine and aggregate what it folded.
+
+        Nobody is slow here, so no more clients are asked than are wanted.
+        """
+        cohort = cohort[: terms.goal]
         exchange = self._exchange(round_number, state, len(cohort))
         reports = _Reports(self._watcher, "training", len(cohort))
         partial = self._engine.train(exchange, cohort, reports)
@@ -95,11 +104,12 @@ class SimulatedFederation:
         self._states.clear()
         problems = self._problems(round_number, reports, phase="train")
         return Trained(
-            self._rounded(aggregate),
+            rounded(self._layout, aggregate),
             {name: report.means() for name, report in sorted(done.items())},
             problems,
             bytes_down=len(cohort) * encoded_bytes(exchange.message),
             bytes_up=sum(report.bytes_up for report in done.values()),
+            asked=len(cohort),
         )
 
     async def evaluate(
@@ -136,11 +146,11 @@ class SimulatedFederation:
 
     async def commit(self, commit: Commit, problems: Sequence[Problem]) -> None:
         """Write the round to the run folder."""
-        state = commit.state
+        model, extra = to_files(self._layout, commit.state)
         self._folder.commit(
             commit.round,
-            self._layout.join(state.algorithm.x, state.buffers),
-            extra_state(self._layout, state.algorithm),
+            model,
+            extra,
             row=commit.row,
             progress=commit.progress,
             elapsed=self.elapsed(),
@@ -151,31 +161,14 @@ class SimulatedFederation:
         message = Vectors(self._project.method.algorithm.broadcast(state.algorithm))
         if len(state.buffers):
             message[BUFFERS] = state.buffers
-        return Exchange(number, message, self._weight_limit(number, clients))
-
-    def _weight_limit(self, number: int, clients: int) -> float:
-        """Return what the weights of a round cannot exceed, as near as it is known."""
-        plan, examples = self._project.plan, self._population.examples
-        if plan.weight_limit is not None:
-            return plan.weight_limit
-        weighting = weighting_of(plan, self._project.method.algorithm)
-        if weighting == "uniform":
-            return float(clients)
-        if weighting == "user":
-            return USER_WEIGHT_LIMIT
-        if examples is None:
-            return WEIGHT_LIMIT
-        if weighting == "examples":
-            return float(examples)
-        # Local steps: with batches of one example there are the most.
-        hyper = hyper_at(plan, number)._replace(batch_size=1)
-        return float(max(local_steps(examples, hyper), (hyper.steps or 0) * clients))
-
-    def _rounded(self, aggregate: Aggregate | None) -> Aggregate | None:
-        """Round averaged buffers to their own dtypes, as they are when read back from disk."""
-        if aggregate is not None and BUFFERS in aggregate.vectors:
-            aggregate.vectors[BUFFERS] = self._layout.rounded(aggregate.vectors[BUFFERS])
-        return aggregate
+        limit = weight_limit(
+            self._project.plan,
+            self._project.method.algorithm,
+            number,
+            clients=clients,
+            examples=self._population.examples,
+        )
+        return Exchange(number, message, limit)
 
     def _problems(self, number: int, reports: _Reports, *, phase: str) -> list[Problem]:
         """Log who dropped out at once: the round may never be committed."""
@@ -208,9 +201,3 @@ class _Reports:
         """Return name, kind, code, message and traceback of those that dropped out, by name."""
         dropped = [r for _, r in sorted(self.by_client.items()) if r.kind != "done"]
         return [(r.client, r.kind, r.code, r.message, r.trace) for r in dropped]
-
-
-def extra_state(layout: ModelLayout, state: Vectors) -> Params | None:
-    """Return what an algorithm keeps besides the model file, or None if that holds it all."""
-    extra = {name: v for name, v in state.items() if name != "x" or not layout.exact()}
-    return Params.of(extra) if extra else None

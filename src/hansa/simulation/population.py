@@ -5,20 +5,21 @@ A million clients cost two flat arrays until one of them takes part.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from blake3 import blake3
 
+from hansa.client_data import answered, as_dataset, data_key, validation_rows
 from hansa.data import Dataset, Files, Partition, load, load_test, partition
-from hansa.data.dataset import held_out
 from hansa.data.partition import ClientNames
 from hansa.data.sources import NAMES
-from hansa.errors import DataError, PlanError
+from hansa.data.split import save_part
+from hansa.errors import PlanError
 from hansa.learners.learner import ClientData
-from hansa.limits import CLASSES_MAX, PARTITION_ROWS_SHOWN
+from hansa.limits import PARTITION_ROWS_SHOWN
 from hansa.project import Project, project_data
 from hansa.seeds import Key
 
@@ -91,10 +92,24 @@ class Partitioned:
             own = None if valid is None else self._validation.take(valid)
             return ClientData(self._dataset.take(rows), own)
         labels = None if self._dataset.labels is None else self._dataset.labels[rows]
-        key = self._key.child("validation", name)
-        held = _held_out(labels, len(rows), self._validation, key)
+        fraction = self._validation
+        held = validation_rows(labels, len(rows), fraction, key=self._key, name=name)
         validation = self._dataset.take(rows[held]) if held.any() else None
         return ClientData(self._dataset.take(rows[~held]), validation)
+
+    @property
+    def own_validation(self) -> bool:
+        """Return whether clients have brought their own validation parts."""
+        return isinstance(self._validation, Dataset)
+
+    def rows(self, name: str) -> ClientData:
+        """Return one client's rows before any of them are kept for validation.
+
+        The validation part is one that the client has brought itself, in a folder of `hansa split`.
+        """
+        if self.own_validation:
+            return self.data(name)
+        return ClientData(self._dataset.take(self._parts.indices(self._position(name))))
 
     def sample(self) -> Dataset:
         """Return one row; it knows the classes of all."""
@@ -165,7 +180,7 @@ class Asked:
     ) -> None:
         self._data, self._validation, self._key = data, validation, key
         self.names = ClientNames(clients)
-        self.test = _dataset(test, "the test part")
+        self.test = as_dataset(test, "the test part")
 
     def data(self, name: str) -> ClientData:
         """Ask the project for one client's data.
@@ -173,25 +188,7 @@ class Asked:
         Raises:
           DataError: the function returned nothing, or labels that clients would number apart.
         """
-        value = self._data(name)
-        if value is None:
-            raise DataError(
-                "data-missing",
-                f"data({name!r}) returned None.",
-                "Return a hansa.Dataset, arrays (x, y), or {'train': ..., 'validation': ...}.",
-            )
-        if isinstance(value, ClientData):
-            return value
-        if isinstance(value, Mapping) and "train" in value:
-            own = _dataset(value.get("validation"), name)
-            return ClientData(_dataset(value["train"], name), own)
-        train = _dataset(value, name)
-        if not isinstance(train, Dataset):
-            return ClientData(train, None)
-        key = self._key.child("validation", name)
-        held = _held_out(train.labels, train.examples, self._validation, key)
-        validation = train.take(np.flatnonzero(held)) if held.any() else None
-        return ClientData(train.take(np.flatnonzero(~held)), validation)
+        return answered(self._data(name), self._validation, key=self._key, name=name)
 
     def sample(self) -> Any:
         """Return the first client's training data."""
@@ -215,7 +212,7 @@ def project_population(project: Project) -> Population:
       LearnerError: the plan names no data set, and the project has no `data(client)`.
     """
     plan = project.plan
-    key = Key.root(plan.seed).child("data")
+    key = data_key(plan.seed)
     if plan.data.set is None:
         test = getattr(project.module, "test_data", None)
         return Asked(
@@ -231,7 +228,7 @@ def project_population(project: Project) -> Population:
             f"The plan's data.set is {plan.data.set!r}, and no data.split says who gets what.",
             'Add split = { scheme = "iid", clients = 10 } under [data].',
         )
-    folder = _place(plan.data.set, project.data_folder)
+    folder = data_place(plan.data.set, project.data_folder)
     dataset = load(plan.data.set, folder=folder, target=plan.data.target, group=plan.data.group)
     validation: float | Dataset = plan.data.validation
     test_part = load_test(plan.data.set, folder=folder)
@@ -243,15 +240,7 @@ def project_population(project: Project) -> Population:
     return Partitioned(dataset, parts, test=test_part, validation=validation, key=key)
 
 
-def _held_out(labels: Any, rows: int, fraction: float, key: Key) -> np.ndarray:
-    """Return a mask of validation rows; a client always keeps one row to train on."""
-    if not fraction or rows < 2:
-        return np.zeros(rows, bool)
-    held: np.ndarray = held_out(labels, rows, fraction=fraction, key=key)
-    return held
-
-
-def _place(name: str, folder: Path | None) -> Path | None:
+def data_place(name: str, folder: Path | None) -> Path | None:
     """Return the folder that a relative path starts at, or None for the current one."""
     if name in NAMES or folder is None:
         return None
@@ -263,32 +252,26 @@ def _arrays(data: Any) -> Iterator[np.ndarray]:
         yield from (part for part in (data.x, data.y, data.groups) if part is not None)
 
 
-def _dataset(value: Any, name: str) -> Any:
-    """Return arrays (x, y) as a dataset, and everything else as it is.
+def write_client_rows(population: Population, name: str, folder: Path) -> bool:
+    """Write all that a client has into a folder that a site may declare as its data.
 
-    Labels keep their values: a client sees only its own, so it cannot number them.  `classes` then
-    reaches to the highest label that this client has; the first client's sizes a seed model.
+    A site of the client's name that declares this folder trains on the rows that the simulated
+    client trains on.
+
+    Args:
+      population: of a project.
+      name: of the client.
+      folder: is made; gets train.npz, and valid.npz where clients bring their own validation part.
+
+    Returns:
+      False, and nothing is written, where only the project's own `data(client)` knows the rows.
     """
-    if isinstance(value, tuple) and not isinstance(value, Dataset) and len(value) == 2:
-        x, y = value
-        if hasattr(x, "shape") and hasattr(y, "shape"):
-            x, y = np.asarray(x), np.asarray(y)
-            _check_labels(y, name)
-            return Dataset.of(x, y, name=name)
-    return value
-
-
-def _check_labels(y: np.ndarray, name: str) -> None:
-    """Refuse labels that mean nothing without those of other clients."""
-    if y.dtype.kind == "f" or not y.size:
-        return
-    if y.dtype.kind in "biu" and 0 <= int(y.min()) <= int(y.max()) < CLASSES_MAX:
-        return
-    what = f"from {y.min()} to {y.max()}" if y.dtype.kind in "biu" else f"of dtype {y.dtype}"
-    raise DataError(
-        "data-labels",
-        f"The arrays (x, y) of {name} have labels {what}, which each client would number in its "
-        "own way.",
-        "Number them from 0, or return hansa.Dataset.of(x, y, classes=...) so that all clients "
-        "number labels alike.",
-    )
+    if not isinstance(population, Partitioned):
+        return False
+    rows = population.rows(name)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_part(folder / "train.npz", rows.train)
+    if population.own_validation:
+        none = rows.train.take([])  # says that there is none, and none is to be cut off
+        save_part(folder / "valid.npz", none if rows.validation is None else rows.validation)
+    return True

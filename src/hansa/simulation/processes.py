@@ -24,11 +24,10 @@ from hansa.errors import RunError
 from hansa.learners.generators import local_threads
 from hansa.limits import WORKER_DEATHS_MAX
 from hansa.params import Params, encode
-from hansa.simulation.client_states import ClientStates
+from hansa.pipes import Closed, receive, send
 from hansa.simulation.engine import Exchange, OnReport
 from hansa.simulation.runner import Report, Runner
 from hansa.simulation.wire import (
-    Closed,
     Evaluate,
     Finish,
     Open,
@@ -39,9 +38,8 @@ from hansa.simulation.wire import (
     Request,
     Setup,
     Train,
-    receive,
-    send,
 )
+from hansa.store.client_states import ClientStates
 from hansa.store.files import load_params
 
 _FAREWELL_S = 2  # what a worker gets to end by itself

@@ -7,7 +7,6 @@ What a client raises is that client's problem, never the exchange's.
 from __future__ import annotations
 
 import functools
-import traceback
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -15,9 +14,8 @@ import numpy as np
 
 from hansa.aggregators import AggregationSpec, Aggregator, Contribution, admit
 from hansa.algorithms import Vectors
-from hansa.client import Client
+from hansa.client import Client, failure_of, plain
 from hansa.errors import AggregationError, HansaError, UpdateRefused
-from hansa.limits import FAILURE_CHARS_MAX, MESSAGE_CHARS_MAX
 from hansa.metrics import Mean, Metrics
 from hansa.params import Layout, Params
 from hansa.params.dtypes import dtype_name
@@ -25,8 +23,8 @@ from hansa.plan import hyper_at
 from hansa.project import Project
 from hansa.rounds import BUFFERS, aggregation_spec
 from hansa.seeds import Key
-from hansa.simulation.client_states import ClientStates
 from hansa.simulation.population import Population
+from hansa.store.client_states import ClientStates
 
 
 class Report(NamedTuple):
@@ -139,22 +137,8 @@ class Runner:
 
 def failure(name: str, error: BaseException) -> Report:
     """Return the report of a client whose code raised."""
-    trace = _sound("".join(traceback.format_exception(error))[-FAILURE_CHARS_MAX:])
-    code, message = "client-failed", f"{type(error).__name__}: {error}"
-    if isinstance(error, HansaError):
-        code, message = error.code, _sentence(error)
-    short = _sound(message[:MESSAGE_CHARS_MAX])
-    return Report(name, {}, kind="failed", code=code, message=short, trace=trace)
-
-
-def _sound(text: str) -> str:
-    """Return text that can be written anywhere; file names bring lone surrogates."""
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-def plain(metrics: Metrics) -> dict[str, tuple[float, float]]:
-    """Return metrics as JSON data."""
-    return {str(name): (float(m.total), float(m.weight)) for name, m in metrics.items()}
+    told = failure_of(error)
+    return Report(name, {}, kind="failed", code=told.code, message=told.message, trace=told.trace)
 
 
 def encoded_bytes(vectors: Mapping[str, np.ndarray]) -> int:

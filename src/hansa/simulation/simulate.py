@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import platform
-import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import msgspec
-import numpy as np
 
-import hansa
 from hansa.client import Client
-from hansa.clock import now
-from hansa.code import code_digest, make_current
+from hansa.code import make_current
 from hansa.errors import HansaError, PlanError, RunError
 from hansa.learners.learner import close
 from hansa.limits import MESSAGE_CHARS_MAX
 from hansa.params.model import ModelLayout
-from hansa.plan import PLAN_FILE, nearest
-from hansa.project import MADE_IN_PYTHON, Project, identity
+from hansa.plan import nearest
+from hansa.project import Project, identity
 from hansa.runs import RunFolder, all_runs
+from hansa.runs.making import Clients, make_run
 from hansa.seeds import Key
-from hansa.simulation.client_states import ClientStates
 from hansa.simulation.engine import Engine, Inline
-from hansa.simulation.federation import SimulatedFederation, Watcher, extra_state
+from hansa.simulation.federation import SimulatedFederation, Watcher
 from hansa.simulation.population import Population, project_population
 from hansa.simulation.runner import Runner
-from hansa.workflows import Problem, Progress, synchronous
+from hansa.store.client_states import ClientStates
+from hansa.workflows import Problem, Progress, drive, from_files, synchronous, to_files
 from hansa.workflows.sampling import cohort_size
 
 EngineName = Literal["inline", "processes"]
@@ -74,7 +70,8 @@ def open_run(
     digest = identity(project.plan, project.code)
     if not simulation.new and project.folder is not None:
         for run in reversed(list(all_runs(simulation.runs))):
-            if run.about["identity"] == digest and run.state == "running" and run.commits():
+            same = run.about["identity"] == digest and run.remote is None
+            if same and run.state == "running" and run.commits():
                 return run, population or project_population(project)
     population = population or project_population(project)
     cohort, there = project.plan.cohort, len(population.names)
@@ -94,7 +91,7 @@ def open_run(
             f"asks {asked} clients. Nothing was started.",
             "Ask more clients, or withstand fewer faulty ones.",
         )
-    return _create(project, simulation, population, digest), population
+    return _create(project, simulation, population), population
 
 
 def continue_run(
@@ -157,28 +154,6 @@ def _check_data(folder: RunFolder, population: Population) -> None:
         )
 
 
-def drive(workflow: Coroutine[Any, Any, Progress]) -> Progress:
-    """Run a workflow to its end; the simulated federation never really waits.
-
-    No event loop is started, so this works inside a notebook's, and Ctrl-C is an ordinary
-    KeyboardInterrupt.
-
-    Raises:
-      RunError: the workflow awaited something that is not its federation.
-    """
-    try:
-        workflow.send(None)
-    except StopIteration as end:
-        result: Progress = end.value
-        return result
-    workflow.close()
-    raise RunError(
-        "plan-impossible",
-        "The workflow awaited something other than its federation.",
-        "In simulation a workflow awaits only the methods of the federation it was given.",
-    )
-
-
 def _work(
     folder: RunFolder,
     project: Project,
@@ -237,58 +212,13 @@ def _engine(
     return Processes(setup, workers, runner=runner, states=states, folder=folder.path)
 
 
-def _create(
-    project: Project, simulation: Simulation, population: Population, digest: str
-) -> RunFolder:
+def _create(project: Project, simulation: Simulation, population: Population) -> RunFolder:
     plan = project.plan
     seed = project.learner.init(population.sample(), Key.root(plan.seed).child("model"))
-    buffers = [name for name in seed.layout.buffers.names]
-    code = {f"code/{name}": content for name, content in project.code.items()}
-    if project.folder is not None and (project.folder / PLAN_FILE).is_file():
-        code[f"code/{PLAN_FILE}"] = (project.folder / PLAN_FILE).read_bytes()
-    about = {
-        "identity": digest,
-        "created": now(),
-        "hansa": hansa.__version__,
-        "engine": simulation.engine,
-        "project": str(project.folder.resolve()) if project.folder else None,
-        "seed_model": {"digest": seed.params.digest(), "buffers": buffers},
-        "data": population.fingerprint(),
-        "code": None if plan.learner.kind == MADE_IN_PYTHON else _digest(project),
-        "clients": len(population.names),
-        "partition": population.table(),
-    }
-    plan_facts = {"plan": msgspec.to_builtins(plan), "sources": project.sources}
-    files = {
-        **code,
-        "plan.json": msgspec.json.format(msgspec.json.encode(plan_facts), indent=2),
-        "environment.json": msgspec.json.format(msgspec.json.encode(environment()), indent=2),
-    }
-    folder = RunFolder.create(simulation.runs, plan.name, about=about, files=files)
+    clients = Clients(len(population.names), population.fingerprint(), population.table())
+    folder = make_run(simulation.runs, project, seed, engine=simulation.engine, clients=clients)
     algorithm = project.method.algorithm
-    x, _ = seed.layout.split(seed.params)
-    extra = extra_state(seed.layout, algorithm.init(np.array(x)))
+    state = from_files(algorithm, seed.layout, model=seed.params, extra=None)
+    _, extra = to_files(seed.layout, state)
     folder.commit(0, seed.params, extra, row={}, progress=Progress()._asdict(), elapsed=0.0)
     return folder
-
-
-def _digest(project: Project) -> str:
-    return f"blake3:{code_digest(project.code).hex()}"
-
-
-def environment() -> dict[str, str]:
-    """Return versions and machine, for the record."""
-    import os
-
-    facts = {
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "hansa": hansa.__version__,
-        "system": f"{platform.system()} {platform.release()}",
-        "machine": platform.machine(),
-        "cores": str(os.cpu_count()),
-    }
-    for package in ("torch", "sklearn"):
-        if package in sys.modules:
-            facts[package] = str(getattr(sys.modules[package], "__version__", "?"))
-    return facts

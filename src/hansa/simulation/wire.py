@@ -5,11 +5,9 @@ Models and partial sums travel as files beside them.  Nothing here names code.
 
 from __future__ import annotations
 
-from typing import Any, BinaryIO
+from typing import Any
 
 import msgspec
-
-from hansa.limits import WORKER_FRAME_BYTES_MAX
 
 
 class _Frame(msgspec.Struct, frozen=True, tag_field="kind", tag=str.lower, array_like=False):
@@ -75,39 +73,3 @@ class Refused(_Frame, frozen=True):
 
 Request = Setup | Open | Train | Evaluate | Finish
 Reply = Ready | Reported | Refused
-
-
-class Closed(Exception):  # noqa: N818 - not an error: the other side has ended
-    """The pipe has ended."""
-
-
-def send(pipe: BinaryIO, frame: Request | Reply) -> None:
-    """Write one frame: four bytes of length, then msgpack."""
-    body = msgspec.msgpack.encode(frame)
-    try:
-        pipe.write(len(body).to_bytes(4, "little") + body)
-        pipe.flush()
-    except (BrokenPipeError, OSError) as error:
-        raise Closed from error
-
-
-def receive(pipe: BinaryIO, kind: Any) -> Any:
-    """Read one frame of a kind.
-
-    Raises:
-      Closed: the other process has ended, or sent something else.
-    """
-    length = int.from_bytes(_exactly(pipe, 4), "little")
-    if length > WORKER_FRAME_BYTES_MAX:
-        raise Closed
-    try:
-        return msgspec.msgpack.decode(_exactly(pipe, length), type=kind)
-    except msgspec.MsgspecError as error:
-        raise Closed from error
-
-
-def _exactly(pipe: BinaryIO, count: int) -> bytes:
-    data = pipe.read(count)
-    if len(data) < count:
-        raise Closed
-    return data

@@ -20,13 +20,12 @@ from hansa.errors import HansaError, RunError
 from hansa.learners.learner import close
 from hansa.params import Layout
 from hansa.params.model import ModelLayout
+from hansa.pipes import Closed, receive, send
 from hansa.plan import Plan
 from hansa.project import build_project, identity
-from hansa.simulation.client_states import ClientStates
 from hansa.simulation.population import project_population
 from hansa.simulation.runner import Report, Runner
 from hansa.simulation.wire import (
-    Closed,
     Evaluate,
     Finish,
     Open,
@@ -37,9 +36,8 @@ from hansa.simulation.wire import (
     Request,
     Setup,
     Train,
-    receive,
-    send,
 )
+from hansa.store.client_states import ClientStates
 from hansa.store.files import load_params, save_params
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import mmap
 import os
 from collections.abc import Iterable
@@ -47,10 +48,17 @@ def write_durably(
     finally:
         with contextlib.suppress(OSError):  # it is gone when all went well
             temporary.unlink()
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def write_all(file: io.FileIO, data: bytes | bytearray | memoryview | mmap.mmap) -> None:
+    """Write every byte to a file without a buffer, which may take fewer at a time."""
+    view = memoryview(data).cast("B")
+    while view:
+        view = view[file.write(view) :]
+
+
+def sync_folder(folder: Path) -> None:
     """Make a rename in this folder durable, where folders can be synchronised."""
     if os.name == "nt":
         return

@@ -2,7 +2,14 @@
 
 from hansa.testing.aggregators import check_aggregator
 from hansa.testing.algorithms import check_algorithm
+from hansa.testing.federation import check_federation
 from hansa.testing.laws import LawBroken
 from hansa.testing.transforms import check_transform
 
-__all__ = ["LawBroken", "check_aggregator", "check_algorithm", "check_transform"]
+__all__ = [
+    "LawBroken",
+    "check_aggregator",
+    "check_algorithm",
+    "check_federation",
+    "check_transform",
+]

@@ -114,6 +114,7 @@ class RunRecord(msgspec.Struct, frozen=True):
     run: str
     state: Literal["running", "finished", "stopped", "failed"]
     reason: str = ""
+    final: bool = False  # whether it has ended; a run that is stopped and has not can go on
     started: str = ""
     seconds: float = 0.0
     plan: dict[str, Any] = {}

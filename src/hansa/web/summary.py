@@ -147,6 +147,8 @@ def status(record: RunRecord) -> Status:
         return Status("Running", "busy", said, [Step(f"hansa show {run}", "shows it as it is now")])
     done = record.rounds[-1].round if record.rounds else 0
     resume = f"continues with round {done + 1}; nothing that was finished is lost"
+    if record.state == "stopped" and record.final:
+        return Status("Stopped", "warn", cause, [show, Step("hansa run", "starts anew")])
     if record.state == "stopped":
         return Status("Stopped", "warn", cause, [Step("hansa run", resume), show])
     cause = cause or "The run did not say why."

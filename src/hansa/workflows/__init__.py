@@ -1,5 +1,6 @@
 """The order of exchanges between a server and its clients."""
 
+from hansa.workflows.driving import drive
 from hansa.workflows.federation import (
     Commit,
     Evaluated,
@@ -8,6 +9,7 @@ from hansa.workflows.federation import (
     Problem,
     Trained,
 )
+from hansa.workflows.state_files import from_files, rounded, to_files
 from hansa.workflows.stopping import Progress
 from hansa.workflows.synchronous import synchronous
 
@@ -19,5 +21,9 @@ __all__ = [
     "Problem",
     "Progress",
     "Trained",
+    "drive",
+    "from_files",
+    "rounded",
     "synchronous",
+    "to_files",
 ]

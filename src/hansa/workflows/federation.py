@@ -14,6 +14,7 @@ import numpy as np
 from hansa.aggregators import Aggregate
 from hansa.algorithms import Vectors
 from hansa.metrics import Metrics
+from hansa.rounds import Terms
 
 
 class Problem(NamedTuple):
@@ -35,6 +36,7 @@ class Trained(NamedTuple):
     problems: Sequence[Problem]
     bytes_down: int
     bytes_up: int
+    asked: int | None = None  # clients; None: the whole cohort
 
 
 class Evaluated(NamedTuple):
@@ -63,16 +65,26 @@ class Commit(NamedTuple):
 class Federation(Protocol):
     """What a workflow can do."""
 
-    clients: Sequence[str]  # names; may be long and lazy
-
     def resume(self) -> Commit:
         """Return the last commit; round 0 holds the seed model."""
 
     def elapsed(self) -> float:
         """Return seconds of work so far, interruptions not counted."""
 
-    async def train(self, round_number: int, state: GlobalState, cohort: Sequence[str]) -> Trained:
-        """Have a cohort train on the state's model and aggregate what comes back."""
+    async def roster(self, round_number: int) -> Sequence[str]:
+        """Wait until enough clients can be asked; return those that can be in this round.
+
+        The names are sorted or otherwise in an order of their own; they may be many and lazy.
+        """
+
+    async def train(
+        self, round_number: int, state: GlobalState, cohort: Sequence[str], *, terms: Terms
+    ) -> Trained:
+        """Have a cohort train on the state's model and aggregate what comes back.
+
+        `terms.goal` is below the cohort's size where more clients are asked than are wanted; the
+        wanted ones come first, so a handle that loses nobody may ask these alone.
+        """
 
     async def evaluate(
         self, round_number: int, state: GlobalState, clients: Sequence[str]

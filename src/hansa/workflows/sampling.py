@@ -25,3 +25,18 @@ def sample(clients: Sequence[str], size: int, key: Key) -> list[str]:
         return list(clients)
     chosen = key.generator().choice(len(clients), size, replace=False, shuffle=False)
     return [clients[i] for i in sorted(chosen.tolist())]
+
+
+def spare(clients: Sequence[str], cohort: Sequence[str], size: int, *, key: Key) -> list[str]:
+    """Draw `size` clients beside a cohort, each set equally likely; the cohort stays as it is.
+
+    >>> clients, key = ["a", "b", "c", "d", "e"], Key.root(1)
+    >>> cohort = sample(clients, 2, key)
+    >>> sorted(cohort + spare(clients, cohort, 3, key=key)) == clients
+    True
+    """
+    # So many clients hold at least `size` that are not of the cohort, whatever is drawn.
+    drawn = sample(clients, len(cohort) + size, key.child("spare"))
+    taken = set(cohort)
+    rest = [client for client in drawn if client not in taken]
+    return sample(rest, size, key.child("spare of those"))

@@ -5,6 +5,7 @@ McMahan et al. 2017, Alg. 1, for any algorithm of `hansa.algorithms`.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -15,10 +16,10 @@ from hansa.algorithms import Algorithm, Vectors
 from hansa.errors import PlanError, RunError
 from hansa.metrics import Metrics, summarise_all
 from hansa.plan.schema import Plan
-from hansa.rounds import BUFFERS, largest_parameter
+from hansa.rounds import BUFFERS, Terms, largest_parameter
 from hansa.seeds import Key
 from hansa.workflows.federation import Commit, Federation, GlobalState, Problem, Trained
-from hansa.workflows.sampling import cohort_size, sample
+from hansa.workflows.sampling import cohort_size, sample, spare
 from hansa.workflows.stopping import Progress, advance
 
 
@@ -30,20 +31,19 @@ async def synchronous(federation: Federation, plan: Plan, algorithm: Algorithm) 
     """
     commit = federation.resume()
     progress = Progress(**commit.progress)
-    root = Key.root(plan.seed)
-    size = cohort_size(
-        len(federation.clients), fraction=plan.cohort.fraction, count=plan.cohort.count
-    )
     while progress.ended is None:
         number = commit.round + 1
         began = federation.elapsed()
-        cohort = sample(federation.clients, size, root.child("cohort", number))
-        trained = await federation.train(number, commit.state, cohort)
-        state = step(algorithm, commit.state, _enough(trained, plan, number), federation)
-        row = _row(number, state, cohort, trained)
+        roster = await federation.roster(number)
+        cohort, terms = choose(plan, roster, number)
+        trained = _enough(
+            await federation.train(number, commit.state, cohort, terms=terms), plan, number
+        )
+        state = step(algorithm, commit.state, trained, clients=len(roster))
+        row = _row(number, cohort, trained)
         problems = list(trained.problems)
         if number % plan.evaluate.every == 0 or number >= plan.rounds:
-            problems += await _evaluate(federation, plan, row, state)
+            problems += await _evaluate(federation, plan, row, state=state, roster=roster)
         row["seconds"] = federation.elapsed() - began
         minutes = federation.elapsed() / 60
         progress = advance(progress, row, plan.stop, rounds=plan.rounds, minutes=minutes)
@@ -52,10 +52,22 @@ async def synchronous(federation: Federation, plan: Plan, algorithm: Algorithm) 
     return progress
 
 
+def choose(plan: Plan, roster: Sequence[str], number: int) -> tuple[list[str], Terms]:
+    """Return whom a round asks, and when it ends; a function of seed, round and roster."""
+    key = Key.root(plan.seed).child("cohort", number)
+    size = cohort_size(len(roster), fraction=plan.cohort.fraction, count=plan.cohort.count)
+    cohort, minimum = sample(roster, size, key), plan.cohort.minimum
+    # 1.1 * 10 is a little more than 11, and means 11.
+    more = min(len(roster), math.ceil(round(plan.cohort.over * size, 6))) - size
+    if more <= 0:
+        return cohort, Terms(minimum)
+    return [*cohort, *spare(roster, cohort, more, key=key)], Terms(minimum, max(size, minimum))
+
+
 def step(
-    algorithm: Algorithm, state: GlobalState, trained: Trained, federation: Federation
+    algorithm: Algorithm, state: GlobalState, trained: Trained, *, clients: int
 ) -> GlobalState:
-    """Return the server's state after an aggregate.
+    """Return the server's state after an aggregate, in a federation of so many clients.
 
     Raises:
       RunError: the server's step made the model diverge.
@@ -63,7 +75,7 @@ def step(
     assert trained.aggregate is not None  # `_enough` has seen to it
     mean = Vectors(trained.aggregate.vectors)
     buffers = mean.pop(BUFFERS, state.buffers)
-    share = trained.aggregate.clients / len(federation.clients)
+    share = trained.aggregate.clients / clients
     before = state.algorithm
     # NumPy scalars widen float32; what is read back after an interruption must be what was there.
     stepped = Vectors(
@@ -123,13 +135,13 @@ def _require_watched(plan: Plan, row: dict[str, Any]) -> None:
     )
 
 
-def _row(number: int, state: GlobalState, cohort: list[str], trained: Trained) -> dict[str, Any]:
+def _row(number: int, cohort: Sequence[str], trained: Trained) -> dict[str, Any]:
     kinds = [problem.kind for problem in trained.problems]
     assert trained.aggregate is not None
     return {
         "round": number,
         "clients": {
-            "asked": len(cohort),
+            "asked": len(cohort) if trained.asked is None else trained.asked,
             "accepted": trained.aggregate.clients,
             "failed": kinds.count("failed"),
             "refused": kinds.count("refused"),
@@ -140,13 +152,18 @@ def _row(number: int, state: GlobalState, cohort: list[str], trained: Trained) -
 
 
 async def _evaluate(
-    federation: Federation, plan: Plan, row: dict[str, Any], state: GlobalState
+    federation: Federation,
+    plan: Plan,
+    row: dict[str, Any],
+    *,
+    state: GlobalState,
+    roster: Sequence[str],
 ) -> list[Problem]:
     """Add this round's evaluations to the row; return the clients that could not evaluate."""
     number = row["round"]
     key = Key.root(plan.seed).child("evaluate", number)
-    size = min(plan.evaluate.clients, len(federation.clients))
-    evaluated = await federation.evaluate(number, state, sample(federation.clients, size, key))
+    size = min(plan.evaluate.clients, len(roster))
+    evaluated = await federation.evaluate(number, state, sample(roster, size, key))
     if evaluated.metrics:
         row["validation"] = summarise_all(evaluated.metrics)
     test: Metrics = await federation.test(number, state)

@@ -23,7 +23,7 @@ from hansa.aggregators import (
     trimmed_mean,
 )
 from hansa.seeds import Key
-from hansa.simulation.client_states import ClientStates
+from hansa.store.client_states import ClientStates
 
 SPEC = AggregationSpec(
     {
@@ -93,6 +93,8 @@ def test_slices_are_those_of_the_array_in_any_order(stored, slices: list[slice])
             assert kept[name][where].tobytes() == own[name][where].tobytes()
 
 
+PROJECTS = Path(__file__).parents[1] / "simulation"  # where `projects` lies
+
 MODEL = """
 import numpy as np
 
@@ -130,7 +132,7 @@ print([row["clients"]["accepted"] for row in run.rows()], final_model(run)["w"].
 def test_more_clients_than_files_may_be_open(tmp_path: Path, engine: str) -> None:
     (tmp_path / "plan.toml").write_text(PLAN)
     (tmp_path / "model.py").write_text(MODEL)
-    words = [sys.executable, "-c", RUN, str(Path(__file__).parent), str(tmp_path), engine]
+    words = [sys.executable, "-c", RUN, str(PROJECTS), str(tmp_path), engine]
     done = subprocess.run(words, capture_output=True, text=True, timeout=100, check=False)
     middle = 2 * float(np.median(np.arange(200) / 4))
     expected = f"[200, 200] {[middle, -middle / 2, middle / 4]}"

@@ -84,12 +84,21 @@ class ClientStates:
 
     def save(self, client: str, number: int, state: Vectors) -> None:
         """Keep a client's state of a round; forget those that no resumption can ask for."""
-        if not state:
-            return
-        kept = [r for r in self._rounds(client) if r < number]
-        for old in sorted(kept)[:-1]:
-            self._path(client, old).unlink(missing_ok=True)
-        _write(self._path(client, number), Params.of(dict(state)))
+        if state:
+            self._forget(client, number)
+            _write(self._path(client, number), Params.of(dict(state)))
+
+    def keep(self, client: str, number: int, file: Path) -> None:
+        """Take a file with a client's state of a round into the folder, as `save` would."""
+        load_params(file)  # refuses one that could not be read back
+        self._forget(client, number)
+        path = self._path(client, number)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(file, path)
+
+    def drop(self, client: str, number: int) -> None:
+        """Forget a state of a round in which the client's update did not count."""
+        self._path(client, number).unlink(missing_ok=True)
 
     def spill(
         self, client: str, number: int, vectors: Mapping[str, np.ndarray]
@@ -117,6 +126,12 @@ class ClientStates:
 
     def _spill_path(self, client: str, number: int) -> Path:
         return self._folder / "updates" / f"{number}-{_file_name(client)}.safetensors"
+
+    def _forget(self, client: str, number: int) -> None:
+        """Remove the states of earlier rounds, but for the last of them."""
+        kept = [r for r in self._rounds(client) if r < number]
+        for old in sorted(kept)[:-1]:
+            self._path(client, old).unlink(missing_ok=True)
 
     def _path(self, client: str, number: int) -> Path:
         name = _file_name(client)

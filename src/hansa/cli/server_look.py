@@ -1,0 +1,111 @@
+"""`hansa server status`, `runs` and `audit`: what there is, and what has happened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hansa.cli.options import json_option, print_json
+from hansa.cli.server import at_folder, folder_option, grouped
+
+
+@click.command()
+@folder_option
+@json_option
+def status(folder: Path, as_json: bool) -> None:
+    """Tell whether the server runs, its address, and the fingerprint to compare by phone.
+
+    \b
+    Example:
+      hansa server status
+    """
+    from hansa.server.journal import Journal
+    from hansa.server.members import members
+    from hansa.server.opening import is_served, opened
+
+    with opened(folder) as server:
+        there = [m for m in members(server.database) if not m["revoked_at"]]
+        states = Journal(server.database, lambda _: None).run_states()
+        facts: dict[str, Any] = {
+            "federation": server.settings.name,
+            "url": server.settings.url,
+            "fingerprint": server.authority.fingerprint,
+            "runs_here": is_served(folder),
+            "sites": sum(m["kind"] == "site" for m in there),
+            "people": sum(m["kind"] == "person" for m in there),
+            "runs": states,
+        }
+    if as_json:
+        print_json(facts)
+        return
+    runs = ", ".join(f"{count} {state}" for state, count in states.items()) or "none yet"
+    stopped = f"does not run: hansa server start{at_folder(folder)}"
+    lines = {
+        "Federation": facts["federation"],
+        "Address": facts["url"],
+        "Fingerprint": grouped(facts["fingerprint"]),
+        "Server": "runs" if facts["runs_here"] else stopped,
+        "Members": f"{facts['sites']} sites, {facts['people']} people",
+        "Runs": runs,
+    }
+    for head, told in lines.items():
+        click.echo(f"{head:<14}{told}")
+
+
+@click.command()
+@folder_option
+@json_option
+def runs(folder: Path, as_json: bool) -> None:
+    """List the runs of all submitters, oldest first.
+
+    \b
+    Example:
+      hansa server runs
+    """
+    from hansa.runs.result import Table
+    from hansa.server.journal import Journal
+    from hansa.server.opening import opened
+
+    with opened(folder) as server:
+        journal = Journal(server.database, lambda _: None)
+        rows = [
+            {
+                "run": row.run,
+                "state": row.state,
+                "rounds": f"{journal.rounds_done(row.run)}/{row.submission.plan.get('rounds', 0)}",
+                "submitter": row.submitter,
+                "submitted": row.created_at,
+                "reason": row.reason,
+            }
+            for row in journal.runs()
+        ]
+    if as_json:
+        print_json({"runs": rows})
+        return
+    click.echo(str(Table(rows)) if rows else "No run has been submitted yet.")
+
+
+@click.command(name="audit")
+@click.option("-n", "count", type=click.IntRange(1), default=50, show_default=True, help="Lines.")
+@folder_option
+@json_option
+def audit_trail(count: int, folder: Path, as_json: bool) -> None:
+    """Show who did what and what came of it, newest last.  It holds no secret.
+
+    \b
+    Example:
+      hansa server audit -n 200
+    """
+    from hansa.runs.result import Table
+    from hansa.server.audit import newest
+    from hansa.server.opening import opened
+
+    with opened(folder) as server:
+        rows = newest(server.database, count)
+    if as_json:
+        print_json({"audit": rows})
+        return
+    shown = [{key: value for key, value in row.items() if key != "id"} for row in rows]
+    click.echo(str(Table(shown)) if shown else "Nothing has happened yet.")

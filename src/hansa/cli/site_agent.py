@@ -1,0 +1,152 @@
+"""`hansa site start`, `status` and `stop`: the agent of a site."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hansa.cli.options import json_option, print_json
+from hansa.cli.site import folder_option
+
+
+@click.command()
+@folder_option
+def start(folder: Path) -> None:
+    """Start this site's agent and keep it running.
+
+    It connects outward to the server and opens no port.  Ctrl-C ends it; a task at work is then
+    done again later.
+
+    \b
+    Example:
+      hansa site start --folder ward-3
+    """
+    from hansa.identity import load_membership
+    from hansa.site.settings import SiteSettings, load_settings
+
+    load_settings(folder)  # a folder that is no site is told as that
+    membership = load_membership(folder)
+    from hansa.site.agent import run_agent
+
+    def started(settings: SiteSettings) -> None:
+        data = ", ".join(settings.data) or "none yet; declare some with: hansa site data add"
+        click.echo(f"Site {settings.name}, outward to {membership.url}; no port is opened.")
+        click.echo(f"Data: {data}")
+        click.echo(f"Policy: {_policy(settings)}")
+        click.echo("Plans that ask: hansa site requests.  What left: hansa site ledger.")
+        click.echo(f"Its log: {folder / 'agent.log'}")
+        click.echo("End it with Ctrl-C, or from anywhere with: hansa site stop")
+
+    run_agent(folder, started=started)
+    click.echo("The agent has ended. Nothing runs here now.")
+
+
+@click.command()
+@folder_option
+@json_option
+def status(folder: Path, as_json: bool) -> None:
+    """Tell whether the agent runs, what waits for you, and what left last.
+
+    \b
+    Example:
+      hansa site status
+    """
+    import msgspec
+
+    from hansa.clock import wall
+    from hansa.identity import load_membership
+    from hansa.site.decision import decision_on
+    from hansa.site.ledger import LEDGER_FILE, Ledger
+    from hansa.site.presence import find_agent
+    from hansa.site.requests import list_requests
+    from hansa.site.settings import load_settings
+
+    settings, membership = load_settings(folder), load_membership(folder)
+    agent = find_agent(folder)
+    states = [decision_on(folder, r, settings, at=wall()).state for r in list_requests(folder)]
+    left, last = 0, None
+    for entry in Ledger(folder / LEDGER_FILE).entries():
+        left += entry.size
+        last = entry.at
+    facts: dict[str, Any] = {
+        "site": settings.name,
+        "federation": membership.federation,
+        "server": membership.url,
+        "agent": msgspec.structs.asdict(agent) if agent else None,
+        "data": list(settings.data),
+        "policy": _policy(settings),
+        "waiting": states.count("ask"),
+        "allowed": states.count("run"),
+        "refused": states.count("refuse"),
+        "bytes_left": left,
+        "last_left": last,
+    }
+    if as_json:
+        print_json(facts)
+        return
+    from hansa.web.words import byte_size
+
+    waits = f"{states.count('ask')} for you: hansa site requests" if "ask" in states else "none"
+    runs = f"runs since {agent.started} (process {agent.pid})" if agent else "does not run"
+    lines = {
+        "Site": f"{settings.name} of {membership.federation or membership.url}",
+        "Server": membership.url,
+        "Agent": runs,
+        "Data": ", ".join(settings.data) or "none declared",
+        "Policy": facts["policy"],
+        "Waiting": waits,
+        "Left": f"{byte_size(left)}, the last at {last}" if last else "nothing yet",
+    }
+    for head, told in lines.items():
+        click.echo(f"{head:<9}{told}")
+
+
+@click.command()
+@folder_option
+@click.option("--now", "at_once", is_flag=True, help="Kill it at once, and all that it started.")
+def stop(folder: Path, at_once: bool) -> None:
+    """End this site's agent.
+
+    Without --now it gets some seconds to end by itself.  Nothing is lost either way: what was not
+    finished is done again when the agent starts, and what is counted stays counted.
+
+    \b
+    Example:
+      hansa site stop --now
+    """
+    from hansa.limits import SITE_END_S
+    from hansa.site.presence import find_agent, stop_agent, wait_until_gone
+    from hansa.site.settings import load_settings
+
+    if not (folder / "lock").exists():  # a kill switch needs no settings that are right
+        load_settings(folder)
+    agent = find_agent(folder)
+    if agent is None:
+        click.echo("No agent runs here; nothing of this site is at work.")
+        return
+    stop_agent(agent, at_once=at_once)
+    if wait_until_gone(folder, seconds=SITE_END_S):
+        how = "was killed" if at_once else "has ended"
+        click.echo(f"The agent (process {agent.pid}) {how}. Nothing runs or leaves here now.")
+        return
+    from hansa.errors import SiteError
+
+    raise SiteError(
+        "site-running",
+        f"The agent (process {agent.pid}) was told to end, and still runs after {SITE_END_S:.0f} "
+        "seconds.",
+        "Kill it with: hansa site stop --now",
+    )
+
+
+def _policy(settings: Any) -> str:
+    """Return a policy in a few words."""
+    policy = settings.policy
+    if policy is None:
+        return "none, so nothing runs. Write one with: hansa site policy edit"
+    who = "anyone" if policy.submitters is None else ", ".join(policy.submitters) or "nobody"
+    if policy.approve == "submitters":
+        return f"plans of {who} run without being asked"
+    return f"{who} may ask; you approve each plan"

@@ -1,0 +1,140 @@
+"""`hansa site data`: data declared by name; looking at it sends nothing anywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hansa.cli.options import json_option, print_json
+from hansa.cli.site import folder_option
+
+
+@click.group()
+def command() -> None:
+    """Declare data by name, and look at what is declared."""
+
+
+@command.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--as", "name", required=True, metavar="NAME", help="Name that plans ask for.")
+@click.option("--target", help="Column of a CSV file that is to be predicted.")
+@click.option("--group", help="Column of a CSV file that says whose row it is.")
+@folder_option
+@json_option
+def add(
+    path: Path,
+    name: str,
+    target: str | None,
+    group: str | None,
+    folder: Path,
+    as_json: bool,
+) -> None:
+    """Declare the data at PATH under a name.
+
+    It is read once, to see that it can be, and is not copied or sent.  The agent knows it when it
+    is started next.
+
+    \b
+    Example:
+      hansa site data add ./cohort.csv --as chest-xray --target finding
+    """
+    from hansa.errors import SiteError
+    from hansa.site.settings import SITE_FILE, DataSource, data_lines, load_settings, parse_settings
+    from hansa.store.files import write_durably
+
+    settings = load_settings(folder)
+    if name in settings.data:
+        raise SiteError(
+            "site-settings",
+            f"{folder / SITE_FILE} declares the data {name!r} already. Nothing was changed.",
+            f"Choose another name, or edit [data.{name}] there.",
+        )
+    source = DataSource(path=_as_written(path, folder), target=target, group=group)
+    file = folder / SITE_FILE
+    text = file.read_text(encoding="utf-8-sig").rstrip("\n") + "\n\n"
+    text += "\n".join(data_lines(name, source)) + "\n"
+    parse_settings(text, origin=str(file))  # also checks the name
+    facts = _looked_at(name, source, folder)
+    write_durably(file, [text.encode()])
+    if as_json:
+        print_json(facts)
+        return
+    _print([facts])
+    click.echo(f"Declared in {file}; nothing was copied or sent.")
+
+
+def _as_written(path: Path, folder: Path) -> str:
+    """Return a path as site.toml takes it: relative to the site's folder, where it lies in it."""
+    whole, home = path.resolve(), folder.resolve()
+    return (whole.relative_to(home) if whole.is_relative_to(home) else whole).as_posix()
+
+
+@command.command(name="ls")
+@folder_option
+@json_option
+def list_(folder: Path, as_json: bool) -> None:
+    """List declared data: rows, shape, classes and a hash; nothing is sent.
+
+    \b
+    Example:
+      hansa site data ls
+    """
+    from hansa.errors import DataError
+    from hansa.site.settings import load_settings
+
+    found = []
+    for name, source in load_settings(folder).data.items():
+        try:
+            found.append(_looked_at(name, source, folder))
+        except DataError as error:
+            found.append({"name": name, "path": source.path, "error": error.happened})
+    if as_json:
+        print_json(found)
+    elif found:
+        _print(found)
+    else:
+        click.echo("No data is declared. Declare some with: hansa site data add PATH --as NAME")
+
+
+def _looked_at(name: str, source: Any, folder: Path) -> dict[str, Any]:
+    """Return what may be told of data without telling the data.
+
+    Raises:
+      DataError: it cannot be read.
+    """
+    from blake3 import blake3
+
+    from hansa.data import load
+
+    path, held = (folder / source.path).resolve(), None
+    if path.is_dir():  # of one client, as `hansa split` writes it
+        held = load(path / "valid.npz") if (path / "valid.npz").is_file() else None
+        path = path / "train.npz"
+    data = load(path, target=source.target, group=source.group)
+    hasher = blake3()
+    for part in (data, held):
+        for array in (part.x, part.y) if part is not None else ():
+            hasher.update(f"{array.dtype.str}{array.shape}".encode())
+            hasher.update(array.tobytes())
+    return {
+        "name": name,
+        "path": source.path,
+        "rows": data.examples,
+        "valid": held.examples if held is not None else None,
+        "x": f"{data.x.dtype.name} {list(data.x.shape[1:])}",
+        "classes": len(data.classes) if data.classes is not None else None,
+        "hash": hasher.hexdigest()[:12],
+    }
+
+
+def _print(found: list[dict[str, Any]]) -> None:
+    from hansa.runs.result import Table
+    from hansa.text import ERROR_CHARS, clean
+
+    if table := Table(row for row in found if "error" not in row):
+        click.echo(str(table))
+    for row in found:
+        if "error" in row:
+            click.echo(f"{clean(row['name'])}: {clean(row['error'], ERROR_CHARS)}", err=True)

@@ -1,0 +1,80 @@
+"""`hansa site join`: an invitation redeemed, and a folder in which nothing runs yet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from hansa.cli.site import folder_option
+
+TEMPLATE = """\
+# The settings of this site.  Its agent reads them when it starts.
+name = "{name}"
+
+# Data that a plan may ask for by its name.  Add some with:
+#   hansa site data add ./cohort.csv --as cohort --target outcome
+
+# What one run's code may use here.
+# [limits]
+# memory_mb = 8192     # MiB of memory
+# task_s = 3600        # seconds that one round's training may take
+# cpu_s = 36000        # seconds of processor time of a run
+
+# What may run here.  Without the table [policy] nothing runs.
+# [policy]
+# submitters = ["anna"]      # who may submit; "anna#FINGERPRINT" for one key alone
+# approve = "ask"            # "ask": you approve each plan; "submitters": theirs run unasked
+# packages = []              # identities of plan and code that run unasked
+# data = ["cohort"]          # names of data that may be used; by default all that are declared
+# sandbox = "required"       # "required", "preferred" or "none": run without one
+# max_rounds = 100           # plans that ask for more rounds are refused
+"""
+
+
+@click.command()
+@click.argument("invite")
+@folder_option
+@click.option("--yes", is_flag=True, help="Do not ask whether the fingerprint is right.")
+def command(invite: str, folder: Path, yes: bool) -> None:
+    """Join a federation with INVITE, the line that its operator sent you.
+
+    A key is made in the site's folder and never leaves it.  Nothing runs there until you have
+    written a policy: `hansa site policy edit`.
+
+    \b
+    Example:
+      hansa site join 'https://hansa.example.org:443#TOKEN.FINGERPRINT' --folder ward-3
+    """
+    from hansa.errors import SiteError
+    from hansa.identity import parse_invite
+    from hansa.protocol.enrolment import enrol
+    from hansa.site.settings import SITE_FILE
+    from hansa.store.files import write_durably
+
+    asked = parse_invite(invite)
+    for name in ("member.json", SITE_FILE):
+        if (folder / name).exists():
+            raise SiteError(
+                "site-exists",
+                f"{folder} holds a site already ({name}). Nothing was sent or changed.",
+                "Choose another folder with --folder.",
+            )
+    told = " ".join(asked.fingerprint[i : i + 4] for i in range(0, len(asked.fingerprint), 4))
+    click.echo(f"Server        {asked.url}")
+    click.echo(f"Fingerprint   {told}")
+    click.echo("Compare it by phone with the operator's: hansa server status shows it there.")
+    if not yes:
+        click.confirm("Are they the same?", abort=True)
+    membership = enrol(asked, folder)
+    text = TEMPLATE.format(name=membership.name)
+    write_durably(folder / SITE_FILE, [text.encode()])
+    at = "" if folder == Path() else f" --folder {folder}"
+    click.echo(
+        f"\nThis is now the site {membership.name} of {membership.federation or asked.url}.\n"
+        f"Its key is {folder / 'key.pem'}; it never leaves this machine.\n"
+        "Nothing runs here yet. Next:\n"
+        f"  hansa site data add PATH --as NAME{at}\n"
+        f"  hansa site policy edit{at}\n"
+        f"  hansa site start{at}"
+    )

@@ -1,0 +1,147 @@
+"""`hansa site ledger`: everything that left a site, and whether the server says the same."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hansa.cli.options import json_option, print_json
+from hansa.cli.site import folder_option
+
+
+@click.command()
+@folder_option
+@click.option("--csv", "csv_file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="Write it as a table.")  # fmt: skip
+@click.option("--verify", is_flag=True, help="Compare with the receipts that the server keeps.")
+@json_option
+def command(folder: Path, csv_file: Path | None, verify: bool, as_json: bool) -> None:
+    """List everything that has left this site, oldest first.
+
+    Each line was written before the bytes left.  The file shows any change to it; --verify also
+    asks the server what it has of this site, and ends with status 1 if the two differ.
+
+    \b
+    Example:
+      hansa site ledger
+      hansa site ledger --csv left.csv
+      hansa site ledger --verify
+    """
+    from hansa.site.ledger import LEDGER_FILE, Ledger
+    from hansa.site.settings import load_settings
+    from hansa.store.files import write_durably
+
+    load_settings(folder)
+    entries = list(Ledger(folder / LEDGER_FILE).entries())
+    rows = _rows(entries)
+    differences = _verified(folder, entries) if verify else None
+    if csv_file is not None:
+        write_durably(csv_file, [_csv(rows).encode()])
+    if as_json:
+        found = None if differences is None else [d._asdict() for d in differences]
+        print_json({"entries": rows, "differences": found})
+    elif csv_file is not None:
+        click.echo(f"{len(rows):,} entries are written to {csv_file}.")
+    else:
+        _print(rows)
+    if differences is not None and not as_json:
+        for found_one in differences:
+            what, run, number, digest = found_one
+            click.echo(f"{run}, round {number}, {digest}: {what}", err=True)
+        same = "This ledger and the server's receipts agree."
+        click.echo(f"{len(differences)} differences." if differences else same)
+    if differences:
+        raise click.exceptions.Exit(1)
+
+
+def _rows(entries: Iterable[Any]) -> list[dict[str, Any]]:
+    """Return a row an entry, with the receipts beside what they confirm."""
+    rows: dict[int, dict[str, Any]] = {}
+    for entry in entries:
+        if entry.kind == "receipt":
+            if entry.of in rows:
+                rows[entry.of]["receipt"] = True
+            continue
+        rows[entry.seq] = {
+            "when": entry.at,
+            "run": entry.run,
+            "round": entry.round,
+            "what": entry.kind,
+            "tensors": [[name, dtype, shape] for name, dtype, shape in entry.tensors],
+            "detail": entry.detail,
+            "size": entry.size,
+            "digest": entry.digest,
+            "receipt": False,
+        }
+    return list(rows.values())
+
+
+def _tensors(row: dict[str, Any]) -> str:
+    shown = [f"{n} {d}{s}" for n, d, s in row["tensors"][:3]]
+    if more := len(row["tensors"]) - len(shown):
+        shown.append(f"and {more} more")
+    return "; ".join([*shown, *filter(None, [row["detail"]])])
+
+
+def _print(rows: list[dict[str, Any]]) -> None:
+    from hansa.runs.result import Table
+    from hansa.web.words import byte_size
+
+    if not rows:
+        click.echo("Nothing has left this site yet.")
+        return
+    table = Table(
+        {
+            "when": row["when"],
+            "run": row["run"] or None,
+            "round": row["round"] or None,
+            "what": row["what"],
+            "tensors": _tensors(row) or None,
+            "size": byte_size(row["size"]),
+            "digest": row["digest"].removeprefix("blake3:")[:12] or None,
+            "receipt": ("yes" if row["receipt"] else "no") if row["digest"] else None,
+        }
+        for row in rows
+    )
+    click.echo(str(table))
+    kinds = {kind: [r for r in rows if r["what"] == kind] for kind in _in_order(rows)}
+    told = ", ".join(
+        f"{len(some):,} {kind} ({byte_size(sum(r['size'] for r in some))})"
+        for kind, some in kinds.items()
+    )
+    click.echo(f"In all {byte_size(sum(r['size'] for r in rows))}: {told}")
+
+
+def _in_order(rows: list[dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(row["what"] for row in rows))
+
+
+def _csv(rows: list[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    names = ["when", "run", "round", "what", "tensors", "detail", "size", "digest", "receipt"]
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        cells = {**row, "tensors": "; ".join(f"{n} {d}{s}" for n, d, s in row["tensors"])}
+        # A cell that begins so is a formula to a spreadsheet; these come from other people.
+        writer.writerow(
+            {k: f"'{v}" if str(v)[:1] in set("=+-@\t\r") else v for k, v in cells.items()}
+        )
+    return text.getvalue()
+
+
+def _verified(folder: Path, entries: list[Any]) -> list[Any]:
+    """Return what differs from the server's receipts, forged ones among them."""
+    from hansa.identity import load_membership
+    from hansa.site.ledger import compare
+    from hansa.site.receipts import fetch_receipts, forged
+
+    membership = load_membership(folder)
+    receipts = fetch_receipts(membership)
+    kept = [entry.receipt for entry in entries if entry.receipt is not None]
+    return compare(entries, receipts) + forged([*receipts, *kept], membership)

@@ -1,0 +1,122 @@
+"""`hansa site requests`, `approve` and `deny`: the owner's word on each plan."""
+
+from __future__ import annotations
+
+import getpass
+from pathlib import Path
+
+import click
+
+from hansa.cli.options import json_option, print_json
+from hansa.cli.site import folder_option
+
+
+@click.command()
+@folder_option
+@json_option
+def requests(folder: Path, as_json: bool) -> None:
+    """List plans that ask to run here, or have asked, with what this site does about each.
+
+    \b
+    Example:
+      hansa site requests
+    """
+    from hansa.clock import wall
+    from hansa.runs.result import Table
+    from hansa.site.decision import decision_on
+    from hansa.site.requests import list_requests
+    from hansa.site.settings import load_settings
+    from hansa.text import TEXT_CHARS, clean
+
+    settings = load_settings(folder)
+    rows, reasons = Table(), {}
+    for request in list_requests(folder):
+        decision = decision_on(folder, request, settings, at=wall())
+        reasons[request.short] = decision.reason
+        rows.append(
+            {
+                "id": request.short,
+                "state": {"run": "runs", "ask": "waits", "refuse": "refused"}[decision.state],
+                "plan": request.offer.plan.get("name", ""),
+                "rounds": request.offer.plan.get("rounds"),
+                "runs": len(request.offers),
+                "submitter": request.offer.submitter,
+                "came": request.offers[-1].at,
+            }
+        )
+    if as_json:
+        print_json([{**row, "reason": reasons[row["id"]]} for row in rows])
+        return
+    if not rows:
+        click.echo("No plan has asked to run here.")
+        return
+    click.echo(str(rows))
+    for row in rows:
+        click.echo(f"{row['id']}: {clean(reasons[row['id']], TEXT_CHARS)}")
+    if waiting := [row["id"] for row in rows if row["state"] == "waits"]:
+        click.echo(f"Look at one with: hansa site review {waiting[-1]}")
+
+
+@click.command()
+@click.argument("request", metavar="ID")
+@click.option("--until", metavar="DATE", help="The approval ends when this day begins, in UTC.")
+@click.option("--max-rounds", type=click.IntRange(1), help="Rounds of this site, in all its runs.")
+@folder_option
+def approve(request: str, until: str | None, max_rounds: int | None, folder: Path) -> None:
+    """Allow the plan with this ID to run here, with exactly the code that you reviewed.
+
+    ID is the start of what `hansa site requests` shows.  A plan or code that differs in a single
+    letter has another ID and asks anew.
+
+    \b
+    Example:
+      hansa site approve 7f3a --until 2027-01-01 --max-rounds 50
+    """
+    from hansa.clock import seconds_of, wall
+    from hansa.site import requests as kept
+    from hansa.site.decision import decision_on
+    from hansa.site.settings import load_settings
+
+    ends = None
+    if until is not None:
+        try:
+            ends = seconds_of(until)
+        except ValueError:
+            raise click.UsageError(f"--until {until!r} is no date; write 2027-01-01.") from None
+        if ends <= wall():
+            raise click.UsageError(f"--until {until!r} is over already.")
+    settings = load_settings(folder)
+    found = kept.find_request(folder, request)
+    word = kept.approve(
+        folder, found.identity, until=ends, max_rounds=max_rounds, by=getpass.getuser()
+    )
+    click.echo(f"{found.short} {kept.told(word)}.")
+    decision = decision_on(folder, found, settings, at=wall())
+    if decision.state != "run":
+        click.echo(f"It does not run all the same: {decision.reason}")
+        click.echo("Change the policy with: hansa site policy edit")
+    click.echo(f"Take it back at any time with: hansa site deny {found.short}")
+
+
+@click.command()
+@click.argument("request", metavar="ID")
+@click.option("--reason", default="", help="One sentence; the submitter sees it.")
+@folder_option
+def deny(request: str, reason: str, folder: Path) -> None:
+    """Refuse the plan with this ID, whatever the policy says, until you approve it.
+
+    \b
+    Example:
+      hansa site deny 7f3a --reason "We hold no images of this kind."
+    """
+    from hansa.limits import MESSAGE_CHARS_MAX
+    from hansa.site import requests as kept
+    from hansa.text import clean
+
+    found = kept.find_request(folder, request)
+    reason = clean(reason, MESSAGE_CHARS_MAX // 2)
+    word = kept.deny(folder, found.identity, reason=reason, by=getpass.getuser())
+    click.echo(f"{found.short} {kept.told(word)}.")
+    click.echo(
+        "It gets no further task. To end also what is at work this minute: hansa site stop --now"
+    )

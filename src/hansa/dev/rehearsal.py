@@ -1,0 +1,488 @@
+"""A whole federation on this machine: a server and sites as real processes, over TLS on loopback.
+
+    with Rehearsal(folder, project, sites=3) as rehearsal:
+        run = rehearsal.run()
+        assert run.commits()[-1]["model"] == rehearsal.simulate().commits()[-1]["model"]
+
+Sites have the names and the rows of the project's simulated clients, so both give the same model.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+
+from hansa.clock import monotonic
+from hansa.data.schemes import Files, Natural
+from hansa.dev.children import Child, stop_all
+from hansa.errors import HansaError, ServerError
+from hansa.identity import Membership, load_membership, parse_invite
+from hansa.params import encode
+from hansa.project import Project, open_project
+from hansa.protocol.connection import Connection
+from hansa.protocol.enrolment import enrol
+from hansa.remote import connected, follow, submit
+from hansa.remote.seed import seed_model
+from hansa.runs import RunFolder, find_run
+from hansa.server.founding import found
+from hansa.server.people import InviteRequest
+from hansa.server.settings import ServerSettings
+from hansa.simulation import (
+    Population,
+    Simulation,
+    Unwatched,
+    continue_run,
+    open_run,
+    project_population,
+)
+from hansa.simulation.population import write_client_rows
+from hansa.site.policy import Policy
+from hansa.site.settings import DataSource, SiteLimits, SiteSettings, write_settings
+from hansa.store.files import write_durably
+from hansa.testing.proxy import FaultProxy
+
+SERVER = "server"
+"""The server's name among the processes; no site may have it."""
+
+ADMIN = "admin"
+"""Who submits."""
+
+_START_S = 30.0
+_LOOK_S = 0.02
+
+
+class Rehearsal:
+    """A federation of real processes on this machine; a context manager that leaves none behind.
+
+    Args:
+      folder: gets everything: server/, sites/NAME/, home/, runs/, logs/; must not hold another.
+      project: folder of a project.
+      sites: names of the simulated clients that become sites, or how many there are; by default
+        all that the plan has.
+      sets: changes of the plan, KEY=VALUE.
+      settings: of the server, beside its address; see `ServerSettings`.
+      limits: of every site.
+      sandbox: of every site's policy.
+      proxied: put a `FaultProxy` before every site; see `proxies`.
+      told: is called with one line for each step.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        project: Path,
+        *,
+        sites: Sequence[str] | int | None = None,
+        sets: Sequence[str] = (),
+        settings: Mapping[str, Any] | None = None,
+        limits: SiteLimits | None = None,
+        sandbox: str = "preferred",
+        proxied: bool = False,
+        told: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.folder, self.project_folder = folder.resolve(), project.resolve()
+        opened = open_project(project, sets)
+        self.sets = [*sets, *_as_many(opened, sites)]
+        self.project: Project = open_project(project, self.sets)
+        self.population: Population = project_population(self.project)
+        names = list(sites) if isinstance(sites, Sequence) else list(self.population.names)
+        self.names = [str(name) for name in names]
+        self.proxied, self._told = proxied, told
+        self._limits, self._sandbox = limits or SiteLimits(), sandbox
+        self.port = free_port()
+        self.url = f"https://localhost:{self.port}"
+        self.settings = ServerSettings(
+            **{"name": "rehearsal", **(settings or {})},
+            url=self.url,
+            host="127.0.0.1",
+            port=self.port,
+        )
+        self.proxies: dict[str, FaultProxy] = {}
+        self.children: dict[str, Child] = {}
+        self._connection: Connection | None = None
+        self._lock = threading.RLock()
+
+    # ---- from beginning to end
+
+    def __enter__(self) -> Self:
+        try:
+            self.begin()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def begin(self) -> None:
+        """Make the server and the sites, start them all, and wait until they are there."""
+        if (self.folder / SERVER).exists():
+            raise ServerError(
+                "server-exists",
+                f"{self.folder} holds a rehearsal already. Nothing was started.",
+                "Remove that folder, or choose another.",
+            )
+        for name in ("home", "sites", "logs", "runs"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        with _environment(self.environment):
+            found(self.folder / SERVER, self.settings, admin=ADMIN)
+        words = ["server", "start", "--folder", str(self.folder / SERVER)]
+        self._child(SERVER, words)
+        self.start(SERVER)
+        self._told(f"server at {self.url}")
+        for name in self.names:
+            self._join(name)
+            self.children[name].start()
+        self.wait_for(*self.names)
+        self._told(f"{len(self.names)} sites: {', '.join(self.names[:8])}" + _more(self.names))
+
+    def close(self) -> None:
+        """End every process, proxy and connection; the folder stays."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        with self._lock:
+            stop_all([c for n, c in self.children.items() if n != SERVER])
+            stop_all([c for n, c in self.children.items() if n == SERVER])
+        for proxy in self.proxies.values():
+            proxy.close()
+
+    # ---- its processes
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables under which every process and command of the rehearsal runs."""
+        return {"HANSA_HOME": str(self.folder / "home")}
+
+    def start(self, who: str, *, failpoint: str = "", wait: bool = True) -> float:
+        """Start the server or a site again; return the seconds until the server answered.
+
+        Args:
+          who: "server", or a site's name.
+          failpoint: arms one, as `HANSA_FAILPOINT`.
+          wait: for the server's port.
+
+        Raises:
+          ServerError: dev-process, it ended at once.
+        """
+        began = monotonic()
+        child = self.children[who]
+        child.start(failpoint=failpoint)
+        if who == SERVER and wait:
+            self._until(lambda: _answers(self.port), f"{SERVER} did not open its port", [child])
+        return monotonic() - began
+
+    def kill(self, who: str) -> None:
+        """Kill -9 the server or a site."""
+        self.children[who].kill()
+
+    def stop(self, who: str) -> int | None:
+        """End the server or a site in an orderly way; return its status."""
+        return self.children[who].stop()
+
+    def add_site(self, name: str, *, wait: bool = True) -> None:
+        """Let another site join and start it.
+
+        Args:
+          name: of a client of the population; a site of another name gets the first one's rows.
+          wait: until the server has heard of it.
+        """
+        self._join(name)
+        self.names.append(name)
+        self.children[name].start()
+        if wait:
+            self.wait_for(name)
+
+    def wait_for(self, *names: str, state: str = "active", seconds: float = _START_S) -> None:
+        """Wait until the server regards some sites as active, or silent.
+
+        Raises:
+          ServerError: dev-process, one of them has ended, or it takes too long.
+        """
+
+        def there() -> bool:
+            known = {m["name"]: m["state"] for m in self.members()}
+            return all(known.get(name) == state for name in names)
+
+        children = [self.children[n] for n in (SERVER, *names)] if state == "active" else []
+        self._until(there, f"{', '.join(names)}: not {state} at the server", children, seconds)
+
+    def site_folder(self, name: str) -> Path:
+        """Return a site's folder."""
+        return self.folder / "sites" / name
+
+    # ---- what one asks it
+
+    @property
+    def membership(self) -> Membership:
+        """The admin's."""
+        return load_membership(self.folder / "home" / "federations" / f"localhost-{self.port}")
+
+    @property
+    def connection(self) -> Connection:
+        """A connection in the admin's name, past all proxies."""
+        if self._connection is None:
+            membership = self.membership
+            self._connection = Connection(
+                self.url,
+                authority_pem=membership.authority_pem,
+                key=membership.key(),
+                certificate=membership.certificate,
+            )
+        return self._connection
+
+    def members(self) -> list[dict[str, Any]]:
+        """Return what the server knows of its members."""
+        answer = self.connection.call("GET", "/v1/members", kind=dict[str, Any])
+        found: list[dict[str, Any]] = answer["members"]
+        return found
+
+    # ---- runs
+
+    @property
+    def runs(self) -> Path:
+        """Folder of the runs at the server, as they are followed here."""
+        return self.folder / "runs"
+
+    def run_words(self, *words: str) -> list[str]:
+        """Return the words after `hansa` that run the project at this federation."""
+        sets = [word for text in self.deployed_sets() for word in ("--set", text)]
+        seed = self.seed_file()
+        model = [] if seed is None else ["--model", str(seed)]
+        place = ["--on", self.url, "--runs", str(self.runs)]
+        return ["run", str(self.project_folder), *place, *sets, *model, *words]
+
+    def command(self, *words: str, timeout_s: float = 120.0) -> subprocess.CompletedProcess[str]:
+        """Run `hansa WORDS` in this rehearsal's environment and return what came of it."""
+        return subprocess.run(
+            [sys.executable, "-P", "-m", "hansa", *words],
+            env={**os.environ, **self.environment},
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+
+    def run(self, *words: str, timeout_s: float = 120.0) -> RunFolder:
+        """Run the project to its end with `hansa run --on`, and return the run's folder here.
+
+        Args:
+          words: further options of `hansa run`.
+          timeout_s: seconds that it may take.
+
+        Raises:
+          ServerError: dev-process, the command failed; with what it printed.
+        """
+        done = self.command(*self.run_words("--new", *words), timeout_s=timeout_s)
+        if done.returncode:
+            raise ServerError(
+                "dev-process",
+                f"hansa run ended with status {done.returncode}:\n{done.stdout}{done.stderr}",
+                f"The processes' logs are in {self.folder / 'logs'}",
+            )
+        return find_run(self.runs, None)
+
+    def submit(self, *, new: bool = True, sets: Sequence[str] = ()) -> RunFolder:
+        """Submit the project from this process and return the run's folder.
+
+        Args:
+          new: start anew although an unfinished run is there; False repeats what was broken off.
+          sets: further changes of the plan.
+
+        Raises:
+          HansaError: as `hansa.remote.submit`.
+        """
+        project = open_project(self.project_folder, [*self.deployed_sets(), *sets])
+        return submit(project, self.membership, runs=self.runs, model=self.seed_file(), new=new)
+
+    def follow(self, folder: RunFolder, *, seconds: float = 60.0) -> str:
+        """Follow a run to its end from this process; return how it ended.
+
+        Raises:
+          ServerError: dev-process, it takes longer.
+          HansaError: as `hansa.remote.follow`.
+        """
+        trouble: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                with connected(self.membership) as connection:
+                    follow(folder, connection, membership=self.membership, view=Silent())
+            except HansaError as error:
+                trouble.append(error)
+
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        thread.join(seconds)
+        if trouble:
+            raise trouble[0]
+        if thread.is_alive():
+            last = [f"{e['kind']} {e.get('reason', '')}" for e in folder.log.events[-5:]]
+            raise self.children[SERVER].trouble(f"has not ended {folder.name}: {last}")
+        return folder.state
+
+    def simulate(self, *, sets: Sequence[str] = ()) -> RunFolder:
+        """Simulate the same plan with the same clients and return the run's folder.
+
+        Args:
+          sets: further changes of the plan, not of its data.
+        """
+        simulation = Simulation(runs=self.folder / "simulated", new=True)
+        project = open_project(self.project_folder, [*self.sets, *sets])
+        folder, population = open_run(project, simulation, self.population)
+        continue_run(folder, project, population, simulation=simulation)
+        return folder
+
+    def deployed_sets(self) -> list[str]:
+        """Return the changes of the plan as it is submitted: its data by a name of the sites."""
+        given, name = self.project.plan.data.set, self.data_name
+        return [*self.sets, f'data.set="{name}"'] if name != given and name else list(self.sets)
+
+    def deployed(self) -> Project:
+        """Return the project as it is submitted."""
+        return open_project(self.project_folder, self.deployed_sets())
+
+    def seed_file(self) -> Path | None:
+        """Return a file with the seed model, if it cannot be made from the submitted plan.
+
+        That is so where the plan's data are a path here and a name at the sites.
+        """
+        if self.data_name == self.project.plan.data.set:
+            return None
+        path = self.folder / "seed.safetensors"
+        if not path.exists():
+            write_durably(path, encode(seed_model(self.project).params))
+        return path
+
+    @property
+    def data_name(self) -> str | None:
+        """The name under which sites declare their data; None where the project's code has it."""
+        given = self.project.plan.data.set
+        if given is None or re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", given):
+            return given
+        return re.sub(r"[^A-Za-z0-9-]+", "-", Path(given).stem).strip("-") or "data"
+
+    # ---- inside
+
+    def _child(self, name: str, words: Sequence[str]) -> None:
+        log = self.folder / "logs" / f"{name}.log"
+        self.children[name] = Child(name, words, log=log, environment=self.environment)
+
+    def _join(self, name: str) -> None:
+        """Make a site: invited, joined, with its data and a policy."""
+        line = self.connection.call(
+            "POST", "/v1/invites", InviteRequest(name=name), kind=dict[str, str]
+        )["invite"]
+        invite = parse_invite(line)
+        folder = self.site_folder(name)
+        if self.proxied:
+            proxy = self.proxies[name] = FaultProxy(self.port)
+            proxy.start()
+            invite = invite._replace(url=f"https://localhost:{proxy.port}")
+        enrol(invite, folder)
+        settings = SiteSettings(
+            name=name,
+            data=self._data(name, folder),
+            policy=msgspec.convert(
+                {"submitters": [ADMIN], "approve": "submitters", "sandbox": self._sandbox}, Policy
+            ),
+            limits=self._limits,
+        )
+        write_settings(folder, settings)
+        self._child(name, ["site", "start", "--folder", str(folder)])
+
+    def _data(self, name: str, folder: Path) -> dict[str, DataSource]:
+        declared = self.data_name
+        rows = name if name in self.population.names else str(self.population.names[0])
+        if declared is None or not write_client_rows(self.population, rows, folder / "data"):
+            return {}
+        return {declared: DataSource(path=str(folder / "data"))}
+
+    def _until(
+        self,
+        reached: Callable[[], bool],
+        what: str,
+        children: Sequence[Child],
+        seconds: float = _START_S,
+    ) -> None:
+        until = monotonic() + seconds
+        pause = threading.Event()
+        while True:
+            for child in children:
+                child.check()
+            try:
+                if reached():
+                    return
+            except HansaError:
+                if monotonic() > until:
+                    raise
+            if monotonic() > until:
+                raise (children or [self.children[SERVER]])[-1].trouble(f"({what})")
+            pause.wait(_LOOK_S)
+
+
+class Silent(Unwatched):
+    """Watches a run and says nothing."""
+
+    def told(self, text: str) -> None:
+        """Say nothing."""
+
+
+def free_port() -> int:
+    """Return a port of loopback that nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
+    except OSError:
+        return False
+    return True
+
+
+def _as_many(project: Project, sites: Sequence[str] | int | None) -> list[str]:
+    """Return the changes of the plan that make as many simulated clients as there are sites."""
+    data = project.plan.data
+    if not isinstance(sites, int) or isinstance(data.split, Files | Natural):
+        return []
+    clients = f"data.clients={sites}" if data.set is None else f"data.split.clients={sites}"
+    fewer = [f"cohort.minimum={sites}"] if project.plan.cohort.minimum > sites else []
+    return [clients, *fewer]
+
+
+def _more(names: Sequence[str]) -> str:
+    return f" and {len(names) - 8} more" if len(names) > 8 else ""
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set variables of this process for the length of a block."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+__all__ = ["ADMIN", "SERVER", "Rehearsal", "free_port"]

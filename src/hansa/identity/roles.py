@@ -1,0 +1,11 @@
+"""What a member may do."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+Role = Literal["site", "viewer", "submitter", "admin"]
+"""`site`: takes part in runs.  `viewer`: looks at them.  `submitter`: also starts runs and stops
+its own.  `admin`: also stops any, invites and revokes."""
+
+ROLES: tuple[Role, ...] = get_args(Role)

@@ -1,0 +1,112 @@
+"""Joining a federation: one invitation, a key that is made here and never leaves, a certificate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hansa.clock import wall
+from hansa.errors import IdentityError
+from hansa.identity import (
+    Invite,
+    Membership,
+    check_certificate,
+    enrolment_text,
+    own_key,
+    renewal_due,
+    save_certificate,
+    save_membership,
+    to_text,
+)
+from hansa.protocol.connection import Connection, read_authority
+from hansa.protocol.messages import Enrolled, Enrolment
+
+
+def enrol(invite: Invite, folder: Path) -> Membership:
+    """Redeem an invitation, for a site and a person alike.
+
+    The federation's CA is believed only if it has the invitation's fingerprint, and the token is
+    sent only over a connection that verifies against it.  The key is kept before anything is sent:
+    when the answer is lost, the same command shows the same key again.
+
+    Args:
+      invite: what the operator gave.
+      folder: of the membership; made if need be.
+
+    Raises:
+      IdentityError: the folder has joined already, or the server is not the invitation's.
+      RequestRefused: the token is unknown, redeemed or too old.
+      ServerError: the server cannot be reached.
+    """
+    if (folder / "member.json").exists():
+        raise IdentityError(
+            "member-exists",
+            f"{folder} is a membership already. Nothing was sent.",
+            "Use it as it is, or remove the folder and ask for a new invitation.",
+        )
+    authority = read_authority(invite.url, invite.fingerprint)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    key = own_key(folder / "key.pem")
+    asked = Enrolment(
+        token=invite.token,
+        public_key=to_text(key.public),
+        proof=to_text(key.sign(enrolment_text(invite.token))),
+    )
+    connection = Connection(invite.url, authority_pem=authority)
+    try:
+        answer = connection.call("POST", "/v1/enrolments", asked, kind=Enrolled)
+    finally:
+        connection.close()
+    certified = check_certificate(answer.certificate, authority, at=None)
+    if certified.public != key.public or certified.name != answer.name:
+        raise _another(invite.url)
+    membership = Membership(
+        folder,
+        invite.url,
+        answer.name,
+        answer.role,
+        authority,
+        answer.receipt_key,
+        answer.federation,
+    )
+    save_membership(membership, answer.certificate)
+    return membership
+
+
+def renew_if_due(connection: Connection, membership: Membership) -> bool:
+    """Get a new certificate once half of the present one's time is over; return whether.
+
+    Raises:
+      IdentityError: the server does not regard one as a member, or certifies somebody else.
+      ServerError: the server cannot be reached.
+    """
+    present, authority = membership.certificate(), membership.authority_pem
+    if not renewal_due(present, authority, at=wall()):
+        return False
+    renew(connection, membership)
+    return True
+
+
+def renew(connection: Connection, membership: Membership) -> None:
+    """Get a new certificate; a server that says the present one is over need not be argued with.
+
+    This machine's clock may be wrong, so what the server says counts.
+
+    Raises:
+      IdentityError: the server does not regard one as a member, or certifies somebody else.
+      ServerError: the server cannot be reached.
+    """
+    authority = membership.authority_pem
+    answer = connection.call("POST", "/v1/certificates", kind=Enrolled)
+    member = check_certificate(answer.certificate, authority, at=None)
+    if (member.name, member.public) != (membership.name, membership.key().public):
+        raise _another(membership.url)
+    save_certificate(membership.folder, answer.certificate)
+
+
+def _another(url: str) -> IdentityError:
+    return IdentityError(
+        "identity-certificate",
+        f"The server at {url} certified another key or name than it was asked for. "
+        "Nothing was kept.",
+        "Tell the operator of the federation, and join nothing else there meanwhile.",
+    )

@@ -1,0 +1,243 @@
+"""Blobs on their way: in chunks, several at once, resumed after a cut, checked at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+from blake3 import blake3
+
+from hansa.errors import ServerError
+from hansa.limits import BLOB_BYTES_MAX, CHUNK_BYTES, PIECE_BYTES, TRANSFERS_MAX
+from hansa.protocol.connection import Connection
+from hansa.protocol.messages import BlobChunks, BlobRef
+from hansa.store.addresses import chunk_count, digest_of, digest_of_file, hex_of, mapped
+from hansa.store.faults import disk_faults, wrong_digest
+from hansa.store.files import write_all
+
+Place = Literal["blobs", "updates"]
+
+
+def upload(
+    connection: Connection,
+    source: str | os.PathLike[str] | bytes | memoryview,
+    *,
+    to: Place,
+    on_chunk: Callable[[int], None] | None = None,
+    on_sent: Callable[[int], None] | None = None,
+) -> BlobRef:
+    """Send a blob, or what the server lacks of it; resending is always safe.
+
+    Args:
+      source: path of a file that does not change meanwhile, or the bytes.
+      to: `blobs`, what people submit; `updates`, what a site computed.
+      on_chunk: told the number of each chunk that has arrived, from any thread.
+      on_sent: told the bytes of each body before it leaves, from any thread.
+
+    Raises:
+      RequestRefused, ServerError, IdentityError: as `Connection.request`; call again to resume.
+      OSError: the file cannot be read.
+    """
+    with _opened(source) as data:
+        digest = digest_of(data)
+        ref = BlobRef(digest=digest, size=len(data))
+        path = f"/v1/{to}/{digest}"
+        if len(data) <= CHUNK_BYTES:
+            _send(connection, path, data, digest=hex_of(digest), on_sent=on_sent)
+            if on_chunk is not None:
+                on_chunk(0)
+            return ref
+        _upload_chunks(connection, path, data, on_chunk=on_chunk, on_sent=on_sent)
+    return ref
+
+
+def _upload_chunks(
+    connection: Connection,
+    path: str,
+    data: memoryview,
+    *,
+    on_chunk: Callable[[int], None] | None,
+    on_sent: Callable[[int], None] | None,
+) -> None:
+    size, count = len(data), chunk_count(len(data))
+    there = connection.call("GET", f"{path}/chunks?size={size}", kind=BlobChunks)
+    if there.complete:
+        return
+    completed = threading.Event()
+
+    def send(n: int) -> None:
+        with data[n * CHUNK_BYTES : (n + 1) * CHUNK_BYTES] as chunk:
+            digest = blake3(chunk).hexdigest()
+            target = f"{path}/chunks/{n}?size={size}"
+            answer = _send(connection, target, chunk, digest=digest, on_sent=on_sent)
+        if msgspec.json.decode(answer, type=BlobChunks).complete:
+            completed.set()
+        if on_chunk is not None:
+            on_chunk(n)
+
+    _at_once(send, sorted(set(range(count)) - set(there.have)))
+    if not completed.is_set():
+        raise ServerError(
+            "server-unreachable",
+            f"{connection.url} has every chunk of {path}, and does not have the whole.",
+            "Send it again; if it happens often, look at the server's log.",
+        )
+
+
+def _send(
+    connection: Connection,
+    path: str,
+    body: memoryview,
+    *,
+    digest: str,
+    on_sent: Callable[[int], None] | None,
+) -> bytes:
+    if on_sent is not None:
+        on_sent(len(body))
+    return connection.request("PUT", path, body=body, digest=digest).body
+
+
+def _at_once(do: Callable[[int], None], numbers: Sequence[int]) -> None:
+    """Call a function for each number, a few at a time; the first error ends it."""
+    stopped = threading.Event()
+
+    def unless_stopped(n: int) -> None:
+        if not stopped.is_set():
+            do(n)
+
+    with ThreadPoolExecutor(min(TRANSFERS_MAX, max(1, len(numbers)))) as pool:
+        tasks = [pool.submit(unless_stopped, n) for n in numbers]
+        try:
+            wait(tasks, return_when=FIRST_EXCEPTION)
+        finally:
+            stopped.set()
+    for task in tasks:
+        task.result()
+
+
+def download(
+    connection: Connection,
+    ref: BlobRef,
+    target: Path,
+    *,
+    known: Sequence[Path] = (),
+) -> None:
+    """Fetch a blob into a file, which is there whole and checked, or as it was.
+
+    The first try is one stream.  What a cut has left of it is in `<target>.part`; from then on,
+    and with known files, the blob is put together from chunks: those that are there, those that a
+    known file has, and the others from the server, a few at a time.
+
+    Args:
+      known: older files that may share chunks, such as the last round's message.
+
+    Raises:
+      RequestRefused, ServerError, IdentityError: as `Connection.request`; blob-digest, what came
+        is not what was asked for; server-disk-full or server-disk, it cannot be written.
+    """
+    if ref.size > BLOB_BYTES_MAX:
+        raise wrong_digest(ref.digest, f"{ref.size} bytes are more than a blob may have")
+    part = target.with_name(f"{target.name}.part")
+    with disk_faults(str(target)):
+        sources = [path for path in known if path.is_file()]
+        if ref.size > CHUNK_BYTES and (sources or part.exists()):
+            _fetch_chunks(connection, ref, part, known=sources)
+        else:
+            _fetch_whole(connection, ref, part)
+        os.replace(part, target)
+
+
+def _fetch_whole(connection: Connection, ref: BlobRef, part: Path) -> None:
+    with part.open("wb", buffering=0) as file:
+        hasher = _fetch(connection, ref, (0, ref.size), lambda data, _at: write_all(file, data))
+    if f"blake3:{hasher.hexdigest()}" != ref.digest:
+        part.unlink()
+        raise wrong_digest(ref.digest, "their digest is another")
+
+
+def _fetch_chunks(
+    connection: Connection, ref: BlobRef, part: Path, *, known: Sequence[Path]
+) -> None:
+    path = f"/v1/blobs/{ref.digest}/chunks"
+    there = connection.call("GET", path, kind=BlobChunks)
+    count = chunk_count(ref.size)
+    if there.size != ref.size or there.chunk_bytes != CHUNK_BYTES or len(there.digests) != count:
+        raise wrong_digest(ref.digest, f"the server has it with {there.size} bytes")
+    with contextlib.ExitStack() as files:
+        sources = [files.enter_context(mapped(p)) for p in known]
+        descriptor = os.open(part, os.O_RDWR | os.O_CREAT, 0o600)
+        files.callback(os.close, descriptor)
+        os.ftruncate(descriptor, ref.size)
+
+        def write(data: bytes | memoryview, at: int) -> None:
+            _write_at(descriptor, data, at)
+
+        def fetch(n: int) -> None:
+            start = n * CHUNK_BYTES
+            end = min(start + CHUNK_BYTES, ref.size)
+            if _is(os.pread(descriptor, end - start, start), there.digests[n]):
+                return
+            for source in sources:
+                with source[start:end] as piece:
+                    if _is(piece, there.digests[n]):
+                        write(piece, start)
+                        return
+            hasher = _fetch(connection, ref, (start, end), write)
+            if hasher.hexdigest() != there.digests[n]:
+                raise wrong_digest(f"chunk {n} of {ref.digest}", "their digest is another")
+
+        _at_once(fetch, range(count))
+    if digest_of_file(part) != (ref.digest, ref.size):
+        part.unlink()
+        raise wrong_digest(ref.digest, "the digest of the whole is another")
+
+
+def _is(data: bytes | memoryview, digest: str) -> bool:
+    return blake3(data).hexdigest() == digest
+
+
+def _fetch(
+    connection: Connection,
+    ref: BlobRef,
+    span: tuple[int, int],
+    write: Callable[[bytes, int], None],
+) -> blake3:
+    """Give the bytes of a span of a blob to `write`, piece by piece; return their hash."""
+    at, end = span
+    headers = {} if span == (0, ref.size) else {"Range": f"bytes={at}-{end - 1}"}
+    hasher = blake3()
+    with connection.stream("GET", f"/v1/blobs/{ref.digest}", headers=headers) as response:
+        announced = response.headers.get("Content-Length")
+        if announced != str(end - at):
+            raise wrong_digest(ref.digest, f"{announced} bytes came instead of {end - at}")
+        while at < end:
+            data = response.read(min(PIECE_BYTES, end - at))
+            if not data:
+                raise wrong_digest(ref.digest, f"{end - at} bytes are missing")
+            hasher.update(data)
+            with disk_faults(f"blob {ref.digest}"):  # told apart from trouble of the network
+                write(data, at)
+            at += len(data)
+    return hasher
+
+
+def _write_at(descriptor: int, data: bytes | memoryview, at: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(descriptor, view, at)
+        view, at = view[written:], at + written
+
+
+@contextlib.contextmanager
+def _opened(source: str | os.PathLike[str] | bytes | memoryview) -> Iterator[memoryview]:
+    if isinstance(source, bytes | memoryview):
+        yield memoryview(source).cast("B")
+    else:
+        with mapped(source) as data:
+            yield data

@@ -1,0 +1,52 @@
+"""What a server is asked about runs, and told to do with them."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from hansa.protocol.connection import Connection
+from hansa.protocol.messages import EventPage, RunDetails, RunFacts
+
+
+class _Runs(msgspec.Struct, frozen=True):
+    runs: list[RunFacts]
+
+
+class _Nothing(msgspec.Struct, frozen=True):
+    pass
+
+
+def all_facts(connection: Connection) -> list[RunFacts]:
+    """Return the runs of a server, oldest first."""
+    return connection.call("GET", "/v1/runs", kind=_Runs).runs
+
+
+def details(connection: Connection, run: str) -> RunDetails:
+    """Return one run with its submission and its sites' standings."""
+    return connection.call("GET", run_path(run), kind=RunDetails)
+
+
+def stop(connection: Connection, run: str) -> RunFacts:
+    """End a run; what it has committed stays."""
+    return connection.call("POST", f"{run_path(run)}/stop", _Nothing(), kind=RunFacts)
+
+
+def events(connection: Connection, run: str, *, after: int, wait_s: float = 0.0) -> EventPage:
+    """Return a run's events from a position on, and wait so long for the first of them."""
+    path = f"{run_path(run)}/events?after={after}&wait_s={wait_s:g}"
+    # A server that is away says so by itself; one that hangs is given up a little later.
+    return connection.call("GET", path, kind=EventPage, timeout_s=2 * wait_s if wait_s else None)
+
+
+def facts_record(facts: RunFacts) -> dict[str, Any]:
+    """Return facts as plain data, with what has its default value."""
+    record = msgspec.structs.asdict(facts)
+    return {**record, "sites": [msgspec.structs.asdict(site) for site in facts.sites]}
+
+
+def run_path(run: str) -> str:
+    """Return the address of a run, whatever a person has typed as its name."""
+    return f"/v1/runs/{quote(run, safe='')}"

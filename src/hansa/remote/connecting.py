@@ -1,0 +1,84 @@
+"""Connections to a federation's server, in a person's name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from hansa.errors import RunError
+from hansa.identity import Membership, find_membership, load_membership
+from hansa.identity.home import hansa_home
+from hansa.protocol.connection import Connection
+from hansa.protocol.enrolment import renew_if_due
+from hansa.runs import find_run
+
+
+def membership_at(server: str) -> Membership:
+    """Return a person's membership of the federation that is meant.
+
+    Args:
+      server: its address, or as much of it as a person types: the host with or without a port, or
+        the federation's name; nothing means the only one there is.
+
+    Raises:
+      IdentityError: there is none, or it is not clear which one is meant.
+    """
+    if not server:
+        return find_membership(None)
+    if "://" in server:
+        return find_membership(server.rstrip("/"))
+    folders = [p.parent for p in (hansa_home() / "federations").glob("*/member.json")]
+    found = []
+    for membership in map(load_membership, sorted(folders)):
+        place = urlsplit(membership.url)
+        if server in (membership.federation, place.hostname, place.netloc):
+            found.append(membership)
+    return found[0] if len(found) == 1 else find_membership(server)
+
+
+@contextmanager
+def connected(membership: Membership) -> Iterator[Connection]:
+    """Give a connection to a membership's server; its certificate is renewed in time.
+
+    Raises:
+      IdentityError: the server is not the federation's, or one is no longer a member.
+      ServerError: the server cannot be reached.
+    """
+    connection = Connection(
+        membership.url,
+        authority_pem=membership.authority_pem,
+        key=membership.key(),
+        certificate=membership.certificate,
+    )
+    try:
+        renew_if_due(connection, membership)
+        yield connection
+    finally:
+        connection.close()
+
+
+def place_of(run: str | None, on: str | None, *, runs: Path) -> tuple[Membership, str]:
+    """Return where a run is and its name there.
+
+    Args:
+      run: a run folder's name, None the newest; with `on` the name at the server.
+      on: the server, as in `membership_at`, or None.
+      runs: folder of runs.
+
+    Raises:
+      RunError: there is no such run folder, or its run is of no federation.
+    """
+    if on is not None and run is not None:
+        return membership_at(on), run
+    folder = find_run(runs, run)
+    remote = folder.remote
+    if remote is None or remote["run"] is None:
+        how = "was simulated here" if remote is None else "has not been handed over to its server"
+        raise RunError(
+            "run-not-found",
+            f"The run {folder.name} {how}; there is no server to ask about it.",
+            "To name a run at a server, add --on SERVER; hansa ls --on lists them.",
+        )
+    return membership_at(remote["url"]), remote["run"]

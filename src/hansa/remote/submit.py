@@ -1,0 +1,184 @@
+"""A project handed to a federation: packed, signed, uploaded, and kept in a run folder here."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from blake3 import blake3
+
+from hansa.errors import RunError
+from hansa.failpoints import hit
+from hansa.identity import Membership, submission_text, to_text
+from hansa.learners.learner import Seed
+from hansa.packages import build_archive
+from hansa.params import encode
+from hansa.project import Project, identity
+from hansa.protocol.connection import Connection
+from hansa.protocol.messages import BlobRef, RunFacts, Submission
+from hansa.protocol.transfer import upload
+from hansa.remote.connecting import connected
+from hansa.remote.deployable import check_deployable
+from hansa.remote.seed import seed_model
+from hansa.runs import RunFolder, all_runs
+from hansa.runs.making import Clients, make_run, project_files
+from hansa.store.files import load_params
+
+ENGINE = "federation"
+"""In place of an engine, in run.json of a run whose clients are sites."""
+
+SUBMISSION_FILE = "submission.json"
+"""In the run folder: what is sent, kept before it is sent, so that it is the same when repeated."""
+
+
+def submit(
+    project: Project,
+    membership: Membership,
+    *,
+    runs: Path = Path("runs"),
+    purpose: str = "",
+    model: Path | None = None,
+    new: bool = False,
+) -> RunFolder:
+    """Hand a project to a federation and return its run folder, which `follow` fills.
+
+    Repeating it is safe: an unfinished run of this plan, code and federation is found again, and
+    what was not handed over before a crash is sent with the same id.
+
+    Args:
+      project: what to run.
+      membership: where, and as whom.
+      runs: folder of runs.
+      purpose: for the data owners, who decide.
+      model: file of tensors to start from; by default the learner makes them.
+      new: start anew although an unfinished run of the same plan and code is there.
+
+    Raises:
+      PlanError: a federation cannot run this; nothing was sent.
+      RequestRefused: the server does not take it.
+      ServerError: the server cannot be reached.
+    """
+    check_deployable(project)
+    folder = None if new else _unfinished(runs, project, membership)
+    if folder is None or (model is not None and not _same_model(folder, model)):
+        folder = _make(runs, project, membership, purpose=purpose, model=model)
+        hit("submit_after_folder_made")
+    if (folder.remote or {}).get("run") is None:
+        with connected(membership) as connection:
+            hand_over(folder, connection, membership=membership)
+    return folder
+
+
+def hand_over(folder: RunFolder, connection: Connection, *, membership: Membership) -> str:
+    """Send a run that is kept here and not yet known to be at the server; return its name there.
+
+    What was kept is signed anew: the certificate of that day may have expired.
+
+    Raises:
+      RunError: the submission kept in the folder cannot be read.
+      RequestRefused: the server does not take it.
+    """
+    with folder.locked():
+        submission = _signed(_kept_submission(folder), membership)
+        package = _package(folder, submission)
+        upload(connection, package, to="blobs")
+        upload(connection, folder.model_path(0), to="blobs")
+        hit("submit_after_uploaded")
+        facts = connection.call("POST", "/v1/runs", submission, kind=RunFacts)
+        hit("submit_after_accepted")
+        folder.accepted(facts.run)
+    return facts.run
+
+
+def _unfinished(runs: Path, project: Project, membership: Membership) -> RunFolder | None:
+    """Return the newest unfinished run of this very plan, code and federation."""
+    digest = identity(project.plan, project.code)
+    for run in reversed(list(all_runs(runs))):
+        here = run.about["identity"] == digest and run.state == "running"
+        if here and (run.remote or {}).get("url") == membership.url:
+            return run
+    return None
+
+
+def _same_model(folder: RunFolder, model: Path) -> bool:
+    same: bool = load_params(model).digest() == folder.about["seed_model"]["digest"]
+    return same
+
+
+def _make(
+    runs: Path, project: Project, membership: Membership, *, purpose: str, model: Path | None
+) -> RunFolder:
+    seed = seed_model(project, model)
+    files = project_files(project)
+    archive = build_archive(files)
+    submission = _submission(project, seed, package=archive, purpose=purpose)
+    return make_run(
+        runs,
+        project,
+        seed,
+        engine=ENGINE,
+        clients=Clients(),
+        remote={"url": membership.url, "run": None},
+        files={SUBMISSION_FILE: msgspec.json.encode(submission)},
+    )
+
+
+def _submission(project: Project, seed: Seed, *, package: bytes, purpose: str) -> Submission:
+    """Return what is sent, without its signature."""
+    digest = _digest(package)
+    size = sum(memoryview(part).nbytes for part in encode(seed.params))
+    plan: dict[str, Any] = msgspec.to_builtins(project.plan)
+    return Submission(
+        id=os.urandom(16).hex(),
+        identity=identity(project.plan, project.code),
+        plan=plan,
+        sources=project.sources,
+        package=BlobRef(digest=digest, size=len(package)),
+        seed_model=BlobRef(digest=seed.params.digest(), size=size),
+        tensors=[(s.name, s.dtype, list(s.shape)) for s in seed.params.layout.specs],
+        buffers=list(seed.layout.buffers.names),
+        signature="",
+        certificate="",
+        purpose=purpose,
+    )
+
+
+def _signed(submission: Submission, membership: Membership) -> Submission:
+    text = submission_text(submission.identity, submission.package.digest)
+    return msgspec.structs.replace(
+        submission,
+        signature=to_text(membership.key().sign(text)),
+        certificate=membership.certificate(),
+    )
+
+
+def _kept_submission(folder: RunFolder) -> Submission:
+    path = folder.path / SUBMISSION_FILE
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Submission)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise RunError(
+            "run-damaged",
+            f"{path} cannot be read: {error}. Nothing was sent.",
+            "Submit the project again with --new.",
+        ) from None
+
+
+def _package(folder: RunFolder, submission: Submission) -> bytes:
+    """Return the archive once more, from the run's own copy of the project."""
+    code = folder.path / "code"
+    found = (path for path in code.rglob("*") if path.is_file())
+    archive = build_archive({p.relative_to(code).as_posix(): p.read_bytes() for p in found})
+    if _digest(archive) != submission.package.digest:
+        raise RunError(
+            "run-damaged",
+            f"The code kept in {code} is not what was signed. Nothing was sent.",
+            "Submit the project again with --new.",
+        )
+    return archive
+
+
+def _digest(content: bytes) -> str:
+    return f"blake3:{blake3(content).hexdigest()}"

@@ -1,0 +1,94 @@
+"""Events of a run in plain words: one line each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hansa.text import TEXT_CHARS, clean
+
+Event = dict[str, Any]
+
+
+def notice(event: Event) -> str:
+    """Return what one who looks on should know at once, or nothing: the rounds say the rest."""
+    match event["kind"]:
+        case "waiting" | "standing" | "started" | "resumed":
+            return sentence(event)
+        case "result" if event["state"] in ("lost", "returned"):
+            return sentence(event)
+    return ""
+
+
+def sentence(event: Event) -> str:
+    """Return what an event of a simulation or a federation says, without its time."""
+    match event["kind"]:
+        case "submitted":
+            return f"handed over by {clean(event['submitter'])}"
+        case "standing":
+            return _standing(event)
+        case "waiting":
+            return f"waiting: {_text(event.get('reason'))}"
+        case "started":
+            return "started"
+        case "resumed":
+            return "resumed after an interruption"
+        case "committed":
+            return _committed(event)
+        case "opened":
+            verb = "train" if event["phase"] == "train" else "evaluate"
+            return f"{_round(event)}: {len(event['cohort'])} sites asked to {verb}"
+        case "result":
+            return _result(event)
+        case "closed":
+            what = "results" if event["phase"] == "evaluate" else "updates"
+            return f"{_round(event)}: closed with {len(event['accepted'])} {what}"
+        case "problem":
+            who, what = clean(event["client"]), clean(event["what"])
+            return f"{_round(event)}: {who} {what}: {_text(event['message'])} [{event['code']}]"
+        case "ended":
+            code = f" [{clean(event['code'])}]" if event.get("code") else ""
+            return f"{clean(event['state'])}: {_text(event.get('reason'))}{code}"
+    return clean(event["kind"])
+
+
+def _standing(event: Event) -> str:
+    site, reason = clean(event["site"]), _text(event.get("reason"))
+    match event["state"]:
+        case "ready":
+            examples = event.get("examples", 0)
+            return f"{site} takes part" + (f" with {examples:,} examples" if examples else "")
+        case "refused":
+            return f"{site} does not take part: {reason or 'it gives no reason'}"
+    return f"{site} has not decided yet" + (f": {reason}" if reason else "")
+
+
+def _result(event: Event) -> str:
+    client, where = clean(event["client"]), _round(event)
+    match event["state"]:
+        case "accepted":
+            size = f" of {event['size']:,} bytes" if event.get("size") else ""
+            what = "the update" if event["phase"] == "train" else "the evaluation"
+            return f"{where}: {what} of {client}{size} counts"
+        case "lost":
+            return f"{where}: {client} is not heard of any more"
+        case "returned":
+            return f"{where}: {client} is back"
+    reason = _text(event.get("reason"))
+    code = f" [{clean(event['code'])}]" if event.get("code") else ""
+    return f"{where}: {client} {clean(event['state'])}" + (f": {reason}" if reason else "") + code
+
+
+def _committed(event: Event) -> str:
+    if event["round"] == 0:
+        return f"the seed model is {event['model'][:19]}"
+    counts = event["row"].get("clients", {})
+    told = f"{counts.get('accepted', 0)} of {counts.get('asked', 0)} clients"
+    return f"{_round(event)}: committed, {told}, model {event['model'][:19]}"
+
+
+def _round(event: Event) -> str:
+    return f"round {event['round']}"
+
+
+def _text(text: Any) -> str:
+    return clean(text or "", TEXT_CHARS)

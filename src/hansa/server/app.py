@@ -1,0 +1,218 @@
+"""The server as one ASGI application: one table of routes, and nothing is let in beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route as StarletteRoute
+
+from hansa.clock import wall
+from hansa.errors import HansaError, RequestRefused, ServerError
+from hansa.identity import to_text
+from hansa.limits import MEMBER_CACHE_S, OPEN_BODY_BYTES_MAX
+from hansa.protocol.messages import Enrolled, Enrolment, SessionRequest
+from hansa.server import blobs, control, members, operations, people, refusals
+from hansa.server.auth import Principal
+from hansa.server.routes import Route, answer, in_thread, parsed, read_body
+from hansa.server.sources import Guesses, source_of
+from hansa.server.state import ServerState
+
+log = logging.getLogger("hansa.server")
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def make_app(state: ServerState) -> Starlette:
+    """Return the application of a server."""
+    door = Door(state)
+    routes = [
+        StarletteRoute("/v1/authority", door.opened(door.authority), methods=["GET"]),
+        StarletteRoute("/v1/sessions", door.opened(door.session), methods=["POST"]),
+        StarletteRoute("/v1/enrolments", door.opened(door.enrol), methods=["POST"]),
+    ]
+    by_path: dict[str, dict[str, Route]] = {}
+    for route in table(state):
+        by_path.setdefault(route.path, {})[route.method] = route
+    for path, methods in by_path.items():
+        endpoint = door.guarded(methods)
+        routes.append(StarletteRoute(path, endpoint, methods=list(methods)))
+    return Starlette(
+        routes=routes,
+        lifespan=door.lifespan,
+        exception_handlers={HTTPException: _http_error, Exception: _unexpected},
+    )
+
+
+OPEN_ROUTES = (("GET", "/v1/authority"), ("POST", "/v1/sessions"), ("POST", "/v1/enrolments"))
+"""All that a stranger reaches; each takes little, seldom, and gives away nothing secret."""
+
+
+def table(state: ServerState) -> list[Route]:
+    """Return every route that asks for proof, with the roles that may use it."""
+    return [
+        *operations.routes(state),
+        *control.routes(state),
+        *people.routes(state),
+        *(Route(*route) for route in blobs.routes(state)),
+        Route("/v1/certificates", "POST", EVERYBODY, Certificates(state).renew),
+    ]
+
+
+EVERYBODY = ("site", "viewer", "submitter", "admin")
+
+
+class Certificates:
+    """The handler of renewals."""
+
+    def __init__(self, state: ServerState) -> None:
+        self._state = state
+
+    async def renew(self, request: Request, principal: Principal, digest: str | None) -> Response:
+        """Give a member its next certificate."""
+        await read_body(request, limit=OPEN_BODY_BYTES_MAX, digest=digest)
+        member, certificate = await self._state.gate.renew(principal)
+        return answer(enrolled(self._state, member, certificate))
+
+
+class Door:
+    """Admission, open routes, and turning errors into answers.
+
+    Args:
+      state: of the server.
+    """
+
+    def __init__(self, state: ServerState) -> None:
+        self._state = state
+        self._guesses = Guesses()
+
+    @contextlib.asynccontextmanager
+    async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        """Resume the runs, and watch over the presence of sites."""
+        state = self._state
+        state.hub.attach(asyncio.get_running_loop())
+        await in_thread(state.sweep)
+        await in_thread(state.runs.resume)
+        watching = [asyncio.create_task(task) for task in (self._watch(), self._revocations())]
+        try:
+            yield
+        finally:
+            for task in watching:
+                task.cancel()
+            await in_thread(state.runs.leave)
+
+    async def _watch(self) -> None:
+        """Notice silent sites as soon as two heartbeats are over."""
+        while True:
+            await asyncio.sleep(await in_thread(self._state.hub.overdue))
+
+    async def _revocations(self) -> None:
+        """Let what another process has revoked be felt at once, by polls that wait too."""
+        state = self._state
+        known = await in_thread(members.revoked, state.database)
+        while True:
+            await asyncio.sleep(MEMBER_CACHE_S)
+            with contextlib.suppress(ServerError):  # a disk that fails is told of elsewhere
+                found = await in_thread(members.revoked, state.database)
+                for name, fingerprint, _ in found - known:
+                    state.gate.forget(fingerprint)
+                    state.hub.forget(name)
+                known = found
+
+    def guarded(self, methods: dict[str, Route]) -> Endpoint:
+        """Return an endpoint that admits, then calls the handler of the request's method."""
+
+        async def endpoint(request: Request) -> Response:
+            route = methods.get(request.method) or methods["GET"]
+            try:
+                principal, digest = await self._admit(request, route)
+                return await route.handler(request, principal, digest)
+            except HansaError as error:
+                return refusals.answer(error)
+
+        return endpoint
+
+    async def _admit(self, request: Request, route: Route) -> tuple[Principal, str | None]:
+        renewing = route.path == "/v1/certificates"
+        return await self._state.gate.admit(request, route.roles, renewing=renewing)
+
+    def opened(self, handler: Endpoint) -> Endpoint:
+        """Return an endpoint for strangers, who may not knock too often."""
+
+        async def endpoint(request: Request) -> Response:
+            try:
+                self._state.gate.rates.take(source_of(request))
+                return await handler(request)
+            except HansaError as error:
+                return refusals.answer(error)
+
+        return endpoint
+
+    async def authority(self, request: Request) -> Response:
+        """Give the CA's certificate; its fingerprint stands in every invitation."""
+        return PlainTextResponse(self._state.authority.pem)
+
+    async def session(self, request: Request) -> Response:
+        """Open a session for a member's certificate."""
+        asked = parsed(await read_body(request, limit=OPEN_BODY_BYTES_MAX), SessionRequest)
+        return answer(await self._state.gate.open_session(asked))
+
+    async def enrol(self, request: Request) -> Response:
+        """Redeem an invitation."""
+        enrolment = parsed(await read_body(request, limit=OPEN_BODY_BYTES_MAX), Enrolment)
+        return answer(await in_thread(self._enrol, enrolment, source_of(request)))
+
+    def _enrol(self, enrolment: Enrolment, source: str) -> Enrolled:
+        state = self._state
+        member, certificate = members.redeem(
+            state.database,
+            state.authority,
+            enrolment,
+            at=wall(),
+            source=source,
+            guesses=self._guesses,
+        )
+        return enrolled(state, member, certificate)
+
+
+def enrolled(state: ServerState, member: members.Member, certificate: str) -> Enrolled:
+    """Return all that a member must know of its federation."""
+    return Enrolled(
+        name=member.name,
+        role=member.role,
+        certificate=certificate,
+        authority=state.authority.pem,
+        receipt_key=to_text(state.receipt_key.public),
+        federation=state.settings.name,
+    )
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    what = "There is no such place" if error.status_code == 404 else "That is not done there"
+    return refusals.answer(
+        RequestRefused(
+            "request-route",
+            f"{what}: {request.method} {request.url.path[:200]}.",
+            "Use the server's release of Hansa, or one beside it.",
+            status=error.status_code,
+        )
+    )
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    log.error("%s %s", request.method, request.url.path, exc_info=error)
+    return refusals.answer(
+        RequestRefused(
+            "defect",
+            "The server failed at this request; nothing that was acknowledged is lost.",
+            "Tell the server's operator; its log says more.",
+            status=500,
+        )
+    )

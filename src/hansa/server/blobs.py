@@ -1,0 +1,326 @@
+"""The routes of blobs and updates: bytes go from the socket to the disk, hashed on the way.
+
+A body is never held whole, and nothing counts before its bytes match the digest that its sender
+has signed.  Updates can be sent and asked about; nobody can read them back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from blake3 import blake3
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from hansa.errors import ServerError
+from hansa.identity.roles import Role
+from hansa.limits import BLOB_BYTES_MAX, CHUNK_BYTES, PIECE_BYTES
+from hansa.protocol.messages import BlobChunks
+from hansa.server.auth import Principal
+from hansa.server.routes import Route, answer, in_thread
+from hansa.store.addresses import Bytes, hex_of
+from hansa.store.blobs import BlobStore
+from hansa.store.faults import disk_failed, missing, too_large, wrong_digest
+
+READERS: tuple[Role, ...] = ("site", "submitter", "viewer", "admin")
+SUBMITTERS: tuple[Role, ...] = ("submitter", "admin")
+SITES: tuple[Role, ...] = ("site",)
+
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,17}", re.ASCII)
+_RANGE = re.compile(r"bytes=([0-9]{1,18})-([0-9]{1,18})?", re.ASCII)
+
+
+class State(Protocol):
+    """What the routes need of the server."""
+
+    blobs: BlobStore
+    updates: BlobStore
+
+    @property
+    def readable(self) -> Sequence[BlobStore]:
+        """Stores that members may fetch from."""
+
+    def may_upload(self, principal: Principal, size: int) -> None:
+        """Raise if this site may not send an update of so many bytes now."""
+
+
+class _Writer(Protocol):
+    def write(self, data: Bytes) -> None: ...
+
+
+def routes(state: State) -> list[Route]:
+    """Return the routes of blobs and updates."""
+    blobs = _Uploads(state.blobs, lambda _principal, _size: None)
+    updates = _Uploads(state.updates, state.may_upload)
+    downloads = _Downloads(state.readable, blobs)
+    one, chunks, chunk = "/{digest}", "/{digest}/chunks", "/{digest}/chunks/{n}"
+    return [
+        Route(f"/v1/blobs{one}", "GET", READERS, downloads.get),
+        Route(f"/v1/blobs{chunks}", "GET", READERS, downloads.chunks),
+        Route(f"/v1/blobs{one}", "PUT", SUBMITTERS, blobs.put),
+        Route(f"/v1/blobs{chunk}", "PUT", SUBMITTERS, blobs.put_chunk),
+        Route(f"/v1/updates{one}", "PUT", SITES, updates.put),
+        Route(f"/v1/updates{chunks}", "GET", SITES, updates.chunks),
+        Route(f"/v1/updates{chunk}", "PUT", SITES, updates.put_chunk),
+    ]
+
+
+class _Uploads:
+    """Takes blobs into one store."""
+
+    def __init__(self, store: BlobStore, may_upload: Callable[[Principal, int], None]) -> None:
+        self._store = store
+        self._may_upload = may_upload
+
+    async def put(self, request: Request, principal: Principal, signed: str | None) -> Response:
+        """Take a whole blob of at most CHUNK_BYTES."""
+        digest = request.path_params["digest"]
+        if hex_of(digest) != signed:
+            raise wrong_digest(digest, "the digest signed for the body is another")
+        size = _announced(request, limit=CHUNK_BYTES)
+        self._may_upload(principal, size)
+        if self._store.has(digest):
+            await _take(request, _Checked(signed), size=size)
+        else:
+            with await in_thread(self._store.writer, digest, size) as writer:
+                await _take(request, writer, size=size)
+        return answer(BlobChunks(size=size, chunk_bytes=CHUNK_BYTES, complete=True))
+
+    async def put_chunk(
+        self, request: Request, principal: Principal, signed: str | None
+    ) -> Response:
+        """Take one chunk of a large blob; the last one to come makes it whole."""
+        digest, n = request.path_params["digest"], _number(request.path_params["n"], "chunk")
+        whole = self._whole_size(request)
+        self._may_upload(principal, whole)
+        if self._store.has(digest):
+            size = _announced(request, limit=CHUNK_BYTES)
+            await _take(request, _Checked(signed), size=size)
+            return answer(BlobChunks(size=whole, chunk_bytes=CHUNK_BYTES, complete=True))
+        upload = self._store.chunks(digest, whole, owner=principal.name)
+        length = upload.length(n)
+        if _announced(request, limit=length) != length:
+            raise wrong_digest(f"chunk {n} of {digest}", f"it must have {length} bytes")
+        with await in_thread(upload.writer, n, signed or "") as writer:
+            await _take(request, writer, size=length)
+        complete = await in_thread(upload.complete)
+        return answer(BlobChunks(size=whole, chunk_bytes=CHUNK_BYTES, complete=complete))
+
+    async def chunks(self, request: Request, principal: Principal, _digest: str | None) -> Response:
+        """Tell which chunks are there."""
+        return answer(await self.progress(request, principal))
+
+    async def progress(self, request: Request, principal: Principal) -> BlobChunks:
+        """Return how far an upload is.
+
+        Raises:
+          ServerError: blob-missing, the blob is not there, and no size is given to look for parts.
+        """
+        digest = request.path_params["digest"]
+        if self._store.has(digest):
+            size = self._store.size(digest)
+            return BlobChunks(size=size, chunk_bytes=CHUNK_BYTES, complete=True)
+        if "size" not in request.query_params:
+            raise missing(digest)
+        whole = self._whole_size(request)
+        self._may_upload(principal, whole)  # a client that hears it now need not send anything
+        have = self._store.have(digest, whole, owner=principal.name)
+        complete = False
+        if have:  # a crash may have come between the last chunk and the end
+            upload = self._store.chunks(digest, whole, owner=principal.name)
+            complete = await in_thread(upload.complete)
+        return BlobChunks(
+            size=whole, chunk_bytes=CHUNK_BYTES, complete=complete, have=[] if complete else have
+        )
+
+    def _whole_size(self, request: Request) -> int:
+        size = _number(request.query_params.get("size", ""), "size of a blob")
+        if not 0 < size <= BLOB_BYTES_MAX:
+            raise too_large(request.path_params["digest"][:80], f"{size} bytes")
+        return size
+
+
+class _Downloads:
+    """Gives blobs out of the stores that may be read."""
+
+    def __init__(self, stores: Sequence[BlobStore], uploads: _Uploads) -> None:
+        self._stores = stores
+        self._uploads = uploads
+
+    async def get(self, request: Request, _principal: Principal, _digest: str | None) -> Response:
+        """Give a blob, or a range of at most CHUNK_BYTES of it."""
+        digest = request.path_params["digest"]
+        store = self._store_of(digest)
+        if store is None:
+            raise missing(digest)
+        headers = {"ETag": f'"{digest}"', "Accept-Ranges": "bytes"}
+        if request.headers.get("If-None-Match") == headers["ETag"]:
+            return Response(status_code=304, headers=headers)
+        size = store.size(digest)
+        wanted = _RANGE.fullmatch(request.headers.get("Range", ""))
+        if wanted is None or size == 0:
+            return _opened(store, digest, (0, size), whole=True, headers=headers)
+        start = int(wanted[1])
+        last = min(int(wanted[2] or size - 1), size - 1, start + CHUNK_BYTES - 1)
+        if start >= size or last < start:
+            headers["Content-Range"] = f"bytes */{size}"
+            return Response(status_code=416, headers=headers)
+        headers["Content-Range"] = f"bytes {start}-{last}/{size}"
+        return _opened(store, digest, (start, last + 1), whole=False, headers=headers)
+
+    async def chunks(self, request: Request, principal: Principal, _digest: str | None) -> Response:
+        """Tell the chunks' digests of a blob that is there, or how far its upload is."""
+        digest = request.path_params["digest"]
+        store = self._store_of(digest)
+        if store is None:
+            if principal.role not in SUBMITTERS:
+                raise missing(digest)
+            return answer(await self._uploads.progress(request, principal))
+        digests = await in_thread(store.chunk_digests, digest)
+        size = store.size(digest)
+        return answer(
+            BlobChunks(size=size, chunk_bytes=CHUNK_BYTES, complete=True, digests=digests)
+        )
+
+    def _store_of(self, digest: str) -> BlobStore | None:
+        hex_of(digest)
+        return next((store for store in self._stores if store.has(digest)), None)
+
+
+def _opened(
+    store: BlobStore, digest: str, span: tuple[int, int], *, whole: bool, headers: dict[str, str]
+) -> Response:
+    try:
+        return _File(store.path(digest), *span, whole=whole, headers=headers)
+    except FileNotFoundError:
+        raise missing(digest) from None
+    except OSError as error:  # such as too many open files
+        raise disk_failed(f"blob {digest}", str(error)) from error
+
+
+class _Checked:
+    """Takes bytes that are there already, only to see that the sender has them."""
+
+    def __init__(self, digest: str | None) -> None:
+        self._digest = digest
+        self._hash = blake3()
+
+    def write(self, data: Bytes) -> None:
+        self._hash.update(data)
+
+    def commit(self) -> None:
+        if self._hash.hexdigest() != self._digest:
+            raise wrong_digest("the body", "their digest is another")
+
+
+class _File(Response):
+    """Sends part of a file in pieces, or all of it by the server's own hand."""
+
+    def __init__(
+        self, path: Path, start: int, end: int, *, whole: bool, headers: dict[str, str]
+    ) -> None:
+        self._descriptor = os.open(path, os.O_RDONLY)
+        super().__init__(status_code=200 if whole else 206, media_type="application/octet-stream")
+        self.headers.update(headers)
+        self.headers["Content-Length"] = str(end - start)
+        self._path, self._start, self._end, self._whole = path, start, end, whole
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer as ASGI asks for."""
+        try:
+            start: dict[str, Any] = {
+                "type": "http.response.start",
+                "status": self.status_code,
+                "headers": self.raw_headers,
+            }
+            await send(start)
+            if scope["method"] == "HEAD":
+                await send({"type": "http.response.body", "body": b""})
+            elif self._whole and "http.response.pathsend" in scope.get("extensions", {}):
+                await send({"type": "http.response.pathsend", "path": str(self._path)})
+            else:
+                await self._send_pieces(send)
+        finally:
+            os.close(self._descriptor)
+
+    async def _send_pieces(self, send: Send) -> None:
+        at = self._start
+        while at < self._end:
+            length = min(PIECE_BYTES, self._end - at)
+            piece = await in_thread(os.pread, self._descriptor, length, at)
+            if not piece:
+                break  # the file is shorter than it was; the client sees it by the length
+            at += len(piece)
+            more = at < self._end
+            await send({"type": "http.response.body", "body": piece, "more_body": more})
+
+
+async def _take(request: Request, writer: Any, *, size: int) -> None:
+    """Give a body to a writer and commit it: one piece is written while the next one comes.
+
+    Raises:
+      ServerError: blob-too-large or blob-digest; server-disk-full or server-disk.
+    """
+    taken, parts, held = 0, list[bytes](), 0
+    writing: asyncio.Future[None] | None = None
+    try:
+        async for part in request.stream():
+            taken += len(part)
+            if taken > size:
+                raise too_large("The body", f"more than the {size} bytes announced")
+            parts.append(part)
+            held += len(part)
+            if held >= PIECE_BYTES:
+                if writing is not None:
+                    await writing
+                writing = asyncio.ensure_future(in_thread(_write, writer, parts))
+                parts, held = [], 0
+        if writing is not None:
+            await writing
+            writing = None
+        await in_thread(_write_last, writer, parts)
+    except ClientDisconnect:
+        raise wrong_digest("the body", f"the connection ended after {taken} bytes") from None
+    finally:
+        if writing is not None:
+            await asyncio.wait([writing])
+
+
+def _write(writer: _Writer, parts: list[bytes]) -> None:
+    for part in parts:
+        writer.write(part)
+
+
+def _write_last(writer: Any, parts: list[bytes]) -> None:
+    _write(writer, parts)
+    writer.commit()
+
+
+def _announced(request: Request, *, limit: int) -> int:
+    """Return the body's announced size.
+
+    Raises:
+      ServerError: blob-too-large, it is beyond the limit, or is not announced.
+    """
+    text = request.headers.get("Content-Length", "")
+    if not _NUMBER.fullmatch(text):
+        raise too_large("The body", "no announced size")
+    if int(text) > limit:
+        raise too_large("The body", f"{text} bytes, more than {limit}")
+    return int(text)
+
+
+def _number(text: str, what: str) -> int:
+    if not _NUMBER.fullmatch(text):
+        raise ServerError(
+            "blob-address",
+            f"{text[:40]!r} is not the {what}.",
+            "It is a whole number in decimal digits, from 0 on.",
+        )
+    return int(text)

@@ -1,0 +1,133 @@
+"""What sites ask and say: polls, standings, results, receipts, certificates."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from hansa.clock import monotonic
+from hansa.errors import RequestRefused, UpdateRefused
+from hansa.protocol.messages import Phase, Poll, PollAnswer, Receipt, Standing, TaskResult
+from hansa.server.auth import Principal
+from hansa.server.journal import ENDED
+from hansa.server.results import result_digest
+from hansa.server.routes import Route, answer, in_thread, number, read_message
+from hansa.server.state import ServerState
+
+
+def routes(state: ServerState) -> list[Route]:
+    """Return the routes of sites."""
+    control = Control(state)
+    return [
+        Route("/v1/poll", "POST", ("site",), control.poll),
+        Route("/v1/runs/{run}/standing", "POST", ("site",), control.standing),
+        Route(
+            "/v1/runs/{run}/rounds/{number:int}/{phase}/result", "POST", ("site",), control.result
+        ),
+        Route("/v1/receipts", "GET", ("site",), control.receipts),
+    ]
+
+
+class Control:
+    """The handlers of sites' requests."""
+
+    def __init__(self, state: ServerState) -> None:
+        self._state = state
+
+    async def poll(self, request: Request, principal: Principal, digest: str | None) -> Response:
+        """Answer at once if there is something to do, or else when there is."""
+        poll = await read_message(request, digest, Poll)
+        hub, site = self._state.hub, principal.name
+        await in_thread(hub.heard, site, poll.version)
+        until = monotonic() + hub.heartbeat_s
+        with hub.waiting(site) as woken:
+            while True:
+                found = hub.answer(site, poll)
+                left = until - monotonic()
+                if not poll.wait or _says_something(found) or hub.draining or left <= 0:
+                    return answer(found)
+                try:
+                    await asyncio.wait_for(woken.wait(), left)
+                except TimeoutError:
+                    continue
+                woken.clear()
+                await self._state.gate.still(principal)
+
+    async def standing(
+        self, request: Request, principal: Principal, digest: str | None
+    ) -> Response:
+        """Record whether a site takes part in a run."""
+        standing = await read_message(request, digest, Standing)
+        run = request.path_params["run"]
+        await in_thread(self._stand, run, principal.name, standing)
+        return answer({})
+
+    def _stand(self, run: str, site: str, standing: Standing) -> None:
+        row = self._state.journal.run(run)
+        if row is None or row.state in ENDED:
+            raise _no_run(run)
+        before = self._state.journal.standings(run).get(site)
+        if before != standing:
+            self._state.journal.stand(run, site, standing)
+
+    async def result(self, request: Request, principal: Principal, digest: str | None) -> Response:
+        """Count a result, once, and answer with its receipt."""
+        result = await read_message(request, digest, TaskResult)
+        where = request.path_params
+        phase: Phase = "evaluate" if where["phase"] == "evaluate" else "train"
+        if where["phase"] != phase:
+            raise _no_run(where["run"])
+        given = await in_thread(
+            self._take, where["run"], int(where["number"]), phase, principal.name, result
+        )
+        return answer(given)
+
+    def _take(self, run: str, number: int, phase: Phase, site: str, result: TaskResult) -> Receipt:
+        exchange = self._state.hub.exchange(run, number, phase)
+        if exchange is not None:
+            try:
+                return exchange.answer(site, result)
+            except (RequestRefused, UpdateRefused) as refusal:
+                self._state.audit(site, "result", f"{run}/{number}/{phase}", refusal.code)
+                raise
+        known = self._state.journal.receipt(run, number, phase=phase, client=site)
+        if known is not None and result.state == "done":
+            if known.digest == result_digest(result)[0]:
+                return known
+            code, what = "update-conflict", "another result was counted before"
+        else:
+            code, what = "update-late", "that exchange is not open"
+            late = self._state.runs.late(run, number, phase=phase, site=site, result=result)
+            if late is not None:
+                return late
+        self._state.audit(site, "result", f"{run}/{number}/{phase}", code)
+        raise RequestRefused(
+            code,
+            f"The result of {site} for round {number} ({phase}) of {run} was not counted: {what}.",
+            "Go on with the next task.",
+            status=409,
+        )
+
+    async def receipts(
+        self, request: Request, principal: Principal, digest: str | None
+    ) -> Response:
+        """Return the receipts of the site that asks."""
+        after = int(number(request, "after", 0, top=2**53))
+        found, following = await in_thread(self._state.journal.receipts, principal.name, after)
+        return answer({"receipts": found, "next": following})
+
+
+def _says_something(found: PollAnswer) -> bool:
+    return bool(found.offers or found.tasks or found.cancelled or found.ended)
+
+
+def _no_run(run: Any) -> RequestRefused:
+    return RequestRefused(
+        "run-not-found",
+        f"There is no run {str(run)[:80]!r} that is going on.",
+        "It has ended, or never was; forget it.",
+        status=404,
+    )

@@ -1,0 +1,445 @@
+"""The deployed federation: the handle of `hansa.workflows`, over real sites and a journal.
+
+Its methods never await: a run has a thread of its own, which waits for sites here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from hansa.algorithms import Vectors
+from hansa.clock import monotonic
+from hansa.errors import RunError
+from hansa.failpoints import hit
+from hansa.metrics import Metrics
+from hansa.params import Layout, Params, encode
+from hansa.params.model import ModelLayout
+from hansa.plan import Method, Plan
+from hansa.plan.weights import weight_limit
+from hansa.protocol.messages import (
+    BlobRef,
+    Offer,
+    Phase,
+    Receipt,
+    Standing,
+    Task,
+    TaskKey,
+    TaskResult,
+)
+from hansa.rounds import BUFFERS, aggregation_spec
+from hansa.rounds.round import Terms
+from hansa.server.exchange import Ask, Desk, Exchange, Interrupted
+from hansa.server.hub import Hub
+from hansa.server.journal import EndedError, Event, Journal, RunRow
+from hansa.store.blobs import BlobStore
+from hansa.store.client_states import ClientStates
+from hansa.store.files import load_params
+from hansa.workflows import Commit, Evaluated, GlobalState, Problem, Trained
+from hansa.workflows.state_files import from_files, rounded, to_files
+
+
+class Stores(NamedTuple):
+    """Where a server's runs keep their files."""
+
+    blobs: BlobStore  # models and packages, durable
+    messages: BlobStore  # of open rounds; made again after a crash
+    updates: BlobStore  # of open rounds; sites send them again after a crash
+    spill: ClientStates  # updates of rules that are not sums
+
+
+class Pace(NamedTuple):
+    """An operator's times, in seconds."""
+
+    gather_s: float
+    deadline_s: float
+
+
+class DeployedFederation:
+    """All sites that take part in one run.
+
+    Args:
+      row: the run.
+      plan: its plan.
+      method: algorithm, aggregator and transforms.
+      hub: where sites are reached.
+      desk: journal, updates and key.
+      stores: files.
+      pace: the operator's times.
+    """
+
+    def __init__(
+        self,
+        row: RunRow,
+        plan: Plan,
+        method: Method,
+        *,
+        hub: Hub,
+        desk: Desk,
+        stores: Stores,
+        pace: Pace,
+    ) -> None:
+        self.run, self._plan, self._method = row.run, plan, method
+        self._hub, self._desk, self._stores, self._pace = hub, desk, stores, pace
+        self._journal: Journal = desk.journal
+        submission = row.submission
+        tensors = ((n, d, tuple(shape)) for n, d, shape in submission.tensors)
+        self.layout = ModelLayout(Layout.of(tensors), submission.buffers)
+        self.offer = Offer(
+            run=row.run,
+            identity=submission.identity,
+            plan=submission.plan,
+            package=submission.package,
+            tensors=submission.tensors,
+            buffers=submission.buffers,
+            submitter=row.submitter,
+            certificate=submission.certificate,
+            signature=submission.signature,
+            purpose=submission.purpose,
+        )
+        self.committed = 0
+        self._began, self._before = monotonic(), 0.0
+        self._open: Exchange | None = None
+        self._stopped = ""
+        self._past: list[Event] = []  # of this round, from before the last start
+        self._update_bytes = 0
+        self._roster: list[str] = []
+        self._messages: list[str] = []  # digests of those that are still there
+        self._used: set[str] = set()  # digests of this round's updates
+        self._waited_for: str | None = row.reason
+
+    # ---- the handle
+
+    def resume(self) -> Commit:
+        """Return the last commit, read back from the journal and its model file."""
+        event, self._past = self._journal.since_commit(self.run)
+        model = self._stored(event["model"])
+        extra = None if event["state"] is None else self._stored(event["state"])
+        state = from_files(self._method.algorithm, self.layout, model=model, extra=extra)
+        self.committed, self._before = event["round"], event["elapsed"]
+        return Commit(event["round"], state, event["row"], event["progress"])
+
+    def elapsed(self) -> float:
+        """Return seconds of work, those before a restart included."""
+        return self._before + monotonic() - self._began
+
+    async def roster(self, round_number: int) -> Sequence[str]:
+        """Return the sites that can be asked; a round that was open before keeps its own."""
+        opened = _opened(self._past, round_number, "train")
+        if opened is not None:
+            self._roster = opened["clients"]
+        else:
+            self._roster = self._gathered(first=round_number == 1)
+        return self._roster
+
+    async def train(
+        self, round_number: int, state: GlobalState, cohort: Sequence[str], terms: Terms
+    ) -> Trained:
+        """Have a cohort train, and fold each update while others are awaited."""
+        exchange = self._exchange(round_number, "train", state, cohort=cohort, terms=terms)
+        message = exchange.message.size
+        accepted = self._performed(exchange)
+        aggregate = rounded(self.layout, exchange.open.finish())
+        return Trained(
+            aggregate,
+            {c: m for c, m in exchange.open.metrics.items() if c in accepted},
+            self._problems(exchange.open),
+            bytes_down=len(cohort) * message,
+            bytes_up=exchange.open.bytes_up,
+        )
+
+    async def evaluate(
+        self, round_number: int, state: GlobalState, clients: Sequence[str]
+    ) -> Evaluated:
+        """Have sites evaluate on their validation parts."""
+        if not clients:
+            return Evaluated({}, [])
+        terms = Terms(minimum=0, goal=None)
+        exchange = self._exchange(round_number, "evaluate", state, cohort=clients, terms=terms)
+        self._performed(exchange)
+        metrics = {c: m for c, m in exchange.open.metrics.items() if m}
+        return Evaluated(metrics, self._problems(exchange.open))
+
+    async def test(self, round_number: int, state: GlobalState) -> Metrics:
+        """Return nothing: a server holds no data."""
+        return {}
+
+    async def commit(self, commit: Commit, problems: Sequence[Problem]) -> None:
+        """Make a round durable, then forget what only this round needed."""
+        hit("before_model_written")
+        model, extra = to_files(self.layout, commit.state)
+        digest, size = self._stores.blobs.put_bytes(encode(model))
+        state = None if extra is None else self._stores.blobs.put_bytes(encode(extra))[0]
+        hit("after_model_written")
+        facts = {
+            "kind": "committed",
+            "round": commit.round,
+            "model": digest,
+            "model_size": size,
+            "state": state,
+            "row": commit.row,
+            "progress": commit.progress,
+            "elapsed": self.elapsed(),
+        }
+        keep = _keeps(self._plan.keep.every, commit)
+        try:
+            stale = self._journal.commit(self.run, facts, keep=keep)
+        except EndedError:
+            raise Interrupted from None  # stopped meanwhile
+        for old in stale:
+            self._stores.blobs.remove(old)
+        hit("after_round_committed")
+        self.committed = commit.round
+        self._past = []
+        self._forget()
+        hit("after_updates_removed")
+
+    # ---- what the server tells a run
+
+    def stop(self, reason: str) -> None:
+        """Let the run end; its thread is woken wherever it waits."""
+        self._stopped = reason
+        if self._open is not None:
+            self._open.stop(reason)
+        self._hub.stir()
+
+    def leave(self) -> None:
+        """Let the run's thread go; the run goes on when the server is back."""
+        if self._open is not None:
+            self._open.leave()
+        self._hub.stir()
+
+    @property
+    def late_rounds(self) -> int:
+        """Return how many rounds late an update may be; 0 where the plan refuses them."""
+        cohort = self._plan.cohort
+        return cohort.late_rounds if cohort.late == "discount" else 0
+
+    def late(self, site: str, number: int, result: TaskResult) -> Receipt | None:
+        """Count an update of an earlier round in the open one, if the plan wants that.
+
+        Raises:
+          UpdateRefused: the update must not be aggregated.
+          RequestRefused: the open exchange is closing.
+        """
+        exchange = self._open
+        if exchange is None or exchange.ask.phase != "train" or result.state != "done":
+            return None
+        lateness = exchange.ask.number - number
+        if not 0 < lateness <= self.late_rounds or not self._was_asked(site, number):
+            return None
+        factor = self._plan.cohort.late_discount**lateness
+        return exchange.late(site, number, result, factor=factor)
+
+    def _was_asked(self, site: str, number: int) -> bool:
+        opened = self._journal.all_events(self.run, "opened")
+        return any(
+            e["round"] == number and e["phase"] == "train" and site in e["cohort"] for e in opened
+        )
+
+    @property
+    def update_bytes(self) -> int:
+        """The most that one update of the open round takes."""
+        return self._update_bytes
+
+    # ---- inside
+
+    def _stored(self, digest: str) -> Params:
+        params = load_params(self._stores.blobs.path(digest))
+        return params
+
+    def _check_going(self) -> None:
+        if self._stopped or self._hub.draining:
+            raise Interrupted
+
+    def _gathered(self, *, first: bool) -> list[str]:
+        """Wait until enough sites are ready and there; say in the journal why it waits."""
+        minimum = max(self._plan.cohort.minimum, self._method.aggregator.needs, 1)
+        began, mark = monotonic(), -1
+        while True:
+            self._check_going()
+            present = {s for s, p in self._hub.online().items() if p.online}
+            said = self._journal.standings(self.run)
+            ready = sorted(s for s in present if s in said and said[s].state == "ready")
+            silent = present - said.keys() if first else set()
+            patience = self._pace.gather_s - (monotonic() - began)
+            # After a restart, those who took part before are given time to come back.
+            if back_s := self._hub.coming_back_s():
+                heard = self._hub.online()
+                silent |= {s for s, w in said.items() if w.state == "ready" and s not in heard}
+                patience = back_s
+            gathering = silent and patience > 0
+            if len(ready) >= minimum and not gathering:
+                self._note_running()
+                return ready
+            if not gathering:
+                self._note_waiting(_why(ready, present, said, minimum=minimum))
+            mark = self._hub.stirred(mark, patience if gathering else 60.0)
+
+    def _note_waiting(self, reason: str) -> None:
+        if reason != self._waited_for:
+            self._waited_for = reason
+            fact = {"kind": "waiting", "reason": reason}
+            self._journal.record(self.run, fact, state="waiting", reason=reason)
+
+    def _note_running(self) -> None:
+        if self._waited_for is not None:
+            self._waited_for = None
+            self._journal.record(self.run, state="running", reason="")
+
+    def _exchange(
+        self,
+        number: int,
+        phase: Phase,
+        state: GlobalState,
+        *,
+        cohort: Sequence[str],
+        terms: Terms,
+    ) -> _Opening:
+        """Open an exchange, or open it again with what it had before a crash."""
+        self._check_going()
+        algorithm = self._method.algorithm
+        message = Vectors(algorithm.broadcast(state.algorithm))
+        if len(state.buffers):
+            message[BUFFERS] = state.buffers
+        digest, size = self._stores.messages.put_bytes(encode(Params.of(dict(message))))
+        if digest not in self._messages:
+            self._messages.append(digest)
+        opened = _opened(self._past, number, phase)
+        past = [e for e in self._past if e.get("round") == number and e.get("phase") == phase]
+        if opened is None:
+            hit("before_round_opened")
+            opened = {
+                "kind": "opened",
+                "round": number,
+                "phase": phase,
+                "cohort": list(cohort),
+                "clients": self._roster,
+                "weight_limit": self._limit(number, cohort, terms),
+                "goal": terms.goal,
+                "message": digest,
+            }
+            self._journal.record(self.run, opened)
+            hit("after_round_opened")
+        spec = None
+        if phase == "train":
+            limit = opened["weight_limit"]
+            spec = aggregation_spec(algorithm, message, weight_limit=limit, bound=self._plan.bound)
+            self._update_bytes = sum(
+                v.size * np.dtype(v.dtype).itemsize for v in spec.vectors.values()
+            )
+        deadline = self._plan.cohort.deadline_s or self._pace.deadline_s
+        ask = Ask(
+            self.run,
+            number,
+            phase,
+            tuple(opened["cohort"]),
+            terms,
+            deadline,
+            spec,
+            self._method.aggregator,
+            self._method.transform,
+        )
+        exchange = Exchange(ask, self._desk, spill=self._stores.spill, past=past)
+        return _Opening(exchange, BlobRef(digest=digest, size=size))
+
+    def _performed(self, opening: _Opening) -> tuple[str, ...]:
+        """Hand out the tasks, wait for the end, and make the closing durable."""
+        ask = opening.open.ask
+        key = TaskKey(run=self.run, round=ask.number, phase=ask.phase)
+        self._open = opening.open
+        try:
+            self._check_going()
+            with self._hub.opened(opening.open, Task(key=key, message=opening.message)):
+                accepted = opening.open.wait()
+                hit("before_round_closed")
+                closed = any(
+                    e["kind"] == "closed" and e["round"] == ask.number and e["phase"] == ask.phase
+                    for e in self._past
+                )
+                if not closed:
+                    fact = {"round": ask.number, "phase": ask.phase, "accepted": list(accepted)}
+                    self._journal.record(self.run, {"kind": "closed", **fact})
+                hit("after_round_closed")
+        finally:
+            self._open = None
+        self._used |= opening.open.digests if ask.spec else set()
+        return accepted
+
+    def _limit(self, number: int, cohort: Sequence[str], terms: Terms) -> float:
+        """Return what the weights cannot exceed; sites have said how many examples they hold."""
+        said = self._journal.standings(self.run)
+        known = [said[s].examples for s in self._roster if s in said]
+        examples = sum(known) if len(known) == len(self._roster) and all(known) else None
+        plan, algorithm = self._plan, self._method.algorithm
+        clients = terms.goal or len(cohort)
+        return weight_limit(plan, algorithm, number, clients=clients, examples=examples)
+
+    def _problems(self, exchange: Exchange) -> list[Problem]:
+        """Log who dropped out at once: the round may never be committed."""
+        problems = exchange.problems()
+        facts = [
+            {**p._asdict(), "kind": "problem", "what": p.kind, "phase": exchange.ask.phase}
+            for p in problems
+        ]
+        if facts:
+            self._journal.record(self.run, *facts)
+        return problems
+
+    def _forget(self) -> None:
+        """Remove updates, old messages, and models that nobody asked to keep."""
+        self._stores.spill.clear()
+        for digest in self._used:
+            self._stores.updates.remove(digest)
+        self._used.clear()
+        for digest in self._messages[:-1]:
+            self._stores.messages.remove(digest)
+        del self._messages[:-1]
+
+
+class _Opening(NamedTuple):
+    open: Exchange
+    message: BlobRef
+
+
+def _keeps(every: int, commit: Commit) -> Callable[[int], bool]:
+    """Return which rounds' models stay: every n-th, the best, the last and the seed."""
+    best = commit.progress.get("best_round", 0)
+    return lambda number: number in (0, best, commit.round) or bool(every and number % every == 0)
+
+
+def _opened(past: Sequence[Event], number: int, phase: Phase) -> Event | None:
+    return next(
+        (e for e in past if e["kind"] == "opened" and e["round"] == number and e["phase"] == phase),
+        None,
+    )
+
+
+def _why(ready: list[str], present: set[str], said: dict[str, Standing], *, minimum: int) -> str:
+    """Say in one sentence why a run has not begun."""
+    asked = [s for s, w in said.items() if w.state == "waiting"]
+    refused = [s for s, w in said.items() if w.state == "refused"]
+    away = [s for s, w in said.items() if w.state == "ready" and s not in present]
+    parts = [f"{len(ready)} of {minimum} sites that it needs are ready"]
+    parts += [f"{', '.join(sorted(asked))} must approve it"] if asked else []
+    parts += [f"{', '.join(sorted(refused))} refused it"] if refused else []
+    parts += [f"{', '.join(sorted(away))} is not heard of"] if away else []
+    parts += ["no site is connected"] if not present else []
+    return "; ".join(parts)
+
+
+def check_layout(layout: ModelLayout, seed: Params) -> None:
+    """Refuse a seed model that is not what its submission says.
+
+    Raises:
+      RunError: names, dtypes or shapes differ.
+    """
+    if seed.layout == layout.layout:
+        return
+    raise RunError(
+        "run-damaged",
+        "The seed model's tensors are not those that the submission declares. Nothing was started.",
+        "Submit again with the same release of Hansa on both sides.",
+    )

@@ -1,0 +1,298 @@
+"""Where sites' polls and the runs' threads meet: who is there, what is open, who must be woken.
+
+Everything here is made anew when a server starts; what must last is in the journal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple, Protocol
+
+from hansa.clock import monotonic
+from hansa.limits import CLOSED_EXCHANGES_KEPT, SITES_PER_HEARTBEAT_SECOND
+from hansa.protocol.messages import Committed, Offer, Phase, Poll, PollAnswer, Task, TaskKey
+from hansa.server.exchange import Exchange
+
+
+class OpenTask(NamedTuple):
+    """An exchange that is going on, with the message of its tasks."""
+
+    exchange: Exchange
+    task: Task
+
+
+class ActiveRun(Protocol):
+    """A run that sites may take part in."""
+
+    run: str
+    offer: Offer
+    committed: int  # the last committed round
+
+    @property
+    def late_rounds(self) -> int:
+        """How many rounds late an update may be."""
+
+
+class Presence(NamedTuple):
+    """When a site was last heard of, and whether it counts as lost since."""
+
+    heard: float
+    online: bool
+    version: str
+
+
+class Hub:
+    """The live state of a server; thread-safe.
+
+    Args:
+      heartbeat_s: how often a site is heard of, unless there are very many.
+    """
+
+    def __init__(self, heartbeat_s: float) -> None:
+        self._heartbeat_s = heartbeat_s
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        self._presence: dict[str, Presence] = {}
+        self._runs: dict[str, ActiveRun] = {}
+        self._open: dict[tuple[str, int, Phase], OpenTask] = {}
+        self._waiting: dict[str, set[asyncio.Event]] = {}
+        self._followers: dict[str, set[asyncio.Event]] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._counted: dict[tuple[str, int, Phase], frozenset[str]] = {}  # of exchanges just closed
+        self._began = monotonic()
+        self._stirred = 0
+        self.draining = False
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Name the event loop in which polls wait."""
+        self._loop = loop
+
+    # ---- presence
+
+    @property
+    def heartbeat_s(self) -> float:
+        """Return the present heartbeat; it grows with the number of sites."""
+        return max(self._heartbeat_s, len(self._presence) / SITES_PER_HEARTBEAT_SECOND)
+
+    def heard(self, site: str, version: str = "") -> None:
+        """Note that a site is there."""
+        with self._lock:
+            before = self._presence.get(site)
+            self._presence[site] = Presence(monotonic(), True, version)
+            back = before is None or not before.online
+            affected = self._exchanges_of(site) if back else []
+        for exchange in affected:
+            exchange.returned(site)
+        if back:
+            self.stir()
+
+    def overdue(self) -> float:
+        """Mark silent sites as lost; return in how many seconds the next one could be."""
+        with self._lock:
+            limit, at = 2 * self.heartbeat_s, monotonic()
+            online = {s: p for s, p in self._presence.items() if p.online}
+            silent = [s for s, p in online.items() if at - p.heard > limit]
+            for site in silent:
+                self._presence[site] = self._presence[site]._replace(online=False)
+            affected = [(e, s) for s in silent for e in self._exchanges_of(s)]
+            oldest = min((p.heard for s, p in online.items() if s not in silent), default=at)
+        for exchange, site in affected:
+            exchange.lost(site)
+        if silent:
+            self.stir()
+        return max(0.05, oldest + limit - at)
+
+    def coming_back_s(self) -> float:
+        """Return how much longer sites may need to come back after a start of the server."""
+        return max(0.0, self._began + 2 * self.heartbeat_s - monotonic())
+
+    def online(self) -> dict[str, Presence]:
+        """Return all sites heard of since the server started."""
+        with self._lock:
+            return dict(self._presence)
+
+    def forget(self, site: str) -> None:
+        """A site is revoked: it is lost for every exchange, and its poll ends."""
+        with self._lock:
+            self._presence.pop(site, None)
+            affected = self._exchanges_of(site)
+        for exchange in affected:
+            exchange.lost(site)
+        self.wake([site])
+        self.stir()
+
+    def _exchanges_of(self, site: str) -> list[Exchange]:
+        found = [task.exchange for task in self._open.values()]
+        return [e for e in found if site in e.state.clients]
+
+    # ---- runs and their exchanges
+
+    def activate(self, run: ActiveRun) -> None:
+        """Offer a run to all sites."""
+        with self._lock:
+            self._runs[run.run] = run
+        self.wake()
+
+    def deactivate(self, run: str) -> None:
+        """A run is over, or leaves with the server."""
+        with self._lock:
+            self._runs.pop(run, None)
+        self.wake()
+
+    @contextmanager
+    def opened(self, exchange: Exchange, task: Task) -> Iterator[None]:
+        """Hand out an exchange's tasks as long as the block lasts."""
+        key = (task.key.run, task.key.round, task.key.phase)
+        with self._lock:
+            self._open[key] = OpenTask(exchange, task)
+            cohort = list(exchange.state.clients)
+            for site in cohort:
+                # Who was asked before a restart counts as heard of when the server started.
+                self._presence.setdefault(site, Presence(self._began, True, ""))
+            away = [s for s in cohort if not self._presence[s].online]
+        for site in away:
+            exchange.lost(site)
+        self.wake(cohort)
+        try:
+            yield
+        finally:
+            with self._lock:
+                del self._open[key]
+                self._counted[key] = frozenset(exchange.state.digests)
+                while len(self._counted) > CLOSED_EXCHANGES_KEPT:
+                    self._counted.pop(next(iter(self._counted)))
+            self.wake(cohort)
+
+    def exchange(self, run: str, number: int, phase: str) -> Exchange | None:
+        """Return an open exchange."""
+        with self._lock:
+            found = next((t for k, t in self._open.items() if k == (run, number, phase)), None)
+        return found.exchange if found else None
+
+    def open_train(self, run: str) -> Exchange | None:
+        """Return a run's open training exchange."""
+        with self._lock:
+            found = [t for (r, _, p), t in self._open.items() if r == run and p == "train"]
+        return found[0].exchange if found else None
+
+    def tasks_of(self, site: str) -> list[OpenTask]:
+        """Return what is wanted of a site at this moment."""
+        with self._lock:
+            tasks = list(self._open.values())
+        return [t for t in tasks if t.exchange.waits_for(site)]
+
+    # ---- long polls
+
+    def answer(self, site: str, poll: Poll) -> PollAnswer:
+        """Return all that a site does not know yet."""
+        with self._lock:
+            runs = dict(self._runs)
+        tasks = []
+        for open_task in self.tasks_of(site):
+            if open_task.task.key not in poll.holding:
+                wanted = open_task.exchange.waits_for(site)
+                task = open_task.task
+                tasks.append(Task(key=task.key, message=task.message, attempt=wanted or 1))
+        cancelled = [key for key in poll.holding if not self._wants(site, key)]
+        return PollAnswer(
+            offers=[]
+            if self.draining
+            else [r.offer for n, r in runs.items() if n not in poll.runs],
+            tasks=[] if self.draining else tasks,
+            cancelled=cancelled,
+            committed=[
+                Committed(run=name, round=runs[name].committed)
+                for name in poll.runs
+                if name in runs
+            ],
+            ended=[] if self.draining else [name for name in poll.runs if name not in runs],
+            again_s=1.0 if self.draining else 0.0,
+            heartbeat_s=self.heartbeat_s,
+        )
+
+    def _wants(self, site: str, key: TaskKey) -> bool:
+        exchange = self.exchange(key.run, key.round, key.phase)
+        if exchange is not None:
+            # One that has answered knows so, or will when its receipt comes.
+            return bool(exchange.waits_for(site)) or site in exchange.state.digests
+        with self._lock:
+            run = self._runs.get(key.run)
+            if site in self._counted.get((key.run, key.round, key.phase), ()):
+                return True
+        late = 0 if run is None or key.phase != "train" else run.late_rounds
+        return run is not None and 0 < run.committed + 1 - key.round <= late
+
+    @contextmanager
+    def waiting(self, site: str) -> Iterator[asyncio.Event]:
+        """Give an event that is set whenever something may have changed for a site."""
+        yield from _registered(self._waiting, site, self._lock)
+
+    @contextmanager
+    def following(self, run: str) -> Iterator[asyncio.Event]:
+        """Give an event that is set when a run has new events."""
+        yield from _registered(self._followers, run, self._lock)
+
+    def wake(self, sites: list[str] | None = None) -> None:
+        """Let polls look again: those of some sites, or all."""
+        with self._lock:
+            names = list(self._waiting) if sites is None else sites
+            events = [e for name in names for e in self._waiting.get(name, ())]
+        self._set(events)
+
+    def wake_followers(self, run: str) -> None:
+        """Let those who follow a run look again, and the run itself."""
+        with self._lock:
+            events = list(self._followers.get(run, ()))
+        self._set(events)
+        self.stir()
+
+    def drain(self) -> None:
+        """Answer every poll at once from now on, with nothing new to do."""
+        with self._lock:
+            self.draining = True
+            events = [
+                e for group in (self._waiting, self._followers) for s in group.values() for e in s
+            ]
+        self._set(events)
+        self.stir()
+
+    def _set(self, events: list[asyncio.Event]) -> None:
+        if events and self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(_set_all, events)
+
+    # ---- run threads
+
+    def stir(self) -> None:
+        """Let run threads look again who is there."""
+        with self._changed:
+            self._stirred += 1
+            self._changed.notify_all()
+
+    def stirred(self, since: int, seconds: float) -> int:
+        """Wait in a run's thread until something changes after `since`; return the present mark."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._stirred != since, seconds)
+            return self._stirred
+
+
+def _set_all(events: list[asyncio.Event]) -> None:
+    for event in events:
+        event.set()
+
+
+def _registered(
+    table: dict[str, set[asyncio.Event]], name: str, lock: threading.RLock
+) -> Iterator[asyncio.Event]:
+    event = asyncio.Event()
+    with lock:
+        table.setdefault(name, set()).add(event)
+    try:
+        yield event
+    finally:
+        with lock:
+            table[name].discard(event)
+            if not table[name]:
+                del table[name]

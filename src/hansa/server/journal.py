@@ -1,0 +1,331 @@
+"""All that a server knows of its runs, in its database: submissions, events, standings, receipts.
+
+Events are the truth about a run and are only ever appended.  The other tables are what must be
+found quickly, and are written in the same transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import msgspec
+from sqlalchemy import Connection, func, insert, select, update
+
+from hansa.clock import now
+from hansa.protocol.messages import Phase, Receipt, RunState, Standing, Submission
+from hansa.store.database import Database
+from hansa.store.tables import events, receipts, runs, standings, trail
+
+Event = dict[str, Any]
+
+ENDED = ("finished", "failed", "stopped")
+
+
+class RunRow(NamedTuple):
+    """A run as it stands."""
+
+    run: str
+    submitter: str
+    submission: Submission
+    state: RunState
+    reason: str
+    created_at: str
+    ended_at: str
+
+
+class Journal:
+    """Reads and writes runs.
+
+    Args:
+      database: of the server.
+      changed: called with a run's name after its events have become durable, in any thread.
+    """
+
+    def __init__(self, database: Database, changed: Callable[[str], None]) -> None:
+        self._db, self._changed = database, changed
+
+    def submit(self, submission: Submission, submitter: str) -> tuple[str, bool]:
+        """Record a submission; return the run's name and whether it is new."""
+        text = msgspec.json.encode(submission).decode()
+
+        def work(c: Connection) -> tuple[str, bool]:
+            found = c.execute(select(runs.c.run).where(runs.c.submission_id == submission.id))
+            known = found.scalar_one_or_none()
+            if known is not None:
+                return known, False
+            name = _next_name(c, str(submission.plan.get("name", "run")))
+            row = {
+                "run": name,
+                "submission_id": submission.id,
+                "submitter": submitter,
+                "submission": text,
+                "state": "waiting",
+                "reason": "",
+                "created_at": now(),
+                "ended_at": "",
+            }
+            c.execute(insert(runs).values(row))
+            append(c, name, {"kind": "submitted", "submitter": submitter})
+            return name, True
+
+        run, fresh = self._db.write(work)
+        self._changed(run)
+        return run, fresh
+
+    def run(self, run: str) -> RunRow | None:
+        """Return one run, or None."""
+        rows = self._db.read(lambda c: c.execute(select(runs).where(runs.c.run == run)).all())
+        return _row(rows[0]) if rows else None
+
+    def runs(self, *, unfinished: bool = False) -> list[RunRow]:
+        """Return runs, oldest first."""
+        query = select(runs).order_by(runs.c.created_at, runs.c.run)
+        if unfinished:
+            query = query.where(runs.c.state.not_in(ENDED))
+        return [_row(row) for row in self._db.read(lambda c: c.execute(query).all())]
+
+    def record(self, run: str, *facts: Event, **columns: Any) -> None:
+        """Append events, and set columns of the run, at once; durable when this returns."""
+
+        def work(c: Connection) -> None:
+            if _has_ended(c, run):
+                return  # nothing happens after the end (law L6)
+            for fact in facts:
+                append(c, run, fact)
+            if columns:
+                c.execute(update(runs).where(runs.c.run == run).values(columns))
+
+        self._db.write(work)
+        self._changed(run)
+
+    def events(self, run: str, after: int = 0, limit: int = 1_000) -> list[Event]:
+        """Return a run's events from a position on."""
+        query = (
+            select(events.c.kind, events.c.at, events.c.data)
+            .where(events.c.run == run, events.c.seq >= after)
+            .order_by(events.c.seq)
+            .limit(limit)
+        )
+        rows = self._db.read(lambda c: c.execute(query).all())
+        return [{"kind": kind, "at": at, **msgspec.json.decode(data)} for kind, at, data in rows]
+
+    def page(self, run: str, after: int) -> tuple[RunState | None, list[Event]]:
+        """Return a run's state, None if there is no such run, and its events from a position on."""
+        state = select(runs.c.state).where(runs.c.run == run)
+        # The state first: when it says that the run has ended, its last event is there too.
+        found = self._db.read(lambda c: c.execute(state).scalar_one_or_none())
+        return found, self.events(run, after)
+
+    def all_events(self, run: str, kind: str | None = None) -> list[Event]:
+        """Return all events of a run, or those of one kind."""
+        query = select(events.c.kind, events.c.at, events.c.data).where(events.c.run == run)
+        if kind is not None:
+            query = query.where(events.c.kind == kind)
+        rows = self._db.read(lambda c: c.execute(query.order_by(events.c.seq)).all())
+        return [{"kind": k, "at": at, **msgspec.json.decode(data)} for k, at, data in rows]
+
+    def since_commit(self, run: str) -> tuple[Event, list[Event]]:
+        """Return the last commit and the events after it."""
+        last = select(func.max(events.c.seq)).where(
+            events.c.run == run, events.c.kind == "committed"
+        )
+        start = self._db.read(lambda c: c.execute(last).scalar_one())
+        commit, *rest = self.events(run, start, limit=1_000_000)
+        return commit, rest
+
+    def end(self, run: str, state: str, reason: str, *, code: str) -> None:
+        """Bring a run to its end, once: a terminal state is final (law L6)."""
+
+        def work(c: Connection) -> None:
+            here = (runs.c.run == run, runs.c.state.not_in(ENDED))
+            ended = update(runs).where(*here).values(state=state, reason=reason, ended_at=now())
+            if c.execute(ended).rowcount:
+                append(c, run, {"kind": "ended", "state": state, "reason": reason, "code": code})
+
+        self._db.write(work)
+        self._changed(run)
+
+    def commit(self, run: str, fact: Event, *, keep: Callable[[int], bool]) -> list[str]:
+        """Record a committed round; return digests of models that no run needs any longer.
+
+        Raises:
+          EndedError: the run has ended meanwhile; the round is not part of it.
+        """
+
+        def work(c: Connection) -> list[str]:
+            if _has_ended(c, run):
+                raise EndedError(run)
+            append(c, run, fact)
+            mine = trail.c.run == run
+            number, digest = fact["round"], fact["model"]
+            c.execute(trail.delete().where(mine, trail.c.round == number))
+            c.execute(insert(trail).values(run=run, round=number, digest=digest))
+            rows = c.execute(select(trail.c.round, trail.c.digest).where(mine)).all()
+            dropped = [(r, d) for r, d in rows if not keep(r)]
+            for r, _ in dropped:
+                c.execute(trail.delete().where(mine, trail.c.round == r))
+            still = {
+                d
+                for _, d in dropped
+                if c.execute(select(trail.c.run).where(trail.c.digest == d).limit(1)).first()
+            }
+            return [d for _, d in dropped if d not in still]
+
+        stale = self._db.write(work)
+        self._changed(run)
+        return stale
+
+    def stand(self, run: str, site: str, standing: Standing) -> None:
+        """Record a site's word on a run."""
+        facts = msgspec.to_builtins(standing)
+        row = {
+            "state": standing.state,
+            "reason": standing.reason,
+            "examples": standing.examples,
+            "at": now(),
+        }
+
+        def work(c: Connection) -> None:
+            where = (standings.c.run == run, standings.c.site == site)
+            if c.execute(update(standings).where(*where).values(row)).rowcount == 0:
+                c.execute(insert(standings).values(run=run, site=site, **row))
+            append(c, run, {"kind": "standing", "site": site, **facts})
+
+        self._db.write(work)
+        self._changed(run)
+
+    def standings(self, run: str) -> dict[str, Standing]:
+        """Return what sites have said of a run."""
+        query = select(standings).where(standings.c.run == run)
+        rows = self._db.read(lambda c: c.execute(query).all())
+        return {r.site: Standing(state=r.state, reason=r.reason, examples=r.examples) for r in rows}
+
+    def count(self, receipt: Receipt, *facts: Event, weight: float) -> Receipt:
+        """Record that a result counts; return the receipt, which is the first one if it is known.
+
+        A client whose counted update was lost with the server's disk may send another in its
+        place; only the exchange knows, so this replaces what is there.
+        """
+
+        def work(c: Connection) -> Receipt:
+            found = c.execute(_receipt_query(receipt)).scalar_one_or_none()
+            if found is not None:
+                known = msgspec.json.decode(found, type=Receipt)
+                if known.digest == receipt.digest:
+                    return known
+                c.execute(receipts.delete().where(*_receipt_where(receipt)))
+            text = msgspec.json.encode(receipt).decode()
+            fields = msgspec.structs.asdict(receipt)
+            keys = ("run", "round", "phase", "client", "digest", "size", "at")
+            row = {key: fields[key] for key in keys}
+            c.execute(insert(receipts).values(**row, weight=weight, data=text))
+            for fact in facts:
+                append(c, receipt.run, fact)
+            return receipt
+
+        given = self._db.write(work)
+        self._changed(receipt.run)
+        return given
+
+    def receipt(self, run: str, number: int, *, phase: Phase, client: str) -> Receipt | None:
+        """Return the receipt of a result, if it was counted."""
+        key = Receipt(run=run, round=number, phase=phase, client=client, digest="", size=0, at="")
+        text = self._db.read(lambda c: c.execute(_receipt_query(key)).scalar_one_or_none())
+        return None if text is None else msgspec.json.decode(text, type=Receipt)
+
+    def rounds_done(self, run: str) -> int:
+        """Return the last committed round."""
+        query = select(func.max(trail.c.round)).where(trail.c.run == run)
+        return self._db.read(lambda c: c.execute(query).scalar_one()) or 0
+
+    def open_updates(self) -> set[str]:
+        """Return digests of updates that count in rounds which are not committed yet."""
+        found: set[str] = set()
+        for row in self.runs(unfinished=True):
+            if self.all_events(row.run, "committed"):
+                _, past = self.since_commit(row.run)
+                found |= {e["digest"] for e in past if e["kind"] == "result" and e.get("size")}
+        return found
+
+    def run_states(self) -> dict[str, int]:
+        """Return how many runs there are in each state."""
+        query = select(runs.c.state, func.count()).group_by(runs.c.state)
+        return {s: int(n) for s, n in self._db.read(lambda c: c.execute(query).all())}
+
+    def receipt_count(self) -> int:
+        """Return how many results have been counted."""
+        query = select(func.count()).select_from(receipts)
+        return int(self._db.read(lambda c: c.execute(query).scalar_one()))
+
+    def round_count(self) -> int:
+        """Return how many rounds have been committed."""
+        query = select(func.count()).where(events.c.kind == "committed")
+        return int(self._db.read(lambda c: c.execute(query).scalar_one()))
+
+    def receipts(self, client: str, after: int) -> tuple[list[Receipt], int]:
+        """Return a client's receipts after a position, and the next position."""
+        query = (
+            select(receipts.c.id, receipts.c.data)
+            .where(receipts.c.client == client, receipts.c.id > after)
+            .order_by(receipts.c.id)
+            .limit(1_000)
+        )
+        rows = self._db.read(lambda c: c.execute(query).all())
+        found = [msgspec.json.decode(data, type=Receipt) for _, data in rows]
+        return found, rows[-1][0] if rows else after
+
+
+class EndedError(Exception):
+    """A run that has ended was to go on."""
+
+
+def _has_ended(connection: Connection, run: str) -> bool:
+    state = connection.execute(select(runs.c.state).where(runs.c.run == run)).scalar_one_or_none()
+    return state in ENDED
+
+
+def append(connection: Connection, run: str, fact: Event) -> None:
+    """Append one event in a transaction of the one writer."""
+    top = connection.execute(select(func.max(events.c.seq)).where(events.c.run == run))
+    last = top.scalar_one()
+    kind = fact["kind"]
+    data = {key: value for key, value in fact.items() if key != "kind"}
+    connection.execute(
+        insert(events).values(
+            run=run,
+            seq=0 if last is None else last + 1,
+            at=now(),
+            kind=kind,
+            data=msgspec.json.encode(data).decode(),
+        )
+    )
+
+
+def _next_name(connection: Connection, name: str) -> str:
+    """Return the next name of a plan: digits-1, digits-2 ..."""
+    taken = connection.execute(
+        select(runs.c.run).where(runs.c.run.startswith(f"{name}-", autoescape=True))
+    )
+    numbers = [run.removeprefix(f"{name}-") for run in taken.scalars()]
+    return f"{name}-{1 + max((int(n) for n in numbers if n.isdecimal()), default=0)}"
+
+
+def _row(row: Any) -> RunRow:
+    submission = msgspec.json.decode(row.submission, type=Submission)
+    return RunRow(
+        row.run, row.submitter, submission, row.state, row.reason, row.created_at, row.ended_at
+    )
+
+
+def _receipt_where(receipt: Receipt) -> tuple[Any, ...]:
+    return (
+        receipts.c.run == receipt.run,
+        receipts.c.round == receipt.round,
+        receipts.c.phase == receipt.phase,
+        receipts.c.client == receipt.client,
+    )
+
+
+def _receipt_query(receipt: Receipt) -> Any:
+    return select(receipts.c.data).where(*_receipt_where(receipt))

@@ -1,0 +1,96 @@
+"""A server's folder as its operator's commands see it, while the server runs or not."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from hansa.errors import ServerError
+from hansa.identity import Authority, Role, load_authority
+from hansa.server import members
+from hansa.server.settings import ServerSettings, load_settings
+from hansa.store.database import Database, open_database
+
+OPERATOR = "operator"
+"""Who does what is done at the server's own command line, in the audit trail."""
+
+DATABASE_FILE = "hansa.db"
+
+
+class Opened(NamedTuple):
+    """A server's folder that has been opened."""
+
+    folder: Path
+    settings: ServerSettings
+    authority: Authority
+    database: Database
+
+
+@contextlib.contextmanager
+def opened(folder: Path) -> Iterator[Opened]:
+    """Give a server's settings, authority and database; another process may be serving from it.
+
+    Raises:
+      ServerError: server-settings, there is no server; server-database, its database is missing,
+        damaged or of a newer release.
+      IdentityError: identity-key, its authority cannot be read.
+    """
+    settings = load_settings(folder)
+    check_database(folder)
+    authority = load_authority(folder)
+    database = open_database(folder / DATABASE_FILE)
+    try:
+        yield Opened(folder, settings, authority, database)
+    finally:
+        database.close()
+
+
+def check_database(folder: Path) -> None:
+    """Refuse a server whose database is gone; an empty one in its place would know no members.
+
+    Raises:
+      ServerError: server-database.
+    """
+    if not (folder / DATABASE_FILE).is_file():
+        raise ServerError(
+            "server-database",
+            f"There is no {DATABASE_FILE} in {folder.resolve()}; nothing was made in its place.",
+            "Restore the folder from a backup: a backup is a server's folder that can be started.",
+        )
+
+
+def is_served(folder: Path) -> bool:
+    """Tell whether a process serves from a folder at this moment."""
+    import filelock
+
+    if not (folder / "lock").exists():
+        return False
+    try:
+        with filelock.FileLock(folder / "lock", timeout=0):
+            return False
+    except filelock.Timeout:
+        return True
+
+
+def invitation(server: Opened, name: str, *, role: Role, org: str, expires_s: float, at: float
+               ) -> str:  # fmt: skip
+    """Return the line that invites a member; it is told once and kept only as a hash.
+
+    Raises:
+      IdentityError: member-invalid or member-exists.
+    """
+    from hansa.identity import Invite
+
+    token = members.create_invite(
+        server.database,
+        name,
+        kind="site" if role == "site" else "person",
+        role=role,
+        org=org,
+        expires_s=expires_s,
+        by=OPERATOR,
+        at=at,
+    )
+    return Invite(server.settings.url, token, server.authority.fingerprint).line()

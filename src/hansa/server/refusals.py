@@ -1,0 +1,93 @@
+"""Every refusal as an answer: a status, and JSON with code, message and hint."""
+
+from __future__ import annotations
+
+import msgspec
+from starlette.responses import Response
+
+from hansa.errors import (
+    HansaError,
+    PackageError,
+    ParamsError,
+    PlanError,
+    RequestRefused,
+    RunError,
+    UpdateRefused,
+)
+from hansa.limits import INVITE_LOCK_S
+from hansa.protocol.messages import ErrorAnswer
+
+STATUS: dict[str, int] = {
+    "identity-certificate": 401,
+    "identity-expired": 401,
+    "identity-member": 401,
+    "identity-proof": 401,
+    "identity-replayed": 401,
+    "identity-session": 401,
+    "identity-signature": 401,
+    "identity-role": 403,
+    "invite-malformed": 422,
+    "invite-refused": 403,
+    "invite-locked": 429,
+    "too-many-requests": 429,
+    "member-exists": 409,
+    "member-invalid": 422,
+    "member-missing": 404,
+    "blob-missing": 404,
+    "blob-address": 404,
+    "blob-digest": 422,
+    "blob-too-large": 413,
+    "run-not-found": 404,
+    "run-ended": 409,
+    "run-busy": 409,
+    "update-duplicate": 409,
+    "server-disk-full": 507,
+    "server-disk": 503,
+    "server-database": 503,
+    "server-unreachable": 503,
+    "server-settings": 500,
+    "request-route": 404,
+    "request-message": 422,
+    "upload-unwanted": 409,
+    "update-late": 409,
+    "update-conflict": 409,
+    "update-not-asked": 409,
+    "update-failed": 409,
+    "update-missing": 409,
+}
+"""Of the codes that a server answers with; the others have the status of their kind."""
+
+_KINDS: dict[type[HansaError], int] = {
+    PackageError: 422,
+    ParamsError: 422,
+    PlanError: 422,
+    RunError: 409,
+    UpdateRefused: 422,
+}
+
+RETRY_S: dict[int, float] = {429: 1.0, 503: 2.0}
+"""Seconds after which it is worth while to ask again, by status."""
+
+
+def status_of(error: HansaError) -> int:
+    """Return the status of an error; 500 where nobody has thought of it."""
+    if isinstance(error, RequestRefused):
+        return error.status
+    of_kind = (status for kind, status in _KINDS.items() if isinstance(error, kind))
+    return STATUS.get(error.code) or next(of_kind, 500)
+
+
+def answer(error: HansaError) -> Response:
+    """Return a refusal as people and programs get it."""
+    status = status_of(error)
+    said = error.said if isinstance(error, RequestRefused) else error.code
+    body = ErrorAnswer(error={"code": said, "message": error.happened, "hint": error.hint})
+    headers = {"Cache-Control": "no-store"}
+    if status in RETRY_S:
+        wait = INVITE_LOCK_S if error.code == "invite-locked" else RETRY_S[status]
+        headers["Retry-After"] = f"{wait:.0f}"
+    if status == 401:
+        headers["WWW-Authenticate"] = "Hansa-Proof"
+    return Response(
+        msgspec.json.encode(body), status, headers=headers, media_type="application/json"
+    )

@@ -1,0 +1,152 @@
+"""A server put together: its folder opened, and everything that the routes need in one place."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hansa.clock import wall
+from hansa.errors import RequestRefused, ServerError
+from hansa.identity import Invite, Sessions, load_authority, load_key
+from hansa.identity.roles import Role
+from hansa.limits import UPDATE_HEADER_BYTES_MAX
+from hansa.server import members
+from hansa.server.audit import write_audit
+from hansa.server.auth import Gate, Principal
+from hansa.server.exchange import Desk
+from hansa.server.federation import Pace, Stores
+from hansa.server.hub import Hub
+from hansa.server.journal import Journal
+from hansa.server.runs import Runs
+from hansa.server.settings import ServerSettings, load_settings
+from hansa.store.blobs import BlobStore
+from hansa.store.client_states import ClientStates
+from hansa.store.database import open_database
+
+
+class ServerState:
+    """Everything that a running server has.
+
+    Args:
+      folder: of the server, made by `hansa.server.founding.found`.
+      settings: by default those of its server.toml.
+    """
+
+    def __init__(self, folder: Path, settings: ServerSettings | None = None) -> None:
+        self.folder = folder
+        self.settings = settings or load_settings(folder)
+        self.authority = load_authority(folder)
+        self.receipt_key = load_key(folder / "receipt-key.pem")
+        self.database = open_database(folder / "hansa.db")
+        self.blobs = BlobStore(folder / "blobs", durable=True)
+        self.messages = BlobStore(folder / "messages", durable=False)
+        self.updates = BlobStore(folder / "updates", durable=False)
+        self.sessions = Sessions()
+        # Behind a proxy on this machine every request would seem to be from here.
+        self.gate = Gate(self.database, self.authority, self.sessions, loopback=self.settings.tls)
+        self.hub = Hub(self.settings.heartbeat_s)
+        self.journal = Journal(self.database, self.hub.wake_followers)
+        spill = ClientStates(folder / "spill")
+        self.runs = Runs(
+            self.hub,
+            Desk(self.journal, self.updates, self.receipt_key),
+            stores=Stores(self.blobs, self.messages, self.updates, spill),
+            pace=Pace(self.settings.gather_s, self.settings.deadline_s),
+            at_once=self.settings.runs,
+        )
+
+    @property
+    def readable(self) -> tuple[BlobStore, ...]:
+        """Stores whose blobs members may fetch; updates are in none of them."""
+        return self.messages, self.blobs
+
+    def may_upload(self, principal: Principal, size: int) -> None:
+        """Refuse an upload that nobody waits for.
+
+        Raises:
+          RequestRefused: a site has no open task, or the body is larger than its update can be.
+        """
+        if principal.role != "site":
+            return
+        most = self.runs.update_bytes(principal.name)
+        if most and size <= most + UPDATE_HEADER_BYTES_MAX:
+            return
+        what = f"takes updates of {most} bytes" if most else "waits for no update of it"
+        raise RequestRefused(
+            "upload-unwanted",
+            f"{principal.name} would upload {size} bytes, and the server {what}.",
+            "Ask for work first: tasks say what is wanted.",
+            status=413 if most else 409,
+        )
+
+    def audit(self, who: str, action: str, what: str, outcome: str) -> None:
+        """Note who did what, and what came of it."""
+        write_audit(self.database, who, action, object=what, outcome=outcome)
+
+    def invite(self, name: str, *, role: Role, org: str, expires_s: float, by: str) -> str:
+        """Return the line that invites a member; it is told once and kept only as a hash.
+
+        Raises:
+          IdentityError: the name is taken.
+        """
+        token = members.create_invite(
+            self.database,
+            name,
+            kind="site" if role == "site" else "person",
+            role=role,
+            org=org,
+            expires_s=expires_s,
+            by=by,
+            at=wall(),
+        )
+        return Invite(self.settings.url, token, self.authority.fingerprint).line()
+
+    def member_facts(self) -> list[dict[str, Any]]:
+        """Return all members, and when sites were heard of."""
+        there = self.hub.online()
+        facts = []
+        for row in members.members(self.database):
+            presence = there.get(row["name"])
+            state = "revoked" if row["revoked_at"] else "member"
+            if row["kind"] == "site" and not row["revoked_at"]:
+                state = "active" if presence and presence.online else "silent"
+            facts.append({**row, "state": state, "version": presence.version if presence else ""})
+        return facts
+
+    def sweep(self) -> None:
+        """Remove files that a crash has left and nothing refers to."""
+        for store in (self.messages, self.updates, self.blobs):
+            store.sweep_partials()
+        wanted = self.journal.open_updates()
+        for digest in list(self.updates.digests()):
+            if digest not in wanted:
+                self.updates.remove(digest)
+        for digest in list(self.messages.digests()):
+            self.messages.remove(digest)
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self.runs.leave()
+        self.database.close()
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold a server's folder: one process at a time; the system frees it when that dies.
+
+    Raises:
+      ServerError: another process serves from it.
+    """
+    import filelock
+
+    try:
+        with filelock.FileLock(folder / "lock", timeout=1.0):
+            yield
+    except filelock.Timeout:
+        raise ServerError(
+            "server-busy",
+            f"Another process serves from {folder.resolve()}.",
+            "Stop it first, or look at it with: hansa server sites",
+        ) from None

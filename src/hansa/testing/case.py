@@ -1,0 +1,126 @@
+"""A small federation whose clients are plain functions, to try handles of a federation with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from hansa.algorithms import Vectors
+from hansa.client import Client, Update
+from hansa.learners.function import FunctionLearner, TrainContext
+from hansa.learners.learner import ClientData
+from hansa.metrics import Metrics
+from hansa.plan import hyper_at, read_plan
+from hansa.project import with_learner
+from hansa.rounds import BUFFERS
+from hansa.seeds import Key
+from hansa.simulation.population import Asked
+
+STEPS = {  # what each client adds to half of the model, times the round: signed and unequal
+    "client-0": (1.5, -4.0, 0.25),
+    "client-1": (-2.5, 0.75, 8.0),
+    "client-2": (0.125, -0.5, -1.0),
+    "client-3": (3.25, 2.0, -6.5),
+    "client-4": (-0.75, 5.0, 0.375),
+}
+EXAMPLES = {"client-0": 3, "client-1": 1, "client-2": 7, "client-3": 2, "client-4": 5}
+VALIDATION = {"client-0": 1, "client-1": 4, "client-2": 2, "client-4": 3}  # client-3 has none
+PLAN: dict[str, Any] = {
+    "name": "check",
+    "rounds": 3,
+    "seed": 5,
+    "algorithm": {"name": "fed_avg_m", "momentum": 0.5},
+    "cohort": {"count": 4},
+    "data": {"clients": len(STEPS)},
+    "stop": {"metric": "first"},
+}
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Fault = tuple[str, int]
+"""A client and the round in which it does not do what it should."""
+
+
+class Interruption(BaseException):
+    """Stands for a kill -9 of the process that holds the handle; nothing may catch it for good."""
+
+
+class Case:
+    """A federation of five clients, given as plain functions.
+
+    Args:
+      faults: by (client, round), "raise", "nan" or "interrupt"; may be changed at any time.
+    """
+
+    def __init__(self, faults: Mapping[Fault, str] | None = None) -> None:
+        self.faults = dict(faults or {})
+        self.asked: list[tuple[str, int]] = []  # who has trained, and in which round
+        self.plan = read_plan(PLAN).plan
+        learner = FunctionLearner(self._init, self._train, self._evaluate)
+        self.project = with_learner(self.plan, learner)
+        self.plan = self.project.plan
+        self.population = Asked(self.data, clients=len(STEPS), key=Key.root(self.plan.seed))
+        self.clients = tuple(STEPS)
+        self.seed = learner.init(None, Key.root(self.plan.seed).child("model"))
+        method = self.project.method
+        self._client = Client(
+            self.plan, method.algorithm, method.transform, learner, self.seed.layout
+        )
+
+    def data(self, client: str) -> ClientData:
+        """Return a client's rows, each of which says whose it is."""
+        held = VALIDATION.get(client)
+        return ClientData([client] * EXAMPLES[client], [client] * held if held else None)
+
+    def train(self, client: str, number: int, message: Vectors) -> Update:
+        """Return a client's update in a round.
+
+        Args:
+          client: one of `clients`.
+          number: of the round.
+          message: vectors as the server broadcast them.
+
+        Raises:
+          HansaError: or any other exception: the client has failed, as it was to.
+          Interruption: see above.
+        """
+        update, _ = self._client.train(
+            message,
+            self.data(client).train,
+            None,
+            name=client,
+            hyper=hyper_at(self.plan, number),
+            key=Key.root(self.plan.seed).child("client", number, client),
+        )
+        return update
+
+    def evaluate(self, client: str, message: Vectors) -> Metrics:
+        """Return what a client measures on its validation part; nothing where it has none."""
+        validation = self.data(client).validation
+        model = self.seed.layout.join(message.x, message.get(BUFFERS, np.empty(0)))
+        return {} if validation is None else self.project.learner.evaluate(model, validation)
+
+    @staticmethod
+    def _init(rng: np.random.Generator, sample: Any) -> dict[str, Array]:
+        return {"n": np.array(4), "w": np.array([0.5, -1.25, 2.0], np.float32)}
+
+    def _train(
+        self, params: dict[str, Array], data: list[str], ctx: TrainContext
+    ) -> tuple[dict[str, Array], dict[str, float]]:
+        self.asked.append((ctx.client, ctx.round))
+        fault = self.faults.get((ctx.client, ctx.round))
+        if fault == "interrupt":
+            raise Interruption
+        if fault == "raise":
+            raise ArithmeticError(f"{ctx.client} was told to fail")
+        loss = float(params["w"][0]) + len(data)
+        params["w"] = params["w"] / 2 + np.array(STEPS[ctx.client], np.float32) * ctx.round
+        params["n"] = params["n"] + len(data)
+        if fault == "nan":
+            params["w"][1] = np.nan
+        return params, {"loss": loss}
+
+    @staticmethod
+    def _evaluate(params: dict[str, Array], data: list[str]) -> dict[str, float]:
+        return {"first": float(params["w"][0]) + STEPS[data[0]][0]}

@@ -1,0 +1,384 @@
+"""What a workflow may rely on, wherever its clients are: the laws of federation handles.
+
+    @contextmanager
+    def opened(case, folder):
+        ...                    # over a folder that was used before, go on with what lies there
+        yield handle           # of `hansa.workflows.Federation`
+        ...
+
+    check_federation(opened, folder)
+
+A `Case` is a small federation whose clients are plain functions.  A simulation takes its `project`
+and `population`.  A deployed handle gets a stand-in for each of `case.clients`, which asks for
+tasks as a site does and answers with what `case.train` and `case.evaluate` return, or with a
+failure where they raise.
+
+Some clients raise `Interruption` in the midst of an exchange.  It stands for the death of the
+process that holds the handle: the exchange must end by raising `interrupted`, after which the
+handle is left, and opened again over the same folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from hansa.algorithms import Vectors
+from hansa.params import encode
+from hansa.rounds import BUFFERS, Terms
+from hansa.testing.case import EXAMPLES, STEPS, VALIDATION, Array, Case, Interruption
+from hansa.testing.laws import law
+from hansa.workflows import (
+    Commit,
+    Federation,
+    GlobalState,
+    Progress,
+    Trained,
+    drive,
+    synchronous,
+    to_files,
+)
+
+Opened = Callable[[Case, Path], AbstractContextManager[Federation]]
+"""Opens the handle for a case; over a used folder it goes on from what was committed there."""
+
+
+class _Trial(NamedTuple):
+    """The handle under test."""
+
+    opened: Opened
+    folder: Path
+    interrupted: type[BaseException]
+
+    def within(self, name: str) -> Path:
+        path = self.folder / name
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def require(self, holds: bool, sentence: str, *, hint: str) -> None:
+        law(holds, "The federation handle", sentence, hint=hint)
+
+    def trained(self, name: str, case: Case, cohort: Sequence[str], terms: Terms) -> Trained:
+        """Train a cohort in the first round."""
+        with self.opened(case, self.within(name)) as handle:
+            state = handle.resume().state
+            return drive(_training(handle, state, cohort, terms=terms))
+
+    def require_mean(self, trained: Trained, counted: Iterable[str]) -> None:
+        """Require that an aggregate is the mean of some clients' updates in the first round."""
+        names = sorted(counted)
+        found = trained.aggregate
+        self.require(
+            found is not None
+            and found.clients == len(names)
+            and found.weight == sum(EXAMPLES[name] for name in names)
+            and sorted(trained.metrics) == names,
+            f"a round counts {found and found.clients} clients of weight {found and found.weight} "
+            f"and has metrics of {sorted(trained.metrics)}, instead of {', '.join(names)}",
+            hint="Fold each admitted update once, with its weight, and keep the metrics beside.",
+        )
+        assert found is not None
+        delta, n = _mean(names)
+        self.require(
+            np.allclose(found.vectors["delta"], delta, rtol=3e-7, atol=1e-7)
+            and np.array_equal(found.vectors[BUFFERS], [n]),
+            f"the aggregate of {', '.join(names)} is {dict(found.vectors)} instead of delta "
+            f"{delta} and buffers [{n}]",
+            hint="Send the state's own model and buffers, and pass the aggregate on unchanged but "
+            "for `hansa.workflows.rounded`.",
+        )
+
+
+def check_federation(
+    opened: Opened, folder: Path, *, interrupted: type[BaseException] = Interruption
+) -> None:
+    """Raise LawBroken if a handle breaks a law.
+
+    The laws: the roster is all clients, the same each time it is asked for; a round is the exact
+    mean of the cohort's updates, of no other clients; one that fails or sends what cannot be
+    summed becomes a problem and stops nobody; a goal ends a round with as many; what was committed
+    is there again, to the bit; an exchange that was interrupted, and a whole run that was, come to
+    the same bytes; clients without validation data do not count in an evaluation.
+
+    Args:
+      opened: opens the handle for a case.
+      folder: an empty one; each law takes a folder in it.
+      interrupted: what an exchange raises after a client has raised `Interruption`.
+
+    Raises:
+      LawBroken: which law, and what to look for.
+    """
+    trial = _Trial(opened, folder, interrupted)
+    for check in LAWS:
+        check(trial)
+
+
+def _roster(trial: _Trial) -> None:
+    case = Case()
+    with trial.opened(case, trial.within("roster")) as handle:
+        first = list(drive(handle.roster(1)))
+        again = list(drive(handle.roster(1)))
+    trial.require(
+        sorted(first) == sorted(case.clients) and first == again,
+        f"the roster is {first}, and then {again}",
+        hint="Return every client that can be asked, once, in one order.",
+    )
+
+
+def _begins(trial: _Trial) -> None:
+    case = Case()
+    with trial.opened(case, trial.within("begins")) as handle:
+        commit = handle.resume()
+        tested = drive(handle.test(1, commit.state))
+    model, _ = to_files(case.seed.layout, commit.state)
+    trial.require(
+        commit.round == 0 and encode(model) == encode(case.seed.params),
+        f"a new run resumes from round {commit.round} with the model {model.copy().to_dict()}",
+        hint="Commit the seed model as round 0.",
+    )
+    trial.require(
+        not tested,
+        f"test() measures {dict(tested)} without data of the server's own",
+        hint="Return nothing where the server has no data.",
+    )
+
+
+def _exact_mean(trial: _Trial) -> None:
+    case = Case()
+    trained = trial.trained("mean", case, case.clients, Terms())
+    trial.require_mean(trained, case.clients)
+    loss = {name: (mean.total, mean.weight) for name, mean in _metric(trained, "loss").items()}
+    expected = {name: ((0.5 + rows) * rows, float(rows)) for name, rows in EXAMPLES.items()}
+    trial.require(
+        loss == expected and not trained.problems,
+        f"the clients measured {loss} and had the problems {list(trained.problems)}",
+        hint="Pass on every client's totals and weights as they are.",
+    )
+    trial.require(
+        trained.bytes_down > 0 and trained.bytes_up > 0,
+        "a round in which models travelled says that no bytes did",
+        hint="Count the encoded message for each client asked, and each update.",
+    )
+
+
+def _cohort_only(trial: _Trial) -> None:
+    case, cohort = Case(), ("client-1", "client-4")
+    trained = trial.trained("cohort", case, cohort, Terms())
+    trial.require_mean(trained, cohort)
+    trial.require(
+        {name for name, _ in case.asked} == set(cohort),
+        f"{sorted({name for name, _ in case.asked})} trained; {', '.join(cohort)} were asked",
+        hint="Give tasks to the cohort alone.",
+    )
+
+
+def _failures(trial: _Trial) -> None:
+    case = Case({("client-2", 1): "raise", ("client-4", 1): "nan"})
+    trained = trial.trained("failures", case, case.clients, Terms())
+    trial.require_mean(trained, ("client-0", "client-1", "client-3"))
+    found = [(p.round, p.client, p.kind, p.code, bool(p.message)) for p in trained.problems]
+    trial.require(
+        found
+        == [
+            (1, "client-2", "failed", "client-failed", True),
+            (1, "client-4", "refused", "update-not-finite", True),
+        ],
+        f"a client that raised and one that sent NaN are told as {found}",
+        hint="Return one Problem for each, by name: failed or refused, with its code and message.",
+    )
+
+
+def _nobody(trial: _Trial) -> None:
+    case = Case({(name, 1): "raise" for name in STEPS})
+    trained = trial.trained("nobody", case, case.clients, Terms())
+    trial.require(
+        trained.aggregate is None and [p.client for p in trained.problems] == sorted(case.clients),
+        f"a round in which all failed comes to {trained.aggregate} with "
+        f"{len(trained.problems)} problems",
+        hint="Return an aggregate of None; the workflow says that the run has failed.",
+    )
+
+
+def _goal(trial: _Trial) -> None:
+    case = Case()
+    trained = trial.trained("goal", case, case.clients, Terms(1, goal=3))
+    trial.require(
+        len(trained.metrics) == 3,
+        f"a round whose goal is 3 answers counts {sorted(trained.metrics)}",
+        hint="Close at the answer that reaches the goal.",
+    )
+    trial.require_mean(trained, trained.metrics)
+
+
+def _commits(trial: _Trial) -> None:
+    case = Case()
+    folder = trial.within("commits")
+    progress = Progress(best=0.5, best_round=1)._asdict()
+    x = np.array([0.1, -7.25, 1e-3], np.float32)
+    state = GlobalState(Vectors(x=x, v=-3 * x / 7), np.array([11.0]))
+    row = {"round": 1, "clients": {"asked": 5, "accepted": 5, "failed": 0, "refused": 0}}
+    with trial.opened(case, folder) as handle:
+        begun = handle.resume()
+        drive(_training(handle, begun.state, case.clients, terms=Terms()))
+        before = handle.elapsed()
+        drive(handle.commit(Commit(1, state, row, progress), []))
+    with trial.opened(case, folder) as handle:
+        found, after = handle.resume(), handle.elapsed()
+    trial.require(
+        _image(found.state) == _image(state),
+        f"the state {state} is {found.state} when it is read back",
+        hint="Use `hansa.workflows.to_files` and `from_files`, and keep both files.",
+    )
+    trial.require(
+        (found.round, found.row, found.progress) == (1, row, progress),
+        f"a commit is read back as round {found.round}, {found.row}, {found.progress}",
+        hint="Keep round, row and progress with the state.",
+    )
+    trial.require(
+        after >= before > 0,
+        f"{before} seconds of work are {after} after the handle was opened again",
+        hint="Keep the seconds of work with each commit.",
+    )
+
+
+def _interrupted_exchange(trial: _Trial) -> None:
+    plain = trial.trained("undisturbed", Case(), tuple(STEPS), Terms())
+    case, folder = Case({("client-2", 1): "interrupt"}), trial.within("interrupted")
+    _interrupt(trial, case, folder, _first_round)
+    case.faults.clear()
+    with trial.opened(case, folder) as handle:
+        commit = handle.resume()
+        again = drive(_training(handle, commit.state, case.clients, terms=Terms()))
+    trial.require(
+        commit.round == 0 and _outcome(again) == _outcome(plain),
+        f"an exchange that was interrupted is resumed in round {commit.round} and comes to "
+        f"{again.aggregate} instead of {plain.aggregate}",
+        hint="Count what had arrived once, and ask the rest again for the same round.",
+    )
+
+
+def _interrupted_run(trial: _Trial) -> None:
+    plain = Case()
+    with trial.opened(plain, trial.within("whole")) as handle:
+        drive(synchronous(handle, plain.plan, plain.project.method.algorithm))
+        expected = handle.resume()
+    case, folder = Case(), trial.within("pieces")
+    case.faults = {(name, 2): "interrupt" for name in STEPS}  # whoever is asked first
+    _interrupt(trial, case, folder, _whole_run)
+    case.faults.clear()
+    with trial.opened(case, folder) as handle:
+        begins = handle.resume().round
+    with trial.opened(case, folder) as handle:
+        _whole_run(handle, case)
+        found = handle.resume()
+    trial.require(
+        begins == 1 and found.round == expected.round == case.plan.rounds,
+        f"a run that was interrupted in round 2 goes on from round {begins} and ends after round "
+        f"{found.round} of {case.plan.rounds}",
+        hint="Resume from the last commit.",
+    )
+    trial.require(
+        _image(found.state) == _image(expected.state)
+        and found.progress == expected.progress
+        and {**found.row, "seconds": 0} == {**expected.row, "seconds": 0},
+        f"a run that was interrupted ends in {found} instead of {expected}",
+        hint="Nothing may be counted twice, or be missing, after a start.",
+    )
+
+
+def _evaluation(trial: _Trial) -> None:
+    case = Case()
+    with trial.opened(case, trial.within("evaluation")) as handle:
+        state = handle.resume().state
+        drive(_training(handle, state, case.clients, terms=Terms()))
+        evaluated = drive(handle.evaluate(1, state, case.clients))
+        nobody = drive(handle.evaluate(1, state, []))
+    found = {name: (m["first"].total, m["first"].weight) for name, m in evaluated.metrics.items()}
+    expected = {name: ((0.5 + STEPS[name][0]) * n, float(n)) for name, n in VALIDATION.items()}
+    trial.require(
+        found == expected and not evaluated.problems,
+        f"an evaluation measures {found} instead of {expected}",
+        hint="Leave out clients that have nothing to evaluate on; they have no problem.",
+    )
+    trial.require(
+        not nobody.metrics and not nobody.problems,
+        "an evaluation of nobody measures something",
+        hint="Return at once where nobody is asked.",
+    )
+
+
+LAWS: tuple[Callable[[_Trial], None], ...] = (
+    _begins,
+    _roster,
+    _exact_mean,
+    _cohort_only,
+    _failures,
+    _nobody,
+    _goal,
+    _evaluation,
+    _commits,
+    _interrupted_exchange,
+    _interrupted_run,
+)
+
+
+async def _training(
+    handle: Federation, state: GlobalState, cohort: Sequence[str], *, terms: Terms
+) -> Trained:
+    """Train as a workflow does: it asks for the roster first."""
+    await handle.roster(1)
+    return await handle.train(1, state, cohort, terms=terms)
+
+
+def _first_round(handle: Federation, case: Case) -> None:
+    drive(_training(handle, handle.resume().state, case.clients, terms=Terms()))
+
+
+def _whole_run(handle: Federation, case: Case) -> None:
+    drive(synchronous(handle, case.plan, case.project.method.algorithm))
+
+
+def _interrupt(
+    trial: _Trial, case: Case, folder: Path, work: Callable[[Federation, Case], None]
+) -> None:
+    """Work on a case until it is interrupted."""
+    with trial.opened(case, folder) as handle:
+        try:
+            work(handle, case)
+        except trial.interrupted:
+            return
+    trial.require(
+        False,
+        "an exchange goes on although a client's process has taken the handle down",
+        hint="Let the exchange raise what `interrupted` says.",
+    )
+
+
+def _mean(names: Sequence[str]) -> tuple[Array, float]:
+    """Return what the updates of the first round come to, in plain NumPy."""
+    weights = np.array([EXAMPLES[name] for name in names], np.float64)
+    seed = np.array([0.5, -1.25, 2.0])
+    deltas = np.array([seed / 2 + np.array(STEPS[name]) - seed for name in names])
+    counts = 4 + weights
+    return weights @ deltas / weights.sum(), float(np.rint(weights @ counts / weights.sum()))
+
+
+def _metric(trained: Trained, name: str) -> dict[str, Any]:
+    return {client: metrics[name] for client, metrics in trained.metrics.items()}
+
+
+def _image(state: GlobalState) -> dict[str, tuple[str, bytes]]:
+    vectors = {**state.algorithm, BUFFERS: state.buffers}
+    return {
+        name: (np.asarray(v).dtype.name, np.asarray(v).tobytes()) for name, v in vectors.items()
+    }
+
+
+def _outcome(trained: Trained) -> tuple[Any, ...]:
+    assert trained.aggregate is not None
+    vectors = {name: v.tobytes() for name, v in trained.aggregate.vectors.items()}
+    return vectors, trained.aggregate.weight, trained.aggregate.clients, dict(trained.metrics)

@@ -1,0 +1,43 @@
+"""The server's state between two rounds as tensor files, and back, bit for bit.
+
+A commit is a model file, which people use, and a file of what the algorithm keeps besides; the
+second is absent where the first holds all.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hansa.aggregators import Aggregate
+from hansa.algorithms import Algorithm
+from hansa.params import Params
+from hansa.params.model import ModelLayout
+from hansa.rounds import BUFFERS
+from hansa.workflows.federation import GlobalState
+
+
+def to_files(layout: ModelLayout, state: GlobalState) -> tuple[Params, Params | None]:
+    """Return the model, and what the algorithm keeps besides it, or None."""
+    vectors = state.algorithm
+    model = layout.join(vectors.x, state.buffers)
+    extra = {name: v for name, v in vectors.items() if name != "x" or not layout.exact()}
+    return model, Params.of(extra) if extra else None
+
+
+def from_files(
+    algorithm: Algorithm, layout: ModelLayout, *, model: Params, extra: Params | None
+) -> GlobalState:
+    """Return the state that `to_files` was given; of a seed model, the state before round 1."""
+    x, buffers = layout.split(model)
+    vectors = algorithm.init(np.array(x))
+    if extra is not None:
+        vectors |= extra.copy().to_dict()
+    return GlobalState(vectors, buffers)
+
+
+def rounded(layout: ModelLayout, aggregate: Aggregate | None) -> Aggregate | None:
+    """Round averaged buffers to their own dtypes, as they are when read back from disk."""
+    if aggregate is None or BUFFERS not in aggregate.vectors:
+        return aggregate
+    buffers = layout.rounded(aggregate.vectors[BUFFERS])
+    return aggregate._replace(vectors={**aggregate.vectors, BUFFERS: buffers})

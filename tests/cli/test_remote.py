@@ -1,0 +1,220 @@
+"""A person's verbs on a federation, against a server's side in memory."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from projects import make_project
+from stand_in import StandIn, join, unreachable
+
+from hansa.cli import main
+from hansa.identity import Membership
+
+
+@pytest.fixture
+def hansa_cli(home: Path, capsys: pytest.CaptureFixture[str]) -> Any:
+    def call(*words: str, status: int = 0) -> str:
+        with pytest.raises(SystemExit) as end:
+            main(list(words))
+        captured = capsys.readouterr()
+        assert end.value.code == status, captured.out + captured.err
+        return captured.out + captured.err
+
+    return call
+
+
+@pytest.fixture
+def server(home: Path, monkeypatch: pytest.MonkeyPatch) -> StandIn:
+    make_project(home / "study", rounds=3)
+    return join(monkeypatch, home / "league")[0]
+
+
+def test_run_on_follows_to_the_end_and_the_folder_is_like_any_other(
+    hansa_cli: Any, server: StandIn
+) -> None:
+    server.run(3)
+    text = hansa_cli("run", "study", "--on", "hansa.test", "--purpose", "beds")
+    assert "Run steps-1, which is far-7 at https://hansa.test:8443" in text
+    assert "waiting: south has not decided" in text
+    assert "round 3/3" in text and "Finished: all 3 rounds are done" in text
+    assert server.submissions[0].purpose == "beds"
+    assert Path("runs/steps-1/report.html").is_file()
+    assert "finished" in hansa_cli("ls")
+    assert "server  https://hansa.test:8443, where it is far-7" in hansa_cli("show")
+    assert "Wrote" in hansa_cli("export", "steps-1", "--to", "npz", "-o", "m.npz")
+    hansa_cli("run", "study", "--set", "seed=9")
+    assert "steps-1" in hansa_cli("compare")
+    assert "data are not here" in hansa_cli("reproduce", "steps-1", status=1)
+    text = hansa_cli("run", "--resume", "steps-1", status=1)
+    assert "[run-ended]" in text and "all of it is here" in text
+
+
+def test_detached_and_followed_later_from_anywhere_in_between(
+    hansa_cli: Any, server: StandIn
+) -> None:
+    text = hansa_cli("run", "study", "--on", "--detach")
+    assert "has been handed over" in text
+    assert "hansa run --resume steps-1" in text and "hansa stop steps-1" in text
+    server.run(3)
+    assert "Finished" in hansa_cli("run", "--resume", "steps-1")
+    assert len(server.submissions) == 1
+
+
+def test_the_same_command_looks_on_again(hansa_cli: Any, server: StandIn) -> None:
+    hansa_cli("run", "study", "--on", "--detach")
+    server.run(2)
+    text = hansa_cli("run", "study", "--on")
+    assert "Run steps-1" in text and "Finished" in text
+    assert len(server.submissions) == 1
+
+
+def test_ctrl_c_leaves_the_run_and_says_how_to_come_back(hansa_cli: Any, server: StandIn) -> None:
+    server.run(3)
+
+    def interrupt(path: str) -> None:
+        if "after=6" in path:
+            server.before_answer = lambda path: None
+            raise KeyboardInterrupt
+
+    server.before_answer = interrupt
+    text = hansa_cli("run", "study", "--on", status=130)
+    assert "The run goes on at the server." in text
+    assert "hansa run --resume steps-1" in text and "hansa stop steps-1" in text
+    assert Path("runs/steps-1/report.html").is_file()
+    assert "running" in hansa_cli("ls")
+    assert "Finished" in hansa_cli("run", "--resume", "steps-1")
+
+
+def test_json_is_one_object_a_line(hansa_cli: Any, server: StandIn) -> None:
+    server.run(2)
+    lines = [json.loads(line) for line in hansa_cli("run", "study", "--on", "--json").splitlines()
+             if line.startswith("{")]  # fmt: skip
+    assert [line["round"] for line in lines[:2]] == [1, 2]
+    assert lines[2]["state"] == "finished"
+    assert lines[2]["remote"] == {"url": "https://hansa.test:8443", "run": "far-7"}
+
+
+@pytest.mark.parametrize(
+    ("state", "code", "expected"),
+    [
+        ("stopped", "", "run-stopped"),
+        ("failed", "run-all-failed", "run-all-failed"),
+        ("failed", "of-a-newer-release", "server-refused"),
+    ],
+)
+def test_an_end_that_nobody_wished_for_is_an_error_with_its_reason(
+    hansa_cli: Any, server: StandIn, state: str, code: str, expected: str
+) -> None:
+    server.run(1)
+    server.events[-1] |= {"state": state, "reason": "for a reason.", "code": code}
+    text = hansa_cli("run", "study", "--on", status=1)
+    assert f"[{expected}]" in text and "for a reason." in text and "hansa log steps-1" in text
+    assert state in hansa_cli("ls")
+    assert json.loads(hansa_cli("show", "--json"))["state"] == state
+
+
+def test_ls_show_stop_and_log_ask_the_server(hansa_cli: Any, server: StandIn) -> None:
+    assert "No runs at https://hansa.test:8443 yet" in hansa_cli("ls", "--on")
+    hansa_cli("run", "study", "--on", "--detach")
+    server.run(2)
+    server.events.pop()
+    assert "far-7" in hansa_cli("ls", "--on") and "ada" in hansa_cli("ls", "--on")
+    assert json.loads(hansa_cli("ls", "--on", "--json"))[0]["rounds_done"] == 1
+    text = hansa_cli("show", "far-7", "--on")
+    assert "far-7: running, one site is missing" in text
+    assert "nobody has decided" in text and "north" in text
+    facts = json.loads(hansa_cli("show", "far-7", "--on", "--json"))
+    assert [site["state"] for site in facts["sites"]] == ["ready", "waiting"]
+    assert facts["plan"]["rounds"] == 3
+    assert "far-7 at https://hansa.test:8443: stopped" in hansa_cli("stop", "steps-1")
+    told = hansa_cli("log", "far-7", "--on", "https://hansa.test:8443").splitlines()
+    assert len(told) == len(server.events)
+    assert told[-1].endswith("stopped: stopped by ada")
+    assert hansa_cli("log", "--follow").splitlines() == told
+    lines = hansa_cli("log", "far-7", "--on", "--json").splitlines()
+    assert [json.loads(line) for line in lines] == server.events
+
+
+def test_log_tells_a_simulation_too(hansa_cli: Any, home: Path) -> None:
+    make_project(home / "study", rounds=2)
+    hansa_cli("run", "study")
+    text = hansa_cli("log")
+    assert "the seed model is blake3:" in text and "round 2: committed, 5 of 5 clients" in text
+    assert text.rstrip().endswith("finished: all 2 rounds are done")
+    text = hansa_cli("log", "--follow", status=1)
+    assert "was simulated here" in text and "[run-not-found]" in text
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("run", "study", "--on", "--engine", "inline"),
+        ("run", "study", "--on", "--workers", "2"),
+        ("run", "study", "--clients", "3", "--on"),
+        ("run", "study", "--purpose", "beds"),
+        ("run", "study", "--detach"),
+        ("run", "--resume", "steps-1", "--on"),
+        ("run", "study", "--on", "--model", "nothing.safetensors"),
+        ("show", "--on"),
+        ("log", "--on"),
+        ("stop",),
+        ("join",),
+    ],
+    ids=" ".join,
+)
+def test_words_that_do_not_belong_together_are_refused(
+    hansa_cli: Any, server: StandIn, words: tuple[str, ...]
+) -> None:
+    text = hansa_cli(*words, status=2)
+    assert "[usage]" in text
+    assert not server.asked
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("run", "study", "--on"),
+        ("run", "study", "--on", "other.test"),
+        ("ls", "--on", "https://other.test:1"),
+        ("stop", "far-7", "--on", "other.test"),
+        ("log", "far-7", "--on", "other.test:9"),
+    ],
+    ids=" ".join,
+)
+def test_who_is_no_member_is_told_how_to_become_one(
+    hansa_cli: Any, home: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    make_project(home / "study")
+    monkeypatch.setenv("HANSA_HOME", str(home / "nothing"))
+    text = hansa_cli(*words, status=1)
+    assert "[identity-membership]" in text and "hansa join INVITE" in text
+
+
+def test_a_run_that_the_server_does_not_know_and_a_server_that_is_away(
+    hansa_cli: Any, server: StandIn
+) -> None:
+    assert "[run-not-found]" in hansa_cli("show", "no/such", "--on", status=1)
+    assert server.asked[-1] == "GET /v1/runs/no%2Fsuch"
+    server.trouble = [unreachable()]
+    assert "[server-unreachable]" in hansa_cli("ls", "--on", status=1)
+
+
+def test_a_damaged_invitation_is_told(hansa_cli: Any, home: Path) -> None:
+    assert "[invite-malformed]" in hansa_cli("join", "https://hansa.test:8443", status=1)
+
+
+def test_join_says_who_one_is_and_keeps_it(
+    hansa_cli: Any, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hansa.identity import Invite
+
+    def enrol(invite: Invite, folder: Path) -> Membership:
+        return Membership(folder, invite.url, "ada", "submitter", "PEM", "", "test league")
+
+    monkeypatch.setattr("hansa.protocol.enrolment.enrol", enrol)
+    line = Invite("https://hansa.test:8443", "a" * 22, "0" * 32).line()
+    assert "You are ada, submitter of test league" in hansa_cli("join", line)
+    assert json.loads(hansa_cli("join", line, "--json"))["role"] == "submitter"

@@ -1,0 +1,554 @@
+"""`hansa site`: what a data owner types, from the invitation to the kill switch."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sample_site import CODE, Sample, ask, make_site
+
+from hansa.cli import main
+from hansa.cli.site import VERBS
+from hansa.identity import Invite, Membership, new_token, sign_receipt
+from hansa.protocol.messages import Receipt
+from hansa.site.ledger import Ledger
+from hansa.site.settings import load_settings
+
+POLICY = '[data.cohort]\npath = "cohort.csv"\ntarget = "y"\n[policy]\n'
+
+
+class Typed(tuple[int, str, str]):
+    """Status, standard output, standard error."""
+
+    status = property(lambda self: self[0])
+    out = property(lambda self: self[1])
+    err = property(lambda self: self[2])
+
+
+@pytest.fixture
+def typed(capsys: pytest.CaptureFixture[str]) -> Any:
+    """Type `hansa site ...`."""
+
+    def run(*words: str) -> Typed:
+        with pytest.raises(SystemExit) as end:
+            main(["site", *words])
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.out + captured.err
+        return Typed((int(end.value.code or 0), captured.out, captured.err))
+
+    return run
+
+
+@pytest.fixture
+def site(home: Path, monkeypatch: pytest.MonkeyPatch) -> Sample:
+    sample = make_site(home / "north", POLICY)
+    (sample.folder / "cohort.csv").write_text("a,b,y\n1,2,sick\n3,4,well\n5,6,sick\n")
+    monkeypatch.chdir(sample.folder)
+    return sample
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_command_has_help_with_an_example(typed: Any, home: Path, verb: str) -> None:
+    inner = {"data": ["add", "ls"], "policy": ["show", "edit"]}.get(verb, [None])
+    for name in inner:
+        found = typed(verb, *([name] if name else []), "--help")
+        assert found.status == 0
+        assert f"hansa site {verb}" in found.out.partition("Example")[2]
+
+
+# ---------------------------------------------------------------- joining
+
+
+@pytest.fixture
+def invite(home: Path, monkeypatch: pytest.MonkeyPatch) -> Invite:
+    """An invitation, and a server that redeems it without a network."""
+    sample = make_site(home / "elsewhere")
+
+    def enrol(asked: Invite, folder: Path) -> Membership:
+        from hansa.identity import new_key, save_key, save_membership
+
+        folder.mkdir()
+        save_key(folder / "key.pem", key := new_key())
+        made = Membership(folder, asked.url, "ward-3", "site", sample.authority.pem, "k", "Sample")
+        save_membership(made, sample.authority.issue_member("ward-3", "site", key.public))
+        return made
+
+    monkeypatch.setattr("hansa.protocol.enrolment.enrol", enrol)
+    return Invite("https://hansa.test:443", new_token(), sample.authority.fingerprint)
+
+
+def test_joining_makes_a_folder_in_which_nothing_runs(typed: Any, invite: Invite) -> None:
+    found = typed("join", invite.line(), "--folder", "ward-3", "--yes")
+    assert found.status == 0
+    assert "https://hansa.test:443" in found.out
+    assert invite.fingerprint in found.out.replace(" ", "")
+    assert invite.token not in found.out
+    assert "Nothing runs here yet" in found.out
+    settings = load_settings(Path("ward-3"))
+    assert (settings.name, settings.policy, settings.data) == ("ward-3", None, {})
+
+
+def test_the_commented_policy_can_be_used_as_it_stands(typed: Any, invite: Invite) -> None:
+    typed("join", invite.line(), "--folder", "ward-3", "--yes")
+    path = Path("ward-3/site.toml")
+    lines = path.read_text().splitlines()
+    start = lines.index("# [policy]")
+    used = [*lines[:start], *(line.removeprefix("# ") for line in lines[start:])]
+    path.write_text("\n".join([*used, "[data.cohort]", 'path = "x"']))
+    policy = load_settings(Path("ward-3")).policy
+    assert policy is not None
+    assert (policy.approve, policy.sandbox, policy.submitters) == ("ask", "required", ("anna",))
+
+
+def test_whoever_does_not_confirm_the_fingerprint_does_not_join(
+    typed: Any, invite: Invite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import io
+
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    found = typed("join", invite.line(), "--folder", "ward-3")
+    assert found.status == 130
+    assert not Path("ward-3").exists()
+
+
+def test_a_folder_is_one_site_only(typed: Any, invite: Invite) -> None:
+    typed("join", invite.line(), "--folder", "ward-3", "--yes")
+    before = Path("ward-3/site.toml").read_bytes()
+    found = typed("join", invite.line(), "--folder", "ward-3", "--yes")
+    assert (found.status, "[site-exists]" in found.err) == (1, True)
+    assert Path("ward-3/site.toml").read_bytes() == before
+
+
+def test_a_line_that_is_no_invitation_is_refused(typed: Any, home: Path) -> None:
+    found = typed("join", "https://hansa.test", "--yes")
+    assert (found.status, "[invite-malformed]" in found.err) == (1, True)
+    assert list(home.iterdir()) == []
+
+
+# ---------------------------------------------------------------- data and policy
+
+
+def test_data_is_declared_looked_at_and_not_shown(typed: Any, site: Sample) -> None:
+    before = (site.folder / "site.toml").read_text()
+    (site.folder / "more.csv").write_text("a,y\n7.25,1\n8.5,0\n")
+    found = typed("data", "add", "more.csv", "--as", "more", "--target", "y")
+    assert found.status == 0
+    assert "7.25" not in found.out
+    text = (site.folder / "site.toml").read_text()
+    assert text.startswith(before.rstrip("\n"))
+    source = load_settings(site.folder).data["more"]
+    assert (source.path, source.target) == ("more.csv", "y")
+    listed = typed("data", "ls", "--json")
+    rows = {row["name"]: row for row in json.loads(listed.out)}
+    assert (rows["cohort"]["rows"], rows["cohort"]["classes"]) == (3, 2)
+    assert rows["more"]["rows"] == 2
+    assert rows["more"]["hash"] != rows["cohort"]["hash"]
+
+
+def test_the_hash_of_data_is_that_of_its_values(typed: Any, site: Sample) -> None:
+    def hashed() -> str:
+        return str(json.loads(typed("data", "ls", "--json").out)[0]["hash"])
+
+    first = hashed()
+    assert hashed() == first
+    (site.folder / "cohort.csv").write_text("a,b,y\n1,2,sick\n3,4,well\n5,7,sick\n")
+    assert hashed() != first
+
+
+def test_a_clients_folder_of_a_split_is_counted_by_its_parts(
+    typed: Any, site: Sample, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["split", "digits", "--clients", "2", "-o", "parts", "--validation", "0.1"])
+    capsys.readouterr()
+    found = typed("data", "add", "parts/client-0", "--as", "mine", "--json")
+    facts = json.loads(found.out)
+    assert facts["rows"] + facts["valid"] in (898, 899)
+    assert (facts["classes"], facts["x"]) == (10, "float32 [64]")
+    assert "[data-missing]" in typed("data", "add", "parts", "--as", "both").err
+
+
+def test_a_path_outside_of_the_folder_is_kept_whole(typed: Any, site: Sample) -> None:
+    outside = site.folder.parent / "far.csv"
+    outside.write_text("a,y\n1,1\n")
+    typed("data", "add", "../far.csv", "--as", "far", "--target", "y")
+    assert load_settings(site.folder).data["far"].path == str(outside.resolve())
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("nothing.csv", "--as", "x"), "data-missing"),
+        (("cohort.csv", "--as", "x", "--target", "z"), "data-no-column"),
+        (("cohort.csv", "--as", "cohort", "--target", "y"), "site-settings"),
+        (("cohort.csv", "--as", "a b", "--target", "y"), "site-settings"),
+    ],
+)
+def test_data_that_cannot_be_read_is_not_declared(
+    typed: Any, site: Sample, words: tuple[str, ...], code: str
+) -> None:
+    before = (site.folder / "site.toml").read_bytes()
+    found = typed("data", "add", *words)
+    assert (found.status, f"[{code}]" in found.err) == (1, True), found.err
+    assert (site.folder / "site.toml").read_bytes() == before
+
+
+def test_data_that_is_gone_is_told_beside_the_rest(typed: Any, site: Sample) -> None:
+    (site.folder / "cohort.csv").unlink()
+    found = typed("data", "ls")
+    assert found.status == 0
+    assert "cohort" in found.err and "cohort.csv" in found.err
+
+
+def test_a_policy_is_shown_with_its_defaults(typed: Any, site: Sample) -> None:
+    found = typed("policy", "show")
+    assert "you approve each plan by hand" in found.out
+    assert "required" in found.out
+    (site.folder / "site.toml").write_text('name = "north"\n')
+    assert "nothing runs" in typed("policy", "show").out
+    assert json.loads(typed("policy", "show", "--json").out) is None
+
+
+@pytest.fixture
+def editor(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """An editor that leaves a given text."""
+
+    def leave(text: str) -> None:
+        code = f"import sys; open(sys.argv[1], 'w').write({text!r})"
+        path = Path.cwd().parent / "editor.py"
+        path.write_text(code)
+        monkeypatch.setenv("VISUAL", f"{sys.executable} {path}")
+
+    return leave
+
+
+def test_an_edit_is_kept_if_it_can_be_used(typed: Any, site: Sample, editor: Any) -> None:
+    editor('name = "north"\n[policy]\nmax_rounds = 7\n')
+    assert typed("policy", "edit").status == 0
+    policy = load_settings(site.folder).policy
+    assert policy is not None and policy.max_rounds == 7
+
+
+def test_an_edit_with_a_mistake_leaves_the_old_file(typed: Any, site: Sample, editor: Any) -> None:
+    before = (site.folder / "site.toml").read_bytes()
+    editor('name = "north"\n[policy]\nmax_round = 7\n')
+    found = typed("policy", "edit")
+    assert (found.status, "[site-settings]" in found.err) == (1, True)
+    assert "'max_rounds'" in found.err
+    assert (site.folder / "site.toml").read_bytes() == before
+
+
+# ---------------------------------------------------------------- deciding
+
+
+def test_from_a_request_to_an_approval_and_back(typed: Any, site: Sample) -> None:
+    assert "No plan has asked" in typed("requests").out
+    request = ask(site)
+    found = typed("requests")
+    assert request.short in found.out and "waits" in found.out
+    assert typed("approve", request.short[:4], "--until", "2999-01-01").status == 0
+    (row,) = json.loads(typed("requests", "--json").out)
+    assert (row["state"], row["submitter"], row["rounds"]) == ("runs", "anna", 3)
+    denied = typed("deny", request.short, "--reason", "We stop\nhere.")
+    assert "We stop here." in denied.out
+    (row,) = json.loads(typed("requests", "--json").out)
+    assert (row["state"], "We stop here." in row["reason"]) == ("refused", True)
+
+
+def test_an_approval_that_the_policy_overrules_says_so(typed: Any, site: Sample) -> None:
+    request = ask(site)
+    with (site.folder / "site.toml").open("a") as file:
+        file.write("max_rounds = 2\n")
+    found = typed("approve", request.short)
+    assert found.status == 0
+    assert "does not run all the same" in found.out
+
+
+@pytest.mark.parametrize("until", ["tomorrow", "2020-01-01", "2027-13-01", ""])
+def test_an_approval_needs_a_date_that_is_one_and_is_to_come(
+    typed: Any, site: Sample, until: str
+) -> None:
+    request = ask(site)
+    found = typed("approve", request.short, "--until", until)
+    assert (found.status, "--until" in found.err) == (2, True)
+    assert not (site.folder / "approvals.jsonl").exists()
+
+
+def test_a_review_shows_code_imports_data_and_what_leaves(typed: Any, site: Sample) -> None:
+    request = ask(site)
+    found = typed("review", request.short[:6])
+    for words in (
+        request.identity,
+        "+import numpy as np",
+        "numpy",
+        "the data named 'cohort'",
+        "vector delta, float32: 650 numbers, 2.6 kB",
+        "Find out whether it works.",
+    ):
+        assert words in found.out, words
+    typed("approve", request.short)
+    changed = ask(site, {"model.py": CODE["model.py"].replace(b"{}", b"None")}, run="study-2")
+    found = typed("review", changed.short)
+    assert "-    return {}" in found.out and "+    return None" in found.out
+    assert "+import numpy as np" not in found.out
+    plain = json.loads(typed("review", changed.short, "--json").out)
+    assert (plain["previous"], plain["state"]) == (request.identity, "ask")
+
+
+def test_a_request_cannot_write_to_the_owners_terminal(typed: Any, site: Sample) -> None:
+    request = ask(site, {"model.py": b"# \x1b]0;owned\x07\x1b[2J\n"}, name="study")
+    for words in (("requests",), ("review", request.short)):
+        assert "\x1b]" not in typed(*words).out
+        assert "\x1b[2J" not in typed(*words).out
+
+
+# ---------------------------------------------------------------- the ledger
+
+
+@pytest.fixture
+def sent(site: Sample) -> Sample:
+    ledger = Ledger(site.folder / "ledger.jsonl")
+    seq = ledger.sent(
+        "update", run="study-1", round=1, digest=f"blake3:{'d' * 64}", size=2600,
+        tensors=[("delta", "F32", [650])],
+    )  # fmt: skip
+    ledger.confirmed(seq, signed(site))
+    ledger.sent("failure", run="study-1", round=2, size=90, detail="=cmd()|loss went to NaN")
+    ledger.control(400, 4)
+    ledger.close()
+    return site
+
+
+def signed(site: Sample, digest: str = f"blake3:{'d' * 64}", **facts: Any) -> Receipt:
+    given: dict[str, Any] = {
+        "run": "study-1", "round": 1, "phase": "train", "client": "north", "digest": digest,
+        "size": 2600, "at": "2026-01-01", **facts,
+    }  # fmt: skip
+    return Receipt(**given, signature=sign_receipt(site.receipts, *given.values()))
+
+
+def test_an_empty_ledger_says_so(typed: Any, site: Sample) -> None:
+    assert "Nothing has left this site yet." in typed("ledger").out
+
+
+def test_the_ledger_lists_what_left_and_sums_it_up(typed: Any, sent: Sample) -> None:
+    text = typed("ledger").out
+    assert "delta F32[650]" in text and "2.6 kB" in text and "dddddddddddd" in text
+    assert "In all 3.1 kB: 1 update (2.6 kB), 1 failure (90 B), 1 control (400 B)" in text
+    rows = json.loads(typed("ledger", "--json").out)["entries"]
+    assert [(r["what"], r["size"], r["receipt"]) for r in rows] == [
+        ("update", 2600, True), ("failure", 90, False), ("control", 400, False),
+    ]  # fmt: skip
+
+
+def test_the_ledger_as_a_table_holds_no_formula(typed: Any, sent: Sample) -> None:
+    assert typed("ledger", "--csv", "left.csv").status == 0
+    with open("left.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3
+    assert rows[0]["tensors"] == "delta F32[650]"
+    assert rows[1]["detail"].startswith("'=cmd")
+
+
+def test_a_ledger_that_was_changed_is_told_with_its_line(typed: Any, sent: Sample) -> None:
+    path = sent.folder / "ledger.jsonl"
+    path.write_bytes(path.read_bytes().replace(b'"size":90', b'"size":91'))
+    found = typed("ledger")
+    assert (found.status, "[site-damaged]" in found.err) == (1, True)
+    assert "line 3" in found.err
+
+
+@pytest.mark.parametrize(
+    ("server", "words"),
+    [
+        ("same", None),
+        ("empty", "the server does not know it"),
+        ("more", "does not know that it left"),
+        ("forged", "not signed by the server"),
+        ("another's", "is for south"),
+        ("larger", "2,601 bytes"),
+    ],
+)
+def test_verifying_compares_with_the_servers_receipts(
+    typed: Any, sent: Sample, monkeypatch: pytest.MonkeyPatch, server: str, words: str | None
+) -> None:
+    more = signed(sent, f"blake3:{'e' * 64}", round=2)
+    there = {
+        "same": [signed(sent)],
+        "empty": [],
+        "more": [signed(sent), more],
+        "forged": [Receipt(**{**_facts(signed(sent)), "at": "2027"})],
+        "another's": [signed(sent, client="south")],
+        "larger": [signed(sent, size=2601)],
+    }[server]
+    monkeypatch.setattr("hansa.site.receipts.fetch_receipts", lambda membership: there)
+    found = typed("ledger", "--verify")
+    if words is None:
+        assert (found.status, "agree" in found.out) == (0, True)
+        return
+    assert found.status == 1
+    assert words in found.err
+    plain = typed("ledger", "--verify", "--json")
+    assert plain.status == 1
+    assert any(words in d["what"] for d in json.loads(plain.out)["differences"])
+
+
+def _facts(receipt: Receipt) -> dict[str, Any]:
+    import msgspec
+
+    return msgspec.structs.asdict(receipt)
+
+
+# ---------------------------------------------------------------- the agent
+
+AGENT = """
+import signal, subprocess, sys, threading
+from pathlib import Path
+from hansa.site.presence import present
+end = threading.Event()
+if sys.argv[2] == "deaf":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+else:
+    signal.signal(signal.SIGTERM, lambda *_: end.set())
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+with present(Path(sys.argv[1])):
+    print(child.pid, flush=True)
+    end.wait(60)
+    child.kill()
+"""
+
+
+@pytest.fixture
+def agent(site: Sample, request: pytest.FixtureRequest) -> Iterator[tuple[int, int]]:
+    """A process that is an agent as far as the lock goes, and a child of it."""
+    kind = getattr(request, "param", "good")
+    with subprocess.Popen(
+        [sys.executable, "-c", AGENT, str(site.folder), kind],
+        stdout=subprocess.PIPE, text=True, start_new_session=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        child = int(process.stdout.readline())
+        yield process.pid, child
+        for pid in (process.pid, child):
+            if alive(pid):
+                os.kill(pid, signal.SIGKILL)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that ended and was not waited for does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def gone(pid: int) -> bool:
+    """Whether a process ends within seconds: it lets go of its lock a moment before."""
+    return any(not alive(pid) or threading.Event().wait(0.02) for _ in range(500))
+
+
+def test_an_agent_ends_when_it_is_told(typed: Any, site: Sample, agent: tuple[int, int]) -> None:
+    assert json.loads(typed("status", "--json").out)["agent"]["pid"] == agent[0]
+    found = typed("stop")
+    assert (found.status, "has ended" in found.out) == (0, True)
+    assert gone(agent[0])
+    assert json.loads(typed("status", "--json").out)["agent"] is None
+
+
+@pytest.mark.parametrize("agent", ["deaf"], indirect=True)
+def test_the_kill_switch_works_on_an_agent_that_does_not_listen(
+    typed: Any, site: Sample, agent: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hansa.limits.SITE_END_S", 0.3)
+    found = typed("stop")
+    assert (found.status, "[site-running]" in found.err) == (1, True)
+    assert alive(agent[0])
+    (site.folder / "site.toml").write_text("broken = = 1")  # a kill switch works all the same
+    monkeypatch.setattr("hansa.limits.SITE_END_S", 20.0)
+    assert typed("stop", "--now").status == 0
+    assert gone(agent[0])
+    assert gone(agent[1])
+
+
+def test_stopping_where_nothing_runs_says_so(typed: Any, site: Sample) -> None:
+    assert "No agent runs here" in typed("stop").out
+    (site.folder / "agent.json").write_text(json.dumps({"pid": 1, "group": 1, "started": "x"}))
+    (site.folder / "lock").touch()
+    assert "No agent runs here" in typed("stop", "--now").out
+
+
+def test_an_agent_that_cannot_be_named_is_not_said_to_be_gone(
+    typed: Any, site: Sample, agent: tuple[int, int]
+) -> None:
+    (site.folder / "agent.json").write_text("{")
+    for words in (("stop", "--now"), ("status",)):
+        found = typed(*words)
+        assert (found.status, "[site-running]" in found.err) == (1, True)
+    assert alive(agent[0])
+
+
+def test_two_agents_do_not_share_a_folder(
+    typed: Any, site: Sample, agent: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = typed("start")
+    assert (found.status, "[site-running]" in found.err) == (1, True)
+    assert alive(agent[0])
+
+
+def test_status_tells_what_waits_and_what_left(typed: Any, sent: Sample) -> None:
+    ask(sent)
+    text = typed("status").out
+    assert "does not run" in text
+    assert "1 for you" in text
+    assert "3.1 kB" in text
+    assert "anyone may ask; you approve each plan" in text
+
+
+def test_the_folder_is_named_by_option_or_environment(
+    typed: Any, site: Sample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(site.folder.parent)
+    assert "[site-missing]" in typed("status").err
+    assert typed("status", "--folder", "north").status == 0
+    monkeypatch.setenv("HANSA_SITE", "north")
+    assert typed("status").status == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("start",), ("status",), ("stop",), ("requests",), ("review", "7f3a"),
+        ("approve", "7f3a"), ("deny", "7f3a"), ("ledger",), ("data", "ls"),
+        ("data", "add", ".", "--as", "x"), ("policy", "show"), ("policy", "edit"),
+    ],
+)  # fmt: skip
+def test_a_folder_without_a_site_is_told_by_every_command(
+    typed: Any, home: Path, words: tuple[str, ...]
+) -> None:
+    found = typed(*words)
+    assert found.status == 1
+    assert "[site-missing]" in found.err or "[site-request]" in found.err
+    assert list(home.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("revew",), ("review",), ("approve",), ("approve", "7f3a", "--max-rounds", "0"),
+        ("data", "add", "x.csv"), ("join",), ("ledger", "--since", "x"), ("data", "rm"),
+    ],
+)  # fmt: skip
+def test_a_mistyped_command_names_the_help(typed: Any, site: Sample, words: Any) -> None:
+    found = typed(*words)
+    assert found.status == 2
+    assert "--help" in found.err and "[usage]" in found.err

@@ -1,0 +1,222 @@
+"""Handing a project over: what is sent, what is refused before, and what a crash leaves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from projects import make_project, simulate
+from stand_in import StandIn, check_signature, join, model, unreachable
+
+from hansa.errors import HansaError, PlanError, ServerError
+from hansa.identity import Membership
+from hansa.packages import read_archive
+from hansa.project import identity, open_project
+from hansa.protocol.enrolment import renew_if_due
+from hansa.remote import submit
+from hansa.remote.seed import seed_model
+from hansa.runs import RunFolder
+from hansa.store.files import save_params
+
+
+@pytest.fixture
+def league(home: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[StandIn, Membership]:
+    return join(monkeypatch, home / "league")
+
+
+def send(folder: Path, membership: Membership, **more: Any) -> RunFolder:
+    return submit(open_project(folder), membership, runs=folder / "runs", **more)
+
+
+def test_what_arrives_is_the_plan_the_code_and_the_very_seed_of_a_simulation(
+    league: tuple[StandIn, Membership], tmp_path: Path
+) -> None:
+    server, membership = league
+    folder = make_project(tmp_path / "study")
+    run = send(folder, membership, purpose="to count beds")
+    (sent,) = server.submissions
+    simulated = simulate(folder)
+    assert sent.seed_model.digest == simulated.about["seed_model"]["digest"]
+    assert sent.tensors == [("w", "F32", [3]), ("n", "I64", [])]
+    assert sent.buffers == simulated.about["seed_model"]["buffers"]
+    files = read_archive(server.blobs[sent.package.digest])
+    assert files == {n: (folder / n).read_bytes() for n in ("model.py", "plan.toml")}
+    assert sent.identity == identity(open_project(folder).plan, {"model.py": files["model.py"]})
+    assert sent.purpose == "to count beds"
+    check_signature(sent, membership)
+    assert run.remote == {"url": membership.url, "run": "far-7"}
+    assert RunFolder(run.path).remote == run.remote
+    assert run.about["engine"] == "federation"
+
+
+def test_a_submission_cut_off_is_sent_again_with_the_same_id(
+    league: tuple[StandIn, Membership], tmp_path: Path
+) -> None:
+    server, membership = league
+    folder = make_project(tmp_path / "study")
+
+    def cut(path: str) -> None:
+        server.before_answer = lambda path: None
+        raise unreachable()  # the answer is lost, after the server has recorded the run
+
+    server.before_answer = cut
+    with pytest.raises(ServerError):
+        send(folder, membership)
+    run = send(folder, membership)
+    assert len(server.submissions) == 1
+    assert server.asked.count("POST /v1/runs") == 2
+    assert run.name == "steps-1" and (run.remote or {})["run"] == "far-7"
+
+
+def test_the_same_command_finds_its_unfinished_run_and_new_makes_another(
+    league: tuple[StandIn, Membership], tmp_path: Path
+) -> None:
+    server, membership = league
+    folder = make_project(tmp_path / "study")
+    assert [send(folder, membership).name for _ in range(2)] == ["steps-1", "steps-1"]
+    assert send(folder, membership, new=True).name == "steps-2"
+    assert len(server.submissions) == 2
+    # A simulation never goes on with a run that is at a server.
+    assert simulate(folder).name == "steps-3"
+
+
+@pytest.mark.parametrize(
+    "top",
+    ['algorithm = "model.py:mine"', 'transforms = [{ name = "model.py:mine" }]'],
+)
+def test_code_for_the_server_is_refused_before_anything_is_sent(
+    league: tuple[StandIn, Membership], tmp_path: Path, top: str
+) -> None:
+    server, membership = league
+    folder = make_project(tmp_path / "study", top=top)
+    more = (
+        "\ndef mine():\n    import hansa.transforms as t, hansa.algorithms as a\n"
+        f"    return {'a.fed_avg()' if 'algo' in top else 't.cast()'}\n"
+    )
+    with open(folder / "model.py", "a") as file:
+        file.write(more)
+    with pytest.raises(PlanError, match="runs no code of a project") as error:
+        send(folder, membership)
+    assert error.value.code == "plan-impossible"
+    assert not server.asked and not (folder / "runs").exists()
+
+
+def test_a_learner_made_in_python_is_refused(league: tuple[StandIn, Membership]) -> None:
+    import hansa
+    from hansa.plan import read_plan
+    from hansa.project import with_learner
+
+    made = with_learner(read_plan({}, ()).plan, hansa.numpy_learner())
+    with pytest.raises(PlanError, match="comes as files"):
+        submit(made, league[1])
+
+
+def away(folder: Path, text: str) -> None:
+    """Let the project's data be at the sites only."""
+    code = (folder / "model.py").read_text()
+    (folder / "model.py").write_text(
+        code.replace("def data(client):\n", f"def data(client):\n{text}")
+    )
+
+
+def test_data_that_are_not_here_are_no_hindrance_to_a_model_that_needs_none(
+    league: tuple[StandIn, Membership], tmp_path: Path
+) -> None:
+    server, membership = league
+    folder = make_project(tmp_path / "study")
+    expected = seed_model(open_project(folder)).params.digest()
+    away(folder, '    raise FileNotFoundError("/data/ward")\n')
+    send(folder, membership)
+    assert server.submissions[0].seed_model.digest == expected
+
+
+def test_a_model_sized_by_data_that_are_not_here_asks_for_a_file(
+    league: tuple[StandIn, Membership], tmp_path: Path
+) -> None:
+    server, membership = league
+    folder = tmp_path / "study"
+    folder.mkdir()
+    (folder / "plan.toml").write_text('name = "far"\n[data]\nset = "ward.csv"\ntarget = "y"\n')
+    with pytest.raises(PlanError, match=r"not here.*--model FILE"):
+        send(folder, membership)
+    assert not server.asked
+    save_params(tmp_path / "seed.safetensors", model(1.0))
+    run = send(folder, membership, model=tmp_path / "seed.safetensors")
+    assert server.submissions[0].seed_model.digest == model(1.0).digest()
+    assert run.about["seed_model"] == {"digest": model(1.0).digest(), "buffers": ["n"]}
+
+
+def test_a_model_of_another_shape_is_refused(
+    league: tuple[StandIn, Membership], tmp_path: Path
+) -> None:
+    folder = make_project(tmp_path / "study")
+    save_params(tmp_path / "seed.safetensors", model(1.0).subset(["w"]))
+    with pytest.raises(PlanError, match="not those of the project's model"):
+        send(folder, league[1], model=tmp_path / "seed.safetensors")
+
+
+def test_data_set_here_without_a_split_gives_shapes(
+    league: tuple[StandIn, Membership], tmp_path: Path
+) -> None:
+    folder = tmp_path / "study"
+    folder.mkdir()
+    (folder / "plan.toml").write_text('name = "far"\n[data]\nset = "digits"\n')
+    send(folder, league[1])
+    shapes = {name: shape for name, _, shape in league[0].submissions[0].tensors}
+    assert shapes == {"layer0.weight": [64, 10], "layer0.bias": [10]}
+
+
+def test_code_that_was_changed_in_the_run_folder_is_not_sent(
+    league: tuple[StandIn, Membership], tmp_path: Path
+) -> None:
+    server, membership = league
+    folder = make_project(tmp_path / "study")
+    server.trouble = [unreachable()]
+    with pytest.raises(ServerError):
+        send(folder, membership)
+    (folder / "runs" / "steps-1" / "code" / "model.py").write_text("print('other')\n")
+    with pytest.raises(HansaError) as error:
+        send(folder, membership)
+    assert error.value.code == "run-damaged"
+    assert not server.submissions
+
+
+def test_a_certificate_is_renewed_at_half_its_life_and_only_for_its_own_key(
+    league: tuple[StandIn, Membership], monkeypatch: pytest.MonkeyPatch, home: Path
+) -> None:
+    from hansa.clock import wall
+    from hansa.identity import new_key
+    from hansa.identity.authority import load_authority
+
+    server, membership = league
+    authority = load_authority(home / "league" / "authority")
+    assert not renew_if_due(server, membership)  # type: ignore[arg-type]
+    monkeypatch.setattr("hansa.protocol.enrolment.wall", lambda: wall() + 13 * 3600)
+    answers = []
+    for key in (membership.key(), new_key()):
+        pem = authority.issue_member("ada", "submitter", key.public)
+        facts = {"name": "ada", "role": "submitter", "receipt_key": "", "federation": ""}
+        answers.append({**facts, "certificate": pem, "authority": authority.pem})
+
+    def answered(method: str, path: str, body: bytes | None) -> Any:
+        assert (method, path) == ("POST", "/v1/certificates")
+        return answers.pop(0)
+
+    monkeypatch.setattr(server, "_answer", answered)
+    expected = answers[0]["certificate"]
+    assert renew_if_due(server, membership)  # type: ignore[arg-type]
+    assert membership.certificate() == expected
+    with pytest.raises(HansaError) as error:
+        renew_if_due(server, membership)  # type: ignore[arg-type]
+    assert error.value.code == "identity-certificate"
+    assert membership.certificate() == expected
+
+
+def test_the_kept_submission_holds_no_secret(
+    league: tuple[StandIn, Membership], tmp_path: Path
+) -> None:
+    run = send(make_project(tmp_path / "study"), league[1])
+    kept = msgspec.json.decode((run.path / "submission.json").read_bytes())
+    assert not kept["signature"] and not kept["certificate"]

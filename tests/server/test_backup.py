@@ -1,0 +1,174 @@
+import shutil
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+from server_cases import record_run
+
+from hansa.dev import SERVER, Rehearsal
+from hansa.errors import HansaError, ServerError
+from hansa.server import doctor
+from hansa.server.backing_up import back_up
+from hansa.server.founding import found
+from hansa.server.journal import Journal
+from hansa.server.opening import opened
+from hansa.server.settings import ServerSettings
+from hansa.store import BlobStore
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("HANSA_HOME", str(tmp_path / "home"))
+    return found(tmp_path / "server", ServerSettings(url="https://hansa.example")).folder
+
+
+def bad_findings(folder) -> list[doctor.Finding]:
+    with opened(folder) as server:
+        return [f for f in doctor.examine(server) if f.grade == "bad"]
+
+
+def test_a_backup_is_a_server_with_all_models_members_and_keys(folder, tmp_path):
+    with opened(folder) as server:
+        models = record_run(server, rounds=3)
+        made = back_up(server, tmp_path / "backup")
+    assert (made.blobs, made.linked) == (len(models) + 1, True)
+    assert bad_findings(made.folder) == []
+    for name in ("server.toml", "ca.pem", "ca-key.pem", "tls-key.pem", "receipt-key.pem"):
+        assert (made.folder / name).read_bytes() == (folder / name).read_bytes()
+    for name in ("ca-key.pem", "tls-key.pem", "receipt-key.pem"):
+        assert stat.S_IMODE((made.folder / name).stat().st_mode) == 0o600
+    assert stat.S_IMODE(made.folder.stat().st_mode) == 0o700
+    with opened(made.folder) as copy:
+        assert Journal(copy.database, lambda _: None).rounds_done("study-1") == 3
+
+
+def test_a_second_backup_brings_the_first_up_to_date(folder, tmp_path):
+    with opened(folder) as server:
+        record_run(server, rounds=1)
+        back_up(server, tmp_path / "backup")
+        gone, _ = BlobStore(folder / "blobs", durable=True).put_bytes(b"soon gone")
+        back_up(server, tmp_path / "backup")
+        assert BlobStore(tmp_path / "backup" / "blobs", durable=True).has(gone)
+        BlobStore(folder / "blobs", durable=True).remove(gone)
+        record_run(server, rounds=2, number=2)
+        made = back_up(server, tmp_path / "backup")
+    kept = set(BlobStore(made.folder / "blobs", durable=True).digests())
+    assert kept == set(BlobStore(folder / "blobs", durable=True).digests())
+    assert bad_findings(made.folder) == []
+
+
+def test_a_backup_on_another_disk_is_copied_whole(folder, tmp_path, monkeypatch):
+    def no_link(*_):
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr("hansa.store.blobs.os.link", no_link)
+    with opened(folder) as server:
+        record_run(server, rounds=2)
+        made = back_up(server, tmp_path / "backup")
+    assert not made.linked
+    shutil.rmtree(folder)
+    assert bad_findings(made.folder) == []
+
+
+@pytest.mark.parametrize("what", ["own", "other", "foreign", "started"])
+def test_a_folder_that_is_something_else_is_not_touched(folder, tmp_path, monkeypatch, what):
+    target = tmp_path / "target"
+    if what == "own":
+        target = folder
+    elif what == "other":
+        monkeypatch.setenv("HANSA_HOME", str(tmp_path / "home-2"))
+        found(target, ServerSettings(url="https://other.example"))
+    elif what == "foreign":
+        target.mkdir()
+        (target / "thesis.txt").write_text("three years")
+    else:
+        with opened(folder) as server:
+            back_up(server, target)
+        (target / "lock").touch()
+    before = {p: p.read_bytes() for p in target.rglob("*") if p.is_file()}
+    with opened(folder) as server, pytest.raises(ServerError, match="server-backup"):
+        back_up(server, target)
+    assert before.items() <= {p: p.read_bytes() for p in target.rglob("*") if p.is_file()}.items()
+
+
+def test_a_server_that_lacks_a_model_is_told_so_and_not_called_backed_up(folder, tmp_path):
+    with opened(folder) as server:
+        models = record_run(server, rounds=2)
+        BlobStore(folder / "blobs", durable=True).remove(models[2])
+        with pytest.raises(ServerError, match="round 2's model of study-1"):
+            back_up(server, tmp_path / "backup")
+    assert not (tmp_path / "backup" / "server.toml").exists()
+
+
+def test_no_model_is_missing_however_fast_rounds_are_committed_meanwhile(folder, tmp_path):
+    """Commits that each drop the model before: a careless copy would lack what it speaks of."""
+    stop = threading.Event()
+    committed = 0
+
+    def commit_on(journal: Journal, blobs: BlobStore) -> None:
+        nonlocal committed
+        while not stop.is_set():
+            committed += 1
+            digest, size = blobs.put_bytes(b"model %d" % committed)
+            fact = {"kind": "committed", "round": committed + 1, "model": digest, "state": None}
+            newest = committed + 1
+            for stale in journal.commit("study-1", fact, keep=lambda r: r == newest):
+                blobs.remove(stale)
+
+    with opened(folder) as server, opened(folder) as running:
+        record_run(server, rounds=1)
+        journal = Journal(running.database, lambda _: None)
+        blobs = BlobStore(folder / "blobs", durable=True)
+        worker = threading.Thread(target=commit_on, args=(journal, blobs))
+        worker.start()
+        try:
+            for number in range(5):
+                made = back_up(server, tmp_path / f"backup-{number}")
+                assert bad_findings(made.folder) == []
+        finally:
+            stop.set()
+            worker.join()
+    assert committed > 20
+
+
+def test_a_backup_of_a_run_that_is_going_on_starts_and_finishes_it(tmp_path):
+    """C9: the copy is taken in the middle of a run, the server is lost, the copy takes its place."""
+    project = tmp_path / "study"
+    sets = ["rounds=40", 'learner.optimizer={name="sgd",lr=0.1}']
+    first = Rehearsal(tmp_path / "probe", _made(project), sites=2, sets=sets)
+    with first as rehearsal:
+        run = rehearsal.submit()
+        server = rehearsal.folder / SERVER
+        while _rounds(server) < 3:
+            threading.Event().wait(0.02)
+        with opened(server) as serving:
+            made = back_up(serving, tmp_path / "backup")
+        at_backup = _rounds(made.folder)
+        assert bad_findings(made.folder) == []
+        assert 3 <= at_backup < 40
+        rehearsal.kill(SERVER)
+        shutil.rmtree(server)
+        shutil.move(made.folder, server)
+        rehearsal.start(SERVER)
+        assert rehearsal.follow(run) == "finished"
+        assert bad_findings(server) == []
+        model = run.commits()[-1]["model"]
+        assert model == rehearsal.simulate().commits()[-1]["model"]
+
+
+def _made(project: Path) -> Path:
+    from hansa.cli.main import main
+
+    with pytest.raises(SystemExit):
+        main(["init", str(project), "--template", "numpy"])
+    return project
+
+
+def _rounds(folder: Path) -> int:
+    try:
+        with opened(folder) as server:
+            runs = Journal(server.database, lambda _: None)
+            return max((runs.rounds_done(row.run) for row in runs.runs()), default=0)
+    except HansaError:
+        return 0

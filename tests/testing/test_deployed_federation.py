@@ -1,0 +1,35 @@
+"""The deployed handle keeps the laws that the simulated one keeps, with stand-ins for sites."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from handles import deployed, simulated
+
+from hansa.server.exchange import Interrupted
+from hansa.testing import check_federation
+from hansa.testing.case import Case
+from hansa.workflows import drive, synchronous
+
+
+def test_the_deployed_handle_keeps_every_law(tmp_path: Path) -> None:
+    check_federation(deployed, tmp_path, interrupted=Interrupted)
+
+
+def test_a_whole_run_ends_in_the_same_bytes_on_both_handles(tmp_path: Path) -> None:
+    """Goal: law L1, and X6 in small.  Method: three rounds of four clients of five, on each."""
+    ends = []
+    for opened in (simulated, deployed):
+        case, folder = Case(), tmp_path / opened.__name__
+        folder.mkdir()
+        with opened(case, folder) as handle:
+            drive(synchronous(handle, case.plan, case.project.method.algorithm))
+            ends.append((handle.resume(), sorted(case.asked)))
+    (here, asked_here), (there, asked_there) = ends
+    assert asked_here == asked_there
+    assert here.round == there.round == 3
+    for name, vector in here.state.algorithm.items():
+        assert vector.tobytes() == there.state.algorithm[name].tobytes(), name
+    assert here.state.buffers.tobytes() == there.state.buffers.tobytes()
+    assert here.progress == there.progress
+    assert {**here.row, "seconds": 0} == {**there.row, "seconds": 0}

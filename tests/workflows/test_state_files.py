@@ -1,0 +1,75 @@
+"""What is read back after an interruption is what was there, to the bit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hansa.aggregators import Aggregate
+from hansa.algorithms import Vectors, fed_avg, fed_avg_m
+from hansa.params import Params, decode, encode
+from hansa.params.model import ModelLayout
+from hansa.workflows import GlobalState, from_files, rounded, to_files
+
+
+def carried(params: Params) -> Params:
+    header, body = encode(params)
+    return decode(header + bytes(body))
+
+
+def layout_of(dtype: str) -> ModelLayout:
+    seed = Params.of({"w": np.zeros(3, "float32"), "n": np.array(4), "b": np.zeros(2, "float32")})
+    specs = [(s.name, dtype if s.name == "w" else s.dtype, s.shape) for s in seed.layout.specs]
+    return ModelLayout(type(seed.layout).of(specs), ["b"])
+
+
+STATE = GlobalState(
+    Vectors(x=np.array([0.1, -7.3, 1e-4], np.float32), v=np.array([1 / 3, -2.0, 5.5], np.float32)),
+    np.array([11.0, 0.25, -1.5]),  # integers first
+)
+
+
+@pytest.mark.parametrize("dtype", ["F32", "BF16", "F16"])
+@pytest.mark.parametrize("algorithm", [fed_avg(), fed_avg_m()], ids=lambda a: a.name)
+def test_a_state_comes_back_through_its_files(algorithm, dtype: str) -> None:
+    layout = layout_of(dtype)
+    names = ("x", "v") if algorithm.name == "fed_avg_m" else ("x",)
+    state = STATE._replace(algorithm=Vectors({name: STATE.algorithm[name] for name in names}))
+    model, extra = to_files(layout, state)
+    # The model file alone is exact where it holds float32 and the algorithm keeps nothing else.
+    assert (extra is None) == (dtype == "F32" and names == ("x",))
+    found = from_files(
+        algorithm, layout, model=carried(model), extra=None if extra is None else carried(extra)
+    )
+    assert found.algorithm.keys() == state.algorithm.keys()
+    for name, vector in state.algorithm.items():
+        assert found.algorithm[name].dtype == vector.dtype
+        assert found.algorithm[name].tobytes() == vector.tobytes(), name
+    assert found.buffers.tobytes() == state.buffers.tobytes()
+
+
+def test_a_seed_model_alone_is_the_state_before_the_first_round() -> None:
+    layout = layout_of("F32")
+    model, _ = to_files(layout, STATE)
+    found = from_files(fed_avg_m(), layout, model=model, extra=None)
+    np.testing.assert_array_equal(found.algorithm.x, STATE.algorithm.x)
+    np.testing.assert_array_equal(found.algorithm.v, np.zeros(3))
+    found.algorithm.x[0] = 9  # a copy: the model may be a file that is mapped
+    np.testing.assert_array_equal(layout.split(model)[0], STATE.algorithm.x)
+
+
+def test_averaged_buffers_are_rounded_to_their_own_dtypes_and_nothing_else_is() -> None:
+    layout = layout_of("F32")
+    delta = np.array([1 / 3, 2.0, 3.0])
+    means = np.array([4.5, 0.1, -1 / 3])  # an integer, then two of float32
+    given = Aggregate({"delta": delta, "buffers": means}, 7.0, 3)
+    found = rounded(layout, given)
+    assert found is not None
+    assert found.vectors["delta"] is delta
+    expected = [4.0, float(np.float32(0.1)), float(np.float32(-1 / 3))]
+    assert found.vectors["buffers"].tolist() == expected
+    assert (found.weight, found.clients) == (7.0, 3)
+    assert given.vectors["buffers"] is means
+    plain = Aggregate({"delta": delta}, 7.0, 3)
+    assert rounded(layout, plain) is plain
+    assert rounded(layout, None) is None
