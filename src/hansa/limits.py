@@ -376,3 +376,14 @@ BACKUP_HOLD_S = 10.0
 
 SERVER_HEARTBEAT_S_MAX = 60.0
 """Seconds of a heartbeat at most: a poll is as long, and proxies give up after a minute or two."""
+
+OWNER_FILES_S = 1.0
+"""Seconds between two looks at a site's settings and approvals, which its owner may change."""
+
+THREAD_SWITCH_S = 0.0005
+"""Seconds after which a computing thread of a server lets another have its turn; a tenth of what
+Python does by itself, for a round of milliseconds waits for that several times."""
+
+EXAMPLES_MAX = 2**31
+"""Examples that one site can say it holds: the weights of a round are summed as finely as all
+sites' examples together allow, so one boast would make the others' weights too small to count."""

@@ -1,4 +1,5 @@
 import json
+import logging
 import re
 import stat
 import sys
@@ -18,6 +19,7 @@ from hansa.server.tokens import tokens
 def hansa(home, monkeypatch, capsys):
     """Run commands in an empty folder; each returns what was printed."""
     monkeypatch.delenv("HANSA_SERVER", raising=False)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # `start` sets its own
     monkeypatch.setenv("HANSA_HOME", str(home / "hansa-home"))
 
     def run(*words: str, status: int = 0) -> str:

@@ -35,8 +35,11 @@ def test_everything_on_the_page_works(
         pytest.skip(f"{name(page)} needs {', '.join(missing)}")
     monkeypatch.chdir(tmp_path)
     reader = PageRun(page, tmp_path)
-    for block in blocks(page):
-        reader.run(block)
+    try:
+        for block in blocks(page):
+            reader.run(block)
+    finally:
+        reader.close()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
@@ -167,6 +170,8 @@ def test_output_on_a_page_is_compared_but_for_the_numbers(
         ("console", "$ hansa ls  # exits 1\n"),
         ("console", "$ hansa ls\nThree runs.\n"),
         ("console", "$ cd nowhere\n"),
+        ("console", "$ hansa ls &\nThree runs.\n"),
+        ("console", "$ hansa join 'https://hansa.example.org:8443#TOKEN.FINGERPRINT'\n"),
         ("python", "import hansa\nhansa.walk()\n"),
         ("pycon", ">>> 1 + 1\n3\n"),
         ("toml", "round = 3\n"),

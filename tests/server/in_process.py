@@ -35,7 +35,6 @@ from hansa.plan import read_plan
 from hansa.project import identity
 from hansa.protocol.messages import (
     BlobRef,
-    EventPage,
     Poll,
     PollAnswer,
     Receipt,
@@ -230,20 +229,20 @@ class InProcess:
     # ---- runs
 
     def submission(
-        self, submitter: Member, *, seed: np.ndarray = SEED, **plan: Any
+        self, submitter: Member, *, model: np.ndarray = SEED, **plan: Any
     ) -> tuple[Submission, bytes, bytes]:
         """Return a submission, its package and its seed model, none of them sent."""
-        return submission_of(submitter, seed=seed, **plan)
+        return submission_of(submitter, model=model, **plan)
 
     def upload(self, submitter: Member, *contents: bytes) -> None:
         for content in contents:
             answer = self.ask(submitter, "PUT", f"/v1/blobs/{digest_of(content)}", body=content)
             assert answer.status == 200, answer
 
-    def submit(self, submitter: Member, *, seed: np.ndarray = SEED, **plan: Any) -> str:
+    def submit(self, submitter: Member, *, model: np.ndarray = SEED, **plan: Any) -> str:
         """Submit a run of small closed form; return its name."""
-        submission, package, model = self.submission(submitter, seed=seed, **plan)
-        self.upload(submitter, package, model)
+        submission, package, start = self.submission(submitter, model=model, **plan)
+        self.upload(submitter, package, start)
         answer = self.ask(submitter, "POST", "/v1/runs", submission)
         return str(answer.read(RunFacts).run)
 
@@ -293,7 +292,7 @@ class InProcess:
 
 
 def submission_of(
-    submitter: Member, *, seed: np.ndarray = SEED, **plan: Any
+    submitter: Member, *, model: np.ndarray = SEED, **plan: Any
 ) -> tuple[Submission, bytes, bytes]:
     table: dict[str, Any] = {
         "name": "study",
@@ -303,7 +302,7 @@ def submission_of(
     }
     chosen = read_plan(table | plan).plan
     package = build_archive(CODE | {"plan.toml": b"name = 'study'\n"})
-    model = joined(Params.of({"w": seed}))
+    start = joined(Params.of({"w": model}))
     who = identity(chosen, CODE)
     ref = BlobRef(digest=digest_of(package), size=len(package))
     submission = Submission(
@@ -311,13 +310,13 @@ def submission_of(
         identity=who,
         plan=msgspec.to_builtins(chosen),
         package=ref,
-        seed_model=BlobRef(digest=digest_of(model), size=len(model)),
-        tensors=[("w", DTYPES[str(seed.dtype)], list(seed.shape))],
+        seed_model=BlobRef(digest=digest_of(start), size=len(start)),
+        tensors=[("w", DTYPES[str(model.dtype)], list(model.shape))],
         buffers=[],
         signature=to_text(submitter.key.sign(submission_text(who, ref.digest))),
         certificate=submitter.certificate,
     )
-    return submission, package, model
+    return submission, package, start
 
 
 class Site:

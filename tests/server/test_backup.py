@@ -110,10 +110,9 @@ def test_no_model_is_missing_however_fast_rounds_are_committed_meanwhile(folder,
         nonlocal committed
         while not stop.is_set():
             committed += 1
-            digest, size = blobs.put_bytes(b"model %d" % committed)
+            digest, _ = blobs.put_bytes(b"model %d" % committed)
             fact = {"kind": "committed", "round": committed + 1, "model": digest, "state": None}
-            newest = committed + 1
-            for stale in journal.commit("study-1", fact, keep=lambda r: r == newest):
+            for stale in journal.commit("study-1", fact, keep=(committed + 1).__eq__):
                 blobs.remove(stale)
 
     with opened(folder) as server, opened(folder) as running:
@@ -133,7 +132,7 @@ def test_no_model_is_missing_however_fast_rounds_are_committed_meanwhile(folder,
 
 
 def test_a_backup_of_a_run_that_is_going_on_starts_and_finishes_it(tmp_path):
-    """C9: the copy is taken in the middle of a run, the server is lost, the copy takes its place."""
+    """C9: the copy is taken in the middle of a run, and takes the place of the lost server."""
     project = tmp_path / "study"
     sets = ["rounds=40", 'learner.optimizer={name="sgd",lr=0.1}']
     first = Rehearsal(tmp_path / "probe", _made(project), sites=2, sets=sets)

@@ -29,7 +29,7 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 
 def graded(folder, **options) -> dict[str, tuple[str, str]]:
-    """Return the worst finding of each subject: its grade, and all that was said and to be typed."""
+    """Return the worst finding of each subject: its grade, and what was said."""
     with opened(folder) as server:
         found = doctor.examine(server, **options)
     assert [doctor.GRADES.index(f.grade) for f in found] == sorted(

@@ -216,7 +216,11 @@ def test_a_proof_counts_once_and_for_its_own_request(world: World, method: str, 
     assert first.status not in (401, 403)
     again = world.raw(method, target, headers={"hansa-proof": header})
     assert (again.status, again.code) == (401, "identity-replayed")
-    for meant in ((method, target + ("&" if "?" in target else "?") + "x=1"), (method, target + "/"), ("DELETE", target)):
+    for meant in (
+        (method, target + ("&" if "?" in target else "?") + "x=1"),
+        (method, target + "/"),
+        ("DELETE", target),
+    ):
         other = prover.header(*meant, EMPTY)
         answer = world.raw(method, target, headers={"hansa-proof": other})
         assert (answer.status, answer.code) == (401, "identity-proof"), meant
@@ -230,7 +234,9 @@ def test_a_body_that_was_changed_on_the_way_is_not_acted_on(
     member, target = world.of[role], filled(path)
     header = Prover(member.key, world.session(member)).header(method, target, EMPTY)
     answer = world.raw(method, target, b"{}", headers={"hansa-proof": header})
-    assert answer.status in (409, 413, 422), answer  # unwanted before it is even read, or not signed
+    assert answer.status in (409, 413, 422), (
+        answer
+    )  # unwanted before it is even read, or not signed
     assert answer.code in ("blob-digest", "upload-unwanted", "blob-too-large")
 
 
@@ -240,7 +246,11 @@ def test_other_methods_and_other_places_are_refused(world: World, path: str) -> 
     for method in {"GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"} - named:
         answer = world.ask(admin, method, filled(path))
         assert (answer.status, answer.code) == (405, "request-route"), method
-    for target in (filled(path).partition("?")[0] + "/x/y", "/v2" + filled(path), filled(path).upper()):
+    for target in (
+        filled(path).partition("?")[0] + "/x/y",
+        "/v2" + filled(path),
+        filled(path).upper(),
+    ):
         answer = world.ask(admin, "GET", target)
         assert (answer.status, answer.code) == (404, "request-route"), target
 
@@ -327,5 +337,3 @@ def test_a_run_that_does_not_exist_is_nobodys(server: InProcess) -> None:
     assert answer.code == "run-not-found"
     for n in ("-1", "x", "1e99", "nan"):
         assert site.ask("GET", f"/v1/receipts?after={n}").code == "request-message"
-
-

@@ -128,37 +128,39 @@ def test_without_tls_nothing_is_told_without_a_token(tmp_path):
 
 def test_a_revocation_by_another_process_ends_an_open_poll_within_5_seconds(federation):
     federation = Federation(federation.root / "slow", heartbeat_s=60.0)
-    with federation.served():
-        with connected(federation.join("north")) as site, ThreadPoolExecutor(1) as pool:
-            waiting = pool.submit(poll, site)
-            time.sleep(0.5)
-            assert not waiting.done()
-            began = time.monotonic()
-            federation.hansa("server", "revoke", "north")
-            with pytest.raises(RequestRefused, match="identity-member"):
-                waiting.result(20)
-            assert time.monotonic() - began < MEMBER_FELT_S
-            with pytest.raises(HansaError, match=r"identity-(member|session)"):
-                poll(site)
+    with (
+        federation.served(),
+        connected(federation.join("north")) as site,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        waiting = pool.submit(poll, site)
+        time.sleep(0.5)
+        assert not waiting.done()
+        began = time.monotonic()
+        federation.hansa("server", "revoke", "north")
+        with pytest.raises(RequestRefused, match="identity-member"):
+            waiting.result(20)
+        assert time.monotonic() - began < MEMBER_FELT_S
+        with pytest.raises(HansaError, match=r"identity-(member|session)"):
+            poll(site)
 
 
 def test_sites_asks_the_running_server_who_is_there(tmp_path):
     federation = Federation(tmp_path, heartbeat_s=1.0)
-    with federation.served():
-        with connected(federation.join("north")) as site:
-            federation.join("south")
-            stop = threading.Event()
+    with federation.served(), connected(federation.join("north")) as site:
+        federation.join("south")
+        stop = threading.Event()
 
-            def stay() -> None:
-                while not stop.is_set():
-                    poll(site)
+        def stay() -> None:
+            while not stop.is_set():
+                poll(site)
 
-            with ThreadPoolExecutor(1) as pool:
-                staying = pool.submit(stay)
-                time.sleep(0.3)
-                told = json.loads(federation.command("server", "sites", "--json").stdout)
-                stop.set()
-                staying.result(20)
+        with ThreadPoolExecutor(1) as pool:
+            staying = pool.submit(stay)
+            time.sleep(0.3)
+            told = json.loads(federation.command("server", "sites", "--json").stdout)
+            stop.set()
+            staying.result(20)
     assert told["presence"] == "known"
     assert {row["name"]: row["state"] for row in told["sites"]} == {
         "north": "active",

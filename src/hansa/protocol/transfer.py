@@ -29,6 +29,7 @@ def upload(
     source: str | os.PathLike[str] | bytes | memoryview,
     *,
     to: Place,
+    ref: BlobRef | None = None,
     on_chunk: Callable[[int], None] | None = None,
     on_sent: Callable[[int], None] | None = None,
 ) -> BlobRef:
@@ -37,6 +38,7 @@ def upload(
     Args:
       source: path of a file that does not change meanwhile, or the bytes.
       to: `blobs`, what people submit; `updates`, what a site computed.
+      ref: digest and size, where the caller knows them; the server checks both.
       on_chunk: told the number of each chunk that has arrived, from any thread.
       on_sent: told the bytes of each body before it leaves, from any thread.
 
@@ -45,11 +47,11 @@ def upload(
       OSError: the file cannot be read.
     """
     with _opened(source) as data:
-        digest = digest_of(data)
-        ref = BlobRef(digest=digest, size=len(data))
-        path = f"/v1/{to}/{digest}"
+        if ref is None or ref.size != len(data):
+            ref = BlobRef(digest=digest_of(data), size=len(data))
+        path = f"/v1/{to}/{ref.digest}"
         if len(data) <= CHUNK_BYTES:
-            _send(connection, path, data, digest=hex_of(digest), on_sent=on_sent)
+            _send(connection, path, data, digest=hex_of(ref.digest), on_sent=on_sent)
             if on_chunk is not None:
                 on_chunk(0)
             return ref

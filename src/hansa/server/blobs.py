@@ -87,9 +87,12 @@ class _Uploads:
         self._may_upload(principal, size)
         if self._store.has(digest):
             await _take(request, _Checked(signed), size=size)
-        else:
+        elif self._store.durable:
             with await in_thread(self._store.writer, digest, size) as writer:
                 await _take(request, writer, size=size)
+        else:
+            with self._store.writer(digest, size) as writer:
+                await _take_here(request, writer, size=size)
         return answer(BlobChunks(size=size, chunk_bytes=CHUNK_BYTES, complete=True))
 
     async def put_chunk(
@@ -290,6 +293,26 @@ async def _take(request: Request, writer: Any, *, size: int) -> None:
     finally:
         if writing is not None:
             await asyncio.wait([writing])
+
+
+async def _take_here(request: Request, writer: Any, *, size: int) -> None:
+    """Give a small body to a writer that does not wait for the disk.
+
+    Handing a piece to another thread takes longer than writing it to the system's cache.
+
+    Raises:
+      ServerError: as `_take`.
+    """
+    taken = 0
+    try:
+        async for part in request.stream():
+            taken += len(part)
+            if taken > size:
+                raise too_large("The body", f"more than the {size} bytes announced")
+            writer.write(part)
+        writer.commit()
+    except ClientDisconnect:
+        raise wrong_digest("the body", f"the connection ended after {taken} bytes") from None
 
 
 def _write(writer: _Writer, parts: list[bytes]) -> None:

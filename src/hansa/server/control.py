@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from hansa.clock import monotonic
 from hansa.errors import RequestRefused, UpdateRefused
+from hansa.limits import EXAMPLES_MAX
 from hansa.protocol.messages import Phase, Poll, PollAnswer, Receipt, Standing, TaskResult
 from hansa.server.auth import Principal
 from hansa.server.journal import ENDED
@@ -41,7 +42,8 @@ class Control:
         """Answer at once if there is something to do, or else when there is."""
         poll = await read_message(request, digest, Poll)
         hub, site = self._state.hub, principal.name
-        await in_thread(hub.heard, site, poll.version)
+        if not hub.touch(site):
+            await in_thread(hub.heard, site, poll.version)
         until = monotonic() + hub.heartbeat_s
         with hub.waiting(site) as woken:
             while True:
@@ -61,6 +63,14 @@ class Control:
     ) -> Response:
         """Record whether a site takes part in a run."""
         standing = await read_message(request, digest, Standing)
+        if standing.examples > EXAMPLES_MAX:
+            raise RequestRefused(
+                "request-message",
+                f"{principal.name} says that it holds {standing.examples} examples; a site can "
+                f"have up to {EXAMPLES_MAX}. Nothing was done.",
+                "Say how many rows of data there are.",
+                status=422,
+            )
         run = request.path_params["run"]
         await in_thread(self._stand, run, principal.name, standing)
         return answer({})

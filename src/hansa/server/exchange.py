@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import msgspec
@@ -74,6 +75,7 @@ class Ask(NamedTuple):
     spec: AggregationSpec | None  # None when answers carry no update
     aggregator: Aggregator
     transform: Transform
+    most: Mapping[str, float] = {}  # weight that a client's update can have at most, where known
 
 
 class Desk(NamedTuple):
@@ -114,6 +116,8 @@ class Exchange:
         self._problems: dict[str, Problem] = {}
         self._missing: set[str] = set()  # counted, but the update is gone
         self._late: dict[str, str] = {}  # digests of updates of earlier rounds, by client@round
+        self._weights: dict[str, Fraction] = {}  # kept free in the sum, by client or client@round
+        self._weight = Fraction(0)  # of all these
         self.state: RoundState = open_round(_asked(ask, past), _terms(ask, past))
         self._again(past)
 
@@ -153,9 +157,11 @@ class Exchange:
         digest, size = result_digest(result)
         with self._folding:
             less = msgspec.structs.replace(result, weight=result.weight * factor)
-            contribution = self._admitted(label, less)
+            contribution = self._admitted(label, less, most=self.ask.most.get(client))
             with self._lock:
                 if self.state.status is not Status.OPEN or self._leave or label in self._late:
+                    if label not in self._late:
+                        self._give_up(label)
                     raise _rejected("update-late", self.ask, client)
                 self._late[label] = digest
                 self._open_answers += 1
@@ -257,15 +263,13 @@ class Exchange:
         metrics = _means(result.metrics)
         digest, size = result_digest(result)
         contribution = None
-        if self.ask.spec is not None:
-            known = self.state.digests.get(client)
-            if known is None or client in self._missing:
-                try:
-                    contribution = self._admitted(client, result)
-                except UpdateRefused as refusal:
-                    reason = f"{refusal.happened} {refusal.hint}"
-                    self._decide(Refused(client, refusal.code), reason=reason)
-                    raise
+        if self._can_count(client):
+            try:
+                contribution = self._looked_at(client, result)
+            except UpdateRefused as refusal:
+                reason = f"{refusal.happened} {refusal.hint}"
+                self._decide(Refused(client, refusal.code), reason=reason)
+                raise
         with self._lock:
             again = client in self._missing
             self._missing.discard(client)
@@ -279,10 +283,32 @@ class Exchange:
                 case Repeat():
                     return self._receipt(client, digest, size)
                 case Reject(code=code):
+                    with self._lock:
+                        if client not in self.state.digests:
+                            self._give_up(client)
                     raise _rejected(code, self.ask, client)
         raise AssertionError("a result is counted, repeated or rejected")
 
-    def _admitted(self, client: str, result: TaskResult) -> Contribution:
+    def _can_count(self, client: str) -> bool:
+        """Return whether a result of this client, now, may change anything; once no, always no."""
+        with self._lock:
+            unsettled = self.state.clients.get(client) in _UNSETTLED
+            return client in self._missing or (unsettled and self.state.status is Status.OPEN)
+
+    def _looked_at(self, client: str, result: TaskResult) -> Contribution | None:
+        """Check a result; return its update where the round takes some."""
+        if self.ask.spec is not None:
+            return self._admitted(client, result, most=self.ask.most.get(client))
+        if result.update is None:
+            return None
+        raise UpdateRefused(
+            "update-names",
+            f"The result of {client} brings an update of {result.update.size} bytes, and round "
+            f"{self.ask.number} ({self.ask.phase}) takes none. The result was not counted.",
+            "Send metrics alone.",
+        )
+
+    def _admitted(self, client: str, result: TaskResult, *, most: float | None) -> Contribution:
         """Read an uploaded update and let it through the door, or not."""
         spec = self.ask.spec
         assert spec is not None
@@ -292,6 +318,14 @@ class Exchange:
                 f"The update of {client} has not been uploaded.",
                 "Upload it, then report it again.",
                 status=409,
+            )
+        size = self._desk.updates.size(result.update.digest)
+        if result.update.size != size:  # a receipt says how many bytes have come
+            raise UpdateRefused(
+                "update-names",
+                f"The update of {client} has {size} bytes, and its report says "
+                f"{result.update.size}. The update was not counted.",
+                "Send what the learner made, as it is.",
             )
         try:
             params = load_params(self._desk.updates.path(result.update.digest))
@@ -303,7 +337,33 @@ class Exchange:
             ) from None
         contribution = Contribution(client, self._decoded(params), result.weight)
         admit(contribution, spec)
+        self._keep_free(contribution, spec.weight_limit, most=most)
         return contribution
+
+    def _keep_free(self, contribution: Contribution, limit: float, *, most: float | None) -> None:
+        """Keep room for a weight in the round's sum, which holds no more than its limit.
+
+        Raises:
+          UpdateRefused: the client cannot have so much, or the sum has no room for it.
+        """
+        label, weight = contribution.client, Fraction(contribution.weight)
+        with self._lock:
+            mine = self._weights.get(label, Fraction(0))
+            after = self._weight + max(weight - mine, Fraction(0))
+            if after <= Fraction(limit) and (most is None or weight <= Fraction(most)):
+                self._weights[label], self._weight = max(weight, mine), after
+                return
+        room = f"this client can have at most {most:g}" if most else "the round has no room for it"
+        raise UpdateRefused(
+            "update-weight",
+            f"The weight of client {label!r} is {contribution.weight:g}; {room}. "
+            "The update was not counted.",
+            "Let the client send what the plan weighs: its examples, its steps, or 1.",
+        )
+
+    def _give_up(self, label: str) -> None:
+        """Give back the room of an update that does not count; the lock is held."""
+        self._weight -= self._weights.pop(label, Fraction(0))
 
     def _decoded(self, params: Params) -> Mapping[str, Any]:
         return decoded(params, self.ask)
@@ -365,8 +425,9 @@ class Exchange:
             "weight": weight,
             "metrics": {name: [m.total, m.weight] for name, m in metrics.items()},  # NaN is null
         }
+        receipt = self._signed(client, digest, size)
         hit("before_update_recorded")
-        given = self._desk.journal.count(self._receipt(client, digest, size), fact, weight=weight)
+        given = self._desk.journal.count(receipt, fact, weight=weight)
         hit("after_update_recorded")
         return given
 
@@ -387,6 +448,12 @@ class Exchange:
         known = self._desk.journal.receipt(ask.run, number, phase=ask.phase, client=client)
         if known is not None and known.digest == digest:
             return known
+        return self._signed(client, digest, size)
+
+    def _signed(self, client: str, digest: str, size: int) -> Receipt:
+        ask = self.ask
+        client, _, earlier = client.partition("@")
+        number = int(earlier) if earlier else ask.number
         at = now()
         signature = sign_receipt(
             self._desk.key, ask.run, number, ask.phase, client, digest, size, at
@@ -468,6 +535,7 @@ class Exchange:
                 params = load_params(self._desk.updates.path(digest))
                 contribution = Contribution(client, self._decoded(params), event["weight"])
                 admit(contribution, self.ask.spec)
+                self._keep_free(contribution, self.ask.spec.weight_limit, most=None)
             except HansaError:
                 self._missing.add(client)
                 return

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 
 from hansa.algorithms import Vectors
@@ -30,10 +31,12 @@ from hansa.protocol.messages import (
     TaskResult,
 )
 from hansa.rounds import BUFFERS, aggregation_spec
-from hansa.rounds.round import Terms
+from hansa.rounds.messages import to_message
+from hansa.rounds.round import ClientStatus, Terms
 from hansa.server.exchange import Ask, Desk, Exchange, Interrupted
 from hansa.server.hub import Hub
 from hansa.server.journal import EndedError, Event, Journal, RunRow
+from hansa.store.addresses import digest_of
 from hansa.store.blobs import BlobStore
 from hansa.store.client_states import ClientStates
 from hansa.store.files import load_params
@@ -106,6 +109,8 @@ class DeployedFederation:
         self._past: list[Event] = []  # of this round, from before the last start
         self._update_bytes = 0
         self._roster: list[str] = []
+        self._said: dict[str, Standing] = {}  # when the roster was made
+        self._closings: list[Event] = []  # not yet durable
         self._messages: list[str] = []  # digests of those that are still there
         self._used: set[str] = set()  # digests of this round's updates
         self._waited_for: str | None = row.reason
@@ -185,7 +190,7 @@ class DeployedFederation:
         }
         keep = _keeps(self._plan.keep.every, commit)
         try:
-            stale = self._journal.commit(self.run, facts, keep=keep)
+            stale = self._journal.commit(self.run, *self._closings, facts, keep=keep)
         except EndedError:
             raise Interrupted from None  # stopped meanwhile
         for old in stale:
@@ -193,6 +198,7 @@ class DeployedFederation:
         hit("after_round_committed")
         self.committed = commit.round
         self._past = []
+        self._closings.clear()
         self._forget()
         hit("after_updates_removed")
 
@@ -261,7 +267,7 @@ class DeployedFederation:
         while True:
             self._check_going()
             present = {s for s, p in self._hub.online().items() if p.online}
-            said = self._journal.standings(self.run)
+            said = self._said = self._journal.standings(self.run)
             ready = sorted(s for s in present if s in said and said[s].state == "ready")
             silent = present - said.keys() if first else set()
             patience = self._pace.gather_s - (monotonic() - began)
@@ -304,9 +310,7 @@ class DeployedFederation:
         message = Vectors(algorithm.broadcast(state.algorithm))
         if len(state.buffers):
             message[BUFFERS] = state.buffers
-        digest, size = self._stores.messages.put_bytes(encode(Params.of(dict(message))))
-        if digest not in self._messages:
-            self._messages.append(digest)
+        ref = self._placed(encode(to_message(self.layout, message)))
         opened = _opened(self._past, number, phase)
         past = [e for e in self._past if e.get("round") == number and e.get("phase") == phase]
         if opened is None:
@@ -319,7 +323,7 @@ class DeployedFederation:
                 "clients": self._roster,
                 "weight_limit": self._limit(number, cohort, terms),
                 "goal": terms.goal,
-                "message": digest,
+                "message": ref.digest,
             }
             self._journal.record(self.run, opened)
             hit("after_round_opened")
@@ -341,9 +345,19 @@ class DeployedFederation:
             spec,
             self._method.aggregator,
             self._method.transform,
+            self._most(number) if phase == "train" else {},
         )
         exchange = Exchange(ask, self._desk, spill=self._stores.spill, past=past)
-        return _Opening(exchange, BlobRef(digest=digest, size=size))
+        return _Opening(exchange, ref)
+
+    def _placed(self, message: tuple[bytes, memoryview]) -> BlobRef:
+        """Put a message where sites can fetch it; the committed model is there already."""
+        digest, size = digest_of(*message), sum(len(part) for part in message)
+        if not self._stores.blobs.has(digest):
+            self._stores.messages.put_bytes(message)
+            if digest not in self._messages:
+                self._messages.append(digest)
+        return BlobRef(digest=digest, size=size)
 
     def _performed(self, opening: _Opening) -> tuple[str, ...]:
         """Hand out the tasks, wait for the end, and make the closing durable."""
@@ -361,21 +375,41 @@ class DeployedFederation:
                 )
                 if not closed:
                     fact = {"round": ask.number, "phase": ask.phase, "accepted": list(accepted)}
-                    self._journal.record(self.run, {"kind": "closed", **fact})
+                    self._note_closed({"kind": "closed", **fact}, opening.open)
                 hit("after_round_closed")
         finally:
             self._open = None
         self._used |= opening.open.digests if ask.spec else set()
         return accepted
 
+    def _note_closed(self, fact: Event, exchange: Exchange) -> None:
+        """Make a closing durable where the results alone would not close the round again.
+
+        When everybody has answered they would, so the fact can wait for the commit.
+        """
+        self._closings.append(fact)
+        if any(s is ClientStatus.LEFT_OUT for s in exchange.state.clients.values()):
+            self._journal.record(self.run, *self._closings)
+            self._closings.clear()
+
     def _limit(self, number: int, cohort: Sequence[str], terms: Terms) -> float:
         """Return what the weights cannot exceed; sites have said how many examples they hold."""
-        said = self._journal.standings(self.run)
+        said = self._said or self._journal.standings(self.run)
         known = [said[s].examples for s in self._roster if s in said]
         examples = sum(known) if len(known) == len(self._roster) and all(known) else None
         plan, algorithm = self._plan, self._method.algorithm
         clients = terms.goal or len(cohort)
         return weight_limit(plan, algorithm, number, clients=clients, examples=examples)
+
+    def _most(self, number: int) -> dict[str, float]:
+        """Return what the weight of each site's update cannot exceed, by the site's own word."""
+        cohort = msgspec.structs.replace(self._plan.cohort, late="refuse")
+        plan, algorithm = msgspec.structs.replace(self._plan, cohort=cohort), self._method.algorithm
+        said = self._journal.standings(self.run)
+        return {
+            site: weight_limit(plan, algorithm, number, clients=1, examples=word.examples or None)
+            for site, word in said.items()
+        }
 
     def _problems(self, exchange: Exchange) -> list[Problem]:
         """Log who dropped out at once: the round may never be committed."""

@@ -57,6 +57,7 @@ class Hub:
         self._changed = threading.Condition(self._lock)
         self._presence: dict[str, Presence] = {}
         self._runs: dict[str, ActiveRun] = {}
+        self._expected: set[str] = set()  # unfinished runs that are not offered yet
         self._open: dict[tuple[str, int, Phase], OpenTask] = {}
         self._waiting: dict[str, set[asyncio.Event]] = {}
         self._followers: dict[str, set[asyncio.Event]] = {}
@@ -88,6 +89,15 @@ class Hub:
             exchange.returned(site)
         if back:
             self.stir()
+
+    def touch(self, site: str) -> bool:
+        """Note that a site is still there; False if it was not there before."""
+        with self._lock:
+            known = self._presence.get(site)
+            if known is None or not known.online or not known.version:
+                return False
+            self._presence[site] = known._replace(heard=monotonic())
+            return True
 
     def overdue(self) -> float:
         """Mark silent sites as lost; return in how many seconds the next one could be."""
@@ -130,6 +140,11 @@ class Hub:
 
     # ---- runs and their exchanges
 
+    def expect(self, runs: list[str]) -> None:
+        """Some runs go on in a moment; until then no site is told that they are over."""
+        with self._lock:
+            self._expected.update(runs)
+
     def activate(self, run: ActiveRun) -> None:
         """Offer a run to all sites."""
         with self._lock:
@@ -140,6 +155,7 @@ class Hub:
         """A run is over, or leaves with the server."""
         with self._lock:
             self._runs.pop(run, None)
+            self._expected.discard(run)
         self.wake()
 
     @contextmanager
@@ -189,7 +205,7 @@ class Hub:
     def answer(self, site: str, poll: Poll) -> PollAnswer:
         """Return all that a site does not know yet."""
         with self._lock:
-            runs = dict(self._runs)
+            runs, known = dict(self._runs), self._runs.keys() | self._expected
         tasks = []
         for open_task in self.tasks_of(site):
             if open_task.task.key not in poll.holding:
@@ -208,7 +224,7 @@ class Hub:
                 for name in poll.runs
                 if name in runs
             ],
-            ended=[] if self.draining else [name for name in poll.runs if name not in runs],
+            ended=[] if self.draining else [name for name in poll.runs if name not in known],
             again_s=1.0 if self.draining else 0.0,
             heartbeat_s=self.heartbeat_s,
         )
@@ -220,6 +236,8 @@ class Hub:
             return bool(exchange.waits_for(site)) or site in exchange.state.digests
         with self._lock:
             run = self._runs.get(key.run)
+            if run is None and key.run in self._expected:
+                return True
             if site in self._counted.get((key.run, key.round, key.phase), ()):
                 return True
         late = 0 if run is None or key.phase != "train" else run.late_rounds

@@ -146,8 +146,10 @@ class Journal:
         self._db.write(work)
         self._changed(run)
 
-    def commit(self, run: str, fact: Event, *, keep: Callable[[int], bool]) -> list[str]:
+    def commit(self, run: str, *facts: Event, keep: Callable[[int], bool]) -> list[str]:
         """Record a committed round; return digests of models that no run needs any longer.
+
+        The last of the facts is the commit.
 
         Raises:
           EndedError: the run has ended meanwhile; the round is not part of it.
@@ -156,9 +158,10 @@ class Journal:
         def work(c: Connection) -> list[str]:
             if _has_ended(c, run):
                 raise EndedError(run)
-            append(c, run, fact)
+            for fact in facts:
+                append(c, run, fact)
             mine = trail.c.run == run
-            number, digest = fact["round"], fact["model"]
+            number, digest = facts[-1]["round"], facts[-1]["model"]
             c.execute(trail.delete().where(mine, trail.c.round == number))
             c.execute(insert(trail).values(run=run, round=number, digest=digest))
             rows = c.execute(select(trail.c.round, trail.c.digest).where(mine)).all()

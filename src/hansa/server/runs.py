@@ -41,7 +41,9 @@ class Runs:
 
     def resume(self) -> None:
         """Go on with every run that has not ended."""
-        for row in self._desk.journal.runs(unfinished=True):
+        rows = self._desk.journal.runs(unfinished=True)
+        self._hub.expect([row.run for row in rows])
+        for row in rows:
             events = self._desk.journal.all_events(row.run, "started")
             if events:
                 self._desk.journal.record(row.run, {"kind": "resumed"})

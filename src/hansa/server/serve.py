@@ -7,6 +7,7 @@ import contextlib
 import logging
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,8 +16,9 @@ from cryptography import x509
 from hansa.clock import wall
 from hansa.errors import ServerError
 from hansa.identity import load_authority
-from hansa.limits import CONNECTIONS_BACKLOG, TLS_RENEW_DAYS
+from hansa.limits import CONNECTIONS_BACKLOG, THREAD_SWITCH_S, TLS_RENEW_DAYS
 from hansa.server.app import make_app
+from hansa.server.behind import BehindProxy
 from hansa.server.founding import tls_hosts
 from hansa.server.logs import GRANIAN_LOG
 from hansa.server.settings import ServerSettings, load_settings
@@ -36,6 +38,8 @@ def serve(folder: Path, *, started: Callable[[ServerSettings], None] = lambda _:
       ServerError: the folder is in use, a setting is wrong, or the port is taken.
     """
     settings = load_settings(folder)
+    # Requests are answered between the steps of threads that fold updates.
+    sys.setswitchinterval(THREAD_SWITCH_S)
     with held(folder):
         _check_port(settings)
         if settings.tls:
@@ -53,8 +57,9 @@ async def _serve(state: ServerState, started: Callable[[ServerSettings], None]) 
     from granian.server.embed import Server
 
     settings = state.settings
+    app = make_app(state)
     server = Server(
-        make_app(state),
+        app if settings.tls else BehindProxy(app),
         address="127.0.0.1" if settings.host == "localhost" else settings.host,
         port=settings.port,
         interface=Interfaces.ASGI,
@@ -75,8 +80,8 @@ async def _serve(state: ServerState, started: Callable[[ServerSettings], None]) 
     state.database.on_broken(lambda: loop.call_soon_threadsafe(ended.set))
     serving = asyncio.create_task(server.serve())
     await _listening(settings, serving)
-    log.info("serving on %s:%s for %s", settings.host, settings.port, settings.url)
     started(settings)
+    log.info("serving on %s:%s for %s", settings.host, settings.port, settings.url)
     stopping = asyncio.create_task(ended.wait())
     await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
     log.info("ending: open polls are answered, and runs go on at the next start")

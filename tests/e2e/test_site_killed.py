@@ -1,0 +1,104 @@
+"""C3: kill -9 a site at each of its failpoints; the run ends as if nothing had happened.
+
+Oracle: the digest of a simulation, the processes that the system lists, and for what is sent again
+the bytes that a proxy between site and server has counted.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from federations import (
+    FAST,
+    LARGE,
+    check_books,
+    digest,
+    eventually,
+    orphans,
+    points,
+    project,
+    workers,
+)
+
+from hansa.dev import Rehearsal
+from hansa.limits import CHUNK_BYTES
+
+SITE = "client-1"
+POINTS = points("site_")
+
+
+@pytest.fixture(scope="module")
+def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rehearsal]:
+    folder = tmp_path_factory.mktemp("killed")
+    with Rehearsal(folder / "r", project(folder / "tiny"), settings=FAST) as rehearsal:
+        yield rehearsal
+    eventually(lambda: not workers(rehearsal), what="a worker outlived its federation")
+
+
+def killed_in_turn(federation: Rehearsal, armed: list[str]) -> threading.Thread:
+    """Start the site again whenever it dies, armed with the next point, at last with none."""
+    child = federation.children[SITE]
+
+    def watch() -> None:
+        for following in [*armed[1:], ""]:
+            child.wait(60)
+            federation.start(SITE, failpoint=following)
+
+    federation.stop(SITE)
+    federation.start(SITE, failpoint=armed[0])
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    return thread
+
+
+def deaths(federation: Rehearsal) -> list[str]:
+    lines = federation.children[SITE].log.read_text().splitlines()
+    return [s.removeprefix("failpoint ") for s in lines if s.startswith("failpoint ")]
+
+
+def check_killed(federation: Rehearsal, armed: list[str], names: list[str]) -> None:
+    before = len(deaths(federation))
+    watching = killed_in_turn(federation, armed)
+    folder = federation.submit()
+    assert federation.follow(folder, seconds=100) == "finished"
+    watching.join(60)
+    assert deaths(federation)[before:] == names, "a point was not passed"
+    assert digest(folder) == digest(federation.simulate())
+    assert [row["clients"]["accepted"] for row in folder.rows()] == [2, 2, 2]
+    check_books(federation, folder)
+    eventually(lambda: not orphans(federation), what="a worker outlived its agent")
+
+
+def test_a_site_killed_at_every_point_of_one_run_changes_nothing(federation: Rehearsal) -> None:
+    check_killed(federation, POINTS, POINTS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("point", POINTS)
+def test_a_site_killed_at_any_point_changes_nothing(
+    federation: Rehearsal, point: str, count: int
+) -> None:
+    check_killed(federation, [f"{point}:{count}"], [point])
+
+
+def test_a_site_that_comes_back_repeats_only_what_had_not_arrived(tmp_path: Path) -> None:
+    study = project(tmp_path / "large", LARGE)
+    with Rehearsal(tmp_path / "r", study, settings=FAST, proxied=True) as federation:
+        child = federation.children[SITE]
+        federation.stop(SITE)
+        federation.start(SITE, failpoint="site_after_chunk_sent:2")
+        proxy = federation.proxies[SITE]
+        proxy.count_anew()
+        folder = federation.submit()
+        child.wait(60)
+        federation.start(SITE)
+        assert federation.follow(folder) == "finished"
+        counted = [e for e in folder.log.events if e.get("state") == "accepted"]
+        sent = next(e["size"] for e in counted if e["client"] == SITE and e["phase"] == "train")
+        assert sent > 2 * CHUNK_BYTES, "the update must travel in several chunks"
+        assert proxy.moved["up"] <= sent + CHUNK_BYTES + 2**18
+        assert digest(folder) == digest(federation.simulate())
