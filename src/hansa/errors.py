@@ -193,7 +193,7 @@ CODES |= {
     "server-unreachable": "a server cannot be reached",
     "server-settings": "there is no server in a folder, or its settings cannot be used",
     "server-exists": "there is a server, or a membership of another one, in a folder already",
-    "server-busy": "another process serves from this folder, or none does where one is needed",
+    "server-busy": "another process serves from this folder",
     "server-port": "a server cannot listen on the address and port of its settings",
     "server-backup": "a backup of a server cannot be made in this folder",
     "request-route": "a request is for no route that the server has",

@@ -6,6 +6,7 @@ every request and every cut happens at a chosen instant.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -86,21 +87,19 @@ def test_a_receipt_that_is_lost_is_given_again_and_the_update_counts_once(
     task = site.task(run)
     result = site.sent(site.update(VALUES))
     proxy.set(held="down")
-    broken: list[BaseException] = []
+    came = proxy.moved["down"]
 
     def report() -> None:
-        try:
+        with contextlib.suppress(HansaError):  # it may try once more by itself
             site.report(task, result)
-        except HansaError as error:
-            broken.append(error)
 
     lost = threading.Thread(target=report)
     lost.start()
     eventually(lambda: any(row[2] == site.name for row in receipts(federation, run)))
-    proxy.reset()
+    assert proxy.moved["down"] == came, "the first receipt must be lost"
+    assert proxy.reset()
     proxy.heal()
     lost.join(20)
-    assert isinstance(broken[0], ServerError), "the first receipt must have been lost"
     again = [site.report(task, result) for _ in range(10)]
     assert len(set(map(repr, again))) == 1
     assert again[0].digest == result.update.digest  # type: ignore[union-attr]
@@ -123,11 +122,12 @@ def test_a_second_and_different_update_is_refused_and_noted(
     receipt = site.report(task, first)
     with pytest.raises(RequestRefused) as refused:
         site.report(task, other)
-    assert refused.value.said == "update-conflict"
+    # Which of the two depends on whether the other site has ended the round meanwhile.
+    assert refused.value.said in ("update-conflict", "update-late")
     there = [row for row in receipts(federation, run) if row[2] == site.name]
     assert there == [(1, "train", site.name, receipt.digest)]
     noted = rows(federation, "select outcome from audit where action = 'result'")
-    assert ("update-conflict",) in noted
+    assert (refused.value.said,) in noted
     site.poll(wait=False)
     thread.join(40)
     assert ended == ["finished"]

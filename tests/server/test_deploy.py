@@ -15,9 +15,11 @@ from pathlib import Path
 
 import click
 import pytest
-from served import HANSA, Federation, free_port
+from served import HANSA, Federation, connected, free_port
 
 from hansa.cli.main import cli
+from hansa.limits import CHUNK_BYTES
+from hansa.protocol.transfer import download, upload
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
@@ -107,7 +109,7 @@ def running(words: list[str], *, environment: dict[str, str], log: Path) -> Iter
 
 @pytest.mark.skipif(NGINX is None, reason="nginx is not installed here")
 def test_a_site_joins_and_works_through_nginx(tmp_path):
-    """T5: enrolment, long polls, uploads and three rounds through our own nginx.conf."""
+    """T5: enrolment, long polls, three rounds, and a blob in chunks, through our own nginx.conf."""
     assert NGINX is not None
     port = free_port()
     federation = Federation(tmp_path, tls=False, url=f"https://localhost:{port}")
@@ -134,6 +136,11 @@ def test_a_site_joins_and_works_through_nginx(tmp_path):
                          "--set", "cohort.minimum=1", "--runs", tmp_path / "runs",
                          folder=False)  # fmt: skip
             sites = json.loads(federation.command("server", "sites", "--json").stdout)
+        content = os.urandom(2 * CHUNK_BYTES + 1)
+        with connected(federation.admin) as connection:
+            large = upload(connection, content, to="blobs")
+            download(connection, large, tmp_path / "large")
+        assert (tmp_path / "large").read_bytes() == content
     assert "Finished: all 3 rounds are done" in told
     assert [(s["name"], s["state"]) for s in sites["sites"]] == [("north", "active")]
 

@@ -166,7 +166,7 @@ def test_an_update_of_the_round_before_never_reaches_the_next_one(league: League
     for name in ("north", "south"):
         assert league.send(name, run).status == 200
     second = league.north.task(run, 2)
-    assert np.array_equal(league.north.received(second)["x"], expected("north", "south"))
+    assert np.array_equal(league.north.received(second)["w"], expected("north", "south"))
     assert refused(league.west.report(key, done(content, 4.0))) == (409, "update-late")
     for name in D:
         assert league.send(name, run, 2).status == 200

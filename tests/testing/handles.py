@@ -9,12 +9,12 @@ from pathlib import Path
 
 import msgspec
 
-from hansa.algorithms import Vectors
 from hansa.client import Client, failure_of, plain
 from hansa.errors import HansaError
 from hansa.identity import new_key
 from hansa.params import Params, encode
 from hansa.protocol.messages import BlobRef, Poll, Standing, Submission, Task, TaskResult
+from hansa.rounds.messages import from_message
 from hansa.runs import all_runs
 from hansa.server.exchange import Desk
 from hansa.server.federation import DeployedFederation, Pace, Stores
@@ -81,7 +81,9 @@ class StandIns:
         exchange = self.hub.exchange(key.run, key.round, key.phase)
         if exchange is None:
             return
-        message = Vectors(load_params(self.stores.messages.path(task.message.digest)).to_dict())
+        digest = task.message.digest  # the committed model's own file, or a message beside it
+        store = next(s for s in (self.stores.messages, self.stores.blobs) if s.has(digest))
+        message = from_message(self.handle.layout, load_params(store.path(digest)))
         try:
             if key.phase == "evaluate":
                 metrics = plain(self.case.evaluate(client, message))

@@ -54,7 +54,13 @@ class Line(logging.Formatter):
         if self._as_json:
             return json.dumps({**facts, "traceback": trace} if trace else facts)
         line = f"{facts['at']} {facts['level']:<7} {facts['message']}"
-        return f"{line}\n{trace.rstrip()}" if trace else line
+        return "\n".join([line, *map(_harmless, trace.rstrip().splitlines())]) if trace else line
+
+
+def _harmless(line: str) -> str:
+    """Return a line of a traceback, which may quote a stranger, with its indentation."""
+    text = line.lstrip(" ")
+    return " " * (len(line) - len(text)) + clean(text, ERROR_CHARS)
 
 
 def log_to_stderr(*, as_json: bool = False) -> None:

@@ -45,7 +45,6 @@ STATUS: dict[str, int] = {
     "server-disk": 503,
     "server-database": 503,
     "server-unreachable": 503,
-    "server-settings": 500,
     "request-route": 404,
     "request-message": 422,
     "upload-unwanted": 409,
