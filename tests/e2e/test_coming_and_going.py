@@ -1,4 +1,4 @@
-"""Sites die, return and join while a run goes on; the server is killed twice; the run ends itself."""
+"""Sites die, return and join in mid-run; the server is killed twice; the run ends by itself."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from federations import FAST, check_books, eventually, orphans, project, rows, w
 
 from hansa.dev import SERVER, Rehearsal
 
+ROUNDS = 150
 PLAN = """
 name = "coming"
-rounds = 40
+rounds = 150
 [learner]
 model = "mlp"
 epochs = 2
@@ -38,7 +39,7 @@ def test_a_run_finishes_by_itself_through_deaths_returns_and_a_newcomer(tmp_path
             return int(rows(federation, query)[0][0])
 
         def goes_on(rounds: int = 2) -> None:
-            wanted = min(40, committed() + rounds)
+            wanted = min(ROUNDS, committed() + rounds)
             eventually(lambda: committed() >= wanted, 40, "the run stands still")
 
         folder = federation.submit()
@@ -65,7 +66,7 @@ def test_a_run_finishes_by_itself_through_deaths_returns_and_a_newcomer(tmp_path
             goes_on(1)
         following.join(120)
         assert ended == ["finished"]
-        assert len(folder.rows()) == 40
+        assert len(folder.rows()) == ROUNDS
         assert {row["clients"]["accepted"] for row in folder.rows()} >= {2, 3}
         check_books(federation, folder)
         eventually(lambda: not orphans(federation), what="a worker outlived its agent")

@@ -81,7 +81,7 @@ def test_code_that_fails_at_one_site_stops_neither_agent_nor_round(
             "hangs": "4 s",
             "exits": "status 3",
             "floods": "signal 6",
-            "is no number": "NaN",
+            "is no number": "update-not-finite",
         }[mischief]
         assert words in told, told
         eventually(lambda: not workers(federation), what="a worker stays after its run")

@@ -407,5 +407,3 @@ def in_process(root: Path, **settings: Any) -> Iterator[InProcess]:
         yield server
     finally:
         server.leave()
-
-

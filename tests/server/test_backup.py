@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from server_cases import record_run
 
+from hansa.clock import monotonic
 from hansa.dev import SERVER, Rehearsal
 from hansa.errors import HansaError, ServerError
 from hansa.server import doctor
@@ -131,21 +132,24 @@ def test_no_model_is_missing_however_fast_rounds_are_committed_meanwhile(folder,
     assert committed > 20
 
 
-def test_a_backup_of_a_run_that_is_going_on_starts_and_finishes_it(tmp_path):
+def test_a_backup_of_a_run_that_is_going_on_is_started_and_finishes_it(tmp_path):
     """C9: the copy is taken in the middle of a run, and takes the place of the lost server."""
     project = tmp_path / "study"
-    sets = ["rounds=40", 'learner.optimizer={name="sgd",lr=0.1}']
+    sets = ["rounds=60", 'learner.optimizer={name="sgd",lr=0.1}']
     first = Rehearsal(tmp_path / "probe", _made(project), sites=2, sets=sets)
     with first as rehearsal:
         run = rehearsal.submit()
         server = rehearsal.folder / SERVER
-        while _rounds(server) < 3:
-            threading.Event().wait(0.02)
+        _wait_for_round(3, server)
+        assert rehearsal.stop(SERVER) == 0  # in an orderly way: the run stands still, and goes on
+        at_stop = _rounds(server)
+        rehearsal.start(SERVER)
+        _wait_for_round(at_stop + 1, server)
         with opened(server) as serving:
             made = back_up(serving, tmp_path / "backup")
         at_backup = _rounds(made.folder)
         assert bad_findings(made.folder) == []
-        assert 3 <= at_backup < 40
+        assert at_stop < at_backup < 60
         rehearsal.kill(SERVER)
         shutil.rmtree(server)
         shutil.move(made.folder, server)
@@ -162,6 +166,13 @@ def _made(project: Path) -> Path:
     with pytest.raises(SystemExit):
         main(["init", str(project), "--template", "numpy"])
     return project
+
+
+def _wait_for_round(number: int, folder: Path) -> None:
+    until = monotonic() + 30.0
+    while _rounds(folder) < number:
+        assert monotonic() < until, f"round {number} was not committed"
+        threading.Event().wait(0.02)
 
 
 def _rounds(folder: Path) -> int:

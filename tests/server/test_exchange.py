@@ -26,56 +26,17 @@ from in_process import (
     key_of,
     update_bytes,
 )
+from league import D, N, League, expected, refused
 
 from hansa.errors import IdentityError
 from hansa.identity import check_receipt
 from hansa.params import Params
 from hansa.protocol.messages import BlobRef, Receipt, TaskResult
 
-D = {"north": [1.0, -2.0, 4.0], "south": [-0.5, 8.0, 0.25], "west": [3.0, 1.0, -16.0]}
-N = {"north": 1, "south": 3, "west": 4}
-
-
-def mean(*names: str) -> np.ndarray:
-    total = sum(N[n] for n in names)
-    return sum(N[n] * np.array(D[n]) for n in names) / total  # exact: all are dyadic
-
-
-def expected(*names: str, seed: np.ndarray = SEED) -> np.ndarray:
-    return (seed + mean(*names).astype(np.float32)).astype(np.float32)
-
-
-class League:
-    """A server, its submitter, and three sites."""
-
-    def __init__(self, server: InProcess) -> None:
-        self.server = server
-        self.ada = server.join("ada", "submitter")
-        self.sites = {name: Site(server, name) for name in D}
-        self.north, self.south, self.west = self.sites.values()
-
-    def begin(self, *names: str, **plan: Any) -> str:
-        chosen = names or tuple(D)
-        return self.server.begin(self.ada, {self.sites[n]: N[n] for n in chosen}, **plan)
-
-    def send(self, name: str, run: str, number: int = 1) -> Reply:
-        site = self.sites[name]
-        return site.send(site.task(run, number).key, D[name], N[name])
-
-    def audit(self) -> list[tuple[str, str, str]]:
-        root = self.server.join(f"root-{len(self.server.state.member_facts())}", "admin")
-        rows = self.server.ask(root, "GET", "/v1/audit").read(dict[str, Any])["audit"]
-        return [(r["who"], r["object"], r["outcome"]) for r in rows if r["action"] == "result"]
-
-
 @pytest.fixture
 def league(tmp_path: Path) -> Iterator[League]:
     with in_process(tmp_path) as server:
         yield League(server)
-
-
-def refused(answer: Reply) -> tuple[int, str]:
-    return answer.status, answer.code
 
 
 def test_three_sites_give_the_mean_weighted_by_examples(league: League) -> None:

@@ -234,15 +234,21 @@ class DeployedFederation:
         if exchange is None or exchange.ask.phase != "train" or result.state != "done":
             return None
         lateness = exchange.ask.number - number
-        if not 0 < lateness <= self.late_rounds or not self._was_asked(site, number):
+        if not 0 < lateness <= self.late_rounds or not self._is_owed(site, number):
             return None
         factor = self._plan.cohort.late_discount**lateness
         return exchange.late(site, number, result, factor=factor)
 
-    def _was_asked(self, site: str, number: int) -> bool:
+    def _is_owed(self, site: str, number: int) -> bool:
         opened = self._journal.all_events(self.run, "opened")
-        return any(
+        asked = any(
             e["round"] == number and e["phase"] == "train" and site in e["cohort"] for e in opened
+        )
+        # Who failed in its round, or was refused, has given its word on it.
+        return asked and not any(
+            (e["round"], e["phase"], e["client"]) == (number, "train", site)
+            and e["state"] in ("failed", "refused")
+            for e in self._journal.all_events(self.run, "result")
         )
 
     @property

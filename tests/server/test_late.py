@@ -1,0 +1,165 @@
+"""Goal: cohort.late = "discount": what an update that comes in the next round weighs, exactly.
+
+Method: closed forms with signed, unequal, dyadic numbers; a restart in between must not change a
+bit.  With "refuse", the default, see test_exchange.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from in_process import SEED, Reply, Site, done, in_process, key_of, update_bytes
+from league import D, N, League, expected, refused
+
+from hansa.protocol.messages import Receipt
+
+HURRY = {"minimum": 1, "deadline_s": 0.5, "late": "discount", "late_discount": 0.25}
+
+
+@pytest.fixture
+def league(tmp_path: Path) -> Iterator[League]:
+    with in_process(tmp_path) as server:
+        yield League(server)
+
+
+def late_mean(late: str, factor: float, seed: np.ndarray, *names: str) -> np.ndarray:
+    weights = {name: float(N[name]) for name in names}
+    total = sum(weights.values()) + N[late] * factor
+    whole = sum(weights[n] * np.array(D[n]) for n in names) + N[late] * factor * np.array(D[late])
+    return (seed + (whole / total).astype(np.float32)).astype(np.float32)
+
+
+def first_round_without_west(league: League, **plan: object) -> tuple[str, bytes]:
+    """Open a run; north and south answer round 1, west has only uploaded when it closes."""
+    run = league.begin(cohort=HURRY | dict(plan.pop("cohort", {})), **plan)  # type: ignore[call-overload]
+    league.west.task(run)
+    content = update_bytes(D["west"])
+    assert league.west.put(content).status == 200
+    for name in ("north", "south"):
+        assert league.send(name, run).status == 200
+    league.north.task(run, 2)
+    return run, content
+
+
+def report(site: Site, run: str, number: int, content: bytes) -> Reply:
+    return site.report(key_of(run, number), done(content, N[site.name]))
+
+
+def close(league: League, run: str, number: int) -> None:
+    """Let north and south answer; west has nothing to say in this round."""
+    league.west.fail(league.west.task(run, number).key)
+    for name in ("north", "south"):
+        assert league.send(name, run, number).status == 200
+
+
+def test_an_update_one_round_late_counts_with_less_weight_once(league: League) -> None:
+    run, content = first_round_without_west(league, rounds=2)
+    first = report(league.west, run, 1, content)
+    receipt = first.read(Receipt)
+    assert (receipt.round, receipt.client, receipt.phase) == (1, "west", "train")
+    for _ in range(3):
+        assert report(league.west, run, 1, content).body == first.body
+    other = update_bytes([9.0, 9.0, 9.0])
+    league.west.put(other)
+    assert refused(report(league.west, run, 1, other)) == (409, "update-conflict")
+    close(league, run, 2)
+    assert league.server.ended(run).state == "finished"
+    two = late_mean("west", 0.25, expected("north", "south"), "north", "south")
+    assert np.array_equal(league.server.model(run, 2), two)
+    assert [r.round for r in league.west.receipts()] == [1]
+
+
+def test_a_site_may_be_late_for_one_round_and_in_time_for_the_next(league: League) -> None:
+    run, content = first_round_without_west(league, rounds=2)
+    assert report(league.west, run, 1, content).status == 200
+    for name in D:
+        assert league.send(name, run, 2).status == 200
+    assert league.server.ended(run).state == "finished"
+    total = 1 + 3 + 4 + 4 * 0.25
+    whole = 1.0 * np.array(D["north"]) + 3.0 * np.array(D["south"]) + 5.0 * np.array(D["west"])
+    two = expected("north", "south") + (whole / total).astype(np.float32)
+    assert np.array_equal(league.server.model(run, 2), two)
+    assert [r.round for r in league.west.receipts()] == [1, 2]
+
+
+def test_a_late_update_survives_a_restart_with_the_same_bytes(league: League) -> None:
+    run, content = first_round_without_west(league, rounds=2)
+    first = report(league.west, run, 1, content).read(Receipt)
+    league.server.restart()
+    for site in league.sites.values():
+        site.poll([run])
+    assert report(league.west, run, 1, content).read(Receipt) == first
+    close(league, run, 2)
+    assert league.server.ended(run).state == "finished"
+    two = late_mean("west", 0.25, expected("north", "south"), "north", "south")
+    assert np.array_equal(league.server.model(run, 2), two)
+
+
+def test_nothing_counts_that_is_later_than_the_plan_allows(league: League) -> None:
+    """D8: two rounds late where one is allowed; and exactly two where two are."""
+    run, content = first_round_without_west(league, rounds=3)
+    close(league, run, 2)
+    league.north.task(run, 3)
+    assert refused(report(league.west, run, 1, content)) == (409, "update-late")
+    close(league, run, 3)
+    assert league.server.ended(run).state == "finished"
+    model = SEED
+    for _ in range(3):
+        model = expected("north", "south", seed=model)
+    assert np.array_equal(league.server.model(run, 3), model)
+    assert league.west.receipts() == []
+
+
+def test_two_rounds_late_is_discounted_twice(league: League) -> None:
+    run, content = first_round_without_west(league, rounds=3, cohort={"late_rounds": 2})
+    close(league, run, 2)
+    league.north.task(run, 3)
+    league.west.put(content)  # the upload of round 1 went with that round
+    assert report(league.west, run, 1, content).status == 200
+    close(league, run, 3)
+    assert league.server.ended(run).state == "finished"
+    before = expected("north", "south", seed=expected("north", "south"))
+    three = late_mean("west", 0.25**2, before, "north", "south")
+    assert np.array_equal(league.server.model(run, 3), three)
+
+
+def test_a_late_update_of_a_site_that_was_not_asked_does_not_count(league: League) -> None:
+    run = league.begin(rounds=2, cohort=HURRY | {"count": 2}, seed=3)
+    (opened,) = league.server.until(lambda: league.server.events(run, "opened"))
+    (spare,) = set(D) - set(opened["cohort"])
+    for name in opened["cohort"]:
+        assert league.send(name, run).status == 200
+    league.server.until(lambda: len(league.server.events(run, "opened")) == 2)
+    content = update_bytes(D[spare])
+    league.sites[spare].put(content)
+    answer = report(league.sites[spare], run, 1, content)
+    assert refused(answer) == (409, "update-late")
+
+
+def test_a_late_update_that_cannot_be_summed_is_refused_and_the_round_goes_on(
+    league: League,
+) -> None:
+    run, _ = first_round_without_west(league, rounds=2)
+    bad = update_bytes([1.0, float("nan"), 0.0])
+    league.west.put(bad)
+    assert refused(report(league.west, run, 1, bad)) == (422, "update-not-finite")
+    close(league, run, 2)
+    assert league.server.ended(run).state == "finished"
+    two = expected("north", "south", seed=expected("north", "south"))
+    assert np.array_equal(league.server.model(run, 2), two)
+
+
+def test_a_site_that_failed_in_its_round_cannot_be_late_for_it(league: League) -> None:
+    """A failure is a settled word; what comes after it was not trained in that round's name."""
+    run = league.begin(rounds=2, cohort=HURRY)
+    assert league.west.fail(league.west.task(run).key).status == 200
+    for name in ("north", "south"):
+        league.send(name, run)
+    league.north.task(run, 2)
+    content = update_bytes(D["west"])
+    league.west.put(content)
+    assert report(league.west, run, 1, content).status == 409
+    assert league.west.receipts() == []

@@ -1,0 +1,307 @@
+"""Goal: L6 and L8: every run comes to one end, says how, and says why it waits until then.
+
+Method: a whole server in this process, sites by hand.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from in_process import SEED, Site, done, in_process, key_of, update_bytes
+from league import D, League, expected, refused
+
+from hansa.protocol.messages import EventPage, RunDetails, RunFacts, Standing
+from hansa.server import federation
+
+
+@pytest.fixture
+def league(tmp_path: Path) -> Iterator[League]:
+    with in_process(tmp_path) as server:
+        yield League(server)
+
+
+def listed(league: League) -> list[RunFacts]:
+    answer = league.server.ask(league.ada, "GET", "/v1/runs").read(dict[str, Any])
+    return msgspec.convert(answer["runs"], list[RunFacts])
+
+
+def test_a_run_says_why_it_waits_and_starts_when_enough_sites_are_ready(league: League) -> None:
+    """Why is my run waiting?  Nobody there; then an owner must decide; then one is missing."""
+    server = league.server
+    run = server.submit(league.ada, cohort={"minimum": 2})
+
+    def told(part: str) -> None:
+        server.until(lambda: part in server.facts(run).reason, f"{part!r} is told")
+        assert server.facts(run).state == "waiting"
+
+    told("no site is connected")
+    league.north.poll()
+    asks = Standing(state="waiting", reason="north's owner has not approved it")
+    assert league.north.ask("POST", f"/v1/runs/{run}/standing", asks).status == 200
+    told("north must approve it")
+    league.south.poll()
+    no = Standing(state="refused", reason="no policy, nothing runs")
+    league.south.ask("POST", f"/v1/runs/{run}/standing", no)
+    told("south refused it")
+    league.north.ready(run, 1)
+    told("1 of 2 sites that it needs are ready")
+    league.west.ready(run, 4)
+    for name in ("north", "west"):
+        assert league.send(name, run).status == 200
+    assert server.ended(run).state == "finished"
+    assert np.array_equal(server.model(run, 1), expected("north", "west"))
+    kinds = [e["kind"] for e in server.state.journal.all_events(run)]
+    assert kinds.count("waiting") >= 3
+    (facts,) = listed(league)
+    assert {(s.site, s.state) for s in facts.sites} == {
+        ("north", "ready"),
+        ("south", "refused"),
+        ("west", "ready"),
+    }
+
+
+def test_a_run_whose_sites_all_fail_ends_and_names_them(league: League) -> None:
+    run = league.begin("north", "south")
+    for site in (league.north, league.south):
+        site.fail(site.task(run).key, f"ValueError: {site.name} has no such column")
+    facts = league.server.ended(run)
+    assert facts.state == "failed"
+    (end,) = league.server.events(run, "ended")
+    assert end["code"] == "run-all-failed"
+    for name in ("north", "south"):
+        assert f"{name} has no such column" in facts.reason
+
+
+def test_a_run_that_nobody_answers_ends_at_its_deadline_and_names_the_silent(
+    league: League,
+) -> None:
+    run = league.begin("north", "south", cohort={"deadline_s": 0.3})
+    league.north.task(run)
+    facts = league.server.ended(run)
+    (end,) = league.server.events(run, "ended")
+    assert (facts.state, end["code"]) == ("failed", "run-all-failed")
+    assert "north, south: it had not answered" in facts.reason
+
+
+def test_the_minimum_holds_at_the_end_of_a_round_and_not_only_at_its_start(
+    league: League,
+) -> None:
+    run = league.begin(rounds=3, cohort={"minimum": 2, "deadline_s": 0.4})
+    assert league.send("north", run).status == 200
+    league.south.fail(league.south.task(run).key)
+    facts = league.server.ended(run)
+    (end,) = league.server.events(run, "ended")
+    assert (facts.state, end["code"]) == ("failed", "run-too-few")
+    assert "has 1 updates and the plan's minimum is 2" in facts.reason
+    assert "west" in facts.reason
+    assert [e["round"] for e in league.server.events(run, "committed")] == [0]
+
+
+def test_an_end_is_an_end(league: League) -> None:
+    """L6: two stops, a stop after the end, results after it: the first word stands."""
+    run = league.begin("north")
+    assert league.stop(run).status == 200
+    for _ in range(2):
+        assert refused(league.stop(run)) == (409, "run-ended")
+    answer = league.north.report(key_of(run), done(update_bytes(D["north"]), 1.0))
+    assert refused(answer) == (409, "update-late")
+    assert league.server.facts(run) == RunFacts(run=run, state="stopped", reason="stopped by ada")
+    second = league.begin("north")
+    assert league.send("north", second).status == 200
+    assert league.server.ended(second).state == "finished"
+    assert refused(league.stop(second)) == (409, "run-ended")
+    league.server.restart()
+    assert [f.state for f in listed(league)] == ["stopped", "finished"]
+    assert [len(league.server.events(r, "ended")) for r in (run, second)] == [1, 1]
+    ready = Standing(state="ready", examples=1)
+    answer = league.north.ask("POST", f"/v1/runs/{run}/standing", ready)
+    assert refused(answer) == (404, "run-not-found")
+    assert league.north.poll([run, second]).ended == [run, second]
+
+
+def test_two_stops_at_once_are_one_end(league: League) -> None:
+    run = league.begin("north")
+    league.north.task(run)
+    answers = []
+    threads = [
+        threading.Thread(target=lambda: answers.append(league.stop(run).status)) for _ in range(6)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(answers) <= {200, 409} and 200 in answers
+    assert len(league.server.events(run, "ended")) == 1
+    assert league.server.facts(run).state == "stopped"
+
+
+def test_a_run_that_waits_for_sites_can_be_stopped(league: League) -> None:
+    run = league.server.submit(league.ada)
+    assert league.stop(run).status == 200
+    assert league.server.ended(run).state == "stopped"
+    assert league.server.until(lambda: not league.server.state.runs._threads)
+
+
+def test_what_is_submitted_twice_runs_once(league: League) -> None:
+    server = league.server
+    submission, package, start = server.submission(league.ada)
+    server.upload(league.ada, package, start)
+    names = {
+        server.ask(league.ada, "POST", "/v1/runs", submission).read(RunFacts).run for _ in range(3)
+    }
+    assert names == {"study-1"}
+    other = msgspec.structs.replace(submission, id="0" * 32)
+    again = server.ask(league.ada, "POST", "/v1/runs", other).read(RunFacts)
+    assert again.run == "study-2"
+
+
+def test_a_run_in_which_hansa_itself_fails_ends_failed_and_the_server_lives(
+    league: League, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+
+        def broken(*_: object, **__: object) -> None:
+            raise ZeroDivisionError("a defect of ours")
+
+        patch.setattr(federation, "aggregation_spec", broken)
+        run = league.begin("north")
+        facts = league.server.ended(run)
+    assert facts.state == "failed"
+    assert "ZeroDivisionError: a defect of ours" in facts.reason
+    assert league.server.events(run, "ended")[0]["code"] == "defect"
+    second = league.begin("north")
+    assert league.send("north", second).status == 200
+    assert league.server.ended(second).state == "finished"
+
+
+def test_a_model_that_diverges_ends_the_run_and_keeps_the_last_good_one(league: League) -> None:
+    big = np.array([1e38, -3e38, 3e38], np.float32)
+    run = league.begin("north", model=big, bound=2.0**127)
+    task = league.north.task(run)
+    assert league.north.send(task.key, big, 1.0).status == 200
+    facts = league.server.ended(run)
+    (end,) = league.server.events(run, "ended")
+    assert (facts.state, end["code"]) == ("failed", "run-diverged")
+    assert np.array_equal(league.server.model(run, 0), big)
+
+
+def test_runs_beyond_the_servers_number_wait_their_turn_and_say_so(tmp_path: Path) -> None:
+    with in_process(tmp_path, runs=1) as server:
+        league = League(server)
+        first = league.begin("north")
+        second = server.submit(league.ada)
+        server.until(lambda: server.facts(second).reason == "other runs are at work")
+        assert league.send("north", first).status == 200
+        assert server.ended(first).state == "finished"
+        league.north.ready(second, 1)
+        assert league.send("north", second).status == 200
+        assert server.ended(second).state == "finished"
+
+
+def test_two_runs_side_by_side_do_not_touch_each_other(league: League) -> None:
+    """The sites answer in turns; each run has its own sum."""
+    first = league.begin(name="first")
+    second = league.begin(name="second")
+    tasks = {(s, r): s.task(r) for s in league.sites.values() for r in (first, second)}
+    for (site, run), task in tasks.items():
+        sign = 1.0 if run == first else -2.0
+        values = [sign * v for v in D[site.name]]
+        weight = {"north": 1.0, "south": 3.0, "west": 4.0}[site.name]
+        assert site.send(task.key, values, weight).status == 200
+    for run in (first, second):
+        assert league.server.ended(run).state == "finished"
+    assert np.array_equal(league.server.model(first, 1), expected(*D))
+    assert np.array_equal(league.server.model(second, 1), SEED - 2 * (expected(*D) - SEED))
+
+
+def test_a_model_that_two_runs_have_stays_until_neither_needs_it(league: League) -> None:
+    """Both runs commit the same bytes in each round; nothing but seed and last are kept."""
+    runs = [
+        league.begin("north", rounds=3, name=name, keep={"every": 0}) for name in ("one", "two")
+    ]
+    for number in (1, 2, 3):
+        for run in runs:
+            assert league.send("north", run, number).status == 200
+            league.server.until(
+                lambda run=run, number=number: len(league.server.events(run, "committed")) > number
+            )
+    for run in runs:
+        assert league.server.ended(run).state == "finished"
+        committed = league.server.events(run, "committed")
+        for event in (committed[0], committed[3]):
+            league.server.stored(event["model"])
+    ones, twos = (league.server.events(run, "committed") for run in runs)
+    assert [e["model"] for e in ones] == [e["model"] for e in twos]
+    there = set(league.server.state.blobs.digests())
+    assert not {ones[1]["model"], ones[2]["model"]} & there
+
+
+def test_updates_and_messages_of_committed_rounds_are_gone(league: League) -> None:
+    run = league.begin(rounds=3)
+    for number in (1, 2, 3):
+        for name in D:
+            assert league.send(name, run, number).status == 200
+    league.server.ended(run)
+    assert list(league.server.state.updates.digests()) == []
+
+
+def test_a_restart_resumes_from_the_last_commit_without_a_word_from_the_submitter(
+    league: League,
+) -> None:
+    run = league.begin("north", "south", rounds=2)
+    for name in ("north", "south"):
+        league.send(name, run)
+    league.north.task(run, 2)
+    for _ in range(2):
+        league.server.restart()
+    for name in ("north", "south"):
+        league.sites[name].poll([run])
+    for name in ("north", "south"):
+        assert league.send(name, run, 2).status == 200
+    assert league.server.ended(run).state == "finished"
+    two = expected("north", "south", seed=expected("north", "south"))
+    assert np.array_equal(league.server.model(run, 2), two)
+    assert [e["round"] for e in league.server.events(run, "committed")] == [0, 1, 2]
+    assert len(league.server.events(run, "resumed")) == 2
+
+
+def test_a_fourth_site_takes_part_from_the_next_round_on(league: League) -> None:
+    run = league.begin("north", "south", rounds=2)
+    league.north.task(run)
+    east = Site(league.server, "east")
+    east.ready(run, 8)
+    assert east.poll([run]).tasks == []
+    for name in ("north", "south"):
+        league.send(name, run)
+    task = east.task(run, 2)
+    assert east.send(task.key, [16.0, 0.0, -8.0], 8.0).status == 200
+    for name in ("north", "south"):
+        league.send(name, run, 2)
+    assert league.server.ended(run).state == "finished"
+    total = 1 * np.array(D["north"]) + 3 * np.array(D["south"]) + 8 * np.array([16.0, 0, -8])
+    two = expected("north", "south") + (total / 12).astype(np.float32)
+    np.testing.assert_allclose(league.server.model(run, 2), two, rtol=2e-7)
+
+
+def test_events_are_numbered_and_read_from_any_position(league: League) -> None:
+    run = league.begin("north")
+    league.send("north", run)
+    league.server.ended(run)
+    path = f"/v1/runs/{run}/events"
+    whole = league.server.ask(league.ada, "GET", f"{path}?after=0").read(EventPage)
+    assert whole.next == len(whole.events) and whole.state == "finished"
+    assert [e["kind"] for e in whole.events][:2] == ["submitted", "committed"]
+    assert whole.events[-1]["kind"] == "ended"
+    for after in range(whole.next + 1):
+        page = league.server.ask(league.ada, "GET", f"{path}?after={after}&wait_s=5").read(
+            EventPage
+        )
+        assert page.events == whole.events[after:]
+    details = league.server.ask(league.ada, "GET", f"/v1/runs/{run}").read(RunDetails)
+    assert details.facts.rounds_done == details.facts.rounds == 1
