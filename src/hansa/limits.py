@@ -387,3 +387,6 @@ Python does by itself, for a round of milliseconds waits for that several times.
 EXAMPLES_MAX = 2**31
 """Examples that one site can say it holds: the weights of a round are summed as finely as all
 sites' examples together allow, so one boast would make the others' weights too small to count."""
+
+TLS_LOOK_S = 6 * 3600.0
+"""Seconds between two looks at the TLS certificate of a running server, which lasts for months."""

@@ -26,7 +26,9 @@ def test_two_runs_at_once_give_the_models_that_they_give_alone(federation: Rehea
     assert federation.follow(first) == "finished"
     assert federation.follow(second) == "finished"
     assert digest(first) == digest(federation.simulate(sets=["rounds=8"]))
-    assert digest(second) == digest(federation.simulate(sets=["rounds=8", "learner.optimizer.lr=0.05"]))
+    assert digest(second) == digest(
+        federation.simulate(sets=["rounds=8", "learner.optimizer.lr=0.05"])
+    )
     assert digest(first) != digest(second)
     spans = [[e["at"] for e in f.log.events if e["kind"] == "committed"] for f in (first, second)]
     assert spans[1][0] <= spans[0][-1], "they did not run at the same time"

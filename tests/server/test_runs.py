@@ -181,14 +181,12 @@ def test_a_run_in_which_hansa_itself_fails_ends_failed_and_the_server_lives(
 
 
 def test_a_model_that_diverges_ends_the_run_and_keeps_the_last_good_one(league: League) -> None:
-    big = np.array([1e38, -3e38, 3e38], np.float32)
-    run = league.begin("north", model=big, bound=2.0**127)
-    task = league.north.task(run)
-    assert league.north.send(task.key, big, 1.0).status == 200
+    run = league.begin("north", algorithm={"name": "fed_avg", "lr": 1e38})
+    assert league.send("north", run).status == 200
     facts = league.server.ended(run)
     (end,) = league.server.events(run, "ended")
     assert (facts.state, end["code"]) == ("failed", "run-diverged")
-    assert np.array_equal(league.server.model(run, 0), big)
+    assert np.array_equal(league.server.model(run, 0), SEED)
 
 
 def test_runs_beyond_the_servers_number_wait_their_turn_and_say_so(tmp_path: Path) -> None:
@@ -305,3 +303,49 @@ def test_events_are_numbered_and_read_from_any_position(league: League) -> None:
         assert page.events == whole.events[after:]
     details = league.server.ask(league.ada, "GET", f"/v1/runs/{run}").read(RunDetails)
     assert details.facts.rounds_done == details.facts.rounds == 1
+
+
+def test_a_server_that_is_told_to_end_while_a_run_begins_does_not_wait_for_it(
+    league: League, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run's thread is held where it has read its last commit and nobody knows of it yet."""
+    reached, on = threading.Event(), threading.Event()
+    resume = federation.DeployedFederation.resume
+
+    def held(self: federation.DeployedFederation) -> Any:
+        found = resume(self)
+        reached.set()
+        on.wait(10)
+        return found
+
+    monkeypatch.setattr(federation.DeployedFederation, "resume", held)
+    run = league.server.submit(league.ada)
+    assert reached.wait(10)
+    thread = league.server.state.runs._threads[run]
+    league.server.state.runs.leave(patience_s=0.0)
+    on.set()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert league.server.facts(run).state == "waiting"
+
+
+def test_a_run_that_is_stopped_while_it_begins_does_not_begin(
+    league: League, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reached, on = threading.Event(), threading.Event()
+    resume = federation.DeployedFederation.resume
+
+    def held(self: federation.DeployedFederation) -> Any:
+        found = resume(self)
+        reached.set()
+        on.wait(10)
+        return found
+
+    monkeypatch.setattr(federation.DeployedFederation, "resume", held)
+    run = league.server.submit(league.ada)
+    assert reached.wait(10)
+    assert league.stop(run).status == 200
+    on.set()
+    league.server.until(lambda: not league.server.state.runs._threads)
+    assert league.north.poll().offers == []
+    assert league.server.facts(run).state == "stopped"

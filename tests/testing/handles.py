@@ -113,6 +113,7 @@ def deployed(case: Case, folder: Path) -> Iterator[DeployedFederation]:
         BlobStore(folder / "messages", durable=False),
         BlobStore(folder / "updates", durable=False),
         ClientStates(folder / "spill"),
+        threading.Lock(),
     )
     seed = stores.blobs.put_bytes(encode(case.seed.params))
     submission = Submission(

@@ -37,7 +37,8 @@ def fetch_models(folder: RunFolder, connection: Connection, *, largest: int | No
         try:
             download(connection, ref, folder.model_path(event["round"]), known=known)
         except RequestRefused as refused:
-            if refused.said != "blob-missing" or (over and event["round"] == last):
+            # A file that goes while it is being sent is a 404 without words.
+            if refused.status != 404 or (over and event["round"] == last):
                 raise
     if wanted:
         folder.forget_models()

@@ -5,6 +5,7 @@ Its methods never await: a run has a thread of its own, which waits for sites he
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -51,6 +52,7 @@ class Stores(NamedTuple):
     messages: BlobStore  # of open rounds; made again after a crash
     updates: BlobStore  # of open rounds; sites send them again after a crash
     spill: ClientStates  # updates of rules that are not sums
+    trail: threading.Lock  # held while models are recorded and removed
 
 
 class Pace(NamedTuple):
@@ -106,6 +108,7 @@ class DeployedFederation:
         self._began, self._before = monotonic(), 0.0
         self._open: Exchange | None = None
         self._stopped = ""
+        self._left = False
         self._past: list[Event] = []  # of this round, from before the last start
         self._update_bytes = 0
         self._roster: list[str] = []
@@ -174,9 +177,23 @@ class DeployedFederation:
     async def commit(self, commit: Commit, problems: Sequence[Problem]) -> None:
         """Make a round durable, then forget what only this round needed."""
         hit("before_model_written")
+        # Between finding that a model is there already and recording that this run needs it too,
+        # no other run may remove it.
+        with self._stores.trail:
+            self._record(commit)
+        hit("after_round_committed")
+        self.committed = commit.round
+        self._past = []
+        self._closings.clear()
+        self._forget()
+        hit("after_updates_removed")
+
+    def _record(self, commit: Commit) -> None:
+        """Write the model, then the commit, then remove what no run needs any longer."""
+        blobs = self._stores.blobs
         model, extra = to_files(self.layout, commit.state)
-        digest, size = self._stores.blobs.put_bytes(encode(model))
-        state = None if extra is None else self._stores.blobs.put_bytes(encode(extra))[0]
+        digest, size = blobs.put_bytes(encode(model))
+        state = None if extra is None else blobs.put_bytes(encode(extra))[0]
         hit("after_model_written")
         facts = {
             "kind": "committed",
@@ -194,13 +211,7 @@ class DeployedFederation:
         except EndedError:
             raise Interrupted from None  # stopped meanwhile
         for old in stale:
-            self._stores.blobs.remove(old)
-        hit("after_round_committed")
-        self.committed = commit.round
-        self._past = []
-        self._closings.clear()
-        self._forget()
-        hit("after_updates_removed")
+            blobs.remove(old)
 
     # ---- what the server tells a run
 
@@ -213,6 +224,7 @@ class DeployedFederation:
 
     def leave(self) -> None:
         """Let the run's thread go; the run goes on when the server is back."""
+        self._left = True
         if self._open is not None:
             self._open.leave()
         self._hub.stir()
@@ -263,7 +275,7 @@ class DeployedFederation:
         return params
 
     def _check_going(self) -> None:
-        if self._stopped or self._hub.draining:
+        if self._stopped or self._left or self._hub.draining:
             raise Interrupted
 
     def _gathered(self, *, first: bool) -> list[str]:

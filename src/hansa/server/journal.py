@@ -67,6 +67,9 @@ class Journal:
             }
             c.execute(insert(runs).values(row))
             append(c, name, {"kind": "submitted", "submitter": submitter})
+            # From here on the seed model is needed, whatever other runs forget.
+            seed = submission.seed_model.digest
+            c.execute(insert(trail).values(run=name, round=0, digest=seed))
             return name, True
 
         run, fresh = self._db.write(work)
@@ -160,20 +163,8 @@ class Journal:
                 raise EndedError(run)
             for fact in facts:
                 append(c, run, fact)
-            mine = trail.c.run == run
-            number, digest = facts[-1]["round"], facts[-1]["model"]
-            c.execute(trail.delete().where(mine, trail.c.round == number))
-            c.execute(insert(trail).values(run=run, round=number, digest=digest))
-            rows = c.execute(select(trail.c.round, trail.c.digest).where(mine)).all()
-            dropped = [(r, d) for r, d in rows if not keep(r)]
-            for r, _ in dropped:
-                c.execute(trail.delete().where(mine, trail.c.round == r))
-            still = {
-                d
-                for _, d in dropped
-                if c.execute(select(trail.c.run).where(trail.c.digest == d).limit(1)).first()
-            }
-            return [d for _, d in dropped if d not in still]
+            number, model, state = (facts[-1][key] for key in ("round", "model", "state"))
+            return _replaced(c, run, {number: model, STATE: state}, keep=keep)
 
         stale = self._db.write(work)
         self._changed(run)
@@ -277,6 +268,26 @@ class Journal:
         rows = self._db.read(lambda c: c.execute(query).all())
         found = [msgspec.json.decode(data, type=Receipt) for _, data in rows]
         return found, rows[-1][0] if rows else after
+
+
+STATE = -1
+"""In the trail's column of rounds: what the algorithm keeps besides the last model."""
+
+
+def _replaced(
+    c: Connection, run: str, digests: dict[int, str | None], *, keep: Callable[[int], bool]
+) -> list[str]:
+    """Write digests into a run's trail; return those that no run's trail has any longer."""
+    mine = trail.c.run == run
+    before = c.execute(select(trail.c.round, trail.c.digest).where(mine)).all()
+    gone = [r for r, _ in before if r in digests or (r != STATE and not keep(r))]
+    c.execute(trail.delete().where(mine, trail.c.round.in_(gone)))
+    for number, digest in digests.items():
+        if digest is not None:
+            c.execute(insert(trail).values(run=run, round=number, digest=digest))
+    dropped = {d for r, d in before if r in gone}
+    needed = c.execute(select(trail.c.digest).where(trail.c.digest.in_(dropped))).scalars()
+    return sorted(dropped - set(needed))
 
 
 class EndedError(Exception):

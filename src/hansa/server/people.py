@@ -70,10 +70,11 @@ class People:
 
     def _submit(self, submission: Submission, submitter: str) -> RunFacts:
         state = self._state
-        check_submission(
-            submission, submitter, authority=state.authority, blobs=state.blobs, at=wall()
-        )
-        run = state.runs.submit(submission, submitter)
+        with state.trail:  # what is found to be there is not removed before it is recorded
+            check_submission(
+                submission, submitter, authority=state.authority, blobs=state.blobs, at=wall()
+            )
+            run = state.runs.submit(submission, submitter)
         state.audit(submitter, "submit", run, "ok")
         return self._facts(run)
 

@@ -195,6 +195,9 @@ class Runs:
         federation.resume()  # the offer below says how far the run is
         with self._lock:
             self._active[row.run] = federation
+        # Whoever stops it, or the server, either finds it in the table or has been before.
+        if self._leaving.is_set() or self._has_ended(row.run):
+            raise Interrupted
         self._hub.activate(federation)
         return drive(synchronous(federation, plan, method.algorithm))
 

@@ -16,11 +16,12 @@ from cryptography import x509
 from hansa.clock import wall
 from hansa.errors import ServerError
 from hansa.identity import load_authority
-from hansa.limits import CONNECTIONS_BACKLOG, THREAD_SWITCH_S, TLS_RENEW_DAYS
+from hansa.limits import CONNECTIONS_BACKLOG, THREAD_SWITCH_S, TLS_LOOK_S, TLS_RENEW_DAYS
 from hansa.server.app import make_app
 from hansa.server.behind import BehindProxy
 from hansa.server.founding import tls_hosts
 from hansa.server.logs import GRANIAN_LOG
+from hansa.server.routes import in_thread
 from hansa.server.settings import ServerSettings, load_settings
 from hansa.server.state import ServerState, held
 
@@ -42,16 +43,32 @@ def serve(folder: Path, *, started: Callable[[ServerSettings], None] = lambda _:
     sys.setswitchinterval(THREAD_SWITCH_S)
     with held(folder):
         _check_port(settings)
-        if settings.tls:
-            renew_tls(folder, settings)
-        state = ServerState(folder, settings)
-        try:
-            asyncio.run(_serve(state, started))
-        finally:
-            state.close()
+        while True:
+            if settings.tls:
+                renew_tls(folder, settings)
+            state = ServerState(folder, settings)
+            try:
+                again = asyncio.run(_serve(state, started))
+            finally:
+                state.close()
+            if not again:
+                return
+            started = _unannounced
 
 
-async def _serve(state: ServerState, started: Callable[[ServerSettings], None]) -> None:
+def _unannounced(settings: ServerSettings) -> None:
+    """Start again without a word."""
+
+
+async def _renewal(folder: Path, settings: ServerSettings) -> None:
+    """Wait until the TLS certificate has been renewed."""
+    while not (settings.tls and await in_thread(renew_tls, folder, settings)):
+        await asyncio.sleep(TLS_LOOK_S)
+    log.info("the TLS certificate is renewed; starting again with it")
+
+
+async def _serve(state: ServerState, started: Callable[[ServerSettings], None]) -> bool:
+    """Serve; return whether to start again, with a new certificate."""
     from granian.constants import HTTPModes, Interfaces
     from granian.log import LogLevels
     from granian.server.embed import Server
@@ -83,7 +100,10 @@ async def _serve(state: ServerState, started: Callable[[ServerSettings], None]) 
     started(settings)
     log.info("serving on %s:%s for %s", settings.host, settings.port, settings.url)
     stopping = asyncio.create_task(ended.wait())
-    await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    renewing = asyncio.create_task(_renewal(state.folder, settings))
+    await asyncio.wait({serving, stopping, renewing}, return_when=asyncio.FIRST_COMPLETED)
+    again = renewing.done() and not ended.is_set()
+    renewing.cancel()
     log.info("ending: open polls are answered, and runs go on at the next start")
     state.hub.drain()
     await asyncio.sleep(0)
@@ -92,6 +112,7 @@ async def _serve(state: ServerState, started: Callable[[ServerSettings], None]) 
         await asyncio.wait_for(asyncio.shield(serving), 15.0)
     if state.database.broken is not None:
         raise state.database.broken
+    return again
 
 
 async def _listening(settings: ServerSettings, serving: asyncio.Task[None]) -> None:

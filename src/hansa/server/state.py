@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -47,12 +48,13 @@ class ServerState:
         # Behind a proxy on this machine every request would seem to be from here.
         self.gate = Gate(self.database, self.authority, self.sessions, loopback=self.settings.tls)
         self.hub = Hub(self.settings.heartbeat_s)
+        self.trail = threading.Lock()
         self.journal = Journal(self.database, self.hub.wake_followers)
         spill = ClientStates(folder / "spill")
         self.runs = Runs(
             self.hub,
             Desk(self.journal, self.updates, self.receipt_key),
-            stores=Stores(self.blobs, self.messages, self.updates, spill),
+            stores=Stores(self.blobs, self.messages, self.updates, spill, self.trail),
             pace=Pace(self.settings.gather_s, self.settings.deadline_s),
             at_once=self.settings.runs,
         )

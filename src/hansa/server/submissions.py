@@ -17,7 +17,7 @@ from hansa.params.model import ModelLayout
 from hansa.plan import Method, Plan, build_method, check_plan
 from hansa.plan.load import PLAN_FILE
 from hansa.project import MADE_IN_PYTHON, identity
-from hansa.protocol.messages import Submission
+from hansa.protocol.messages import BlobRef, Submission
 from hansa.rounds import largest_parameter
 from hansa.store.blobs import BlobStore
 from hansa.store.files import load_params
@@ -103,7 +103,7 @@ def _check_signature(
 
 
 def _check_package(submission: Submission, plan: Plan, blobs: BlobStore) -> None:
-    _check_there(blobs, submission.package.digest, "package")
+    _check_there(blobs, submission.package, "package")
     files = read_archive(blobs.path(submission.package.digest))
     code = {name: content for name, content in files.items() if name != PLAN_FILE}
     if identity(plan, code) != submission.identity:
@@ -116,7 +116,7 @@ def _check_package(submission: Submission, plan: Plan, blobs: BlobStore) -> None
 
 
 def _check_seed(submission: Submission, blobs: BlobStore) -> None:
-    _check_there(blobs, submission.seed_model.digest, "seed model")
+    _check_there(blobs, submission.seed_model, "seed model")
     tensors = ((n, d, tuple(shape)) for n, d, shape in submission.tensors)
     layout = ModelLayout(Layout.of(tensors), submission.buffers)
     seed = load_params(blobs.path(submission.seed_model.digest))
@@ -137,10 +137,19 @@ def _check_seed(submission: Submission, blobs: BlobStore) -> None:
         )
 
 
-def _check_there(blobs: BlobStore, digest: str, what: str) -> None:
-    if not blobs.has(digest):
+def _check_there(blobs: BlobStore, ref: BlobRef, what: str) -> None:
+    if not blobs.has(ref.digest):
         raise HansaError(
             "blob-missing",
-            f"The submission's {what} {digest[:19]} has not been uploaded. Nothing was recorded.",
+            f"The submission's {what} {ref.digest[:19]} has not been uploaded. "
+            "Nothing was recorded.",
             "Upload it, then submit again.",
+        )
+    size = blobs.size(ref.digest)
+    if size != ref.size:  # sites fetch as many bytes as they are told
+        raise HansaError(
+            "blob-digest",
+            f"The submission's {what} has {size} bytes, and the submission says {ref.size}. "
+            "Nothing was recorded.",
+            "Submit again with the same release of Hansa on both sides.",
         )

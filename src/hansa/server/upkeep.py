@@ -12,6 +12,7 @@ from sqlalchemy import Connection, select
 from hansa.clock import wall
 from hansa.limits import DOCTOR_ORPHAN_S
 from hansa.protocol.messages import Submission
+from hansa.server.journal import STATE
 from hansa.store import tables
 from hansa.store.blobs import BlobStore
 from hansa.store.database import Database
@@ -35,23 +36,14 @@ def wanted_blobs(database: Database) -> list[Wanted]:
 
 
 def _wanted(connection: Connection) -> Iterator[Wanted]:
-    runs, trail, events = tables.runs, tables.trail, tables.events
+    runs, trail = tables.runs, tables.trail
     for run, text in connection.execute(select(runs.c.run, runs.c.submission)):
         submission = msgspec.json.decode(text, type=Submission)
         yield Wanted(run, "the package", submission.package.digest)
-        begun = connection.execute(select(trail.c.run).where(trail.c.run == run).limit(1)).first()
-        if begun is None:
-            yield Wanted(run, "the seed model", submission.seed_model.digest)
     rows = connection.execute(select(trail).order_by(trail.c.run, trail.c.round))
     for row in rows.all():
-        yield Wanted(row.run, f"round {row.round}'s model", row.digest)
-    last: dict[str, str | None] = {}
-    query = select(events.c.run, events.c.data).where(events.c.kind == "committed")
-    for run, data in connection.execute(query.order_by(events.c.run, events.c.seq)):
-        last[run] = msgspec.json.decode(data).get("state")
-    for run, state in last.items():
-        if state is not None:
-            yield Wanted(run, "the state of its algorithm", state)
+        what = "the state of its algorithm" if row.round == STATE else f"round {row.round}'s model"
+        yield Wanted(row.run, what, row.digest)
 
 
 def missing_models(database: Database, blobs: BlobStore) -> list[Wanted]:
