@@ -4,10 +4,14 @@ python -m benchmarks            all that needs no network
 python -m benchmarks startup    one of: startup, hello, simulation, clients, memory, mean, tail
 python -m benchmarks install    package count and size, in a fresh environment (needs pip)
 python -m benchmarks peers DIR  Flower's simulation on the same job, from DIR/bin/python
+python -m benchmarks federation [NAME ...] [--peers DIR] [--json FILE]
+                                a deployed federation: noop, dev, big, tail, restart, storm, idle
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import platform
 import statistics
@@ -167,17 +171,56 @@ def main(words: list[str]) -> int:
         from benchmarks.peers import compare
 
         return compare(Path(words[1]))
+    if words[:1] == ["federation"]:
+        return federation(words[1:])
     chosen = [f for f in [*ALL, install] if f.__name__ in words] or ALL
-    print(f"{platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}, {BIN}")
-    print("| what | budget | measured | |\n|---|---|---|---|")
+    _print_head()
     holds = True
     with tempfile.TemporaryDirectory() as folder:
         for measurement in chosen:
-            for row in measurement(Path(folder)):
-                mark = "yes" if row.holds else "NO"
-                print(f"| {row.what} | {row.budget} | {row.measured} | {mark} |", flush=True)
-                holds &= row.holds
+            holds &= _print_rows(measurement(Path(folder)))
     return 0 if holds else 1
+
+
+def federation(words: list[str]) -> int:
+    """Run the chosen measurements of a deployed federation; see `benchmarks.federation`."""
+    from benchmarks import federation as deployed
+    from benchmarks import restarts, storm
+
+    known = [deployed.noop, deployed.dev, deployed.big, deployed.tail, restarts.restart]
+    named = {f.__name__: f for f in [*known, storm.storm, storm.idle]}
+    parser = argparse.ArgumentParser(prog="benchmarks federation")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(named))
+    parser.add_argument("--peers", type=Path, help="an environment that has Flower")
+    parser.add_argument("--json", type=Path, help="write all figures to this file")
+    asked = parser.parse_args(words)
+    unknown = set(asked.names) - named.keys()
+    if unknown:
+        parser.error(f"there is no {', '.join(sorted(unknown))}")
+    _print_head()
+    holds, found = True, {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in asked.names or named:
+            load = os.getloadavg()[0]
+            figures = named[name](Path(folder), deployed.Settings(peers=asked.peers))
+            holds &= _print_rows(figures.rows)
+            found[name] = {"load": load, **figures.values}
+    if asked.json is not None:
+        asked.json.write_text(json.dumps(found, indent=2) + "\n")
+    return 0 if holds else 1
+
+
+def _print_head() -> None:
+    print(f"{platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}, {BIN}")
+    print("| what | budget | measured | |\n|---|---|---|---|", flush=True)
+
+
+def _print_rows(rows: list[Row]) -> bool:
+    """Print lines of the table; return whether all budgets hold."""
+    for row in rows:
+        mark = "yes" if row.holds else "NO"
+        print(f"| {row.what} | {row.budget} | {row.measured} | {mark} |", flush=True)
+    return all(row.holds for row in rows)
 
 
 if __name__ == "__main__":

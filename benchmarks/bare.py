@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import itertools
 import json
 import socket
 import ssl
@@ -40,7 +41,7 @@ def rounds(folder: Path, *, clients: int, size: int, rounds: int) -> list[float]
         serving.terminate()
         serving.wait()
     times: list[float] = json.loads((folder / "times.json").read_text())
-    return [1e3 * (b - a) for a, b in zip(times, times[1:], strict=False)]
+    return [1e3 * (b - a) for a, b in itertools.pairwise(times)]
 
 
 def certificates(folder: Path) -> None:

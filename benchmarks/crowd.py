@@ -63,7 +63,7 @@ class Crowd:
             except (OSError, EOFError, asyncio.IncompleteReadError) as error:
                 self.failures[type(error).__name__] += 1
                 tries += 1
-                await asyncio.sleep(random.uniform(0, min(10.0, 0.5 * 2**tries)))  # noqa: S311
+                await asyncio.sleep(random.uniform(0, min(10.0, 0.5 * 2**tries)))
 
     async def _live(self, member: dict[str, str], streams: Streams) -> None:
         key = MemberKey(Ed25519PrivateKey.from_private_bytes(base64.b64decode(member["key"])))
@@ -91,7 +91,8 @@ class Crowd:
         """Send a request until it is not refused for coming too often; return its answer."""
         reader, writer = streams
         proven = f"Hansa-Proof: {proof}\r\n" if proof else ""
-        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n{proven}\r\n"
+        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\n{proven}"
+        head += f"Content-Length: {len(body)}\r\n\r\n"
         while True:
             writer.write(head.encode() + body)
             answer = await reader.readuntil(b"\r\n\r\n")
@@ -104,7 +105,7 @@ class Crowd:
                 return content
             if status != 429:
                 raise OSError(f"{status} {content[:200]!r}")
-            await asyncio.sleep(float(fields.get("retry-after", 1)) * random.uniform(1, 2))  # noqa: S311
+            await asyncio.sleep(float(fields.get("retry-after", 1)) * random.uniform(1, 2))
 
 
 async def main(members: Path, url: str, authority: Path, start: float, idle_s: float) -> None:

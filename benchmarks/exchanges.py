@@ -26,7 +26,9 @@ DIFFERENT = 4  # files; the store has links to them, as to so many different upd
 
 
 @contextlib.contextmanager
-def opened(folder: Path, *, sites: int, size: int) -> Iterator[tuple[Exchange, dict[str, TaskResult]]]:
+def opened(
+    folder: Path, *, sites: int, size: int
+) -> Iterator[tuple[Exchange, dict[str, TaskResult]]]:
     """Give an open exchange, and the result of each site; its update of `size` float32 is there."""
     folder.mkdir()
     updates = BlobStore(folder / "updates", durable=False)

@@ -5,17 +5,14 @@ Each function measures one thing and returns the lines of the table and all its 
 
 from __future__ import annotations
 
-import contextlib
-import http.client
+import itertools
 import os
 import shutil
-import sqlite3
-import ssl
 import statistics
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +21,7 @@ import numpy as np
 
 from benchmarks import bare, deployed, projects
 from benchmarks.measure import HANSA, Row
-from hansa.dev import SERVER, Rehearsal
+from hansa.dev import Rehearsal
 
 MILLION = 1_000_000
 WARM = 5  # rounds that do not count
@@ -60,7 +57,7 @@ def noop(folder: Path, settings: Settings) -> Figures:
         plain += bare.rounds(
             folder / f"bare-{turn}", clients=2, size=4 * size, rounds=rounds + WARM
         )[WARM:]
-    found = {"hansa": _spread(ours), "bare": _spread(plain)}
+    found: dict[str, Any] = {"hansa": _spread(ours), "bare": _spread(plain)}
     told = f"{found['hansa']['median']:.1f} ms, p90 {found['hansa']['p90']:.1f} ms"
     told += f" (bare granian + http.client: {found['bare']['median']:.1f} ms)"
     if settings.peers is not None:
@@ -91,7 +88,7 @@ def dev(folder: Path, settings: Settings) -> Figures:
                 stderr=log,
             )
         try:
-            _until(lambda: _round_done(project / "runs", 1) or process.poll(), 60)
+            until(lambda p=process: _round_done(project / "runs", 1) or p.poll(), 60)
             times.append(time.monotonic() - began)
             if process.wait(60):
                 raise RuntimeError((folder / "dev.log").read_text()[-2000:])
@@ -142,14 +139,14 @@ def _moved(folder: Path, *, sites: int, rounds: int, size: int) -> dict[str, Any
     """Run rounds with stand-in sites; return times and the server's memory, in models."""
     folder.mkdir()
     project = projects.write(folder / "project", clients=sites, rounds=rounds, size=size)
-    with deployed.server(folder / "all", project, sites=sites) as rehearsal:
-        with (
-            deployed.stand_ins(rehearsal, sites=sites, size=size) as started,
-            deployed.Watch(deployed.pid_of(rehearsal)) as watch,
-        ):
-            run = rehearsal.submit()
-            rehearsal.follow(run, seconds=500)
-            by_round = deployed.told(started)
+    with (
+        deployed.server(folder / "all", project, sites=sites) as rehearsal,
+        deployed.stand_ins(rehearsal, sites=sites, size=size) as started,
+        deployed.Watch(deployed.pid_of(rehearsal)) as watch,
+    ):
+        run = rehearsal.submit()
+        rehearsal.follow(run, seconds=500)
+        by_round = deployed.told(started)
     if run.state != "finished":
         raise RuntimeError(f"the run is {run.state}: {run.log.events[-3:]}")
     through = [
@@ -231,79 +228,6 @@ def _tail(folder: Path, *, sites: int, size: int) -> dict[str, float]:
     }
 
 
-KILLED_AT = (
-    "after_round_opened",
-    "before_update_recorded",
-    "after_update_recorded",
-    "after_update_folded",
-    "before_model_written",
-    "after_round_committed",
-)
-
-
-def restart(folder: Path, settings: Settings) -> Figures:
-    """Kill the server at failpoints over a long log; then kill a site and wait for the news."""
-    wanted = settings.rounds or 10_000  # events
-    project = projects.write(folder / "restart", clients=2, rounds=100_000, size=1_000)
-    sets = ["evaluate.clients=0", "cohort.minimum=2"]
-    ready, resumed = [], []
-    with Rehearsal(folder / "restarted", project, sets=sets) as rehearsal:
-        database = folder / "restarted" / SERVER / "hansa.db"
-        child = rehearsal.children[SERVER]
-        rehearsal.submit()
-        _until(lambda: _count(database) >= wanted, 300)
-        rehearsal.kill(SERVER)
-        for point in KILLED_AT:
-            events, commits = _count(database), _count(database, "committed")
-            began = time.monotonic()
-            child.start(failpoint=f"{point}:20")
-            _until(lambda: _is_ready(rehearsal), 30)
-            ready.append(time.monotonic() - began)
-            _until(lambda before=commits: _count(database, "committed") > before, 30)
-            resumed.append(time.monotonic() - began)
-            if child.wait(60) != -9:
-                raise RuntimeError(child.tail())
-        rehearsal.start(SERVER)
-        rehearsal.wait_for(*rehearsal.names)
-        began = time.monotonic()
-        rehearsal.kill(rehearsal.names[1])
-        rehearsal.wait_for(rehearsal.names[1], state="silent")
-        noticed = time.monotonic() - began
-    told = f"{max(ready):.2f} s to ready, {max(resumed):.2f} s to the next commit, at most"
-    return Figures(
-        [
-            Row(
-                f"server killed at {len(KILLED_AT)} failpoints, {events:,} events: back",
-                "<= 2 s",
-                told,
-                max(resumed) <= 2,
-            ),
-            Row("a killed site is noticed", "<= 10 s", f"{noticed:.1f} s", noticed <= 10),
-        ],
-        {"ready": ready, "resumed": resumed, "noticed": noticed, "events": events},
-    )
-
-
-def _count(database: Path, kind: str = "") -> int:
-    """Return how many events a server's database has."""
-    where = " where kind = ?" if kind else ""
-    with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as opened:
-        query = f"select count(*) from events{where}"  # noqa: S608 - no foreign text
-        return int(opened.execute(query, (kind,) if kind else ()).fetchone()[0])
-
-
-def _is_ready(rehearsal: Rehearsal) -> bool:
-    context = ssl.create_default_context(cadata=rehearsal.membership.authority_pem)
-    connection = http.client.HTTPSConnection("localhost", rehearsal.port, context=context)
-    try:
-        connection.request("GET", "/ready")
-        return connection.getresponse().status == 200
-    except OSError:
-        return False
-    finally:
-        connection.close()
-
-
 def _round_done(runs: Path, number: int) -> bool:
     """Tell whether some run's log has the commit of a round."""
     wanted = (f'"round":{number},', f'"round": {number},')
@@ -314,17 +238,18 @@ def _round_done(runs: Path, number: int) -> bool:
     return False
 
 
-def _until(holds: Callable[[], object], seconds: float) -> None:
-    until = time.monotonic() + seconds
+def until(holds: Callable[[], object], seconds: float) -> None:
+    """Wait until something holds."""
+    end = time.monotonic() + seconds
     while not holds():
-        if time.monotonic() > until:
+        if time.monotonic() > end:
             raise RuntimeError("it takes too long")
         time.sleep(0.01)
 
 
 def _gaps(seconds: Sequence[float]) -> list[float]:
     """Return milliseconds between neighbours."""
-    return [1e3 * (b - a) for a, b in zip(seconds, seconds[1:], strict=False)]
+    return [1e3 * (b - a) for a, b in itertools.pairwise(seconds)]
 
 
 def _spread(values: Sequence[float]) -> dict[str, float]:

@@ -8,6 +8,7 @@ Hansa's: a P-256 certificate of a private authority.  What it does not have: pro
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -16,6 +17,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from benchmarks.bare import certificates, free_port
 
@@ -92,7 +94,7 @@ PATIENCE_S = 240.0
 
 def rounds(
     environment: Path, folder: Path, *, clients: int, rounds: int, size: int
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Run no-op rounds and return the milliseconds between their ends, the first two left out.
 
     Raises:
@@ -134,7 +136,7 @@ def rounds(
     found = json.loads(times.read_text())
     if not found["right"]:
         raise RuntimeError("Flower's model is wrong")
-    gaps = [1e3 * (b - a) for a, b in zip(found["times"], found["times"][1:], strict=False)][1:]
+    gaps = [1e3 * (b - a) for a, b in itertools.pairwise(found["times"])][1:]
     asked = subprocess.run([programs / "pip", "show", "flwr"], capture_output=True, text=True)
     version = re.search(r"Version: (\S+)", asked.stdout)
     return {

@@ -68,9 +68,7 @@ def idle(folder: Path, settings: Settings) -> Figures:
     return Figures([Row(f"{counts[-1]:,} idle sites", "<= 250 MB", told, holds)], found)
 
 
-def _crowd(
-    folder: Path, count: int, *, idle_s: float, one_address: bool = False
-) -> dict[str, Any]:
+def _crowd(folder: Path, count: int, *, idle_s: float, one_address: bool = False) -> dict[str, Any]:
     """Let a crowd come to a fresh server; return what it and the server have seen."""
     folder.mkdir()
     project = projects.write(folder / "project", clients=1, rounds=1, size=10)
@@ -86,9 +84,7 @@ def _crowd(
         for n in range(PROCESSES):
             (folder / f"{n}.json").write_text(json.dumps(members[n::PROCESSES]))
             crowd = [sys.executable, "-m", "benchmarks.crowd", str(folder / f"{n}.json")]
-            processes.append(
-                subprocess.Popen([*crowd, *words], stdout=subprocess.PIPE, text=True)
-            )
+            processes.append(subprocess.Popen([*crowd, *words], stdout=subprocess.PIPE, text=True))
         for process in processes:
             assert process.stdout is not None
             process.stdout.readline()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-for folder in ("dev", "simulation", "web", "remote", "site", "testing", "store", "protocol", "server"):
+for folder in ("simulation", "web", "remote", "site", "testing", "store", "protocol", "server"):
     sys.path.insert(0, str(Path(__file__).parent / folder))
 
 

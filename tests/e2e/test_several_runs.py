@@ -21,14 +21,12 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rehearsal]:
 
 
 def test_two_runs_at_once_give_the_models_that_they_give_alone(federation: Rehearsal) -> None:
-    first = federation.submit(sets=["rounds=8"])
-    second = federation.submit(sets=["rounds=8", "learner.optimizer.lr=0.05"])
+    one, other = ["rounds=8"], ["rounds=8", "learner.optimizer.lr=0.05"]
+    first, second = federation.submit(sets=one), federation.submit(sets=other)
     assert federation.follow(first) == "finished"
     assert federation.follow(second) == "finished"
-    assert digest(first) == digest(federation.simulate(sets=["rounds=8"]))
-    assert digest(second) == digest(
-        federation.simulate(sets=["rounds=8", "learner.optimizer.lr=0.05"])
-    )
+    assert digest(first) == digest(federation.simulate(sets=one))
+    assert digest(second) == digest(federation.simulate(sets=other))
     assert digest(first) != digest(second)
     spans = [[e["at"] for e in f.log.events if e["kind"] == "committed"] for f in (first, second)]
     assert spans[1][0] <= spans[0][-1], "they did not run at the same time"

@@ -127,7 +127,8 @@ class Hub:
     def forget(self, site: str) -> None:
         """A site is revoked: it is lost for every exchange, and its poll ends."""
         with self._lock:
-            self._presence.pop(site, None)
+            if site in self._presence:  # known to be away: nobody waits for its return
+                self._presence[site] = self._presence[site]._replace(online=False)
             affected = self._exchanges_of(site)
         for exchange in affected:
             exchange.lost(site)

@@ -238,7 +238,7 @@ class FaultProxy:
         """End this connection; the error reaches `_accept`, which resets both sides."""
         del self._cuts[way]
         self.cuts += 1
-        raise ConnectionResetError("cut")
+        raise ConnectionResetError  # as if the network had done it
 
     async def _wait(self, size: int, way: Way) -> None:
         faults = self._faults

@@ -1,0 +1,23 @@
+"""A server in this process with three sites, whose heartbeat is short."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from in_process import in_process
+from league import League
+
+
+@pytest.fixture
+def league(tmp_path: Path) -> Iterator[League]:
+    with in_process(tmp_path, heartbeat_s=0.25) as server:
+        yield League(server)
+
+
+@pytest.fixture
+def patient(tmp_path: Path) -> Iterator[League]:
+    """Return a server that takes no site for lost while a test lasts."""
+    with in_process(tmp_path / "patient", heartbeat_s=30.0) as server:
+        yield League(server)
