@@ -15,8 +15,9 @@ from hansa.identity import new_key
 from hansa.params import Params, encode
 from hansa.protocol.messages import BlobRef, TaskResult
 from hansa.rounds.round import Terms
-from hansa.server.exchange import Ask, Desk, Exchange
+from hansa.server.exchange import Desk, Exchange
 from hansa.server.journal import Journal
+from hansa.server.sums import Ask
 from hansa.store.blobs import BlobStore
 from hansa.store.client_states import ClientStates
 from hansa.store.database import open_database

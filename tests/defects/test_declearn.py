@@ -29,29 +29,33 @@ def test_one_lost_client_does_not_abort_the_others(league: League) -> None:
     """Killed with TLS: the server waited for ever; without: it aborted, and the others crashed."""
     run = league.begin(rounds=2)
     league.west.task(run)
-    for number in (1, 2):
-        for name in ("north", "south"):
-            assert league.send(name, run, number).status == 200
-    assert league.server.ended(run).state == "finished"
+    with league.alive("north", "south"):
+        for number in (1, 2):
+            for name in ("north", "south"):
+                assert league.send(name, run, number).status == 200
+        assert league.server.ended(run).state == "finished"
     assert sorted(league.server.events(run, "opened")[1]["cohort"]) == ["north", "south"]
 
 
 def test_a_client_that_comes_back_takes_part_again_at_once(league: League) -> None:
     """Registration is closed, said declearn, ten times, a minute apart."""
-    run = league.begin(rounds=2)
+    run = league.begin(rounds=3)
     league.west.task(run)
-    for name in ("north", "south"):
-        league.send(name, run)
-    league.server.until(lambda: len(league.server.events(run, "committed")) == 2)
-    league.server.until(lambda: len(league.server.events(run, "opened")) == 2)
-    league.west.poll([run])
-    third = league.begin("north", "west", name="third")
-    for name in ("north", "west"):
-        assert league.send(name, third).status == 200
-    assert league.server.ended(third).state == "finished"
-    for name in ("north", "south"):
-        assert league.send(name, run, 2).status == 200
-    assert league.server.ended(run).state == "finished"
+    with league.alive("north", "south"):
+        for name in ("north", "south"):
+            assert league.send(name, run).status == 200
+        league.server.until(lambda: len(league.server.events(run, "opened")) == 2)
+        with league.alive("west"):
+            league.west.poll()
+            for number in (2, 3):
+                for name in ("north", "south"):
+                    assert league.send(name, run, number).status == 200
+                if number == 2:
+                    continue
+                assert league.send("west", run, number).status == 200
+            assert league.server.ended(run).state == "finished"
+    cohorts = [sorted(e["cohort"]) for e in league.server.events(run, "opened")]
+    assert cohorts == [sorted(D), ["north", "south"], sorted(D)]
 
 
 def test_a_server_that_ends_does_not_wait_for_polls(patient: League) -> None:
@@ -135,6 +139,7 @@ def test_a_message_is_one_blob_however_many_get_it(patient: League) -> None:
 def test_an_update_is_in_the_sum_before_the_next_one_comes(patient: League) -> None:
     """All replies were held before they were added up."""
     run = patient.begin()
+    patient.north.task(run)
     for count, name in enumerate(D, start=1):
         exchange = patient.server.state.hub.exchange(run, 1, "train")
         assert patient.send(name, run).status == 200

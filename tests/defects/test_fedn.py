@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from in_process import done, key_of, update_bytes
-from league import D, N, League, expected, refused
+from league import D, League, N, expected, refused
 
 from hansa.aggregators import AggregationSpec, Contribution, VectorSpec, mean
 from hansa.protocol.messages import TaskResult

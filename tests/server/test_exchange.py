@@ -16,9 +16,7 @@ import numpy as np
 import pytest
 from in_process import (
     SEED,
-    InProcess,
     Reply,
-    Site,
     digest_of,
     done,
     in_process,
@@ -26,12 +24,13 @@ from in_process import (
     key_of,
     update_bytes,
 )
-from league import D, N, League, expected, refused
+from league import D, League, expected, refused
 
 from hansa.errors import IdentityError
 from hansa.identity import check_receipt
 from hansa.params import Params
 from hansa.protocol.messages import BlobRef, Receipt, TaskResult
+
 
 @pytest.fixture
 def league(tmp_path: Path) -> Iterator[League]:

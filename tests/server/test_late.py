@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from in_process import SEED, Reply, Site, done, in_process, key_of, update_bytes
-from league import D, N, League, expected, refused
+from league import D, League, N, expected, refused
 
 from hansa.protocol.messages import Receipt
 

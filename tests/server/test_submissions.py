@@ -6,7 +6,6 @@ Method: a submission that is sound but for one thing, through the real route; no
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import msgspec

@@ -16,21 +16,18 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Mapping, Sequence
-from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
-from hansa.aggregators import Aggregate, AggregationSpec, Aggregator, Contribution, admit
+from hansa.aggregators import Aggregate, Contribution
 from hansa.clock import monotonic, now
-from hansa.errors import AggregationError, HansaError, ParamsError, RequestRefused, UpdateRefused
+from hansa.errors import AggregationError, RequestRefused, UpdateRefused
 from hansa.failpoints import hit
 from hansa.identity import MemberKey, sign_receipt
 from hansa.limits import FOLDS_AT_ONCE
 from hansa.metrics import Mean, Metrics
-from hansa.params import Params
-from hansa.protocol.messages import Phase, Receipt, TaskResult
-from hansa.rounds import BUFFERS
+from hansa.protocol.messages import Receipt, TaskResult
 from hansa.rounds.round import (
     Answered,
     ClientStatus,
@@ -54,28 +51,12 @@ from hansa.rounds.round import (
 )
 from hansa.server.journal import Event, Journal
 from hansa.server.results import result_digest
+from hansa.server.sums import Ask, RoundSum
 from hansa.store.blobs import BlobStore
 from hansa.store.client_states import ClientStates
-from hansa.store.files import load_params
-from hansa.transforms import Transform
 from hansa.workflows import Problem
 
 _UNSETTLED = (ClientStatus.WAITING, ClientStatus.LOST)
-
-
-class Ask(NamedTuple):
-    """What a cohort is asked, and how its answers are combined."""
-
-    run: str
-    number: int
-    phase: Phase
-    cohort: tuple[str, ...]
-    terms: Terms
-    deadline_s: float
-    spec: AggregationSpec | None  # None when answers carry no update
-    aggregator: Aggregator
-    transform: Transform
-    most: Mapping[str, float] = {}  # weight that a client's update can have at most, where known
 
 
 class Desk(NamedTuple):
@@ -103,21 +84,18 @@ class Exchange:
     def __init__(
         self, ask: Ask, desk: Desk, *, spill: ClientStates, past: Sequence[Event] = ()
     ) -> None:
-        self.ask, self._desk, self._spill = ask, desk, spill
+        self.ask, self._desk = ask, desk
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._folding = threading.Semaphore(FOLDS_AT_ONCE)
-        self._fold_lock = threading.Lock()
         self._open_answers = 0  # decided, not yet durable and folded
         self._broken: BaseException | None = None
         self._leave = False
-        self._partial: Any = None if ask.spec is None else ask.aggregator.zero(ask.spec)
+        self._sum = None if ask.spec is None else RoundSum(ask, desk.updates, spill)
         self._results: dict[str, tuple[Metrics, int]] = {}
         self._problems: dict[str, Problem] = {}
         self._missing: set[str] = set()  # counted, but the update is gone
         self._late: dict[str, str] = {}  # digests of updates of earlier rounds, by client@round
-        self._weights: dict[str, Fraction] = {}  # kept free in the sum, by client or client@round
-        self._weight = Fraction(0)  # of all these
         self.state: RoundState = open_round(_asked(ask, past), _terms(ask, past))
         self._again(past)
 
@@ -157,11 +135,12 @@ class Exchange:
         digest, size = result_digest(result)
         with self._folding:
             less = msgspec.structs.replace(result, weight=result.weight * factor)
-            contribution = self._admitted(label, less, most=self.ask.most.get(client))
+            assert self._sum is not None  # only training is late
+            contribution = self._sum.admitted(label, less, most=self.ask.most.get(client))
             with self._lock:
                 if self.state.status is not Status.OPEN or self._leave or label in self._late:
                     if label not in self._late:
-                        self._give_up(label)
+                        self._sum.give_up(label)
                     raise _rejected("update-late", self.ask, client)
                 self._late[label] = digest
                 self._open_answers += 1
@@ -196,18 +175,17 @@ class Exchange:
                 if closed and not self._open_answers and not self._missing:
                     break
                 left = until - monotonic()
-                if left <= 0 and not closed:
+                if left > 0 or self._open_answers:
+                    self._changed.wait(left if left > 0 else None)
+                elif closed:
+                    self._give_up_missing()
+                else:
                     self.state, _ = step(self.state, Deadline())
-                    continue
-                self._changed.wait(None if closed else left)
         return tuple(sorted(self._results))
 
     def finish(self) -> Aggregate | None:
         """Return the aggregate, and let go of the sum."""
-        partial, self._partial = self._partial, None
-        if partial is None or not self._results:
-            return None
-        return self.ask.aggregator.finish(partial)
+        return None if self._sum is None or not self._results else self._sum.finish()
 
     def leave(self) -> None:
         """Let the run thread go; nothing is decided by that."""
@@ -253,6 +231,18 @@ class Exchange:
 
     # ---- inside
 
+    def _give_up_missing(self) -> None:
+        """Go on without updates that this server's disk and their sites have both lost."""
+        for client in self._missing:
+            self._problems[client] = Problem(
+                self.ask.number,
+                client,
+                "failed",
+                "update-missing",
+                "its update was counted, then lost with the server's disk, and never came again",
+            )
+        self._missing.clear()
+
     def _reached_goal(self) -> bool:
         """Return whether those who are left out were merely spare."""
         goal = self.ask.terms.goal
@@ -283,9 +273,8 @@ class Exchange:
                 case Repeat():
                     return self._receipt(client, digest, size)
                 case Reject(code=code):
-                    with self._lock:
-                        if client not in self.state.digests:
-                            self._give_up(client)
+                    if self._sum is not None and client not in self.state.digests:
+                        self._sum.give_up(client)
                     raise _rejected(code, self.ask, client)
         raise AssertionError("a result is counted, repeated or rejected")
 
@@ -297,8 +286,8 @@ class Exchange:
 
     def _looked_at(self, client: str, result: TaskResult) -> Contribution | None:
         """Check a result; return its update where the round takes some."""
-        if self.ask.spec is not None:
-            return self._admitted(client, result, most=self.ask.most.get(client))
+        if self._sum is not None:
+            return self._sum.admitted(client, result, most=self.ask.most.get(client))
         if result.update is None:
             return None
         raise UpdateRefused(
@@ -307,66 +296,6 @@ class Exchange:
             f"{self.ask.number} ({self.ask.phase}) takes none. The result was not counted.",
             "Send metrics alone.",
         )
-
-    def _admitted(self, client: str, result: TaskResult, *, most: float | None) -> Contribution:
-        """Read an uploaded update and let it through the door, or not."""
-        spec = self.ask.spec
-        assert spec is not None
-        if result.update is None or not self._desk.updates.has(result.update.digest):
-            raise RequestRefused(
-                "update-missing",
-                f"The update of {client} has not been uploaded.",
-                "Upload it, then report it again.",
-                status=409,
-            )
-        size = self._desk.updates.size(result.update.digest)
-        if result.update.size != size:  # a receipt says how many bytes have come
-            raise UpdateRefused(
-                "update-names",
-                f"The update of {client} has {size} bytes, and its report says "
-                f"{result.update.size}. The update was not counted.",
-                "Send what the learner made, as it is.",
-            )
-        try:
-            params = load_params(self._desk.updates.path(result.update.digest))
-        except ParamsError as error:
-            raise UpdateRefused(
-                "update-names",
-                f"The update of {client} is no tensor file: {error.happened}",
-                "Send what the learner made, as it is.",
-            ) from None
-        contribution = Contribution(client, self._decoded(params), result.weight)
-        admit(contribution, spec)
-        self._keep_free(contribution, spec.weight_limit, most=most)
-        return contribution
-
-    def _keep_free(self, contribution: Contribution, limit: float, *, most: float | None) -> None:
-        """Keep room for a weight in the round's sum, which holds no more than its limit.
-
-        Raises:
-          UpdateRefused: the client cannot have so much, or the sum has no room for it.
-        """
-        label, weight = contribution.client, Fraction(contribution.weight)
-        with self._lock:
-            mine = self._weights.get(label, Fraction(0))
-            after = self._weight + max(weight - mine, Fraction(0))
-            if after <= Fraction(limit) and (most is None or weight <= Fraction(most)):
-                self._weights[label], self._weight = max(weight, mine), after
-                return
-        room = f"this client can have at most {most:g}" if most else "the round has no room for it"
-        raise UpdateRefused(
-            "update-weight",
-            f"The weight of client {label!r} is {contribution.weight:g}; {room}. "
-            "The update was not counted.",
-            "Let the client send what the plan weighs: its examples, its steps, or 1.",
-        )
-
-    def _give_up(self, label: str) -> None:
-        """Give back the room of an update that does not count; the lock is held."""
-        self._weight -= self._weights.pop(label, Fraction(0))
-
-    def _decoded(self, params: Params) -> Mapping[str, Any]:
-        return decoded(params, self.ask)
 
     def _count(
         self,
@@ -379,7 +308,8 @@ class Exchange:
     ) -> Receipt:
         try:
             receipt = self._recorded(client, contribution, metrics, digest=digest, size=size)
-            self._fold(contribution)
+            if self._sum is not None and contribution is not None:
+                self._sum.fold(contribution)
         except BaseException as error:
             self._break(error)
             raise
@@ -430,16 +360,6 @@ class Exchange:
         given = self._desk.journal.count(receipt, fact, weight=weight)
         hit("after_update_recorded")
         return given
-
-    def _fold(self, contribution: Contribution | None) -> None:
-        if contribution is None:
-            return
-        if not self.ask.aggregator.streaming:
-            number, client = self.ask.number, contribution.client
-            stored = self._spill.spill(client, number, contribution.vectors)
-            contribution = contribution._replace(vectors=stored)
-        with self._fold_lock:
-            self._partial = self.ask.aggregator.add(self._partial, contribution)
 
     def _receipt(self, client: str, digest: str, size: int) -> Receipt:
         ask = self.ask
@@ -527,41 +447,20 @@ class Exchange:
                 )
 
     def _refold(self, event: Event) -> None:
-        client, digest, size = event["client"], event["digest"], event["size"]
-        if self.ask.spec is not None:
-            try:
-                if not self._desk.updates.intact(digest):
-                    raise ParamsError("params-missing", "The update is gone.", "Send it again.")
-                params = load_params(self._desk.updates.path(digest))
-                contribution = Contribution(client, self._decoded(params), event["weight"])
-                admit(contribution, self.ask.spec)
-                self._keep_free(contribution, self.ask.spec.weight_limit, most=None)
-            except HansaError:
+        client = event["client"]
+        if self._sum is not None:
+            contribution = self._sum.again(client, event["digest"], weight=event["weight"])
+            if contribution is None:
                 self._missing.add(client)
                 return
-            self._fold(contribution)
-        self._results[client] = (_means(event["metrics"]), size)
+            self._sum.fold(contribution)
+        self._results[client] = (_means(event["metrics"]), event["size"])
 
     def _break(self, error: BaseException) -> None:
         """Let the run thread see that what was decided could not be done."""
         with self._changed:
             self._broken = error if isinstance(error, AggregationError | OSError) else Interrupted()
             self._changed.notify_all()
-
-
-def decoded(params: Params, ask: Ask) -> dict[str, Any]:
-    """Return an update's vectors in the precision in which the round sums."""
-    assert ask.spec is not None
-    vectors = params.to_dict()
-    buffers = vectors.pop(BUFFERS, None)
-    declared = ask.spec.vectors
-    plain = {
-        name: v.astype(declared[name].dtype, copy=False)
-        if name in declared and v.dtype.kind == "f"
-        else v
-        for name, v in ask.transform.decode(vectors).items()
-    }
-    return plain if buffers is None else {**plain, BUFFERS: buffers}
 
 
 def _asked(ask: Ask, past: Sequence[Event]) -> Sequence[str]:

@@ -34,9 +34,10 @@ from hansa.protocol.messages import (
 from hansa.rounds import BUFFERS, aggregation_spec
 from hansa.rounds.messages import to_message
 from hansa.rounds.round import ClientStatus, Terms
-from hansa.server.exchange import Ask, Desk, Exchange, Interrupted
+from hansa.server.exchange import Desk, Exchange, Interrupted
 from hansa.server.hub import Hub
 from hansa.server.journal import EndedError, Event, Journal, RunRow
+from hansa.server.sums import Ask
 from hansa.store.addresses import digest_of
 from hansa.store.blobs import BlobStore
 from hansa.store.client_states import ClientStates

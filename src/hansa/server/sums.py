@@ -1,0 +1,166 @@
+"""The sum of one round: updates are checked at its door, and folded as they come.
+
+Which of them count is not decided here; see `hansa.rounds.round` and `exchange`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+from hansa.aggregators import Aggregate, AggregationSpec, Aggregator, Contribution, admit
+from hansa.errors import HansaError, ParamsError, RequestRefused, UpdateRefused
+from hansa.params import Params
+from hansa.protocol.messages import Phase, TaskResult
+from hansa.rounds import BUFFERS
+from hansa.rounds.round import Terms
+from hansa.store.blobs import BlobStore
+from hansa.store.client_states import ClientStates
+from hansa.store.files import load_params
+from hansa.transforms import Transform
+
+
+class Ask(NamedTuple):
+    """What a cohort is asked, and how its answers are combined."""
+
+    run: str
+    number: int
+    phase: Phase
+    cohort: tuple[str, ...]
+    terms: Terms
+    deadline_s: float
+    spec: AggregationSpec | None  # None when answers carry no update
+    aggregator: Aggregator
+    transform: Transform
+    most: Mapping[str, float] = {}  # weight that a client's update can have at most, where known
+
+
+class RoundSum:
+    """The aggregate of a round while it grows; thread-safe.
+
+    Args:
+      ask: of the round; its spec is not None.
+      updates: where sites' updates are.
+      spill: where updates of rules that are not sums are kept.
+    """
+
+    def __init__(self, ask: Ask, updates: BlobStore, spill: ClientStates) -> None:
+        assert ask.spec is not None
+        self._ask, self._spec, self._updates, self._spill = ask, ask.spec, updates, spill
+        self._lock = threading.Lock()  # of the weights
+        self._fold_lock = threading.Lock()
+        self._partial: Any = ask.aggregator.zero(ask.spec)
+        self._weights: dict[str, Fraction] = {}  # kept free in the sum, by client or client@round
+        self._weight = Fraction(0)  # of all these
+
+    def admitted(self, client: str, result: TaskResult, *, most: float | None) -> Contribution:
+        """Read an uploaded update and let it through the door, or not.
+
+        Args:
+          client: whose, or client@round for one of an earlier round.
+          result: names the update and its weight.
+          most: weight that this client can have, where that is known.
+
+        Raises:
+          UpdateRefused: it must not be aggregated.
+          RequestRefused: it has not been uploaded.
+        """
+        if result.update is None or not self._updates.has(result.update.digest):
+            raise RequestRefused(
+                "update-missing",
+                f"The update of {client} has not been uploaded.",
+                "Upload it, then report it again.",
+                status=409,
+            )
+        size = self._updates.size(result.update.digest)
+        if result.update.size != size:  # a receipt says how many bytes have come
+            raise UpdateRefused(
+                "update-names",
+                f"The update of {client} has {size} bytes, and its report says "
+                f"{result.update.size}. The update was not counted.",
+                "Send what the learner made, as it is.",
+            )
+        try:
+            params = load_params(self._updates.path(result.update.digest))
+        except ParamsError as error:
+            raise UpdateRefused(
+                "update-names",
+                f"The update of {client} is no tensor file: {error.happened}",
+                "Send what the learner made, as it is.",
+            ) from None
+        contribution = Contribution(client, decoded(params, self._ask), result.weight)
+        admit(contribution, self._spec)
+        self._keep_free(contribution, most=most)
+        return contribution
+
+    def again(self, client: str, digest: str, *, weight: float) -> Contribution | None:
+        """Return an update that counted before a crash; None if it is lost or damaged."""
+        try:
+            if not self._updates.intact(digest):
+                return None
+            params = load_params(self._updates.path(digest))
+            contribution = Contribution(client, decoded(params, self._ask), weight)
+            admit(contribution, self._spec)
+            self._keep_free(contribution, most=None)
+        except HansaError:
+            return None
+        return contribution
+
+    def fold(self, contribution: Contribution) -> None:
+        """Add an update that counts."""
+        if not self._ask.aggregator.streaming:
+            number, client = self._ask.number, contribution.client
+            stored = self._spill.spill(client, number, contribution.vectors)
+            contribution = contribution._replace(vectors=stored)
+        with self._fold_lock:
+            self._partial = self._ask.aggregator.add(self._partial, contribution)
+
+    def finish(self) -> Aggregate:
+        """Return the aggregate, and let go of the sum."""
+        partial, self._partial = self._partial, None
+        return self._ask.aggregator.finish(partial)
+
+    def give_up(self, label: str) -> None:
+        """Give back the room of an update that does not count."""
+        with self._lock:
+            self._weight -= self._weights.pop(label, Fraction(0))
+
+    def _keep_free(self, contribution: Contribution, *, most: float | None) -> None:
+        """Keep room for a weight in the round's sum, which holds no more than its limit.
+
+        Raises:
+          UpdateRefused: the client cannot have so much, or the sum has no room for it.
+        """
+        label, weight = contribution.client, Fraction(contribution.weight)
+        with self._lock:
+            mine = self._weights.get(label, Fraction(0))
+            after = self._weight + max(weight - mine, Fraction(0))
+            if after <= Fraction(self._spec.weight_limit) and (
+                most is None or weight <= Fraction(most)
+            ):
+                self._weights[label], self._weight = max(weight, mine), after
+                return
+        room = f"this client can have at most {most:g}" if most else "the round has no room for it"
+        raise UpdateRefused(
+            "update-weight",
+            f"The weight of client {label!r} is {contribution.weight:g}; {room}. "
+            "The update was not counted.",
+            "Let the client send what the plan weighs: its examples, its steps, or 1.",
+        )
+
+
+def decoded(params: Params, ask: Ask) -> dict[str, Any]:
+    """Return an update's vectors in the precision in which the round sums."""
+    assert ask.spec is not None
+    vectors = params.to_dict()
+    buffers = vectors.pop(BUFFERS, None)
+    declared = ask.spec.vectors
+    plain = {
+        name: v.astype(declared[name].dtype, copy=False)
+        if name in declared and v.dtype.kind == "f"
+        else v
+        for name, v in ask.transform.decode(vectors).items()
+    }
+    return plain if buffers is None else {**plain, BUFFERS: buffers}
