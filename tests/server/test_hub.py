@@ -1,0 +1,121 @@
+"""Goal: polls and presence: what a site is told, when it counts as lost, and that nobody waits.
+
+Method: the hub of a server in this process, through the route of polls where a site would use it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from in_process import in_process, key_of
+from league import League, refused
+
+from hansa.limits import SITES_PER_HEARTBEAT_SECOND
+from hansa.protocol.messages import Poll, PollAnswer
+from hansa.server.hub import Hub
+
+
+@pytest.fixture
+def league(tmp_path: Path) -> Iterator[League]:
+    with in_process(tmp_path, heartbeat_s=0.3) as server:
+        yield League(server)
+
+
+def test_an_idle_poll_lasts_one_heartbeat(league: League) -> None:
+    began = time.monotonic()
+    answer = league.north.ask("POST", "/v1/poll", Poll()).read(PollAnswer)
+    assert 0.25 <= time.monotonic() - began < 5
+    assert answer == PollAnswer(heartbeat_s=0.3)
+
+
+def test_a_site_is_lost_after_two_heartbeats_and_there_again_when_it_is_heard(
+    league: League,
+) -> None:
+    hub = league.server.state.hub
+    league.north.poll()
+    assert hub.online()["north"].online
+    began = time.monotonic()
+    league.server.until(lambda: not hub.online()["north"].online, "north counts as lost")
+    assert 0.5 <= time.monotonic() - began < 3
+    league.north.poll()
+    assert hub.online()["north"].online
+
+
+def test_the_heartbeat_grows_with_the_number_of_sites() -> None:
+    hub = Hub(5.0)
+    assert hub.heartbeat_s == 5.0
+    for number in range(10 * SITES_PER_HEARTBEAT_SECOND):
+        hub.heard(f"site-{number}")
+    assert hub.heartbeat_s == 10.0
+
+
+def test_a_site_is_offered_each_run_until_it_knows_it_and_told_when_it_is_over(
+    league: League,
+) -> None:
+    run = league.server.submit(league.ada)
+    league.server.until(lambda: league.north.poll().offers, "the run is offered")
+    (offer,) = league.north.poll().offers
+    assert (offer.run, offer.submitter, offer.tensors) == (run, "ada", [("w", "F32", [3])])
+    assert league.north.poll([run]).offers == []
+    assert league.north.poll([run]).ended == []
+    league.stop(run)
+    assert league.north.poll([run]).ended == [run]
+    assert league.north.poll().offers == []
+
+
+def test_what_nobody_wants_is_cancelled_and_what_counts_is_not(league: League) -> None:
+    """A task in hand: kept while it is open, cancelled once its round closed without it."""
+    run = league.begin("north", "south", cohort={"deadline_s": 0.6})
+    keys = {name: league.sites[name].task(run).key for name in ("north", "south")}
+    assert league.north.poll([run], holding=[keys["north"]]).cancelled == []
+    assert league.north.poll([run], holding=[keys["north"]]).tasks == []
+    assert league.send("north", run).status == 200
+    assert league.north.poll([run], holding=[keys["north"]]).cancelled == []
+    league.server.ended(run)
+    assert league.south.poll([run], holding=[keys["south"]]).cancelled == [keys["south"]]
+    never = key_of("study-77", 5)
+    assert league.south.poll(holding=[never]).cancelled == [never]
+
+
+def test_a_draining_server_gives_no_work_and_ends_no_run_at_its_sites(league: League) -> None:
+    run = league.begin("north")
+    key = league.north.task(run).key
+    league.server.state.hub.drain()
+    answer = league.north.poll([run, "gone-1"], holding=[])
+    assert (answer.offers, answer.tasks, answer.ended) == ([], [], [])
+    assert answer.again_s == 1.0
+    assert key_of(run) == key
+
+
+def test_a_revocation_ends_a_poll_that_waits(tmp_path: Path) -> None:
+    """A5: within a second, though the heartbeat is half a minute."""
+    with in_process(tmp_path, heartbeat_s=30.0) as server:
+        league = League(server)
+        root = server.join("root", "admin")
+        answers: list[tuple[int, str]] = []
+        league.north.poll()
+        thread = threading.Thread(
+            target=lambda: answers.append(refused(league.north.ask("POST", "/v1/poll", Poll())))
+        )
+        thread.start()
+        server.until(lambda: server.state.hub._waiting.get("north"), "it waits")
+        began = time.monotonic()
+        assert server.ask(root, "POST", "/v1/members/north/revoke", {}).status == 200
+        thread.join(10)
+        assert time.monotonic() - began < 5
+        assert answers == [(401, "identity-member")]
+
+
+def test_a_poll_with_names_that_are_none_is_refused(league: League) -> None:
+    for body in (
+        b'{"runs":["../x"]}',
+        b'{"holding":[{"run":"a","round":0,"phase":"train"}]}',
+        b'{"holding":[{"run":"a","round":1,"phase":"predict"}]}',
+        b'{"version":"' + b"x" * 41 + b'"}',
+    ):
+        answer = league.north.ask("POST", "/v1/poll", body=body)
+        assert refused(answer) == (422, "request-message"), body

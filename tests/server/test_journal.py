@@ -1,0 +1,134 @@
+"""Goal: the journal says each thing once: one end, one receipt, no model that nobody has."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from in_process import submission_of
+
+from hansa.identity import new_key
+from hansa.protocol.messages import Receipt, Standing
+from hansa.server.journal import EndedError, Journal
+from hansa.store.database import open_database
+
+
+class Somebody:
+    name, role, certificate = "ada", "submitter", ""
+    key = new_key()
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    database = open_database(tmp_path / "hansa.db")
+    yield Journal(database, lambda _: None)
+    database.close()
+
+
+def submitted(journal: Journal) -> str:
+    submission, _, _ = submission_of(Somebody)  # type: ignore[arg-type]
+    return journal.submit(submission, "ada")[0]
+
+
+def committed(number: int, model: str) -> dict[str, Any]:
+    return {"kind": "committed", "round": number, "model": model, "state": None}
+
+
+def test_a_submission_is_one_run_however_often_it_comes(journal: Journal) -> None:
+    submission, _, _ = submission_of(Somebody)  # type: ignore[arg-type]
+    found: list[tuple[str, bool]] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(journal.submit(submission, "ada")))
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {name for name, _ in found} == {"study-1"}
+    assert sum(fresh for _, fresh in found) == 1
+    assert submitted(journal) == "study-2"
+
+
+def test_the_first_end_is_the_end(journal: Journal) -> None:
+    run = submitted(journal)
+    for state in ("stopped", "failed", "finished"):
+        journal.end(run, state, f"it is {state}", code="")
+    row = journal.run(run)
+    assert row is not None and (row.state, row.reason) == ("stopped", "it is stopped")
+    assert len(journal.all_events(run, "ended")) == 1
+    assert journal.runs(unfinished=True) == []
+
+
+def test_positions_of_events_have_no_gaps_whoever_writes(journal: Journal) -> None:
+    run = submitted(journal)
+    threads = [
+        threading.Thread(target=journal.record, args=(run, {"kind": "note", "n": n}))
+        for n in range(30)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    events = journal.events(run)
+    assert sorted(e["n"] for e in events if e["kind"] == "note") == list(range(30))
+    for after in (0, 1, 17, 31, 40):
+        assert journal.page(run, after)[1] == events[after:]
+    assert journal.page("study-9", 0) == (None, [])
+
+
+def test_a_result_has_one_receipt_and_another_only_in_place_of_a_lost_one(
+    journal: Journal,
+) -> None:
+    run = submitted(journal)
+
+    def given(digest: str, at: str) -> Receipt:
+        receipt = Receipt(
+            run=run, round=1, phase="train", client="north", digest=digest, size=3, at=at
+        )
+        return journal.count(receipt, {"kind": "result"}, weight=1.0)
+
+    first = given("a", "then")
+    assert given("a", "later") == first
+    assert journal.receipts("north", 0)[0] == [first]
+    assert len(journal.all_events(run, "result")) == 1
+    replaced = given("b", "later")
+    found, following = journal.receipts("north", 0)
+    assert found == [replaced]
+    assert journal.receipts("north", following) == ([], following)
+    assert journal.receipts("south", 0) == ([], 0)
+
+
+def test_a_model_is_given_up_when_the_last_run_that_has_it_does(journal: Journal) -> None:
+    one, two = submitted(journal), submitted(journal)
+
+    def last(number: int) -> Any:
+        return lambda n: n == number
+
+    assert journal.commit(one, committed(1, "m1"), keep=last(1)) == []
+    assert journal.commit(two, committed(1, "m1"), keep=last(1)) == []
+    assert journal.commit(one, committed(2, "m2"), keep=last(2)) == []
+    assert journal.commit(two, committed(2, "m3"), keep=last(2)) == ["m1"]
+    assert journal.commit(one, committed(3, "m2"), keep=last(3)) == []
+    assert journal.rounds_done(one) == 3
+
+
+def test_a_round_that_is_done_after_the_end_is_not_part_of_the_run(journal: Journal) -> None:
+    """L6: a stop while the model is written."""
+    run = submitted(journal)
+    journal.end(run, "stopped", "stopped by ada", code="run-stopped")
+    with pytest.raises(EndedError):
+        journal.commit(run, committed(1, "m1"), keep=lambda _: True)
+    assert journal.rounds_done(run) == 0
+    assert journal.all_events(run, "committed") == []
+
+
+def test_a_site_changes_its_mind_and_the_last_word_holds(journal: Journal) -> None:
+    run = submitted(journal)
+    journal.stand(run, "north", Standing(state="waiting", reason="nobody has looked"))
+    journal.stand(run, "north", Standing(state="ready", examples=7))
+    assert journal.standings(run) == {"north": Standing(state="ready", examples=7)}
+    assert [e["state"] for e in journal.all_events(run, "standing")] == ["waiting", "ready"]
