@@ -143,9 +143,9 @@ def test_an_update_is_in_the_sum_before_the_next_one_comes(patient: League) -> N
     for count, name in enumerate(D, start=1):
         exchange = patient.server.state.hub.exchange(run, 1, "train")
         assert patient.send(name, run).status == 200
-        assert exchange is not None
+        assert exchange is not None and exchange._sum is not None
         if count < 3:
-            assert len(exchange._partial.members.clients) == count
+            assert len(exchange._sum._partial.members.clients) == count
 
 
 def test_a_task_does_not_wait_for_the_next_heartbeat(patient: League) -> None:
