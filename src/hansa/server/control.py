@@ -63,6 +63,7 @@ class Control:
     ) -> Response:
         """Record whether a site takes part in a run."""
         standing = await read_message(request, digest, Standing)
+        await self._state.gate.still(principal)
         if standing.examples > EXAMPLES_MAX:
             raise RequestRefused(
                 "request-message",
@@ -82,10 +83,13 @@ class Control:
         before = self._state.journal.standings(run).get(site)
         if before != standing:
             self._state.journal.stand(run, site, standing)
+        if standing.state != "ready":
+            self._state.hub.withdraw(run, site, standing.reason)
 
     async def result(self, request: Request, principal: Principal, digest: str | None) -> Response:
         """Count a result, once, and answer with its receipt."""
         result = await read_message(request, digest, TaskResult)
+        await self._state.gate.still(principal)  # the body may have taken its time
         where = request.path_params
         phase: Phase = "evaluate" if where["phase"] == "evaluate" else "train"
         if where["phase"] != phase:
@@ -113,6 +117,13 @@ class Control:
             late = self._state.runs.late(run, number, phase=phase, site=site, result=result)
             if late is not None:
                 return late
+            if self._state.hub.is_to_come(run, number, phase):
+                raise RequestRefused(
+                    "run-busy",
+                    f"Round {number} ({phase}) of {run} is not open again yet. Nothing was lost.",
+                    "Send the result again in a moment.",
+                    status=503,
+                )
         self._state.audit(site, "result", f"{run}/{number}/{phase}", code)
         raise RequestRefused(
             code,

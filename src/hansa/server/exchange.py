@@ -95,6 +95,7 @@ class Exchange:
         self._results: dict[str, tuple[Metrics, int]] = {}
         self._problems: dict[str, Problem] = {}
         self._missing: set[str] = set()  # counted, but the update is gone
+        self._away: set[str] = set()  # not heard of
         self._late: dict[str, str] = {}  # digests of updates of earlier rounds, by client@round
         self.state: RoundState = open_round(_asked(ask, past), _terms(ask, past))
         self._again(past)
@@ -119,8 +120,8 @@ class Exchange:
           RequestRefused: too late, not asked, a second and different result, or a failure noted.
         """
         if result.state == "failed":
-            self._decide(Failed(client, result.code or "client-failed"), reason=result.reason)
-            return self._receipt(client, "", 0)
+            self._fail(client, result)
+            return self._unsigned(client)
         with self._folding:
             return self._take(client, result)
 
@@ -150,16 +151,21 @@ class Exchange:
 
     def lost(self, client: str) -> None:
         """A client has not been heard of."""
+        with self._changed:
+            self._away.add(client)
+            self._changed.notify_all()
         self._decide(Lost(client))
 
     def returned(self, client: str) -> None:
         """A client that was lost is there again."""
+        with self._lock:
+            self._away.discard(client)
         self._decide(Returned(client))
 
     # ---- what the run does
 
     def wait(self) -> tuple[str, ...]:
-        """Wait until the exchange is closed; return whose results count.
+        """Wait until the exchange is closed; return whose results count, late ones left out.
 
         Raises:
           Interrupted: the server ends, or the run is stopped.
@@ -172,7 +178,8 @@ class Exchange:
                 if self._leave:
                     raise Interrupted
                 closed = self.state.status is not Status.OPEN
-                if closed and not self._open_answers and not self._missing:
+                if closed and not self._open_answers and not self._missing - self._away:
+                    self._give_up_missing()
                     break
                 left = until - monotonic()
                 if left > 0 or self._open_answers:
@@ -181,7 +188,7 @@ class Exchange:
                     self._give_up_missing()
                 else:
                     self.state, _ = step(self.state, Deadline())
-        return tuple(sorted(self._results))
+        return tuple(sorted(self._results.keys() - self._late.keys()))
 
     def finish(self) -> Aggregate | None:
         """Return the aggregate, and let go of the sum."""
@@ -231,9 +238,13 @@ class Exchange:
 
     # ---- inside
 
-    def _give_up_missing(self) -> None:
-        """Go on without updates that this server's disk and their sites have both lost."""
-        for client in self._missing:
+    def _give_up_missing(self, *clients: str) -> None:
+        """Go on without updates that this server's disk and their sites have both lost.
+
+        Args:
+          clients: whose; by default all that are still missing.
+        """
+        for client in clients or tuple(self._missing):
             self._problems[client] = Problem(
                 self.ask.number,
                 client,
@@ -241,7 +252,7 @@ class Exchange:
                 "update-missing",
                 "its update was counted, then lost with the server's disk, and never came again",
             )
-        self._missing.clear()
+            self._missing.discard(client)
 
     def _reached_goal(self) -> bool:
         """Return whether those who are left out were merely spare."""
@@ -263,6 +274,9 @@ class Exchange:
         with self._lock:
             again = client in self._missing
             self._missing.discard(client)
+            if again:  # the site has trained once more, perhaps to other bytes
+                digests = {**self.state.digests, client: digest}
+                self.state = self.state._replace(digests=digests)
         if again:
             return self._replace(client, contribution, metrics, digest=digest, size=size)
         effects = self._decided(Answered(client, digest))
@@ -370,6 +384,19 @@ class Exchange:
             return known
         return self._signed(client, digest, size)
 
+    def _unsigned(self, client: str) -> Receipt:
+        """Return the answer to a failure, which counts for nothing and proves nothing."""
+        ask = self.ask
+        return Receipt(
+            run=ask.run,
+            round=ask.number,
+            phase=ask.phase,
+            client=client,
+            digest="",
+            size=0,
+            at=now(),
+        )
+
     def _signed(self, client: str, digest: str, size: int) -> Receipt:
         ask = self.ask
         client, _, earlier = client.partition("@")
@@ -398,15 +425,38 @@ class Exchange:
                 self._changed.notify_all()
         return effects
 
+    def _fail(self, client: str, result: TaskResult) -> None:
+        """Note that a client cannot do its task, or not do it once more."""
+        with self._changed:
+            again = client in self._missing
+            if again:
+                self._give_up_missing(client)
+                self._changed.notify_all()
+        if not again:
+            self._decide(Failed(client, result.code or "client-failed"), reason=result.reason)
+
     def _decide(self, event: Failed | Refused | Lost | Returned, reason: str = "") -> None:
-        """Take a step about a client that has no update to fold, and note it."""
-        before = self.state.clients.get(event.client)
-        effects = self._decided(event)
-        for effect in effects:
-            if isinstance(effect, Reject):
-                raise _rejected(effect.code, self.ask, event.client)
-        if self.state.clients.get(event.client) is before:
-            return
+        """Take a step about a client that has no update to fold, and note it.
+
+        The exchange does not end before the note is durable: after a crash it must end alike.
+        """
+        with self._changed:
+            before = self.state.clients.get(event.client)
+            self.state, effects = step(self.state, event)
+            changed = self.state.clients.get(event.client) is not before
+            self._open_answers += 1
+        try:
+            for effect in effects:
+                if isinstance(effect, Reject):
+                    raise _rejected(effect.code, self.ask, event.client)
+            if changed:
+                self._note(event, reason)
+        finally:
+            with self._changed:
+                self._open_answers -= 1
+                self._changed.notify_all()
+
+    def _note(self, event: Failed | Refused | Lost | Returned, reason: str) -> None:
         what = type(event).__name__.lower()
         code = getattr(event, "code", "")
         if isinstance(event, Failed | Refused):
@@ -435,6 +485,8 @@ class Exchange:
             if what == "accepted" and "@" in client:
                 self._late[client] = event["digest"]
                 self._refold(event)
+                if client in self._missing:  # its round is committed, so nobody has it any more
+                    self._give_up_missing(client)
             elif what == "accepted":
                 self.state, effects = step(self.state, Answered(client, event["digest"]))
                 if any(isinstance(e, Count) for e in effects):

@@ -13,7 +13,16 @@ from typing import NamedTuple, Protocol
 
 from hansa.clock import monotonic
 from hansa.limits import CLOSED_EXCHANGES_KEPT, SITES_PER_HEARTBEAT_SECOND
-from hansa.protocol.messages import Committed, Offer, Phase, Poll, PollAnswer, Task, TaskKey
+from hansa.protocol.messages import (
+    Committed,
+    Offer,
+    Phase,
+    Poll,
+    PollAnswer,
+    Task,
+    TaskKey,
+    TaskResult,
+)
 from hansa.server.exchange import Exchange
 
 
@@ -213,7 +222,8 @@ class Hub:
                 wanted = open_task.exchange.waits_for(site)
                 task = open_task.task
                 tasks.append(Task(key=task.key, message=task.message, attempt=wanted or 1))
-        cancelled = [key for key in poll.holding if not self._wants(site, key)]
+        held = () if self.draining else poll.holding
+        cancelled = [key for key in held if not self._wants(site, key)]
         return PollAnswer(
             offers=[]
             if self.draining
@@ -235,14 +245,31 @@ class Hub:
         if exchange is not None:
             # One that has answered knows so, or will when its receipt comes.
             return bool(exchange.waits_for(site)) or site in exchange.state.digests
+        if self.is_to_come(key.run, key.round, key.phase):
+            return True
         with self._lock:
             run = self._runs.get(key.run)
-            if run is None and key.run in self._expected:
-                return True
             if site in self._counted.get((key.run, key.round, key.phase), ()):
                 return True
         late = 0 if run is None or key.phase != "train" else run.late_rounds
         return run is not None and 0 < run.committed + 1 - key.round <= late
+
+    def is_to_come(self, run: str, number: int, phase: Phase) -> bool:
+        """Tell whether an exchange that is not open may be opened again, as after a restart."""
+        with self._lock:
+            active = self._runs.get(run)
+            if active is None:
+                return run in self._expected
+            return number > active.committed and (run, number, phase) not in self._counted
+
+    def withdraw(self, run: str, site: str, reason: str) -> None:
+        """A site does not take part in a run any more: nothing is waited for from it."""
+        with self._lock:
+            exchanges = [t.exchange for (name, _, _), t in self._open.items() if name == run]
+        result = TaskResult(state="failed", code="site-cancelled", reason=reason)
+        for exchange in exchanges:
+            if exchange.waits_for(site):
+                exchange.answer(site, result)
 
     @contextmanager
     def waiting(self, site: str) -> Iterator[asyncio.Event]:
