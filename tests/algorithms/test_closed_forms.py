@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -115,8 +114,7 @@ class RealFederation:
             admit(contribution, spec)
             acc = aggregator.add(acc, contribution)
         trained = Trained(aggregator.finish(acc), {}, [], 0, 0)
-        clients = SimpleNamespace(clients=list(self.data))
-        self.state = step(algorithm, self.state, trained, clients)
+        self.state = step(algorithm, self.state, trained, clients=len(self.data))
 
 
 def two_clients(dtype: str) -> dict[str, Examples]:

@@ -229,9 +229,9 @@ class FaultProxy:
     async def _write(
         self, piece: memoryview, writer: asyncio.StreamWriter, way: Way, link: Link
     ) -> None:
+        self.moved[way] += len(piece)  # before the other side can have it, and look
         writer.write(bytes(piece))
         await writer.drain()
-        self.moved[way] += len(piece)
         link.moved = monotonic()
 
     def _cut(self, way: Way) -> None:
