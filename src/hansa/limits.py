@@ -390,3 +390,10 @@ sites' examples together allow, so one boast would make the others' weights too 
 
 TLS_LOOK_S = 6 * 3600.0
 """Seconds between two looks at the TLS certificate of a running server, which lasts for months."""
+
+SITE_IDLE_S = 0.5
+"""Seconds that a site waits before its next poll if the last brought nothing that it did not know:
+a server that repeats itself may not keep it busy."""
+
+REQUESTS_OF_SUBMITTER_MAX = 500
+"""Plans of one submitter that a site keeps: half of all, so that nobody takes the others' places."""

@@ -15,9 +15,11 @@ import numpy as np
 from blake3 import blake3
 
 from hansa.algorithms import Vectors
+from hansa.errors import SiteError
 from hansa.limits import READ_AHEAD_BYTES
 from hansa.params import Params, encode
-from hansa.store.files import load_params
+from hansa.store.addresses import digest_of_file
+from hansa.store.files import load_params, sync_folder, write_durably
 
 
 class StoredVector:
@@ -79,7 +81,9 @@ class ClientStates:
         rounds = [r for r in self._rounds(client) if r < before]
         if not rounds:
             return None
-        params = load_params(self._path(client, max(rounds)))
+        path = self._path(client, max(rounds))
+        _check_whole(path)
+        params = load_params(path)
         return Vectors(params.copy().to_dict())
 
     def save(self, client: str, number: int, state: Vectors) -> None:
@@ -89,16 +93,25 @@ class ClientStates:
             _write(self._path(client, number), Params.of(dict(state)))
 
     def keep(self, client: str, number: int, file: Path) -> None:
-        """Take a file with a client's state of a round into the folder, as `save` would."""
+        """Take a file with a client's state of a round into the folder, durably and checked.
+
+        Its digest lies beside it from before it is there, and `load` looks at it: no one else has
+        this state, and a damaged one would go into an update unnoticed.
+        """
         load_params(file)  # refuses one that could not be read back
         self._forget(client, number)
         path = self._path(client, number)
         path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)  # of an earlier attempt, whose digest is another
+        with open(file, "r+b") as written:
+            os.fsync(written.fileno())
+        write_durably(_digest_path(path), [digest_of_file(file)[0].encode()])
         os.replace(file, path)
+        sync_folder(path.parent)
 
     def drop(self, client: str, number: int) -> None:
         """Forget a state of a round in which the client's update did not count."""
-        self._path(client, number).unlink(missing_ok=True)
+        _remove(self._path(client, number))
 
     def spill(
         self, client: str, number: int, vectors: Mapping[str, np.ndarray]
@@ -131,7 +144,7 @@ class ClientStates:
         """Remove the states of earlier rounds, but for the last of them."""
         kept = [r for r in self._rounds(client) if r < number]
         for old in sorted(kept)[:-1]:
-            self._path(client, old).unlink(missing_ok=True)
+            _remove(self._path(client, old))
 
     def _path(self, client: str, number: int) -> Path:
         name = _file_name(client)
@@ -149,6 +162,33 @@ class ClientStates:
 def _file_name(client: str) -> str:
     """Return a name that is safe on every file system, whatever the client is called."""
     return blake3(client.encode()).hexdigest()[:24]
+
+
+def _digest_path(state: Path) -> Path:
+    return state.with_suffix(".digest")
+
+
+def _remove(state: Path) -> None:
+    state.unlink(missing_ok=True)
+    _digest_path(state).unlink(missing_ok=True)
+
+
+def _check_whole(state: Path) -> None:
+    """Compare a state with its digest, where `keep` has left one.
+
+    Raises:
+      SiteError: site-damaged.
+    """
+    try:
+        expected = _digest_path(state).read_text("ascii", "replace")
+    except FileNotFoundError:
+        return
+    if digest_of_file(state)[0] != expected:
+        raise SiteError(
+            "site-damaged",
+            f"What is kept here between rounds, {state.name}, is not as it was written.",
+            "Restore the site's folder states/ from a backup; or deny the run and submit it anew.",
+        )
 
 
 def _write(path: Path, params: Params) -> None:

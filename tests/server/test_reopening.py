@@ -1,0 +1,195 @@
+"""After a restart, and when sites withdraw: nothing is lost, and nothing is waited for in vain."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from blake3 import blake3
+from in_process import done, in_process, key_of, update_bytes
+from league import D, League, N, expected
+
+from hansa.protocol.messages import PollAnswer, Standing
+from hansa.server.federation import DeployedFederation
+
+
+@pytest.fixture
+def league(tmp_path: Path) -> Iterator[League]:
+    with in_process(tmp_path, heartbeat_s=2.0) as server:
+        yield League(server)
+
+
+@pytest.fixture
+def slow_resume(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """A restart after which no run is resumed before the event is set."""
+    go = threading.Event()
+    real = DeployedFederation.resume
+
+    def resume(self: DeployedFederation) -> Any:
+        go.wait(20)
+        return real(self)
+
+    monkeypatch.setattr(DeployedFederation, "resume", resume)
+    go.set()
+    return go
+
+
+def test_a_result_that_comes_before_its_round_is_open_again_is_asked_for_later(
+    league: League, slow_resume: threading.Event
+) -> None:
+    run = league.begin(rounds=1)
+    key, content = league.west.task(run).key, update_bytes(D["west"])
+    league.west.put(content)
+    league.server.leave()
+    slow_resume.clear()
+    league.server.start()
+    early = league.west.report(key, done(content, N["west"]))
+    assert (early.status, early.code) == (503, "run-busy")
+    slow_resume.set()
+
+    def counted() -> bool:
+        league.west.put(content)  # what was not counted before the restart is sent again
+        return league.west.report(key, done(content, N["west"])).status == 200
+
+    league.server.until(counted, "the round is open")
+    for name in ("north", "south"):
+        league.send(name, run)
+    assert league.server.ended(run).state == "finished"
+    assert np.array_equal(league.server.model(run, 1), expected(*D))
+
+
+def test_a_restart_does_not_cancel_training_that_is_under_way(
+    league: League, slow_resume: threading.Event
+) -> None:
+    run = league.begin(rounds=1)
+    key = league.west.task(run).key
+    league.server.leave()
+    slow_resume.clear()
+    league.server.start()
+    assert not league.west.poll([run], [key]).cancelled
+    slow_resume.set()
+    seen: list[PollAnswer] = []
+    until = time.monotonic() + 1.0
+    while time.monotonic() < until:
+        seen.append(league.west.poll([run], [key]))
+    assert not any(answer.cancelled or answer.ended for answer in seen)
+
+
+def test_a_site_that_withdraws_is_not_waited_for(league: League) -> None:
+    run = league.begin(rounds=1, cohort={"minimum": 2, "deadline_s": 60.0})
+    league.west.task(run)
+    for name in ("north", "south"):
+        league.send(name, run)
+    began = time.monotonic()
+    refused = Standing(state="refused", reason="the owner has denied it")
+    assert league.west.ask("POST", f"/v1/runs/{run}/standing", refused).status == 200
+    assert league.server.ended(run).state == "finished"
+    assert time.monotonic() - began < 10
+    (problem,) = league.server.events(run, "problem")
+    assert (problem["client"], problem["message"]) == ("west", "the owner has denied it")
+
+
+def test_a_result_whose_body_ends_after_a_revocation_does_not_count(league: League) -> None:
+    server, run = league.server, league.begin(rounds=1, cohort={"minimum": 2})
+    league.west.task(run)
+    content = update_bytes(D["west"])
+    league.west.put(content)
+    body = msgspec.json.encode(done(content, N["west"]))
+    length = str(len(body)).encode()
+    target = f"/v1/runs/{run}/rounds/1/train/result"
+    proof = server._provers["west"].header("POST", target, blake3(body).hexdigest())
+    go, answers = threading.Event(), list[dict[str, Any]]()
+
+    async def call() -> None:
+        scope = {
+            "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "scheme": "https",
+            "method": "POST", "path": target, "raw_path": target.encode(), "query_string": b"",
+            "root_path": "", "client": ("192.0.2.1", 5), "server": ("localhost", 8443),
+            "headers": [(b"content-length", length), (b"hansa-proof", proof.encode())],
+        }  # fmt: skip
+        parts = [body[:5], body[5:]]
+
+        async def receive() -> dict[str, Any]:
+            while len(parts) == 1 and not go.is_set():
+                await asyncio.sleep(0.02)
+            piece = parts.pop(0)
+            return {"type": "http.request", "body": piece, "more_body": bool(parts)}
+
+        async def send(message: Any) -> None:
+            answers.append(message)
+
+        await server.app(scope, receive, send)
+
+    sending = threading.Thread(target=lambda: server._do(call()))
+    sending.start()
+    time.sleep(0.2)  # it is admitted, and its body is under way
+    root = server.join("root", "admin")
+    assert server.ask(root, "POST", "/v1/members/west/revoke", {}).status == 200
+    go.set()
+    sending.join()
+    assert answers[0]["status"] == 401
+    for name in ("north", "south"):
+        league.send(name, run)
+    assert server.ended(run).state == "finished"
+    accepted = [e["client"] for e in server.events(run, "result") if e["state"] == "accepted"]
+    assert sorted(accepted) == ["north", "south"]
+
+
+def test_a_late_update_leaves_no_ghost_in_the_cohort_after_a_crash(
+    league: League, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A round with a discounted late update is closed, and its commit fails once."""
+    hurry = {"minimum": 1, "deadline_s": 1.0, "late": "discount", "late_discount": 0.25}
+    run = league.begin(rounds=2, cohort=hurry)
+    content = update_bytes(D["west"])
+    league.west.task(run)
+    league.west.put(content)
+    for name in ("north", "south"):
+        league.send(name, run)
+    league.north.task(run, 2)
+    late = league.west.report(key_of(run, 1), done(content, N["west"]))
+    assert late.status == 200
+    real, failed = DeployedFederation._record, list[int]()
+
+    def record(self: DeployedFederation, commit: Any) -> None:
+        if commit.round == 2 and not failed:
+            failed.append(2)
+            raise OSError(5, "the disk")
+        real(self, commit)
+
+    monkeypatch.setattr(DeployedFederation, "_record", record)
+    for name in ("north", "south"):
+        league.send(name, run, 2)
+    with league.alive("north", "south"):
+        assert league.server.ended(run).state == "finished"
+    assert failed
+    assert all("@" not in name for name in league.server.state.hub.online())
+    closed = [e["accepted"] for e in league.server.events(run, "closed")]
+    assert all("@" not in name for accepted in closed for name in accepted)
+
+
+def test_a_site_that_cannot_give_a_lost_update_again_does_not_hold_the_round(
+    league: League,
+) -> None:
+    run = league.begin(rounds=1, cohort={"minimum": 1, "deadline_s": 60.0})
+    league.send("west", run)
+    league.server.leave()
+    for path in (league.server.state.folder / "updates").rglob("*"):
+        if path.is_file():
+            path.unlink()
+    league.server.start()
+    again = league.west.task(run)
+    assert again.attempt == 2
+    assert league.west.fail(again.key, "its disk is gone").status == 200
+    for name in ("north", "south"):
+        league.send(name, run)
+    assert league.server.ended(run).state == "finished"
+    assert np.array_equal(league.server.model(run, 1), expected("north", "south"))
+    assert "west" in [p["client"] for p in league.server.events(run, "problem")]
