@@ -205,8 +205,8 @@ def federation(words: list[str]) -> int:
             figures = named[name](Path(folder), deployed.Settings(peers=asked.peers))
             holds &= _print_rows(figures.rows)
             found[name] = {"load": load, **figures.values}
-    if asked.json is not None:
-        asked.json.write_text(json.dumps(found, indent=2) + "\n")
+            if asked.json is not None:
+                asked.json.write_text(json.dumps(found, indent=2) + "\n")
     return 0 if holds else 1
 
 

@@ -1,11 +1,12 @@
 """A crowd of sites in one process: each with a key, a TLS connection and a session of its own.
 
-    python -m benchmarks.crowd MEMBERS URL AUTHORITY START IDLE_S
+    python -m benchmarks.crowd MEMBERS URL AUTHORITY START RAMP_S IDLE_S
 
 MEMBERS is a JSON file of {"key", "certificate", "address"}; each site connects from its own
 address of loopback, for the server counts what strangers ask by address.  At START, seconds of the
-monotonic clock, all connect at once: a session, then a poll.  Then each polls on, as an agent that
-has nothing to do, for IDLE_S seconds.  The answer is one line of JSON.
+monotonic clock, they connect, all at once or one after the other in RAMP_S seconds: a session, then
+a poll.  Then each polls on, as an agent that has nothing to do, until IDLE_S seconds after the last
+one has come.  The answer is one line of JSON.
 
 The client is asyncio by hand, because one process must be a thousand sites.
 """
@@ -37,17 +38,18 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 class Crowd:
     """What the sites of a process have in common, and what they have seen."""
 
-    def __init__(self, url: str, context: ssl.SSLContext, *, start: float, idle_s: float) -> None:
+    def __init__(self, url: str, context: ssl.SSLContext, *, start: float) -> None:
         self._place, self._context = urlsplit(url), context
-        self._start, self._end = start, start + idle_s
+        self._start = start
+        self.over = False
         self.served: list[float] = []  # seconds from the start to each site's first poll's answer
         self.statuses: Counter[int] = Counter()
         self.failures: Counter[str] = Counter()
         self.polls = 0
 
-    async def be(self, member: dict[str, str]) -> None:
+    async def be(self, member: dict[str, str], later_s: float) -> None:
         """Be one site, which tries again as an agent does."""
-        await asyncio.sleep(max(0.0, self._start - time.monotonic()))
+        await asyncio.sleep(max(0.0, self._start + later_s - time.monotonic()))
         tries = 0
         while True:
             try:
@@ -74,7 +76,7 @@ class Crowd:
         prover = Prover(key, session.session)
         await self._poll(streams, prover, wait=False)
         self.served.append(time.monotonic() - self._start)
-        while time.monotonic() < self._end:
+        while not self.over:
             await self._poll(streams, prover, wait=True)
         streams[1].close()
 
@@ -108,17 +110,23 @@ class Crowd:
             await asyncio.sleep(float(fields.get("retry-after", 1)) * random.uniform(1, 2))
 
 
-async def main(members: Path, url: str, authority: Path, start: float, idle_s: float) -> None:
+async def main(
+    members: Path, url: str, authority: Path, start: float, ramp_s: float, idle_s: float
+) -> None:
     """Be all these sites."""
     context = ssl.create_default_context(cafile=str(authority))
     context.minimum_version = ssl.TLSVersion.TLSv1_3
-    crowd = Crowd(url, context, start=start, idle_s=idle_s)
+    crowd = Crowd(url, context, start=start)
     everybody = json.loads(members.read_text())
-    tasks = [asyncio.create_task(crowd.be(member)) for member in everybody]
+    step = ramp_s / len(everybody)
+    tasks = [asyncio.create_task(crowd.be(m, n * step)) for n, m in enumerate(everybody)]
+    crowd.over = idle_s == 0.0
     # A line when all have been served, so that the server's memory is read while all are there.
     while len(crowd.served) < len(everybody) and not all(t.done() for t in tasks):
         await asyncio.sleep(0.05)
     print("served", flush=True)
+    await asyncio.sleep(idle_s)
+    crowd.over = True
     await asyncio.gather(*tasks)
     found: dict[str, Any] = {
         "served": crowd.served,
@@ -130,5 +138,5 @@ async def main(members: Path, url: str, authority: Path, start: float, idle_s: f
 
 
 if __name__ == "__main__":
-    _members, _url, _authority, _start, _idle = sys.argv[1:]
-    asyncio.run(main(Path(_members), _url, Path(_authority), float(_start), float(_idle)))
+    _members, _url, _authority, *_seconds = sys.argv[1:]
+    asyncio.run(main(Path(_members), _url, Path(_authority), *map(float, _seconds)))

@@ -26,14 +26,15 @@ from hansa.store import tables
 from hansa.store.database import open_database
 
 PROCESSES = 2
+IDLE_S, RAMP_S = 40.0, 40.0
 LEAD_S = 6.0  # for the processes of the crowd to be there before all begin
 
 
 def storm(folder: Path, settings: Settings) -> Figures:
     """Let a thousand sites connect at the same moment."""
     count = (settings.sites or (1_000,))[0]
-    found = _crowd(folder / "storm", count, idle_s=0.0)
-    found["one address"] = _crowd(folder / "one", count, idle_s=0.0, one_address=True)
+    found = _crowd(folder / "storm", count)
+    found["one address"] = _crowd(folder / "one", count, one_address=True)
     told = f"all {found['served']} in {found['last_s']:.1f} s, p99 {found['p99_s']:.1f} s, "
     told += f"{found['failed']} answers of 500 and above or broken connections"
     holds = found["last_s"] <= 30 and found["failed"] == 0 and found["served"] == count
@@ -55,20 +56,27 @@ def idle(folder: Path, settings: Settings) -> Figures:
     counts = settings.sites or (1_000, 5_000)
     found: dict[str, Any] = {}
     for count in counts:
-        found[str(count)] = _crowd(folder / f"idle-{count}", count, idle_s=45.0)
+        found[str(count)] = _crowd(folder / f"idle-{count}", count, idle_s=IDLE_S, ramp_s=RAMP_S)
     last = found[str(counts[-1])]
-    told = f"{last['resident_mb']:.0f} MB resident, of it {last['anonymous_mb']:.0f} MB its own"
+    told = f"{last['peak_mb']:.0f} MB resident at most, {last['anonymous_mb']:.0f} MB its own"
     if len(counts) > 1:
         first = found[str(counts[0])]
         each = (last["resident_mb"] - first["resident_mb"]) / (counts[-1] - counts[0])
         found["kb_each"] = 1000 * each
         told += f"; {1000 * each:.0f} KB a site"
     told += f"; {last['cpu']:.0%} of a core"
-    holds = last["resident_mb"] <= 250 and last["failed"] == 0
+    holds = last["peak_mb"] <= 250 and last["failed"] == 0
     return Figures([Row(f"{counts[-1]:,} idle sites", "<= 250 MB", told, holds)], found)
 
 
-def _crowd(folder: Path, count: int, *, idle_s: float, one_address: bool = False) -> dict[str, Any]:
+def _crowd(
+    folder: Path,
+    count: int,
+    *,
+    idle_s: float = 0.0,
+    ramp_s: float = 0.0,
+    one_address: bool = False,
+) -> dict[str, Any]:
     """Let a crowd come to a fresh server; return what it and the server have seen."""
     folder.mkdir()
     project = projects.write(folder / "project", clients=1, rounds=1, size=10)
@@ -79,7 +87,7 @@ def _crowd(folder: Path, count: int, *, idle_s: float, one_address: bool = False
         authority = folder / "ca.pem"
         authority.write_text(rehearsal.membership.authority_pem)
         start = time.monotonic() + LEAD_S
-        words = [rehearsal.url, str(authority), str(start), str(idle_s)]
+        words = [rehearsal.url, str(authority), str(start), str(ramp_s), str(idle_s)]
         processes = []
         for n in range(PROCESSES):
             (folder / f"{n}.json").write_text(json.dumps(members[n::PROCESSES]))
@@ -90,7 +98,7 @@ def _crowd(folder: Path, count: int, *, idle_s: float, one_address: bool = False
             process.stdout.readline()
         with deployed.Watch(pid) as watch:
             cpu, at = _cpu_s(pid), time.monotonic()
-            time.sleep(max(0.0, 0.6 * idle_s))
+            time.sleep(0.8 * idle_s)
             used = (_cpu_s(pid) - cpu) / max(time.monotonic() - at, 1e-9)
             present = deployed.memory_of(pid)
             told = [json.loads(process.communicate()[0]) for process in processes]

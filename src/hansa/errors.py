@@ -177,6 +177,7 @@ CODES |= {
     "run-damaged": "a file of the run folder is missing or does not match its digest",
     "run-all-failed": "every client of a round failed",
     "run-diverged": "the global model holds NaN, infinity or numbers beyond any sense",
+    "run-too-many": "a submitter has too many unfinished runs at one server",
     "run-too-few": "fewer clients than the minimum answered",
     "run-stopped": "a run was stopped at its server before its end",
     "run-not-finished": "the run has no model yet",

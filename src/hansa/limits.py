@@ -139,6 +139,9 @@ PIECE_BYTES = 2**20
 PARTIAL_UPLOADS_MAX = 16
 """Uploads in pieces that a store keeps for one member; beyond it the oldest are dropped."""
 
+UPLOADS_PER_TASK_MAX = 2
+"""Different updates that a site may upload for one task: its own, and one computed once more."""
+
 PARTIAL_AGE_S = 7 * 86_400.0
 """Seconds after which an upload that nobody went on with is dropped."""
 
@@ -396,4 +399,32 @@ SITE_IDLE_S = 0.5
 a server that repeats itself may not keep it busy."""
 
 REQUESTS_OF_SUBMITTER_MAX = 500
-"""Plans of one submitter that a site keeps: half of all, so that nobody takes the others' places."""
+"""Plans of one submitter that a site keeps: half of all, so that others find a place."""
+
+METRICS_MAX = 1_000
+"""Metrics of one result; each goes into events, tables and a site's ledger."""
+
+METRIC_NAME_CHARS_MAX = 200
+"""Characters of a metric's name; it becomes a column head."""
+
+EVENT_PAGE_BYTES = ANSWER_BYTES_MAX // 2
+"""Bytes of a run's events in one answer; a thousand usual ones have less than one MiB."""
+
+OFFERS_BYTES_MAX = ANSWER_BYTES_MAX // 2
+"""Bytes of the offers in one answer to a site; those that do not fit come with the next one."""
+
+SUBMISSION_BYTES_MAX = ANSWER_BYTES_MAX // 2
+"""Bytes of a submission: it becomes an offer, which must fit into an answer; a model of 50,000
+tensors takes half of it."""
+
+STANDINGS_TOLD_MAX = 100
+"""Words of one site on one run that become events of the run; the last word always holds."""
+
+RUNS_UNFINISHED_MAX = 100
+"""Unfinished runs of one submitter at a server; each has a thread, and is offered to every site."""
+
+BACKUP_NEW_MAX = 8
+"""Blobs that a backup still lacks when it holds the writers of the database to copy the rest."""
+
+BACKUP_PASSES_MAX = 5
+"""Times that a backup copies what has come meanwhile before it holds the writers all the same."""

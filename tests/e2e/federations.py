@@ -33,6 +33,9 @@ minimum = 2
 """
 """Two clients with a state of their own, both needed: one model whatever happens."""
 
+ALONE = SCAFFOLD.replace("minimum = 2", "minimum = 1").replace("rounds = 3", "rounds = 300")
+"""The same for many rounds, which close without a client that is away."""
+
 LARGE = SCAFFOLD.replace("rounds = 3", "rounds = 1").replace(
     'kind = "numpy"', 'kind = "numpy"\nmodel = "mlp"\nhidden = [40000]\nsteps = 1'
 )

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from federations import (
+    ALONE,
     FAST,
     LARGE,
     check_books,
@@ -20,6 +21,7 @@ from federations import (
     orphans,
     points,
     project,
+    rows,
     workers,
 )
 
@@ -102,3 +104,28 @@ def test_a_site_that_comes_back_repeats_only_what_had_not_arrived(tmp_path: Path
         assert sent > 2 * CHUNK_BYTES, "the update must travel in several chunks"
         assert proxy.moved["up"] <= sent + CHUNK_BYTES + 2**18
         assert digest(folder) == digest(federation.simulate())
+
+
+def test_what_a_client_learned_in_a_round_that_closed_without_it_is_forgotten(
+    tmp_path: Path,
+) -> None:
+    study = project(tmp_path / "alone", ALONE)
+    with Rehearsal(tmp_path / "r", study, settings=FAST) as federation:
+        child = federation.children[SITE]
+
+        def rounds_of_states() -> set[int]:
+            states = federation.site_folder(SITE) / "states"
+            return {int(path.name.split(".")[1]) for path in states.rglob("*.safetensors")}
+
+        federation.stop(SITE)
+        federation.start(SITE, failpoint="site_after_update_kept")
+        federation.submit()
+        child.wait(60)
+        [lost] = rounds_of_states()  # it has trained, and nobody knows
+        query = "select count(*) from events where kind = 'committed'"
+        eventually(lambda: int(rows(federation, query)[0][0]) > lost, what="no round closed")
+        federation.start(SITE, failpoint="site_before_update_kept")
+        child.wait(60)
+        assert deaths(federation)[-1] == "site_before_update_kept"
+        [number] = rounds_of_states()
+        assert number > lost

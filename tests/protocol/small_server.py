@@ -73,10 +73,11 @@ class SmallServer:
             ]
         )
 
-    def may_upload(self, principal: Principal, size: int) -> None:
-        if size > self.most:
+    def update_store(self, upload: blobs.Upload) -> BlobStore:
+        if upload.size > self.most:
             code = "upload-unwanted"
             raise RequestRefused(code, "No.", "Wait.", status=413 if self.most else 409)
+        return self.updates
 
     def key(self, name: str):
         if name not in self._keys:

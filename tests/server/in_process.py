@@ -325,6 +325,7 @@ class Site:
     def __init__(self, server: InProcess, name: str) -> None:
         self.server, self.name = server, name
         self.member = server.join(name, "site")
+        self._asked = key_of("none")  # the last task that was given out
 
     def ask(self, method: str, target: str, message: Any = None, **named: Any) -> Reply:
         return self.server.ask(self.member, method, target, message, **named)
@@ -351,6 +352,8 @@ class Site:
 
         found = self.server.until(given, f"{self.name} gets {phase} {number} of {run}")
         assert isinstance(found, Task)
+        if phase == "train":
+            self._asked = found.key
         return found
 
     def received(self, task: Task) -> dict[str, np.ndarray]:
@@ -359,8 +362,14 @@ class Site:
         assert answer.status == 200
         return decode(answer.body).to_dict()
 
-    def put(self, content: bytes) -> Reply:
-        return self.ask("PUT", f"/v1/updates/{digest_of(content)}", body=content)
+    def put(self, content: bytes, key: TaskKey | None = None) -> Reply:
+        """Upload an update, by default for the last task."""
+        return self.ask("PUT", self.place(content, key), body=content)
+
+    def place(self, content: bytes, key: TaskKey | None = None, more: str = "") -> str:
+        """Return where an update is put, or something below it."""
+        key = key or self._asked
+        return f"/v1/updates/{digest_of(content)}{more}?run={key.run}&round={key.round}"
 
     def report(self, key: TaskKey, result: TaskResult) -> Reply:
         return self.ask("POST", f"/v1/runs/{key.run}/rounds/{key.round}/{key.phase}/result", result)
@@ -374,7 +383,7 @@ class Site:
     def send_bytes(
         self, key: TaskKey, content: bytes, weight: float, metrics: dict[str, Any] | None = None
     ) -> Reply:
-        refused = self.put(content)
+        refused = self.put(content, key)
         if refused.status != 200:
             return refused
         return self.report(key, done(content, weight, metrics))

@@ -9,7 +9,7 @@ from server_cases import record_run
 from hansa.clock import monotonic
 from hansa.dev import SERVER, Rehearsal
 from hansa.errors import HansaError, ServerError
-from hansa.server import doctor
+from hansa.server import backing_up, doctor
 from hansa.server.backing_up import back_up
 from hansa.server.founding import found
 from hansa.server.journal import Journal
@@ -182,3 +182,31 @@ def _rounds(folder: Path) -> int:
             return max((runs.rounds_done(row.run) for row in runs.runs()), default=0)
     except HansaError:
         return 0
+
+
+def test_what_comes_while_blobs_are_copied_is_copied_before_the_writers_are_held(
+    folder, tmp_path, monkeypatch
+):
+    """Twenty models come during the first pass; a second one takes them."""
+    passes, held = [], []
+    real, hold = BlobStore.backup, backing_up._writers_held
+
+    def passing(self, target):
+        count = real(self, target)
+        passes.append(len(held))
+        if len(passes) == 1:
+            for number in range(20):
+                self.put_bytes(b"new %d" % number)
+        return count
+
+    def holding(path):
+        held.append(path)
+        return hold(path)
+
+    monkeypatch.setattr(BlobStore, "backup", passing)
+    monkeypatch.setattr(backing_up, "_writers_held", holding)
+    with opened(folder) as server:
+        record_run(server, rounds=1)
+        made = back_up(server, tmp_path / "backup")
+    assert passes == [0, 0, 1]  # two while everybody writes, one while nobody does
+    assert made.blobs >= 20

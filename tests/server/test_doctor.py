@@ -148,7 +148,7 @@ def test_left_over_files_are_told_of_after_a_day_and_removed_when_asked(folder):
     with opened(folder) as server:
         models = record_run(server, rounds=2)
     blobs = BlobStore(folder / "blobs", durable=True)
-    updates = BlobStore(folder / "updates", durable=False)
+    updates = BlobStore(folder / "updates" / "study-1" / "3" / "north", durable=False)
     stray, _ = blobs.put_bytes(b"stray")
     update, _ = updates.put_bytes(b"update")
     assert graded(folder)["blobs"][0] == "good"  # an upload of this minute

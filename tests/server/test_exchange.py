@@ -191,9 +191,9 @@ def test_nothing_is_uploaded_that_no_task_asks_for(league: League) -> None:
     league.north.task(run)
     large = b"x" * (len(content) + 70_000)
     assert refused(league.north.put(large)) == (413, "upload-unwanted")
-    chunk = f"/v1/updates/{digest_of(large)}/chunks/0?size={2**32}"
+    chunk = league.north.place(large, more="/chunks/0") + f"&size={2**32}"
     assert refused(league.north.ask("PUT", chunk, body=b"x")) == (413, "upload-unwanted")
-    wrong = f"/v1/updates/{digest_of(b'other')}"
+    wrong = league.north.place(b"other")
     assert refused(league.north.ask("PUT", wrong, body=content)) == (422, "blob-digest")
     assert list(league.server.state.updates.digests()) == []
 
@@ -330,7 +330,7 @@ def test_a_failure_is_told_with_its_reason_and_an_update_after_it_does_not_count
     key = league.north.task(run).key
     assert league.north.fail(key, "ZeroDivisionError: north has no rows").status == 200
     assert league.north.fail(key, "another reason").status == 200  # told twice, noted once
-    league.server.state.updates.put_bytes(update_bytes(D["north"]))
+    league.server.state.updates.of(run, 1, "north").put_bytes(update_bytes(D["north"]))
     answer = league.north.report(key, done(update_bytes(D["north"]), 1.0))
     assert refused(answer) == (409, "update-failed")
     for name in ("south", "west"):
@@ -377,7 +377,7 @@ def test_a_restart_in_the_midst_of_a_round_counts_what_was_counted_and_once(
     assert league.send("south", run).status == 200
     lost = digest_of(update_bytes(D["south"]))
     league.server.leave()
-    league.server.state.updates.path(lost).unlink()
+    league.server.state.updates.of(run, 1, "south").path(lost).unlink()
     league.server.start()
     for site in league.sites.values():
         site.poll([run])

@@ -10,13 +10,17 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from in_process import in_process, key_of
 from league import League, refused
 
 from hansa.limits import SITES_PER_HEARTBEAT_SECOND
 from hansa.protocol.messages import Poll, PollAnswer
+from hansa.server import hub as hub_module
+from hansa.server import members
 from hansa.server.hub import Hub
+from hansa.store.faults import disk_full
 
 
 @pytest.fixture
@@ -43,6 +47,61 @@ def test_a_site_is_lost_after_two_heartbeats_and_there_again_when_it_is_heard(
     assert 0.5 <= time.monotonic() - began < 3
     league.north.poll()
     assert hub.online()["north"].online
+
+
+def test_the_watch_over_sites_goes_on_after_a_disk_was_full(
+    league: League, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two exchanges are told of a loss that cannot be written; later losses are noticed too."""
+    hub, tried = league.server.state.hub, []
+    runs = [league.begin("north", "south", name=name) for name in ("one", "two")]
+    for run in runs:
+        league.north.task(run)
+
+    def full(*_: object, **__: object) -> None:
+        tried.append(1)
+        raise disk_full("a note")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(league.server.state.journal, "record", full)
+        league.server.until(lambda: len(tried) >= 4, "every loss is told to every exchange")
+    league.west.poll()
+    assert hub.online()["west"].online
+    league.server.until(lambda: not hub.online()["west"].online, "west counts as lost")
+
+
+def test_the_watch_over_revocations_goes_on_after_the_system_had_no_room(
+    league: League, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
+
+    def full(*_: object) -> None:
+        tried.append(1)
+        raise OSError(28, "no space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(members, "revoked", full)
+        league.server.until(lambda: len(tried) >= 2, "it looks again")
+    time.sleep(1.2)  # it knows again who was revoked before
+    forgotten: list[str] = []
+    monkeypatch.setattr(league.server.state.hub, "forget", forgotten.append)
+    members.revoke(league.server.state.database, "south", by="another process")
+    league.server.until(lambda: forgotten == ["south"], "the hub is told")
+
+
+def test_offers_that_do_not_fit_into_one_answer_come_with_the_next(
+    league: League, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [league.server.submit(league.ada) for _ in range(3)]
+    league.server.until(lambda: len(league.north.poll().offers) == 3)
+    one = len(msgspec.json.encode(league.north.poll().offers[0]))
+    monkeypatch.setattr(hub_module, "OFFERS_BYTES_MAX", 2 * one + one // 2)
+    first = [offer.run for offer in league.north.poll().offers]
+    assert len(first) == 2
+    rest = [offer.run for offer in league.north.poll(first).offers]
+    assert sorted(first + rest) == sorted(runs)
+    monkeypatch.setattr(hub_module, "OFFERS_BYTES_MAX", 1)
+    assert len(league.north.poll().offers) == 1  # one is always given
 
 
 def test_the_heartbeat_grows_with_the_number_of_sites() -> None:

@@ -12,6 +12,7 @@ from in_process import submission_of
 
 from hansa.identity import new_key
 from hansa.protocol.messages import Receipt, Standing
+from hansa.server import journal as journal_module
 from hansa.server.journal import EndedError, Journal
 from hansa.store.database import open_database
 
@@ -133,3 +134,57 @@ def test_a_site_changes_its_mind_and_the_last_word_holds(journal: Journal) -> No
     journal.stand(run, "north", Standing(state="ready", examples=7))
     assert journal.standings(run) == {"north": Standing(state="ready", examples=7)}
     assert [e["state"] for e in journal.all_events(run, "standing")] == ["waiting", "ready"]
+
+
+def test_a_site_that_changes_its_mind_for_ever_is_told_of_so_often(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "STANDINGS_TOLD_MAX", 4)
+    run = submitted(journal)
+    for number in range(1, 9):
+        journal.stand(run, "north", Standing(state="ready", examples=number))
+    journal.stand(run, "south", Standing(state="ready", examples=1))
+    told = [(e["site"], e["examples"]) for e in journal.all_events(run, "standing")]
+    assert told == [("north", 1), ("north", 2), ("north", 3), ("north", 4), ("south", 1)]
+    assert journal.standings(run)["north"].examples == 8
+
+
+def test_nothing_is_said_of_a_run_that_has_ended(journal: Journal) -> None:
+    run = submitted(journal)
+
+    def counted() -> Receipt:
+        receipt = Receipt(
+            run=run, round=1, phase="train", client="north", digest="a", size=3, at="then"
+        )
+        return journal.count(receipt, {"kind": "result"}, weight=1.0)
+
+    first = counted()
+    journal.end(run, "stopped", "it is", code="")
+    assert counted() == first  # what counted has its receipt still
+    other = Receipt(run=run, round=1, phase="train", client="south", digest="b", size=3, at="now")
+    with pytest.raises(EndedError, match="run-ended"):
+        journal.count(other, {"kind": "result"}, weight=1.0)
+    with pytest.raises(EndedError, match="run-ended"):
+        journal.stand(run, "north", Standing(state="ready", examples=7))
+    assert journal.all_events(run)[-1]["kind"] == "ended"
+    assert journal.standings(run) == {}
+
+
+def test_who_was_asked_and_has_not_given_its_word_owes_its_update(journal: Journal) -> None:
+    run = submitted(journal)
+    for number in (1, 2):
+        journal.record(
+            run,
+            {"kind": "opened", "round": number, "phase": "train", "cohort": ["north", "south"]},
+            {"kind": "opened", "round": number, "phase": "evaluate", "cohort": ["west"]},
+        )
+    failed = {"kind": "result", "phase": "train", "state": "failed", "client": "north"}
+    journal.record(run, failed | {"round": 1}, failed | {"round": 2, "phase": "evaluate"})
+    journal.record(run, failed | {"round": 2, "state": "lost", "client": "south"})
+    owed = {
+        (number, site)
+        for number in (1, 2, 3)
+        for site in ("north", "south", "west")
+        if journal.is_owed(run, number, site=site)
+    }
+    assert owed == {(1, "south"), (2, "north"), (2, "south")}

@@ -117,7 +117,7 @@ def test_two_rounds_late_is_discounted_twice(league: League) -> None:
     run, content = first_round_without_west(league, rounds=3, cohort={"late_rounds": 2})
     close(league, run, 2)
     league.north.task(run, 3)
-    league.west.put(content)  # the upload of round 1 went with that round
+    assert league.west.put(content, key_of(run)).status == 200
     assert report(league.west, run, 1, content).status == 200
     close(league, run, 3)
     assert league.server.ended(run).state == "finished"
@@ -134,7 +134,7 @@ def test_a_late_update_of_a_site_that_was_not_asked_does_not_count(league: Leagu
         assert league.send(name, run).status == 200
     league.server.until(lambda: len(league.server.events(run, "opened")) == 2)
     content = update_bytes(D[spare])
-    league.sites[spare].put(content)
+    league.sites[spare].put(content, key_of(run))
     answer = report(league.sites[spare], run, 1, content)
     assert refused(answer) == (409, "update-late")
 
@@ -144,7 +144,7 @@ def test_a_late_update_that_cannot_be_summed_is_refused_and_the_round_goes_on(
 ) -> None:
     run, _ = first_round_without_west(league, rounds=2)
     bad = update_bytes([1.0, float("nan"), 0.0])
-    league.west.put(bad)
+    league.west.put(bad, key_of(run))
     assert refused(report(league.west, run, 1, bad)) == (422, "update-not-finite")
     close(league, run, 2)
     assert league.server.ended(run).state == "finished"

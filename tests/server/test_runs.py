@@ -14,10 +14,12 @@ import msgspec
 import numpy as np
 import pytest
 from in_process import SEED, Site, done, in_process, key_of, update_bytes
-from league import D, League, expected, refused
+from league import D, League, N, expected, refused
 
-from hansa.protocol.messages import EventPage, RunDetails, RunFacts, Standing
-from hansa.server import federation
+from hansa.limits import METRIC_NAME_CHARS_MAX, METRICS_MAX, SUBMISSION_BYTES_MAX
+from hansa.protocol.messages import EventPage, RunDetails, RunFacts, Standing, TaskResult
+from hansa.server import federation, journal
+from hansa.store.faults import disk_full
 
 
 @pytest.fixture
@@ -193,13 +195,215 @@ def test_runs_beyond_the_servers_number_wait_their_turn_and_say_so(tmp_path: Pat
     with in_process(tmp_path, runs=1) as server:
         league = League(server)
         first = league.begin("north")
-        second = server.submit(league.ada)
+        league.north.task(first)
+        second = league.begin("north")
         server.until(lambda: server.facts(second).reason == "other runs are at work")
+        assert server.facts(second).state == "waiting"
         assert league.send("north", first).status == 200
         assert server.ended(first).state == "finished"
-        league.north.ready(second, 1)
         assert league.send("north", second).status == 200
         assert server.ended(second).state == "finished"
+
+
+def test_a_run_that_waits_for_its_sites_is_in_no_other_runs_way(tmp_path: Path) -> None:
+    """One place; the first run's owners have not decided, the second is done meanwhile."""
+    with in_process(tmp_path, runs=1) as server:
+        league = League(server)
+        league.north.poll()
+        first = server.submit(league.ada, cohort={"minimum": 2})
+        asks = Standing(state="waiting", reason="north's owner has not approved it")
+        league.north.ask("POST", f"/v1/runs/{first}/standing", asks)
+        server.until(lambda: "north must approve it" in server.facts(first).reason)
+        second = server.submit(league.ada)
+        server.until(lambda: len(league.north.poll().offers) == 2, "both are offered")
+        league.north.ready(second, N["north"])
+        assert league.send("north", second).status == 200
+        assert server.ended(second).state == "finished"
+        for name in ("north", "south"):
+            league.sites[name].ready(first, N[name])
+        for name in ("north", "south"):
+            assert league.send(name, first).status == 200
+        assert server.ended(first).state == "finished"
+
+
+def test_a_run_gives_its_place_up_when_a_site_leaves_it_between_rounds(tmp_path: Path) -> None:
+    with in_process(tmp_path, runs=1) as server:
+        league = League(server)
+        plan = {"rounds": 2, "cohort": {"minimum": 2}, "evaluate": {"clients": 2}}
+        first = league.begin("north", "south", **plan)
+        for name in ("north", "south"):
+            assert league.send(name, first).status == 200
+        task = league.north.task(first, 1, "evaluate")
+        asks = Standing(state="waiting", reason="south's owner looks again")
+        assert league.south.ask("POST", f"/v1/runs/{first}/standing", asks).status == 200
+        measured = TaskResult(state="done", metrics={"loss": (1.0, 1.0)})
+        assert league.north.report(task.key, measured).status == 200
+        server.until(lambda: "south must approve it" in server.facts(first).reason)
+        second = league.begin("north")
+        assert league.send("north", second).status == 200
+        assert server.ended(second).state == "finished"
+        league.south.ready(first, N["south"])
+        for name in ("north", "south"):
+            assert league.send(name, first, 2).status == 200
+        league.stop(first)
+
+
+def test_a_run_that_waits_its_turn_can_be_stopped_and_left(tmp_path: Path) -> None:
+    with in_process(tmp_path, runs=1) as server:
+        league = League(server)
+        first = league.begin("north")
+        league.north.task(first)
+        second, third = (league.begin("north") for _ in range(2))
+        for run in (second, third):
+            server.until(lambda run=run: server.facts(run).reason == "other runs are at work")
+        assert league.stop(second).status == 200
+        server.until(lambda: second not in server.state.runs._threads, "its thread has gone")
+        server.restart()
+        league.north.ready(first, N["north"])
+        assert league.send("north", first).status == 200
+        assert server.ended(first).state == "finished"
+        league.north.ready(third, N["north"])
+        assert league.send("north", third).status == 200
+        assert server.ended(third).state == "finished"
+
+
+def test_an_end_that_finds_no_room_is_written_later_and_no_site_forgets_before(
+    league: League, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every site fails, and the disk is full when the run ends."""
+    server, tried = league.server, threading.Event()
+
+    def full(*_: object, **__: object) -> None:
+        tried.set()
+        raise disk_full("the end of a run")
+
+    run = league.begin("north")
+    league.north.task(run)
+    with monkeypatch.context() as patch:
+        patch.setattr(server.state.journal, "end", full)
+        league.north.fail(key_of(run))
+        assert tried.wait(10)
+        assert league.north.poll([run]).ended == []
+        assert run in server.state.runs._threads
+    facts = server.ended(run)
+    assert facts.state == "failed" and "it was told to" in facts.reason
+    assert len(server.events(run, "ended")) == 1
+    server.until(lambda: league.north.poll([run]).ended == [run], "north is told")
+
+
+def test_a_finished_run_does_its_work_once_though_its_end_finds_no_room(
+    league: League, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, tried = league.server, threading.Event()
+
+    def full(*_: object, **__: object) -> None:
+        tried.set()
+        raise OSError(28, "no space")
+
+    run = league.begin("north")
+    league.north.task(run)
+    with monkeypatch.context() as patch:
+        patch.setattr(server.state.journal, "end", full)
+        assert league.send("north", run).status == 200
+        assert tried.wait(10)
+    assert server.ended(run).state == "finished"
+    assert [e["round"] for e in server.events(run, "opened")] == [1]
+
+
+def test_a_result_between_the_end_of_a_run_and_its_exchange_does_not_count(
+    league: League,
+) -> None:
+    """L6: nothing is recorded after the end, though the exchange has not heard of it yet."""
+    server = league.server
+    run = league.begin("north", "south")
+    league.north.task(run)
+    league.south.task(run)
+    content = update_bytes(D["north"])
+    league.north.put(content)
+    server.state.journal.end(run, "stopped", "stopped by ada", code="run-stopped")
+    answer = league.north.report(key_of(run), done(content, N["north"]))
+    assert refused(answer) == (409, "run-ended")
+    assert server.state.journal.all_events(run)[-1]["kind"] == "ended"
+    assert league.north.receipts() == []
+
+
+def test_a_result_with_metrics_without_bound_is_refused(league: League) -> None:
+    run = league.begin("north")
+    task = league.north.task(run)
+    many = {f"m{number}": [1.0, 1.0] for number in range(METRICS_MAX + 1)}
+    long = {"m" * (METRIC_NAME_CHARS_MAX + 1): [1.0, 1.0]}
+    content = update_bytes(D["north"])
+    league.north.put(content)
+    for metrics in (many, long):
+        answer = league.north.report(task.key, done(content, N["north"], metrics))
+        assert refused(answer) == (422, "request-message")
+    del many["m0"]
+    assert league.north.report(task.key, done(content, N["north"], many)).status == 200
+    assert league.server.ended(run).state == "finished"
+
+
+def test_a_round_has_no_more_metrics_than_one_result_and_those_that_most_sites_have(
+    league: League, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(federation, "METRICS_MAX", 2)
+    run = league.begin()
+    for name in D:
+        site = league.sites[name]
+        metrics = {f"a-{name}": [1.0, 1.0], "loss": [2.0, 1.0]}
+        assert site.send(site.task(run).key, D[name], N[name], metrics=metrics).status == 200
+    assert league.server.ended(run).state == "finished"
+    row = league.server.events(run, "committed")[-1]["row"]
+    assert set(row["train"]) == {"loss", "a-north"}
+
+
+def test_a_page_of_events_fits_into_an_answer(
+    league: League, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = league.server.submit(league.ada)
+    for number in range(9):
+        league.server.state.journal.record(run, {"kind": "note", "text": "é" * 300, "n": number})
+    monkeypatch.setattr(journal, "EVENT_PAGE_BYTES", 2_000)
+    after, notes, pages = 0, [], 0
+    while True:
+        answer = league.server.ask(league.ada, "GET", f"/v1/runs/{run}/events?after={after}")
+        page = answer.read(EventPage)
+        if not page.events:
+            break
+        assert len(answer.body) < 4_000
+        notes += [e["n"] for e in page.events if e["kind"] == "note"]
+        after, pages = page.next, pages + 1
+    assert notes == list(range(9)) and pages >= 3
+    league.server.state.journal.record(run, {"kind": "note", "text": "x" * 5_000, "n": 9})
+    answer = league.server.ask(league.ada, "GET", f"/v1/runs/{run}/events?after={after}")
+    assert [e["n"] for e in answer.read(EventPage).events] == [9]  # one is always given
+
+
+def test_a_submitter_has_so_many_unfinished_runs_and_no_more(
+    league: League, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "RUNS_UNFINISHED_MAX", 2)
+    server = league.server
+    first = server.submit(league.ada)
+    server.submit(league.ada)
+    submission, package, start = server.submission(league.ada)
+    server.upload(league.ada, package, start)
+    answer = server.ask(league.ada, "POST", "/v1/runs", submission)
+    assert refused(answer) == (409, "run-too-many")
+    assert len(listed(league)) == 2
+    bob = server.join("bob", "submitter")
+    server.submit(bob)
+    assert league.stop(first).status == 200
+    assert server.ask(league.ada, "POST", "/v1/runs", submission).status == 200
+
+
+def test_a_submission_that_no_offer_could_hold_is_refused(league: League) -> None:
+    submission, package, start = league.server.submission(league.ada)
+    league.server.upload(league.ada, package, start)
+    tensors = [(f"t{number}" * 8, "F32", [1]) for number in range(170_000)]
+    large = msgspec.structs.replace(submission, tensors=tensors)
+    assert len(msgspec.json.encode(large)) > SUBMISSION_BYTES_MAX
+    answer = league.server.ask(league.ada, "POST", "/v1/runs", large)
+    assert refused(answer) == (413, "blob-too-large")
 
 
 def test_two_runs_side_by_side_do_not_touch_each_other(league: League) -> None:
@@ -310,15 +514,15 @@ def test_a_server_that_is_told_to_end_while_a_run_begins_does_not_wait_for_it(
 ) -> None:
     """The run's thread is held where it has read its last commit and nobody knows of it yet."""
     reached, on = threading.Event(), threading.Event()
-    resume = federation.DeployedFederation.resume
+    look = federation.DeployedFederation.look
 
     def held(self: federation.DeployedFederation) -> Any:
-        found = resume(self)
+        found = look(self)
         reached.set()
         on.wait(10)
         return found
 
-    monkeypatch.setattr(federation.DeployedFederation, "resume", held)
+    monkeypatch.setattr(federation.DeployedFederation, "look", held)
     run = league.server.submit(league.ada)
     assert reached.wait(10)
     thread = league.server.state.runs._threads[run]
@@ -333,15 +537,15 @@ def test_a_run_that_is_stopped_while_it_begins_does_not_begin(
     league: League, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reached, on = threading.Event(), threading.Event()
-    resume = federation.DeployedFederation.resume
+    look = federation.DeployedFederation.look
 
     def held(self: federation.DeployedFederation) -> Any:
-        found = resume(self)
+        found = look(self)
         reached.set()
         on.wait(10)
         return found
 
-    monkeypatch.setattr(federation.DeployedFederation, "resume", held)
+    monkeypatch.setattr(federation.DeployedFederation, "look", held)
     run = league.server.submit(league.ada)
     assert reached.wait(10)
     assert league.stop(run).status == 200

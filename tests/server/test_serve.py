@@ -18,8 +18,12 @@ import pytest
 from served import Federation, connected
 
 from hansa.errors import HansaError, RequestRefused
+from hansa.identity import authority
 from hansa.protocol.messages import Poll, PollAnswer
+from hansa.server import serve
+from hansa.server.founding import found
 from hansa.server.opening import is_served
+from hansa.server.settings import ServerSettings
 
 MEMBER_FELT_S = 5.0
 
@@ -169,3 +173,29 @@ def test_sites_asks_the_running_server_who_is_there(tmp_path):
     told = json.loads(federation.command("server", "sites", "--json").stdout)
     assert "does not run" in told["presence"]
     assert {row["state"] for row in told["sites"]} == {"unknown"}
+
+
+def test_a_certificate_that_finds_no_room_is_renewed_later_and_kept_meanwhile(
+    tmp_path, monkeypatch
+):
+    """A full disk at the hour of renewal ends no server, and hinders no start."""
+    monkeypatch.setenv("HANSA_HOME", str(tmp_path / "home"))
+    folder = found(tmp_path / "server", ServerSettings(url="https://hansa.example")).folder
+    before = (folder / "tls.pem").read_bytes()
+    moved = ServerSettings(url="https://elsewhere.example")  # a reason to renew it
+
+    def full(*_, **__):
+        raise OSError(28, "no space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(authority, "write_durably", full)
+        with pytest.raises(OSError, match="no space"):
+            serve.renew_tls(folder, moved)
+        assert not serve._is_renewed(folder, moved)
+        serve._renewed_or_kept(folder, moved)
+        assert (folder / "tls.pem").read_bytes() == before
+        (folder / "tls.pem").unlink()
+        with pytest.raises(OSError, match="no space"):
+            serve._renewed_or_kept(folder, moved)
+    assert serve._is_renewed(folder, moved)
+    assert not serve._is_renewed(folder, moved)

@@ -1,5 +1,6 @@
 import errno
 import os
+import threading
 
 import faulty_disk
 import pytest
@@ -7,7 +8,7 @@ from blake3 import blake3
 
 from hansa.errors import ServerError
 from hansa.limits import BLOB_BYTES_MAX, CHUNK_BYTES, PARTIAL_UPLOADS_MAX
-from hansa.store import BlobStore, digest_of, digest_of_file
+from hansa.store import BlobStore, digest_of, digest_of_file, partials
 
 DATA = bytes(range(256)) * 40
 
@@ -186,11 +187,10 @@ def test_whatever_call_fails_once_nothing_counts_that_is_not_durable(tmp_path, d
     assert not disk.spent and failed >= 3
 
 
-@pytest.mark.parametrize("durable", [True, False])
-def test_a_store_that_cannot_be_made_says_so(tmp_path, disk, durable):
+def test_a_store_that_cannot_be_made_says_so(tmp_path, disk):
     disk.arm(1, errno.ENOSPC)
     with refused("server-disk-full"):
-        BlobStore(tmp_path / "new", durable=durable)
+        BlobStore(tmp_path / "new", durable=True)
 
 
 def test_a_backup_has_every_durable_blob(store, tmp_path):
@@ -327,3 +327,38 @@ def test_a_failed_fsync_of_a_large_blob_is_not_tried_again_on_the_same_file(stor
     for n in range(3):
         upload = send(store, n, PIECES[n])
     assert upload.complete() and store.intact(address(BIG))
+
+
+def test_what_is_there_of_an_upload_is_told_while_the_whole_is_hashed(store, monkeypatch):
+    upload = store.chunks(address(DATA), len(DATA))
+    with upload.writer(0, blake3(DATA).hexdigest()) as writer:
+        writer.write(DATA)
+        writer.commit()
+    begun, go = threading.Event(), threading.Event()
+
+    def slow(path):
+        begun.set()
+        assert go.wait(20.0)
+        return digest_of_file(path)
+
+    monkeypatch.setattr(partials, "digest_of_file", slow)
+    ending = threading.Thread(target=upload.complete)
+    ending.start()
+    assert begun.wait(20.0)
+    told = []
+    asking = threading.Thread(target=lambda: told.append(store.have(address(DATA), len(DATA))))
+    asking.start()
+    asking.join(10.0)
+    late = upload.writer(0, blake3(DATA).hexdigest())  # sent once more: changes nothing
+    late.write(DATA)
+    late.commit()
+    go.set()
+    ending.join(20.0)
+    asking.join(20.0)
+    assert told == [[0]] and store.intact(address(DATA)) and upload.complete()
+
+
+def test_a_store_remembers_nothing_of_a_blob_that_was_removed(light):
+    for n in range(100):
+        light.remove(light.put_bytes(b"%d" % n)[0])
+    assert not light._written

@@ -22,6 +22,8 @@ from hansa.aggregators import (
     multi_krum,
     trimmed_mean,
 )
+from hansa.errors import SiteError
+from hansa.params import Params, encode
 from hansa.seeds import Key
 from hansa.store.client_states import ClientStates
 
@@ -137,3 +139,23 @@ def test_more_clients_than_files_may_be_open(tmp_path: Path, engine: str) -> Non
     middle = 2 * float(np.median(np.arange(200) / 4))
     expected = f"[200, 200] {[middle, -middle / 2, middle / 4]}"
     assert done.stdout.strip() == expected, done.stderr[-2000:]
+
+
+def test_a_state_that_a_site_keeps_is_checked_when_it_is_read(tmp_path: Path) -> None:
+    states = ClientStates(tmp_path / "states")
+    for number in (1, 2):
+        file = tmp_path / "state"
+        file.write_bytes(b"".join(encode(Params.of({"c": np.full(3, float(number))}))))
+        states.keep("client-1", number, file)
+    [path] = (tmp_path / "states").rglob("*.2.safetensors")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))  # as a power cut or a bad disk leaves it
+    with pytest.raises(SiteError) as caught:
+        states.load("client-1", before=3)
+    assert caught.value.code == "site-damaged"
+    loaded = states.load("client-1", before=2)
+    assert loaded is not None and loaded["c"].tolist() == [1.0] * 3
+    for number in (1, 2):
+        states.drop("client-1", number)
+    assert states.load("client-1", before=3) is None
+    assert not [p for p in (tmp_path / "states").rglob("*") if p.is_file()]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from hansa.clock import monotonic
 from hansa.errors import ServerError
 from hansa.store.blobs import BlobStore
 from hansa.store.database import backup, open_database
@@ -300,3 +301,15 @@ def test_a_backup_while_writing_is_one_state_and_its_blobs_are_there(database, t
         with contextlib.closing(open_database(folder / "hansa.db")) as copy:
             found = copy.read(who)
         assert found[0::2] == found[1::2] and all(restored.intact(digest) for digest in found)
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_opening_a_database_waits_for_nobody_who_writes_to_it(database, path, check):
+    database.write(lambda c: note(c, "ada"))
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        began = monotonic()
+        with contextlib.closing(open_database(path, check=check)) as again:
+            assert again.read(who) == ["ada"]
+        assert monotonic() - began < 5  # a writer that is waited for is waited for 20 s
+        writer.execute("ROLLBACK")

@@ -17,9 +17,11 @@ from hansa.protocol.messages import BlobRef, Poll, Standing, Submission, Task, T
 from hansa.rounds.messages import from_message
 from hansa.runs import all_runs
 from hansa.server.exchange import Desk
-from hansa.server.federation import DeployedFederation, Pace, Stores
+from hansa.server.federation import DeployedFederation, Pace
 from hansa.server.hub import Hub
 from hansa.server.journal import Journal
+from hansa.server.places import Places
+from hansa.server.round_files import Messages, Stores, Updates
 from hansa.simulation import Simulation, Unwatched, open_run
 from hansa.simulation.engine import Inline
 from hansa.simulation.federation import SimulatedFederation
@@ -82,7 +84,7 @@ class StandIns:
         if exchange is None:
             return
         digest = task.message.digest  # the committed model's own file, or a message beside it
-        store = next(s for s in (self.stores.messages, self.stores.blobs) if s.has(digest))
+        store = next(s for s in (self.stores.messages.store, self.stores.blobs) if s.has(digest))
         message = from_message(self.handle.layout, load_params(store.path(digest)))
         try:
             if key.phase == "evaluate":
@@ -90,7 +92,8 @@ class StandIns:
                 result = TaskResult(state="done", metrics=metrics)
             else:
                 update = self.case.train(client, key.round, message)
-                ref = self.stores.updates.put_bytes(encode(Params.of(dict(update.vectors))))
+                place = self.stores.updates.of(key.run, key.round, client)
+                ref = place.put_bytes(encode(Params.of(dict(update.vectors))))
                 result = TaskResult(
                     state="done",
                     metrics=plain(update.metrics),
@@ -110,9 +113,9 @@ def deployed(case: Case, folder: Path) -> Iterator[DeployedFederation]:
     journal = Journal(database, hub.wake_followers)
     stores = Stores(
         BlobStore(folder / "blobs", durable=True),
-        BlobStore(folder / "messages", durable=False),
-        BlobStore(folder / "updates", durable=False),
-        ClientStates(folder / "spill"),
+        Messages(BlobStore(folder / "messages", durable=False)),
+        Updates(folder / "updates"),
+        folder / "spill",
         threading.Lock(),
     )
     seed = stores.blobs.put_bytes(encode(case.seed.params))
@@ -142,6 +145,7 @@ def deployed(case: Case, folder: Path) -> Iterator[DeployedFederation]:
         desk=Desk(journal, stores.updates, new_key()),
         stores=stores,
         pace=Pace(2.0, 30.0),
+        places=Places(1),
     )
     for client in case.clients:
         hub.heard(client)

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from hansa.limits import METRIC_NAME_CHARS_MAX, METRICS_MAX
+
 Digest = Annotated[str, Meta(pattern=r"^blake3:[0-9a-f]{64}\Z")]
 """BLAKE3 of a blob's bytes; its only address."""
 
@@ -31,6 +33,13 @@ StandingState = Literal["ready", "waiting", "refused"]
 
 Text = Annotated[str, Meta(max_length=2_000)]
 """A sentence for people."""
+
+MetricName = Annotated[str, Meta(max_length=METRIC_NAME_CHARS_MAX)]
+
+MetricPairs = Annotated[
+    dict[MetricName, tuple[float | None, float | None]], Meta(max_length=METRICS_MAX)
+]
+"""Totals and weights by name; None is NaN."""
 
 
 class _Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -125,7 +134,7 @@ class TaskResult(_Message, frozen=True):
     """What came of a task."""
 
     state: Literal["done", "failed"]
-    metrics: dict[str, tuple[float | None, float | None]] = {}  # totals and weights; None is NaN
+    metrics: MetricPairs = {}
     update: BlobRef | None = None  # of `train`, once it is uploaded
     weight: float = 0.0
     code: Annotated[str, Meta(max_length=80)] = ""  # of `failed`

@@ -16,7 +16,7 @@ from blake3 import blake3
 from hansa.errors import ServerError
 from hansa.limits import BLOB_BYTES_MAX, CHUNK_BYTES, PIECE_BYTES, TRANSFERS_MAX
 from hansa.protocol.connection import Connection
-from hansa.protocol.messages import BlobChunks, BlobRef
+from hansa.protocol.messages import BlobChunks, BlobRef, TaskKey
 from hansa.store.addresses import chunk_count, digest_of, digest_of_file, hex_of, mapped
 from hansa.store.faults import disk_faults, wrong_digest
 from hansa.store.files import write_all
@@ -30,6 +30,7 @@ def upload(
     *,
     to: Place,
     ref: BlobRef | None = None,
+    task: TaskKey | None = None,
     on_chunk: Callable[[int], None] | None = None,
     on_sent: Callable[[int], None] | None = None,
 ) -> BlobRef:
@@ -39,6 +40,7 @@ def upload(
       source: path of a file that does not change meanwhile, or the bytes.
       to: `blobs`, what people submit; `updates`, what a site computed.
       ref: digest and size, where the caller knows them; the server checks both.
+      task: what an update was computed for.
       on_chunk: told the number of each chunk that has arrived, from any thread.
       on_sent: told the bytes of each body before it leaves, from any thread.
 
@@ -50,12 +52,14 @@ def upload(
         if ref is None or ref.size != len(data):
             ref = BlobRef(digest=digest_of(data), size=len(data))
         path = f"/v1/{to}/{ref.digest}"
+        whose = "" if task is None else f"run={task.run}&round={task.round}"
         if len(data) <= CHUNK_BYTES:
-            _send(connection, path, data, digest=hex_of(ref.digest), on_sent=on_sent)
+            target = f"{path}?{whose}" if whose else path
+            _send(connection, target, data, digest=hex_of(ref.digest), on_sent=on_sent)
             if on_chunk is not None:
                 on_chunk(0)
             return ref
-        _upload_chunks(connection, path, data, on_chunk=on_chunk, on_sent=on_sent)
+        _upload_chunks(connection, path, data, whose=whose, on_chunk=on_chunk, on_sent=on_sent)
     return ref
 
 
@@ -64,11 +68,13 @@ def _upload_chunks(
     path: str,
     data: memoryview,
     *,
+    whose: str,
     on_chunk: Callable[[int], None] | None,
     on_sent: Callable[[int], None] | None,
 ) -> None:
-    size, count = len(data), chunk_count(len(data))
-    there = connection.call("GET", f"{path}/chunks?size={size}", kind=BlobChunks)
+    count = chunk_count(len(data))
+    query = f"size={len(data)}" + (f"&{whose}" if whose else "")
+    there = connection.call("GET", f"{path}/chunks?{query}", kind=BlobChunks)
     if there.complete:
         return
     completed = threading.Event()
@@ -76,7 +82,7 @@ def _upload_chunks(
     def send(n: int) -> None:
         with data[n * CHUNK_BYTES : (n + 1) * CHUNK_BYTES] as chunk:
             digest = blake3(chunk).hexdigest()
-            target = f"{path}/chunks/{n}?size={size}"
+            target = f"{path}/chunks/{n}?{query}"
             answer = _send(connection, target, chunk, digest=digest, on_sent=on_sent)
         if msgspec.json.decode(answer, type=BlobChunks).complete:
             completed.set()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -14,7 +14,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route as StarletteRoute
 
 from hansa.clock import wall
-from hansa.errors import HansaError, RequestRefused, ServerError
+from hansa.errors import HansaError, RequestRefused
 from hansa.identity import to_text
 from hansa.limits import MEMBER_CACHE_S, OPEN_BODY_BYTES_MAX
 from hansa.protocol.messages import Enrolled, Enrolment, SessionRequest
@@ -81,6 +81,15 @@ class Certificates:
         return answer(enrolled(self._state, member, certificate))
 
 
+@contextlib.contextmanager
+def _logged(what: str) -> Iterator[None]:
+    """Let a watch go on for which the disk, or the system, has no room at the moment."""
+    try:
+        yield
+    except (HansaError, OSError) as error:
+        log.error("%s: %s", what, error)
+
+
 class Door:
     """Admission, open routes, and turning errors into answers.
 
@@ -110,20 +119,24 @@ class Door:
     async def _watch(self) -> None:
         """Notice silent sites as soon as two heartbeats are over."""
         while True:
-            await asyncio.sleep(await in_thread(self._state.hub.overdue))
+            pause = MEMBER_CACHE_S
+            with _logged("whether sites are there could not be looked at"):
+                pause = await in_thread(self._state.hub.overdue)
+            await asyncio.sleep(pause)
 
     async def _revocations(self) -> None:
         """Let what another process has revoked be felt at once, by polls that wait too."""
         state = self._state
-        known = await in_thread(members.revoked, state.database)
+        known: set[tuple[str, str, str]] | None = None
         while True:
-            await asyncio.sleep(MEMBER_CACHE_S)
-            with contextlib.suppress(ServerError):  # a disk that fails is told of elsewhere
+            with _logged("revocations could not be looked at"):
                 found = await in_thread(members.revoked, state.database)
-                for name, fingerprint, _ in found - known:
-                    state.gate.forget(fingerprint)
-                    state.hub.forget(name)
+                new = set() if known is None else found - known
                 known = found
+                for name, fingerprint, _ in new:
+                    state.gate.forget(fingerprint)
+                    await in_thread(state.hub.forget, name)
+            await asyncio.sleep(MEMBER_CACHE_S)
 
     def guarded(self, methods: dict[str, Route]) -> Endpoint:
         """Return an endpoint that admits, then calls the handler of the request's method."""

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from hansa.errors import ServerError
 from hansa.identity.keys import write_secret
-from hansa.limits import BACKUP_HOLD_S
+from hansa.limits import BACKUP_HOLD_S, BACKUP_NEW_MAX, BACKUP_PASSES_MAX
 from hansa.server.audit import write_audit
 from hansa.server.opening import DATABASE_FILE, OPERATOR, Opened
 from hansa.server.settings import SETTINGS_FILE
@@ -62,7 +62,7 @@ def back_up(server: Opened, target: Path) -> BackedUp:
     write_audit(server.database, OPERATOR, BACKED_UP, object=str(target.resolve()), detail=detail)
     _copy_keys(server.folder, target)
     store = BlobStore(server.folder / "blobs", durable=True)
-    store.backup(target / "blobs")
+    _copy_most(store, target / "blobs")
     with _writers_held(server.database.path):
         copy_database(server.database, target)
         store.backup(target / "blobs")
@@ -77,6 +77,16 @@ def back_up(server: Opened, target: Path) -> BackedUp:
     with disk_faults(f"a backup in {target}"):
         write_durably(target / SETTINGS_FILE, [text])
     return _measured(server.folder, target)
+
+
+def _copy_most(store: BlobStore, target: Path) -> None:
+    """Copy blobs until few are new, so that the writers are not held for long."""
+    for _ in range(BACKUP_PASSES_MAX):
+        store.backup(target)
+        copied = {path.name for path in target.iterdir()}
+        lacking = sum(d.removeprefix("blake3:") not in copied for d in store.digests())
+        if lacking <= BACKUP_NEW_MAX:
+            return
 
 
 def _check_target(server: Opened, target: Path) -> None:

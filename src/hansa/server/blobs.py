@@ -10,8 +10,9 @@ import asyncio
 import os
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from blake3 import blake3
 from starlette.requests import ClientDisconnect, Request
@@ -36,18 +37,27 @@ _NUMBER = re.compile(r"0|[1-9][0-9]{0,17}", re.ASCII)
 _RANGE = re.compile(r"bytes=([0-9]{1,18})-([0-9]{1,18})?", re.ASCII)
 
 
+class Upload(NamedTuple):
+    """What somebody would send."""
+
+    owner: str
+    digest: str
+    size: int
+    run: str  # of an update: the task it was computed for
+    round: int
+
+
 class State(Protocol):
     """What the routes need of the server."""
 
     blobs: BlobStore
-    updates: BlobStore
 
     @property
     def readable(self) -> Sequence[BlobStore]:
         """Stores that members may fetch from."""
 
-    def may_upload(self, principal: Principal, size: int) -> None:
-        """Raise if this site may not send an update of so many bytes now."""
+    def update_store(self, upload: Upload) -> BlobStore:
+        """Return where this update is put; raise if its site may not send it now."""
 
 
 class _Writer(Protocol):
@@ -56,8 +66,8 @@ class _Writer(Protocol):
 
 def routes(state: State) -> list[Route]:
     """Return the routes of blobs and updates."""
-    blobs = _Uploads(state.blobs, lambda _principal, _size: None)
-    updates = _Uploads(state.updates, state.may_upload)
+    blobs = _Uploads(lambda _: state.blobs)
+    updates = _Uploads(state.update_store)
     downloads = _Downloads(state.readable, blobs)
     one, chunks, chunk = "/{digest}", "/{digest}/chunks", "/{digest}/chunks/{n}"
     return [
@@ -72,11 +82,16 @@ def routes(state: State) -> list[Route]:
 
 
 class _Uploads:
-    """Takes blobs into one store."""
+    """Takes blobs into a store that may depend on who sends them, and for what."""
 
-    def __init__(self, store: BlobStore, may_upload: Callable[[Principal, int], None]) -> None:
-        self._store = store
-        self._may_upload = may_upload
+    def __init__(self, store_for: Callable[[Upload], BlobStore]) -> None:
+        self._store_for = store_for
+
+    def _store(self, request: Request, principal: Principal, size: int) -> BlobStore:
+        digest, query = request.path_params["digest"], request.query_params
+        hex_of(digest)
+        number = _number(query.get("round", "0"), "number of a round")
+        return self._store_for(Upload(principal.name, digest, size, query.get("run", ""), number))
 
     async def put(self, request: Request, principal: Principal, signed: str | None) -> Response:
         """Take a whole blob of at most CHUNK_BYTES."""
@@ -84,14 +99,14 @@ class _Uploads:
         if hex_of(digest) != signed:
             raise wrong_digest(digest, "the digest signed for the body is another")
         size = _announced(request, limit=CHUNK_BYTES)
-        self._may_upload(principal, size)
-        if self._store.has(digest):
+        store = self._store(request, principal, size)
+        if store.has(digest):
             await _take(request, _Checked(signed), size=size)
-        elif self._store.durable:
-            with await in_thread(self._store.writer, digest, size) as writer:
+        elif store.durable:
+            with await in_thread(store.writer, digest, size) as writer:
                 await _take(request, writer, size=size)
         else:
-            with self._store.writer(digest, size) as writer:
+            with store.writer(digest, size) as writer:
                 await _take_here(request, writer, size=size)
         return answer(BlobChunks(size=size, chunk_bytes=CHUNK_BYTES, complete=True))
 
@@ -101,12 +116,12 @@ class _Uploads:
         """Take one chunk of a large blob; the last one to come makes it whole."""
         digest, n = request.path_params["digest"], _number(request.path_params["n"], "chunk")
         whole = self._whole_size(request)
-        self._may_upload(principal, whole)
-        if self._store.has(digest):
+        store = self._store(request, principal, whole)
+        if store.has(digest):
             size = _announced(request, limit=CHUNK_BYTES)
             await _take(request, _Checked(signed), size=size)
             return answer(BlobChunks(size=whole, chunk_bytes=CHUNK_BYTES, complete=True))
-        upload = self._store.chunks(digest, whole, owner=principal.name)
+        upload = await in_thread(partial(store.chunks, digest, whole, owner=principal.name))
         length = upload.length(n)
         if _announced(request, limit=length) != length:
             raise wrong_digest(f"chunk {n} of {digest}", f"it must have {length} bytes")
@@ -126,17 +141,18 @@ class _Uploads:
           ServerError: blob-missing, the blob is not there, and no size is given to look for parts.
         """
         digest = request.path_params["digest"]
-        if self._store.has(digest):
-            size = self._store.size(digest)
+        whole = self._whole_size(request) if "size" in request.query_params else 0
+        # A client that hears now that nobody waits for it need not send anything.
+        store = self._store(request, principal, whole)
+        if store.has(digest):
+            size = store.size(digest)
             return BlobChunks(size=size, chunk_bytes=CHUNK_BYTES, complete=True)
-        if "size" not in request.query_params:
+        if not whole:
             raise missing(digest)
-        whole = self._whole_size(request)
-        self._may_upload(principal, whole)  # a client that hears it now need not send anything
-        have = self._store.have(digest, whole, owner=principal.name)
+        have = await in_thread(partial(store.have, digest, whole, owner=principal.name))
         complete = False
         if have:  # a crash may have come between the last chunk and the end
-            upload = self._store.chunks(digest, whole, owner=principal.name)
+            upload = await in_thread(partial(store.chunks, digest, whole, owner=principal.name))
             complete = await in_thread(upload.complete)
         return BlobChunks(
             size=whole, chunk_bytes=CHUNK_BYTES, complete=complete, have=[] if complete else have

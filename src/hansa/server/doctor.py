@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 from cryptography import x509
@@ -27,6 +28,7 @@ from hansa.server.audit import newest
 from hansa.server.backing_up import BACKED_UP, SECRET
 from hansa.server.journal import ENDED, Journal
 from hansa.server.opening import Opened, is_served
+from hansa.server.round_files import Updates
 from hansa.server.upkeep import left_over, wanted_blobs
 from hansa.store.blobs import BlobStore
 from hansa.web.words import byte_size
@@ -198,13 +200,12 @@ def _models(checkup: Checkup) -> Iterator[Finding]:
 
 def _orphans(checkup: Checkup) -> Iterator[Finding]:
     folder = checkup.server.folder
-    updates = BlobStore(folder / "updates", durable=False)
-    groups = [
-        (checkup.blobs, {w.digest for w in wanted_blobs(checkup.server.database)}, "blobs"),
-        (updates, checkup.journal.open_updates(), "updates"),
-    ]
-    for store, wanted, what in groups:
-        paths = left_over(store, wanted)
+    blobs = {w.digest for w in wanted_blobs(checkup.server.database)}
+    groups = {
+        "blobs": left_over(checkup.blobs, blobs),
+        "updates": _updates_left_over(folder, checkup.journal),
+    }
+    for what, paths in groups.items():
         size = sum(path.stat().st_size for path in paths if path.exists())
         if paths:
             told = f"{len(paths)} files that nothing refers to, {byte_size(size)}"
@@ -271,13 +272,18 @@ def clean_up(server: Opened) -> tuple[int, int]:
     with held(server.folder):
         journal = Journal(server.database, lambda _: None)
         blobs = BlobStore(server.folder / "blobs", durable=True)
-        updates = BlobStore(server.folder / "updates", durable=False)
         paths = left_over(blobs, {w.digest for w in wanted_blobs(server.database)})
-        paths += left_over(updates, journal.open_updates())
+        paths += _updates_left_over(server.folder, journal)
         size = sum(path.stat().st_size for path in paths)
         for path in paths:
             path.unlink()
     return len(paths), size
+
+
+def _updates_left_over(folder: Path, journal: Journal) -> list[Path]:
+    wanted = journal.open_updates()
+    stores = Updates(folder / "updates").stores()
+    return [path for store in stores for path in left_over(store, wanted)]
 
 
 def _restart(checkup: Checkup) -> str:

@@ -22,7 +22,7 @@ import msgspec
 
 from hansa.aggregators import Aggregate, Contribution
 from hansa.clock import monotonic, now
-from hansa.errors import AggregationError, RequestRefused, UpdateRefused
+from hansa.errors import AggregationError, RequestRefused, ServerError, UpdateRefused
 from hansa.failpoints import hit
 from hansa.identity import MemberKey, sign_receipt
 from hansa.limits import FOLDS_AT_ONCE
@@ -51,8 +51,8 @@ from hansa.rounds.round import (
 )
 from hansa.server.journal import Event, Journal
 from hansa.server.results import result_digest
+from hansa.server.round_files import Updates
 from hansa.server.sums import Ask, RoundSum
-from hansa.store.blobs import BlobStore
 from hansa.store.client_states import ClientStates
 from hansa.workflows import Problem
 
@@ -63,7 +63,7 @@ class Desk(NamedTuple):
     """What every exchange of a server works with."""
 
     journal: Journal
-    updates: BlobStore
+    updates: Updates
     key: MemberKey  # signs receipts
 
 
@@ -511,7 +511,8 @@ class Exchange:
     def _break(self, error: BaseException) -> None:
         """Let the run thread see that what was decided could not be done."""
         with self._changed:
-            self._broken = error if isinstance(error, AggregationError | OSError) else Interrupted()
+            known = isinstance(error, AggregationError | OSError | ServerError)
+            self._broken = error if known else Interrupted()
             self._changed.notify_all()
 
 

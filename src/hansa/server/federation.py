@@ -5,7 +5,7 @@ Its methods never await: a run has a thread of its own, which waits for sites he
 
 from __future__ import annotations
 
-import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from hansa.algorithms import Vectors
 from hansa.clock import monotonic
 from hansa.errors import RunError
 from hansa.failpoints import hit
+from hansa.limits import METRICS_MAX
 from hansa.metrics import Metrics
 from hansa.params import Layout, Params, encode
 from hansa.params.model import ModelLayout
@@ -37,23 +38,14 @@ from hansa.rounds.round import ClientStatus, Terms
 from hansa.server.exchange import Desk, Exchange, Interrupted
 from hansa.server.hub import Hub
 from hansa.server.journal import EndedError, Event, Journal, RunRow
+from hansa.server.places import Places
+from hansa.server.round_files import Stores
 from hansa.server.sums import Ask
 from hansa.store.addresses import digest_of
-from hansa.store.blobs import BlobStore
 from hansa.store.client_states import ClientStates
 from hansa.store.files import load_params
 from hansa.workflows import Commit, Evaluated, GlobalState, Problem, Trained
 from hansa.workflows.state_files import from_files, rounded, to_files
-
-
-class Stores(NamedTuple):
-    """Where a server's runs keep their files."""
-
-    blobs: BlobStore  # models and packages, durable
-    messages: BlobStore  # of open rounds; made again after a crash
-    updates: BlobStore  # of open rounds; sites send them again after a crash
-    spill: ClientStates  # updates of rules that are not sums
-    trail: threading.Lock  # held while models are recorded and removed
 
 
 class Pace(NamedTuple):
@@ -74,6 +66,7 @@ class DeployedFederation:
       desk: journal, updates and key.
       stores: files.
       pace: the operator's times.
+      places: one of which the run has while it is at work, and not while it waits for sites.
     """
 
     def __init__(
@@ -86,9 +79,12 @@ class DeployedFederation:
         desk: Desk,
         stores: Stores,
         pace: Pace,
+        places: Places,
     ) -> None:
         self.run, self._plan, self._method = row.run, plan, method
         self._hub, self._desk, self._stores, self._pace = hub, desk, stores, pace
+        self._places, self._has_place = places, False
+        self._gathering = (0, 0.0)  # the round that sites were last waited for, and since when
         self._journal: Journal = desk.journal
         submission = row.submission
         tensors = ((n, d, tuple(shape)) for n, d, shape in submission.tensors)
@@ -116,8 +112,16 @@ class DeployedFederation:
         self._said: dict[str, Standing] = {}  # when the roster was made
         self._closings: list[Event] = []  # not yet durable
         self._messages: list[str] = []  # digests of those that are still there
+        self._model = ""  # digest of the committed model
         self._used: set[str] = set()  # digests of this round's updates
+        self._spill = ClientStates(stores.spill / row.run)
         self._waited_for: str | None = row.reason
+
+    def look(self) -> int:
+        """Find out how far the run is; return the round that comes next, 0 if there is none."""
+        event, self._past = self._journal.since_commit(self.run)
+        self.committed = event["round"]
+        return 0 if event["progress"].get("ended") else self.committed + 1
 
     # ---- the handle
 
@@ -127,7 +131,9 @@ class DeployedFederation:
         model = self._stored(event["model"])
         extra = None if event["state"] is None else self._stored(event["state"])
         state = from_files(self._method.algorithm, self.layout, model=model, extra=extra)
+        self._model = event["model"]
         self.committed, self._before = event["round"], event["elapsed"]
+        self._began = monotonic()
         return Commit(event["round"], state, event["row"], event["progress"])
 
     def elapsed(self) -> float:
@@ -135,13 +141,20 @@ class DeployedFederation:
         return self._before + monotonic() - self._began
 
     async def roster(self, round_number: int) -> Sequence[str]:
-        """Return the sites that can be asked; a round that was open before keeps its own."""
+        """Return the sites that can be asked; a round that was open before keeps its own.
+
+        The run has a place among those at work when this returns, and keeps it until it must wait
+        for sites again.
+        """
         opened = _opened(self._past, round_number, "train")
-        if opened is not None:
-            self._roster = opened["clients"]
-        else:
-            self._roster = self._gathered(first=round_number == 1)
-        return self._roster
+        while True:
+            if opened is not None:
+                self._roster = opened["clients"]
+            else:
+                self._roster = self._gathered(round_number)
+            if self._is_at_work(ahead=opened is not None):
+                self._note_running()
+                return self._roster
 
     async def train(
         self, round_number: int, state: GlobalState, cohort: Sequence[str], terms: Terms
@@ -153,7 +166,7 @@ class DeployedFederation:
         aggregate = rounded(self.layout, exchange.open.finish())
         return Trained(
             aggregate,
-            {c: m for c, m in exchange.open.metrics.items() if c in accepted},
+            _few({c: m for c, m in exchange.open.metrics.items() if c in accepted}),
             self._problems(exchange.open),
             bytes_down=len(cohort) * message,
             bytes_up=exchange.open.bytes_up,
@@ -168,7 +181,7 @@ class DeployedFederation:
         terms = Terms(minimum=0, goal=None)
         exchange = self._exchange(round_number, "evaluate", state, cohort=clients, terms=terms)
         self._performed(exchange)
-        metrics = {c: m for c, m in exchange.open.metrics.items() if m}
+        metrics = _few({c: m for c, m in exchange.open.metrics.items() if m})
         return Evaluated(metrics, self._problems(exchange.open))
 
     async def test(self, round_number: int, state: GlobalState) -> Metrics:
@@ -178,10 +191,7 @@ class DeployedFederation:
     async def commit(self, commit: Commit, problems: Sequence[Problem]) -> None:
         """Make a round durable, then forget what only this round needed."""
         hit("before_model_written")
-        # Between finding that a model is there already and recording that this run needs it too,
-        # no other run may remove it.
-        with self._stores.trail:
-            self._record(commit)
+        self._record(commit)
         hit("after_round_committed")
         self.committed = commit.round
         self._past = []
@@ -193,8 +203,9 @@ class DeployedFederation:
         """Write the model, then the commit, then remove what no run needs any longer."""
         blobs = self._stores.blobs
         model, extra = to_files(self.layout, commit.state)
-        digest, size = blobs.put_bytes(encode(model))
-        state = None if extra is None else blobs.put_bytes(encode(extra))[0]
+        files = [encode(params) for params in (model, extra) if params is not None]
+        (digest, size), *others = [blobs.put_bytes(file) for file in files]
+        state = others[0][0] if others else None
         hit("after_model_written")
         facts = {
             "kind": "committed",
@@ -207,12 +218,19 @@ class DeployedFederation:
             "elapsed": self.elapsed(),
         }
         keep = _keeps(self._plan.keep.every, commit)
-        try:
-            stale = self._journal.commit(self.run, *self._closings, facts, keep=keep)
-        except EndedError:
-            raise Interrupted from None  # stopped meanwhile
-        for old in stale:
-            blobs.remove(old)
+        # Between finding that a model is there and recording that this run needs it, no other
+        # run may remove it; writing it may take long, so that was done before.
+        with self._stores.trail:
+            for file, wanted in zip(files, (digest, state), strict=False):
+                if wanted is not None and not blobs.has(wanted):
+                    blobs.put_bytes(file)
+            try:
+                stale = self._journal.commit(self.run, *self._closings, facts, keep=keep)
+            except EndedError:
+                raise Interrupted from None  # stopped meanwhile
+            for old in stale:
+                blobs.remove(old)
+        self._model = digest
 
     # ---- what the server tells a run
 
@@ -222,6 +240,7 @@ class DeployedFederation:
         if self._open is not None:
             self._open.stop(reason)
         self._hub.stir()
+        self._places.stir()
 
     def leave(self) -> None:
         """Let the run's thread go; the run goes on when the server is back."""
@@ -229,6 +248,7 @@ class DeployedFederation:
         if self._open is not None:
             self._open.leave()
         self._hub.stir()
+        self._places.stir()
 
     @property
     def late_rounds(self) -> int:
@@ -247,22 +267,12 @@ class DeployedFederation:
         if exchange is None or exchange.ask.phase != "train" or result.state != "done":
             return None
         lateness = exchange.ask.number - number
-        if not 0 < lateness <= self.late_rounds or not self._is_owed(site, number):
+        if not 0 < lateness <= self.late_rounds or not self._journal.is_owed(
+            self.run, number, site=site
+        ):
             return None
         factor = self._plan.cohort.late_discount**lateness
         return exchange.late(site, number, result, factor=factor)
-
-    def _is_owed(self, site: str, number: int) -> bool:
-        opened = self._journal.all_events(self.run, "opened")
-        asked = any(
-            e["round"] == number and e["phase"] == "train" and site in e["cohort"] for e in opened
-        )
-        # Who failed in its round, or was refused, has given its word on it.
-        return asked and not any(
-            (e["round"], e["phase"], e["client"]) == (number, "train", site)
-            and e["state"] in ("failed", "refused")
-            for e in self._journal.all_events(self.run, "result")
-        )
 
     @property
     def update_bytes(self) -> int:
@@ -275,20 +285,46 @@ class DeployedFederation:
         params = load_params(self._stores.blobs.path(digest))
         return params
 
+    def _is_going(self) -> bool:
+        return not (self._stopped or self._left or self._hub.draining)
+
     def _check_going(self) -> None:
-        if self._stopped or self._left or self._hub.draining:
+        if not self._is_going():
             raise Interrupted
 
-    def _gathered(self, *, first: bool) -> list[str]:
+    def rest(self) -> None:
+        """Let another run have this one's place, if it has one."""
+        if self._has_place:
+            self._has_place = False
+            self._places.give_back()
+
+    def _is_at_work(self, *, ahead: bool) -> bool:
+        """Return whether the run has a place at once; if not, wait until it has one.
+
+        After a wait, those that were gathered before may be away.
+        """
+        if not self._has_place:
+            self._has_place = at_once = self._places.take_now()
+            if at_once:
+                return True
+            self._note_waiting("other runs are at work")
+            self._has_place = self._places.take(self.run, going=self._is_going, ahead=ahead)
+            self._check_going()
+            return False
+        return True
+
+    def _gathered(self, number: int) -> list[str]:
         """Wait until enough sites are ready and there; say in the journal why it waits."""
         minimum = max(self._plan.cohort.minimum, self._method.aggregator.needs, 1)
-        began, mark = monotonic(), -1
+        if self._gathering[0] != number:
+            self._gathering = (number, monotonic())
+        began, mark = self._gathering[1], -1
         while True:
             self._check_going()
             present = {s for s, p in self._hub.online().items() if p.online}
             said = self._said = self._journal.standings(self.run)
             ready = sorted(s for s in present if s in said and said[s].state == "ready")
-            silent = present - said.keys() if first else set()
+            silent = present - said.keys() if number == 1 else set()
             patience = self._pace.gather_s - (monotonic() - began)
             # After a restart, those who took part before are given time to come back.
             if back_s := self._hub.coming_back_s():
@@ -297,8 +333,8 @@ class DeployedFederation:
                 patience = back_s
             gathering = silent and patience > 0
             if len(ready) >= minimum and not gathering:
-                self._note_running()
                 return ready
+            self.rest()
             if not gathering:
                 self._note_waiting(_why(ready, present, said, minimum=minimum))
             mark = self._hub.stirred(mark, patience if gathering else 60.0)
@@ -366,16 +402,18 @@ class DeployedFederation:
             self._method.transform,
             self._most(number) if phase == "train" else {},
         )
-        exchange = Exchange(ask, self._desk, spill=self._stores.spill, past=past)
+        exchange = Exchange(ask, self._desk, spill=self._spill, past=past)
         return _Opening(exchange, ref)
 
     def _placed(self, message: tuple[bytes, memoryview]) -> BlobRef:
-        """Put a message where sites can fetch it; the committed model is there already."""
+        """Put a message where sites can fetch it; the committed model is there already.
+
+        Another run's model may be equal, but it goes when that run no longer needs it.
+        """
         digest, size = digest_of(*message), sum(len(part) for part in message)
-        if not self._stores.blobs.has(digest):
-            self._stores.messages.put_bytes(message)
-            if digest not in self._messages:
-                self._messages.append(digest)
+        if digest != self._model:
+            self._stores.messages.put(self.run, digest, message)
+            self._messages = [d for d in self._messages if d != digest] + [digest]
         return BlobRef(digest=digest, size=size)
 
     def _performed(self, opening: _Opening) -> tuple[str, ...]:
@@ -443,13 +481,28 @@ class DeployedFederation:
 
     def _forget(self) -> None:
         """Remove updates, old messages, and models that nobody asked to keep."""
-        self._stores.spill.clear()
-        for digest in self._used:
-            self._stores.updates.remove(digest)
+        self._spill.clear()
+        # Of rounds for which a site may still be late, only what has counted goes.
+        last = self.committed - self.late_rounds
+        self._stores.updates.forget(self.run, up_to=last)
+        for number in range(max(1, last + 1), self.committed + 1):
+            self._stores.updates.remove(self.run, number, self._used)
         self._used.clear()
-        for digest in self._messages[:-1]:
-            self._stores.messages.remove(digest)
+        self._stores.messages.drop(self.run, self._messages[:-1])
         del self._messages[:-1]
+
+
+def _few(metrics: dict[str, Metrics]) -> dict[str, Metrics]:
+    """Return a round's metrics without those that few sites have, where there are very many.
+
+    Each site's are bounded, but a thousand sites that each make up names of their own would make a
+    round of any size.
+    """
+    counts = Counter(name for measured in metrics.values() for name in measured)
+    if len(counts) <= METRICS_MAX:
+        return metrics
+    kept = set(sorted(counts, key=lambda name: (-counts[name], name))[:METRICS_MAX])
+    return {c: {n: m for n, m in found.items() if n in kept} for c, found in metrics.items()}
 
 
 class _Opening(NamedTuple):

@@ -6,13 +6,17 @@ Everything here is made anew when a server starts; what must last is in the jour
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
+import msgspec
+
 from hansa.clock import monotonic
-from hansa.limits import CLOSED_EXCHANGES_KEPT, SITES_PER_HEARTBEAT_SECOND
+from hansa.errors import HansaError
+from hansa.limits import CLOSED_EXCHANGES_KEPT, OFFERS_BYTES_MAX, SITES_PER_HEARTBEAT_SECOND
 from hansa.protocol.messages import (
     Committed,
     Offer,
@@ -24,6 +28,8 @@ from hansa.protocol.messages import (
     TaskResult,
 )
 from hansa.server.exchange import Exchange
+
+log = logging.getLogger("hansa.server")
 
 
 class OpenTask(NamedTuple):
@@ -66,6 +72,7 @@ class Hub:
         self._changed = threading.Condition(self._lock)
         self._presence: dict[str, Presence] = {}
         self._runs: dict[str, ActiveRun] = {}
+        self._offer_bytes: dict[str, int] = {}  # of the runs
         self._expected: set[str] = set()  # unfinished runs that are not offered yet
         self._open: dict[tuple[str, int, Phase], OpenTask] = {}
         self._waiting: dict[str, set[asyncio.Event]] = {}
@@ -118,8 +125,7 @@ class Hub:
                 self._presence[site] = self._presence[site]._replace(online=False)
             affected = [(e, s) for s in silent for e in self._exchanges_of(s)]
             oldest = min((p.heard for s, p in online.items() if s not in silent), default=at)
-        for exchange, site in affected:
-            exchange.lost(site)
+        self._tell_lost(affected)
         if silent:
             self.stir()
         return max(0.05, oldest + limit - at)
@@ -139,10 +145,17 @@ class Hub:
             if site in self._presence:  # known to be away: nobody waits for its return
                 self._presence[site] = self._presence[site]._replace(online=False)
             affected = self._exchanges_of(site)
-        for exchange in affected:
-            exchange.lost(site)
+        self._tell_lost((exchange, site) for exchange in affected)
         self.wake([site])
         self.stir()
+
+    def _tell_lost(self, affected: Iterable[tuple[Exchange, str]]) -> None:
+        """Tell every exchange of a site that is not there; a disk that fails stops none of it."""
+        for exchange, site in affected:
+            try:
+                exchange.lost(site)
+            except (HansaError, OSError) as error:  # it is lost all the same; only the note is not
+                log.error("%s counts as lost, which could not be recorded: %s", site, error)
 
     def _exchanges_of(self, site: str) -> list[Exchange]:
         found = [task.exchange for task in self._open.values()]
@@ -157,14 +170,16 @@ class Hub:
 
     def activate(self, run: ActiveRun) -> None:
         """Offer a run to all sites."""
+        size = len(msgspec.json.encode(run.offer))
         with self._lock:
-            self._runs[run.run] = run
+            self._runs[run.run], self._offer_bytes[run.run] = run, size
         self.wake()
 
     def deactivate(self, run: str) -> None:
         """A run is over, or leaves with the server."""
         with self._lock:
             self._runs.pop(run, None)
+            self._offer_bytes.pop(run, None)
             self._expected.discard(run)
         self.wake()
 
@@ -225,9 +240,7 @@ class Hub:
         held = () if self.draining else poll.holding
         cancelled = [key for key in held if not self._wants(site, key)]
         return PollAnswer(
-            offers=[]
-            if self.draining
-            else [r.offer for n, r in runs.items() if n not in poll.runs],
+            offers=[] if self.draining else self._offers(poll),
             tasks=[] if self.draining else tasks,
             cancelled=cancelled,
             committed=[
@@ -239,6 +252,19 @@ class Hub:
             again_s=1.0 if self.draining else 0.0,
             heartbeat_s=self.heartbeat_s,
         )
+
+    def _offers(self, poll: Poll) -> list[Offer]:
+        """Return what a site does not know: at least one, and no more than an answer can hold."""
+        known, size = set(poll.runs), 0
+        found: list[Offer] = []
+        with self._lock:
+            for name, run in self._runs.items():
+                if name not in known:
+                    size += self._offer_bytes[name]
+                    if found and size > OFFERS_BYTES_MAX:
+                        break
+                    found.append(run.offer)
+        return found
 
     def _wants(self, site: str, key: TaskKey) -> bool:
         exchange = self.exchange(key.run, key.round, key.phase)
@@ -260,7 +286,7 @@ class Hub:
             active = self._runs.get(run)
             if active is None:
                 return run in self._expected
-            return number > active.committed and (run, number, phase) not in self._counted
+            return number == active.committed + 1 and (run, number, phase) not in self._counted
 
     def withdraw(self, run: str, site: str, reason: str) -> None:
         """A site does not take part in a run any more: nothing is waited for from it."""

@@ -10,9 +10,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, Select, and_, func, insert, or_, select, update
 
 from hansa.clock import now
+from hansa.errors import RequestRefused
+from hansa.limits import EVENT_PAGE_BYTES, RUNS_UNFINISHED_MAX, STANDINGS_TOLD_MAX
 from hansa.protocol.messages import Phase, Receipt, RunState, Standing, Submission
 from hansa.store.database import Database
 from hansa.store.tables import events, receipts, runs, standings, trail
@@ -44,9 +46,14 @@ class Journal:
 
     def __init__(self, database: Database, changed: Callable[[str], None]) -> None:
         self._db, self._changed = database, changed
+        self._told: dict[tuple[str, str], int] = {}  # words of sites on runs; of the writing thread
 
     def submit(self, submission: Submission, submitter: str) -> tuple[str, bool]:
-        """Record a submission; return the run's name and whether it is new."""
+        """Record a submission; return the run's name and whether it is new.
+
+        Raises:
+          RequestRefused: run-too-many, the submitter has too many unfinished runs.
+        """
         text = msgspec.json.encode(submission).decode()
 
         def work(c: Connection) -> tuple[str, bool]:
@@ -54,6 +61,7 @@ class Journal:
             known = found.scalar_one_or_none()
             if known is not None:
                 return known, False
+            _check_number(c, submitter)
             name = _next_name(c, str(submission.plan.get("name", "run")))
             row = {
                 "run": name,
@@ -104,12 +112,7 @@ class Journal:
 
     def events(self, run: str, after: int = 0, limit: int = 1_000) -> list[Event]:
         """Return a run's events from a position on."""
-        query = (
-            select(events.c.kind, events.c.at, events.c.data)
-            .where(events.c.run == run, events.c.seq >= after)
-            .order_by(events.c.seq)
-            .limit(limit)
-        )
+        query = _event_query(run, after, limit=limit)
         rows = self._db.read(lambda c: c.execute(query).all())
         return [{"kind": kind, "at": at, **msgspec.json.decode(data)} for kind, at, data in rows]
 
@@ -118,7 +121,22 @@ class Journal:
         state = select(runs.c.state).where(runs.c.run == run)
         # The state first: when it says that the run has ended, its last event is there too.
         found = self._db.read(lambda c: c.execute(state).scalar_one_or_none())
-        return found, self.events(run, after)
+        return found, self._few_events(run, after)
+
+    def _few_events(self, run: str, after: int) -> list[Event]:
+        """Return the events of one page: at least one, and no more than an answer can hold."""
+
+        def work(c: Connection) -> list[Event]:
+            found: list[Event] = []
+            size = 0
+            for kind, at, data in c.execute(_event_query(run, after, limit=1_000)):
+                size += len(data.encode())
+                if found and size > EVENT_PAGE_BYTES:
+                    break
+                found.append({"kind": kind, "at": at, **msgspec.json.decode(data)})
+            return found
+
+        return self._db.read(work)
 
     def all_events(self, run: str, kind: str | None = None) -> list[Event]:
         """Return all events of a run, or those of one kind."""
@@ -143,6 +161,8 @@ class Journal:
         def work(c: Connection) -> None:
             here = (runs.c.run == run, runs.c.state.not_in(ENDED))
             ended = update(runs).where(*here).values(state=state, reason=reason, ended_at=now())
+            for key in [key for key in self._told if key[0] == run]:
+                del self._told[key]
             if c.execute(ended).rowcount:
                 append(c, run, {"kind": "ended", "state": state, "reason": reason, "code": code})
 
@@ -171,7 +191,11 @@ class Journal:
         return stale
 
     def stand(self, run: str, site: str, standing: Standing) -> None:
-        """Record a site's word on a run."""
+        """Record a site's word on a run; one that changes its mind for ever is told of so often.
+
+        Raises:
+          EndedError: the run has ended meanwhile.
+        """
         facts = msgspec.to_builtins(standing)
         row = {
             "state": standing.state,
@@ -181,10 +205,14 @@ class Journal:
         }
 
         def work(c: Connection) -> None:
+            if _has_ended(c, run):
+                raise EndedError(run)
             where = (standings.c.run == run, standings.c.site == site)
             if c.execute(update(standings).where(*where).values(row)).rowcount == 0:
                 c.execute(insert(standings).values(run=run, site=site, **row))
-            append(c, run, {"kind": "standing", "site": site, **facts})
+            told = self._told[run, site] = self._told.get((run, site), 0) + 1
+            if told <= STANDINGS_TOLD_MAX:
+                append(c, run, {"kind": "standing", "site": site, **facts})
 
         self._db.write(work)
         self._changed(run)
@@ -200,6 +228,9 @@ class Journal:
 
         A client whose counted update was lost with the server's disk may send another in its
         place; only the exchange knows, so this replaces what is there.
+
+        Raises:
+          EndedError: the run has ended meanwhile; what counted before has its receipt still.
         """
 
         def work(c: Connection) -> Receipt:
@@ -208,6 +239,9 @@ class Journal:
                 known = msgspec.json.decode(found, type=Receipt)
                 if known.digest == receipt.digest:
                     return known
+            if _has_ended(c, receipt.run):
+                raise EndedError(receipt.run)
+            if found is not None:
                 c.execute(receipts.delete().where(*_receipt_where(receipt)))
             text = msgspec.json.encode(receipt).decode()
             fields = msgspec.structs.asdict(receipt)
@@ -227,6 +261,29 @@ class Journal:
         key = Receipt(run=run, round=number, phase=phase, client=client, digest="", size=0, at="")
         text = self._db.read(lambda c: c.execute(_receipt_query(key)).scalar_one_or_none())
         return None if text is None else msgspec.json.decode(text, type=Receipt)
+
+    def is_owed(self, run: str, number: int, *, site: str) -> bool:
+        """Tell whether a site was asked to train in a round, and has not given its word on it."""
+        fact = {key: func.json_extract(events.c.data, f"$.{key}") for key in _FOUND_BY}
+        here = (fact["round"] == number, fact["phase"] == "train")
+        theirs = and_(events.c.kind == "result", fact["client"] == site)
+        query = (
+            select(events.c.kind, events.c.data)
+            .where(events.c.run == run, or_(events.c.kind == "opened", theirs), *here)
+            .order_by(events.c.seq.desc())
+        )
+
+        def work(c: Connection) -> bool:
+            # From the end, and no further than to the round's beginning.
+            for kind, data in c.execute(query):
+                event = msgspec.json.decode(data)
+                if kind == "opened":
+                    return site in event["cohort"]
+                if event["state"] in ("failed", "refused"):
+                    return False
+            return False
+
+        return self._db.read(work)
 
     def rounds_done(self, run: str) -> int:
         """Return the last committed round."""
@@ -290,8 +347,43 @@ def _replaced(
     return sorted(dropped - set(needed))
 
 
-class EndedError(Exception):
-    """A run that has ended was to go on."""
+class EndedError(RequestRefused):
+    """A run that has ended was to go on (law L6)."""
+
+    def __init__(self, run: str) -> None:
+        super().__init__(
+            "run-ended",
+            f"The run {run} has ended; nothing more counts in it.",
+            "Forget it, and go on with others.",
+            status=409,
+        )
+
+
+def _check_number(connection: Connection, submitter: str) -> None:
+    """Refuse another run of somebody who has very many."""
+    query = select(func.count()).where(runs.c.submitter == submitter, runs.c.state.not_in(ENDED))
+    number = int(connection.execute(query).scalar_one())
+    if number >= RUNS_UNFINISHED_MAX:
+        raise RequestRefused(
+            "run-too-many",
+            f"{submitter} has {number} unfinished runs at this server, and may have "
+            f"{RUNS_UNFINISHED_MAX}. Nothing was recorded.",
+            "Wait until some have ended, or stop those that are no longer wanted: hansa stop",
+            status=409,
+        )
+
+
+def _event_query(run: str, after: int, *, limit: int) -> Select[Any]:
+    """Return the query for a run's events from a position on."""
+    return (
+        select(events.c.kind, events.c.at, events.c.data)
+        .where(events.c.run == run, events.c.seq >= after)
+        .order_by(events.c.seq)
+        .limit(limit)
+    )
+
+
+_FOUND_BY = ("round", "phase", "client")
 
 
 def _has_ended(connection: Connection, run: str) -> bool:

@@ -40,7 +40,8 @@ def opened(folder: Path) -> Iterator[Opened]:
     settings = load_settings(folder)
     check_database(folder)
     authority = load_authority(folder)
-    database = open_database(folder / DATABASE_FILE)
+    # The server looks through it when it starts; here that would only keep the server waiting.
+    database = open_database(folder / DATABASE_FILE, check=False)
     try:
         yield Opened(folder, settings, authority, database)
     finally:

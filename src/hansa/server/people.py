@@ -13,7 +13,7 @@ import hansa
 from hansa.clock import monotonic, wall
 from hansa.errors import RequestRefused
 from hansa.identity import Role
-from hansa.limits import FOLLOW_GATHER_S, FOLLOW_WAIT_S_MAX, INVITE_S
+from hansa.limits import FOLLOW_GATHER_S, FOLLOW_WAIT_S_MAX, INVITE_S, SUBMISSION_BYTES_MAX
 from hansa.protocol.messages import (
     EventPage,
     Name,
@@ -25,9 +25,17 @@ from hansa.protocol.messages import (
 from hansa.server import audit, members
 from hansa.server.auth import Principal
 from hansa.server.journal import RunRow
-from hansa.server.routes import Route, answer, in_thread, number, read_message
+from hansa.server.routes import (
+    Route,
+    answer,
+    in_thread,
+    number,
+    parsed,
+    read_body,
+    read_message,
+)
 from hansa.server.state import ServerState
-from hansa.server.submissions import check_submission
+from hansa.server.submissions import check_submission, check_uploaded
 
 READERS = ("viewer", "submitter", "admin")
 
@@ -65,15 +73,17 @@ class People:
 
     async def submit(self, request: Request, principal: Principal, digest: str | None) -> Response:
         """Check a submission whole, record it, and start it."""
-        submission = await read_message(request, digest, Submission)
+        body = await read_body(request, limit=SUBMISSION_BYTES_MAX, digest=digest)
+        submission = parsed(body, Submission)
         return answer(await in_thread(self._submit, submission, principal.name))
 
     def _submit(self, submission: Submission, submitter: str) -> RunFacts:
         state = self._state
+        check_submission(
+            submission, submitter, authority=state.authority, blobs=state.blobs, at=wall()
+        )
         with state.trail:  # what is found to be there is not removed before it is recorded
-            check_submission(
-                submission, submitter, authority=state.authority, blobs=state.blobs, at=wall()
-            )
+            check_uploaded(submission, state.blobs)
             run = state.runs.submit(submission, submitter)
         state.audit(submitter, "submit", run, "ok")
         return self._facts(run)

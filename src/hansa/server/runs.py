@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import logging
 import threading
+from typing import NamedTuple
 
 from hansa.errors import HansaError, RequestRefused, ServerError
 from hansa.failpoints import hit
 from hansa.limits import MESSAGE_CHARS_MAX, RETRY_S
 from hansa.protocol.messages import Phase, Receipt, Submission, TaskResult
 from hansa.server.exchange import Desk, Interrupted
-from hansa.server.federation import DeployedFederation, Pace, Stores
+from hansa.server.federation import DeployedFederation, Pace
 from hansa.server.hub import Hub
 from hansa.server.journal import ENDED, RunRow
+from hansa.server.places import Places
+from hansa.server.round_files import Stores
 from hansa.server.submissions import read_plan
 from hansa.workflows import Progress, synchronous
 from hansa.workflows.driving import drive
 
 log = logging.getLogger("hansa.server")
+
+
+class Ending(NamedTuple):
+    """How a run has come to its end."""
+
+    state: str
+    reason: str
+    code: str = ""
 
 
 class Runs:
@@ -33,7 +44,7 @@ class Runs:
 
     def __init__(self, hub: Hub, desk: Desk, *, stores: Stores, pace: Pace, at_once: int) -> None:
         self._hub, self._desk, self._stores, self._pace = hub, desk, stores, pace
-        self._places = threading.Semaphore(at_once)
+        self._places = Places(at_once)
         self._lock = threading.Lock()
         self._active: dict[str, DeployedFederation] = {}
         self._threads: dict[str, threading.Thread] = {}
@@ -73,7 +84,7 @@ class Runs:
                 "run-ended", f"The run {run} is {state}.", "Nothing is to be stopped.", status=409
             )
         reason = f"stopped by {who}"
-        self._end(run, "stopped", reason, code="run-stopped")
+        self._end(run, Ending("stopped", reason, "run-stopped"))
         with self._lock:
             active = self._active.get(run)
         if active is not None:
@@ -90,13 +101,16 @@ class Runs:
         for thread in threads:
             thread.join(patience_s)
 
-    def update_bytes(self, site: str) -> int:
-        """Return the most that a site may upload now; 0 when nothing is wanted of it."""
-        wanted = {t.task.key.run for t in self._hub.tasks_of(site) if t.task.key.phase == "train"}
+    def update_bytes(self, site: str, run: str, number: int) -> int:
+        """Return the most that a site may upload for a round; 0 when none is wanted of it."""
         with self._lock:
-            wanted |= {name for name, run in self._active.items() if run.late_rounds}
-            sizes = [self._active[r].update_bytes for r in wanted if r in self._active]
-        return max(sizes, default=0)
+            active = self._active.get(run)
+        if active is None:
+            return 0
+        exchange = self._hub.exchange(run, number, "train")
+        wanted = exchange is not None and exchange.waits_for(site)
+        late = 0 <= active.committed + 1 - number <= active.late_rounds and number > 0
+        return active.update_bytes if wanted or (active.late_rounds and late) else 0
 
     def late(
         self, run: str, number: int, *, phase: Phase, site: str, result: TaskResult
@@ -118,47 +132,53 @@ class Runs:
 
     def _work(self, row: RunRow) -> None:
         """Drive one run until it ends or the server does; runs in its own thread."""
-        if not self._places.acquire(blocking=False):
-            self._desk.journal.record(
-                row.run,
-                {"kind": "waiting", "reason": "other runs are at work"},
-                reason="other runs are at work",
-            )
-            while not self._places.acquire(timeout=1.0):
-                if self._leaving.is_set():
-                    return
+        ending: Ending | None = None
+        over = False
         try:
-            while not self._leaving.is_set() and not self._driven(row):
-                self._leaving.wait(RETRY_S)  # a full disk, for instance, may have room again
+            while not over and not self._leaving.is_set():
+                # An end that could not be written is written later: the work is not done again.
+                try:
+                    ending = ending or self._outcome(row)
+                    if ending is not None:
+                        self._end(row.run, ending)
+                        hit("after_run_ended")
+                    over = self._has_ended(row.run)
+                except (OSError, ServerError) as error:
+                    log.error("run %s waits: %s", row.run, error)
+                except Exception:
+                    log.exception("run %s waits", row.run)
+                if not over:  # a full disk, for instance, may have room again
+                    self._leaving.wait(RETRY_S)
         finally:
-            self._places.release()
             with self._lock:
                 self._active.pop(row.run, None)
                 self._threads.pop(row.run, None)
-            self._hub.deactivate(row.run)
+            if over:  # of any other, sites keep what they have
+                self._hub.deactivate(row.run)
+                self._stores.forget(row.run)
 
-    def _driven(self, row: RunRow) -> bool:
-        """Work on a run; return whether it has ended."""
-        run = row.run
+    def _outcome(self, row: RunRow) -> Ending | None:
+        """Work on a run; return how it ended, or None if it was interrupted.
+
+        Raises:
+          OSError, ServerError: the disk refused something; the run goes on from its last commit.
+        """
         try:
             self._begin(row)
             progress = self._drive(row)
-            hit("before_run_ended")
-            assert progress.ended is not None  # a workflow returns when it is over
-            self._end(run, "finished", progress.ended, code="")
-            hit("after_run_ended")
         except Interrupted:
-            return self._has_ended(run)
-        except (OSError, ServerError) as error:
-            log.error("run %s waits: %s", run, error)
-            return self._has_ended(run)
+            return None
+        except (OSError, ServerError):
+            raise
         except HansaError as error:
-            self._end(run, "failed", str(error), code=error.code)
+            return Ending("failed", str(error), error.code)
         except Exception as error:
-            log.exception("run %s", run)
+            log.exception("run %s", row.run)
             reason = f"{type(error).__name__}: {error}"[:MESSAGE_CHARS_MAX]
-            self._end(run, "failed", reason, code="defect")
-        return True
+            return Ending("failed", reason, "defect")
+        hit("before_run_ended")
+        assert progress.ended is not None  # a workflow returns when it is over
+        return Ending("finished", progress.ended)
 
     def _begin(self, row: RunRow) -> None:
         """Make the seed model the run's round 0, if it is not yet."""
@@ -191,21 +211,27 @@ class Runs:
             desk=self._desk,
             stores=self._stores,
             pace=self._pace,
+            places=self._places,
         )
-        federation.resume()  # the offer below says how far the run is
+        following = federation.look()  # the offer below says how far the run is
         with self._lock:
             self._active[row.run] = federation
         # Whoever stops it, or the server, either finds it in the table or has been before.
         if self._leaving.is_set() or self._has_ended(row.run):
             raise Interrupted
         self._hub.activate(federation)
-        return drive(synchronous(federation, plan, method.algorithm))
+        try:
+            if following:  # no model is held by a run that only waits
+                drive(federation.roster(following))
+            return drive(synchronous(federation, plan, method.algorithm))
+        finally:
+            federation.rest()
 
     def _has_ended(self, run: str) -> bool:
         row = self._desk.journal.run(run)
         return row is not None and row.state in ENDED
 
-    def _end(self, run: str, state: str, reason: str, *, code: str) -> None:
+    def _end(self, run: str, ending: Ending) -> None:
         """Make the end durable; a run that has ended stays as it is."""
-        self._desk.journal.end(run, state, reason, code=code)
+        self._desk.journal.end(run, ending.state, ending.reason, code=ending.code)
         self._hub.deactivate(run)

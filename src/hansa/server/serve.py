@@ -14,7 +14,7 @@ from pathlib import Path
 from cryptography import x509
 
 from hansa.clock import wall
-from hansa.errors import ServerError
+from hansa.errors import HansaError, ServerError
 from hansa.identity import load_authority
 from hansa.limits import CONNECTIONS_BACKLOG, THREAD_SWITCH_S, TLS_LOOK_S, TLS_RENEW_DAYS
 from hansa.server.app import make_app
@@ -45,7 +45,7 @@ def serve(folder: Path, *, started: Callable[[ServerSettings], None] = lambda _:
         _check_port(settings)
         while True:
             if settings.tls:
-                renew_tls(folder, settings)
+                _renewed_or_kept(folder, settings)
             state = ServerState(folder, settings)
             try:
                 again = asyncio.run(_serve(state, started))
@@ -62,7 +62,7 @@ def _unannounced(settings: ServerSettings) -> None:
 
 async def _renewal(folder: Path, settings: ServerSettings) -> None:
     """Wait until the TLS certificate has been renewed."""
-    while not (settings.tls and await in_thread(renew_tls, folder, settings)):
+    while not (settings.tls and await in_thread(_is_renewed, folder, settings)):
         await asyncio.sleep(TLS_LOOK_S)
     log.info("the TLS certificate is renewed; starting again with it")
 
@@ -143,6 +143,34 @@ def _check_port(settings: ServerSettings) -> None:
                 "started.",
                 "Free the port, or change host and port in server.toml.",
             ) from None
+
+
+def _is_renewed(folder: Path, settings: ServerSettings) -> bool:
+    """Renew the TLS certificate if it is time to; what cannot be done now is tried again later."""
+    try:
+        return renew_tls(folder, settings)
+    except (HansaError, OSError) as error:
+        log.error("the TLS certificate could not be renewed, and holds a while longer: %s", error)
+        return False
+
+
+def _renewed_or_kept(folder: Path, settings: ServerSettings) -> None:
+    """Renew the TLS certificate before a start; one that cannot be, but still holds, is kept."""
+    try:
+        renew_tls(folder, settings)
+    except (HansaError, OSError) as error:
+        if not _seconds_left(folder) > 0:
+            raise
+        log.error("the TLS certificate could not be renewed, and holds a while longer: %s", error)
+
+
+def _seconds_left(folder: Path) -> float:
+    """Return how long the TLS certificate holds; 0 if there is none."""
+    try:
+        present = x509.load_pem_x509_certificates((folder / "tls.pem").read_bytes())[0]
+    except (OSError, ValueError):
+        return 0.0
+    return present.not_valid_after_utc.timestamp() - wall()
 
 
 def renew_tls(folder: Path, settings: ServerSettings) -> bool:

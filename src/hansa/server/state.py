@@ -12,18 +12,20 @@ from hansa.clock import wall
 from hansa.errors import RequestRefused, ServerError
 from hansa.identity import Invite, Sessions, load_authority, load_key
 from hansa.identity.roles import Role
-from hansa.limits import UPDATE_HEADER_BYTES_MAX
+from hansa.limits import UPDATE_HEADER_BYTES_MAX, UPLOADS_PER_TASK_MAX
 from hansa.server import members
 from hansa.server.audit import write_audit
-from hansa.server.auth import Gate, Principal
+from hansa.server.auth import Gate
+from hansa.server.blobs import Upload
 from hansa.server.exchange import Desk
-from hansa.server.federation import Pace, Stores
+from hansa.server.federation import Pace
 from hansa.server.hub import Hub
 from hansa.server.journal import Journal
+from hansa.server.round_files import Messages, Stores, Updates
 from hansa.server.runs import Runs
 from hansa.server.settings import ServerSettings, load_settings
+from hansa.server.upkeep import left_over, wanted_blobs
 from hansa.store.blobs import BlobStore
-from hansa.store.client_states import ClientStates
 from hansa.store.database import open_database
 
 
@@ -43,18 +45,20 @@ class ServerState:
         self.database = open_database(folder / "hansa.db")
         self.blobs = BlobStore(folder / "blobs", durable=True)
         self.messages = BlobStore(folder / "messages", durable=False)
-        self.updates = BlobStore(folder / "updates", durable=False)
+        self.updates = Updates(folder / "updates")
         self.sessions = Sessions()
         # Behind a proxy on this machine every request would seem to be from here.
         self.gate = Gate(self.database, self.authority, self.sessions, loopback=self.settings.tls)
         self.hub = Hub(self.settings.heartbeat_s)
         self.trail = threading.Lock()
         self.journal = Journal(self.database, self.hub.wake_followers)
-        spill = ClientStates(folder / "spill")
+        self.stores = Stores(
+            self.blobs, Messages(self.messages), self.updates, folder / "spill", self.trail
+        )
         self.runs = Runs(
             self.hub,
             Desk(self.journal, self.updates, self.receipt_key),
-            stores=Stores(self.blobs, self.messages, self.updates, spill, self.trail),
+            stores=self.stores,
             pace=Pace(self.settings.gather_s, self.settings.deadline_s),
             at_once=self.settings.runs,
         )
@@ -64,23 +68,29 @@ class ServerState:
         """Stores whose blobs members may fetch; updates are in none of them."""
         return self.messages, self.blobs
 
-    def may_upload(self, principal: Principal, size: int) -> None:
-        """Refuse an upload that nobody waits for.
+    def update_store(self, upload: Upload) -> BlobStore:
+        """Return where a site's update is put.
 
         Raises:
-          RequestRefused: a site has no open task, or the body is larger than its update can be.
+          RequestRefused: nobody waits for it, it is larger than it can be, or too many were sent.
         """
-        if principal.role != "site":
-            return
-        most = self.runs.update_bytes(principal.name)
-        if most and size <= most + UPDATE_HEADER_BYTES_MAX:
-            return
-        what = f"takes updates of {most} bytes" if most else "waits for no update of it"
+        site, run, number = upload.owner, upload.run, upload.round
+        most = self.runs.update_bytes(site, run, number)
+        status = 409
+        if not most:
+            why = f"waits for no update of it for round {number} of {run[:80]!r}"
+        elif upload.size > most + UPDATE_HEADER_BYTES_MAX:
+            why, status = f"takes updates of {most} bytes", 413
+        else:
+            store = self.updates.claim(run, number, site=site, digest=upload.digest)
+            if store is not None:
+                return store
+            why = f"takes {UPLOADS_PER_TASK_MAX} different updates for one task"
         raise RequestRefused(
             "upload-unwanted",
-            f"{principal.name} would upload {size} bytes, and the server {what}.",
+            f"{site} would upload {upload.size} bytes, and the server {why}.",
             "Ask for work first: tasks say what is wanted.",
-            status=413 if most else 409,
+            status=status,
         )
 
     def audit(self, who: str, action: str, what: str, outcome: str) -> None:
@@ -119,14 +129,11 @@ class ServerState:
 
     def sweep(self) -> None:
         """Remove files that a crash has left and nothing refers to."""
-        for store in (self.messages, self.updates, self.blobs):
-            store.sweep_partials()
-        wanted = self.journal.open_updates()
-        for digest in list(self.updates.digests()):
-            if digest not in wanted:
-                self.updates.remove(digest)
-        for digest in list(self.messages.digests()):
-            self.messages.remove(digest)
+        going = {row.run for row in self.journal.runs(unfinished=True)}
+        self.stores.sweep(going, self.journal.open_updates())
+        # Packages and models whose submission was refused, or never came.
+        for path in left_over(self.blobs, {w.digest for w in wanted_blobs(self.database)}):
+            path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Let go of everything."""

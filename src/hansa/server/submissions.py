@@ -78,6 +78,7 @@ def check_submission(
         )
     plan, _ = read_plan(submission.plan)
     _check_signature(submission, submitter, authority=authority, at=at)
+    check_uploaded(submission, blobs)
     _check_package(submission, plan, blobs)
     _check_seed(submission, blobs)
     return plan
@@ -102,8 +103,17 @@ def _check_signature(
     verify(certificate.public, signature, text)
 
 
-def _check_package(submission: Submission, plan: Plan, blobs: BlobStore) -> None:
+def check_uploaded(submission: Submission, blobs: BlobStore) -> None:
+    """Refuse a submission whose package or seed model is not there; reads neither.
+
+    Raises:
+      HansaError: one is missing, or has another size than the submission says.
+    """
     _check_there(blobs, submission.package, "package")
+    _check_there(blobs, submission.seed_model, "seed model")
+
+
+def _check_package(submission: Submission, plan: Plan, blobs: BlobStore) -> None:
     files = read_archive(blobs.path(submission.package.digest))
     code = {name: content for name, content in files.items() if name != PLAN_FILE}
     if identity(plan, code) != submission.identity:
@@ -116,7 +126,6 @@ def _check_package(submission: Submission, plan: Plan, blobs: BlobStore) -> None
 
 
 def _check_seed(submission: Submission, blobs: BlobStore) -> None:
-    _check_there(blobs, submission.seed_model, "seed model")
     tensors = ((n, d, tuple(shape)) for n, d, shape in submission.tensors)
     layout = ModelLayout(Layout.of(tensors), submission.buffers)
     seed = load_params(blobs.path(submission.seed_model.digest))

@@ -16,8 +16,10 @@ from hansa.params import Params
 from hansa.protocol.messages import Phase, TaskResult
 from hansa.rounds import BUFFERS
 from hansa.rounds.round import Terms
+from hansa.server.round_files import Updates
 from hansa.store.blobs import BlobStore
 from hansa.store.client_states import ClientStates
+from hansa.store.faults import disk_faults
 from hansa.store.files import load_params
 from hansa.transforms import Transform
 
@@ -43,10 +45,10 @@ class RoundSum:
     Args:
       ask: of the round; its spec is not None.
       updates: where sites' updates are.
-      spill: where updates of rules that are not sums are kept.
+      spill: where updates of rules that are not sums are kept, of this run alone.
     """
 
-    def __init__(self, ask: Ask, updates: BlobStore, spill: ClientStates) -> None:
+    def __init__(self, ask: Ask, updates: Updates, spill: ClientStates) -> None:
         assert ask.spec is not None
         self._ask, self._spec, self._updates, self._spill = ask, ask.spec, updates, spill
         self._lock = threading.Lock()  # of the weights
@@ -67,14 +69,15 @@ class RoundSum:
           UpdateRefused: it must not be aggregated.
           RequestRefused: it has not been uploaded.
         """
-        if result.update is None or not self._updates.has(result.update.digest):
+        updates = self._updates_of(client)
+        if result.update is None or not updates.has(result.update.digest):
             raise RequestRefused(
                 "update-missing",
                 f"The update of {client} has not been uploaded.",
                 "Upload it, then report it again.",
                 status=409,
             )
-        size = self._updates.size(result.update.digest)
+        size = updates.size(result.update.digest)
         if result.update.size != size:  # a receipt says how many bytes have come
             raise UpdateRefused(
                 "update-names",
@@ -83,7 +86,7 @@ class RoundSum:
                 "Send what the learner made, as it is.",
             )
         try:
-            params = load_params(self._updates.path(result.update.digest))
+            params = load_params(updates.path(result.update.digest))
         except ParamsError as error:
             raise UpdateRefused(
                 "update-names",
@@ -97,10 +100,11 @@ class RoundSum:
 
     def again(self, client: str, digest: str, *, weight: float) -> Contribution | None:
         """Return an update that counted before a crash; None if it is lost or damaged."""
+        updates = self._updates_of(client)
         try:
-            if not self._updates.intact(digest):
+            if not updates.intact(digest):
                 return None
-            params = load_params(self._updates.path(digest))
+            params = load_params(updates.path(digest))
             contribution = Contribution(client, decoded(params, self._ask), weight)
             admit(contribution, self._spec)
             self._keep_free(contribution, most=None)
@@ -109,10 +113,15 @@ class RoundSum:
         return contribution
 
     def fold(self, contribution: Contribution) -> None:
-        """Add an update that counts."""
+        """Add an update that counts.
+
+        Raises:
+          ServerError: server-disk-full or server-disk, it could not be kept beside the others.
+        """
         if not self._ask.aggregator.streaming:
             number, client = self._ask.number, contribution.client
-            stored = self._spill.spill(client, number, contribution.vectors)
+            with disk_faults(f"the update of {client}"):
+                stored = self._spill.spill(client, number, contribution.vectors)
             contribution = contribution._replace(vectors=stored)
         with self._fold_lock:
             self._partial = self._ask.aggregator.add(self._partial, contribution)
@@ -126,6 +135,11 @@ class RoundSum:
         """Give back the room of an update that does not count."""
         with self._lock:
             self._weight -= self._weights.pop(label, Fraction(0))
+
+    def _updates_of(self, label: str) -> BlobStore:
+        """Return what a client, or client@round, has uploaded for its round."""
+        client, _, earlier = label.partition("@")  # no name holds one
+        return self._updates.of(self._ask.run, int(earlier or self._ask.number), client)
 
     def _keep_free(self, contribution: Contribution, *, most: float | None) -> None:
         """Keep room for a weight in the round's sum, which holds no more than its limit.

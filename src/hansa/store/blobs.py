@@ -127,8 +127,9 @@ class BlobStore:
         self._hashing = threading.Lock()  # one at a time: hashing uses every core
         with disk_faults(str(self.folder)):
             self._partial.mkdir(parents=True, exist_ok=True)
-            # A crash may have left names that were not synchronised, of files that were.
-            sync_folder(self.folder)
+            if durable:
+                # A crash may have left names that were not synchronised, of files that were.
+                sync_folder(self.folder)
 
     def path(self, digest: str) -> Path:
         """Return where the blob is, or would be."""
@@ -273,6 +274,7 @@ class BlobStore:
         name = hex_of(digest)
         for path in (self.folder / name, self.folder / f"{name}~"):
             path.unlink(missing_ok=True)
+        self._written.discard(f"{name}~")
         with self._hashing:
             self._chunk_lists.pop(digest, None)
 
@@ -280,6 +282,11 @@ class BlobStore:
         """Give the digest of every blob."""
         names = {m[1] for m in map(_STORED.fullmatch, os.listdir(self.folder)) if m}
         yield from (f"blake3:{name}" for name in sorted(names))
+
+    def begun(self) -> set[str]:
+        """Return the digests of all blobs, and of those whose upload in chunks has begun."""
+        parts = {path.name.partition(".")[0] for path in self._partial.glob("*.part")}
+        return {*self.digests(), *(f"blake3:{name}" for name in parts)}
 
     def sweep_partials(self, *, older_s: float = PARTIAL_AGE_S) -> int:
         """Remove what a crash has left; the process that serves calls it when it starts.

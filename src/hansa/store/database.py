@@ -41,7 +41,7 @@ class _Write(NamedTuple):
 class Database:
     """Reads from any thread, and writes through one; made by `open_database`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, check: bool = True) -> None:
         self.path = path
         self.broken: ServerError | None = None
         self._if_broken: list[Callable[[], object]] = []
@@ -52,6 +52,8 @@ class Database:
         self._writer = _engine(path, begin="BEGIN IMMEDIATE")
         try:
             _prepare(self._writer, path)
+            if check:
+                _look_through(self._reader, path)
         except BaseException:
             self._dispose()
             raise
@@ -194,18 +196,19 @@ class Database:
                 callback()
 
 
-def open_database(path: str | os.PathLike[str]) -> Database:
+def open_database(path: str | os.PathLike[str], *, check: bool = True) -> Database:
     """Open a server's database, made if it is not there.
 
     Args:
       path: of the file, or `sqlite:///` and the path.
+      check: read all of it, to find damage; others write meanwhile.
 
     Raises:
       ServerError: server-database, it is damaged or of a newer release; server-disk; or
         server-disk-full.
     """
     text = os.fspath(path)
-    return Database(Path(text.removeprefix("sqlite:///")))
+    return Database(Path(text.removeprefix("sqlite:///")), check=check)
 
 
 def backup(database: Database, folder: str | os.PathLike[str]) -> Path:
@@ -269,19 +272,19 @@ def _engine(path: Path, *, begin: str) -> Engine:
 
 
 def _prepare(engine: Engine, path: Path) -> None:
-    """Check an existing database, or make the tables of a new one, durably."""
+    """Check the format of an existing database, or make the tables of a new one, durably."""
     fresh = not path.exists()
     try:
         raw = engine.raw_connection()
         try:
             raw.cursor().execute("PRAGMA journal_mode = WAL")
+            version = raw.cursor().execute("PRAGMA user_version").fetchone()[0]
         finally:
             raw.close()
+        if version == SCHEMA_VERSION:  # as ever but once: nobody who writes has to wait
+            return
         with engine.connect() as connection, connection.begin():
-            found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
             version = connection.exec_driver_sql("PRAGMA user_version").scalar()
-            if found != "ok":
-                raise _damaged(path, str(found))
             if version not in (0, SCHEMA_VERSION):
                 raise _newer(path, version)
             if version == 0:
@@ -292,6 +295,17 @@ def _prepare(engine: Engine, path: Path) -> None:
     if fresh:
         path.chmod(0o600)
         sync_folder(path.parent)
+
+
+def _look_through(engine: Engine, path: Path) -> None:
+    """Refuse a damaged database; nobody who writes to it has to wait for that."""
+    try:
+        with engine.connect() as connection, connection.begin():
+            found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+    except (DBAPIError, sqlite3.Error) as error:
+        raise _refusal(error, path) or error from error
+    if found != "ok":
+        raise _damaged(path, str(found))
 
 
 def _in_transaction(connection: Connection) -> bool:

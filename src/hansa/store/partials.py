@@ -43,6 +43,8 @@ class ChunkedUpload:
         self._part = stem.with_name(f"{stem.name}.part")
         self._marks = stem.with_name(f"{stem.name}.have")
         self._lock = threading.Lock()
+        self._ending = threading.Lock()  # held while the whole is hashed, which takes long
+        self._closed = False  # meanwhile nothing is begun anew
         self._writers: dict[int, ChunkWriter] = {}
         self._done = False
         self._have = self._read_marks()
@@ -88,7 +90,7 @@ class ChunkedUpload:
         """
         length = self.length(n)
         with self._lock, disk_faults(f"blob {self.digest}"):
-            if not self._done and not self._part.exists():
+            if not (self._done or self._closed or self._part.exists()):
                 self._have.clear()  # swept away, or dropped for newer ones
                 self._marks.unlink(missing_ok=True)
                 with self._part.open("wb") as file:
@@ -140,20 +142,27 @@ class ChunkedUpload:
           ServerError: blob-digest, the whole is not what was announced, and all of it is dropped;
             server-disk-full or server-disk.
         """
-        with self._lock:
-            if self._done:
-                return True
-            if len(self._have) < self.count or not self._part.exists():
-                return False
-            with disk_faults(f"blob {self.digest}"):
-                good = digest_of_file(self._part) == (self.digest, self.size)
+        with self._ending:
+            with self._lock:
+                if self._done:
+                    return True
+                if len(self._have) < self.count or not self._part.exists():
+                    return False
+                self._closed = True
+            good = False
             try:
+                with disk_faults(f"blob {self.digest}"):
+                    good = digest_of_file(self._part) == (self.digest, self.size)
                 if good:
                     self._finish()
+            except BaseException:
+                good = False
+                raise
             finally:
-                self._drop()  # after a failed fsync, too: a second one would prove nothing
+                with self._lock:
+                    self._drop()  # after a failed fsync, too: a second one would prove nothing
+                    self._closed, self._done = False, good
                 self._store.forget_upload(self._name)
-            self._done = good
         if not good:
             raise wrong_digest(self.digest, "the digest of the whole is another")
         return True
