@@ -1,0 +1,324 @@
+"""The agent: asks the server for work, lets the owner decide, has workers do it, sends results.
+
+One thread polls and never does anything else, so the server knows that the site is alive while
+its workers train.  Each run has a thread for its tasks; offers are looked at in another.  No code
+of a project runs in this process.
+"""
+
+from __future__ import annotations
+
+import logging
+import logging.handlers
+import queue
+import shutil
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+import hansa
+from hansa.clock import monotonic
+from hansa.errors import HansaError, RequestRefused, ServerError
+from hansa.failpoints import hit
+from hansa.identity import load_membership
+from hansa.limits import OWNER_FILES_S, SITE_IDLE_S, SITE_PAUSE_S
+from hansa.protocol.connection import Connection
+from hansa.protocol.enrolment import renew, renew_if_due
+from hansa.protocol.messages import Poll, PollAnswer, Task, TaskKey
+from hansa.protocol.patience import with_jitter, with_patience
+from hansa.site.ledger import LEDGER_FILE, Answered, Ledger
+from hansa.site.ledger import answered as messages_answered
+from hansa.site.offers import Offers
+from hansa.site.outbox import Outbox
+from hansa.site.presence import present
+from hansa.site.settings import SiteSettings, load_settings
+from hansa.site.tasks import Desk, Dropped, Joined, TaskRun
+from hansa.site.workers import Workers
+
+log = logging.getLogger("hansa.site")
+
+T = TypeVar("T")
+
+
+def run_agent(folder: Path, *, started: Callable[[SiteSettings], None] = lambda _: None) -> None:
+    """Work for a site until SIGTERM or Ctrl-C.
+
+    Args:
+      folder: of the site, which has joined.
+      started: called once the agent is at work.
+
+    Raises:
+      SiteError: another agent works from this folder, or its settings are wrong.
+      IdentityError: the folder has not joined a federation, or is no longer a member.
+    """
+    with present(folder):
+        settings = load_settings(folder)
+        _log_to(folder / "agent.log")
+        agent = Agent(folder, settings)
+        try:
+            agent.start()
+            started(settings)
+            agent.wait()
+        finally:
+            agent.close()
+
+
+class Agent:
+    """A site at work.
+
+    Args:
+      folder: of the site.
+      settings: its site.toml.
+    """
+
+    def __init__(self, folder: Path, settings: SiteSettings) -> None:
+        membership = load_membership(folder)
+        self._folder, self._membership = folder, membership
+        self._connection = Connection(
+            membership.url,
+            authority_pem=membership.authority_pem,
+            key=membership.key(),
+            certificate=membership.certificate,
+        )
+        ledger = Ledger(folder / LEDGER_FILE)
+        workers = Workers(folder, settings)
+        outbox = Outbox(folder / "outbox")
+        self._desk = Desk(folder, membership, self._connection, ledger, outbox, workers)
+        self._offers = Offers(folder, self._desk, patient=self._patiently)
+        self._ending = threading.Event()
+        self._lock = threading.Lock()
+        self._holding: dict[TaskKey, TaskRun] = {}
+        self._queues: dict[str, queue.SimpleQueue[TaskRun | None]] = {}
+        self._failure: BaseException | None = None
+
+    def start(self) -> None:
+        """Begin to ask for work."""
+        threading.Thread(target=self._guarded, args=(self._poll,), daemon=True).start()
+        threading.Thread(target=self._guarded, args=(self._offers.work,), daemon=True).start()
+
+    def wait(self) -> None:
+        """Wait for SIGTERM or Ctrl-C.
+
+        Raises:
+          HansaError: the agent cannot go on, and says why.
+        """
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: self._ending.set())
+        while not self._ending.wait(OWNER_FILES_S):
+            self._offers.look_again()
+        if self._failure is not None:
+            raise self._failure
+
+    def close(self) -> None:
+        """End workers and connections; what is kept goes on with the next start."""
+        self._ending.set()
+        self._offers.close()
+        self._desk.workers.close_all()
+        try:
+            self._desk.ledger.close()
+        except OSError as error:
+            log.error("the last polls are not in the ledger: %s", error)
+        self._connection.close()
+
+    # ---- polling
+
+    def _poll(self) -> None:
+        self._settled(self._forget_ended)
+        while not self._ending.is_set():
+            began = monotonic()
+            answer = self._settled(lambda: self._patiently(self._asked, self._ending))
+            if answer is None:
+                continue
+            news = self._do(answer)
+            if answer.again_s:
+                self._ending.wait(with_jitter(answer.again_s))
+            elif not news:  # a server may repeat itself; it is not asked faster for that
+                self._ending.wait(max(0.0, began + SITE_IDLE_S - monotonic()))
+
+    def _settled(self, work: Callable[[], T]) -> T | None:
+        """Do something; None after a pause if the server said no, or the disk is full."""
+        try:
+            return work()
+        except RequestRefused as refusal:
+            if refusal.said.startswith("identity-"):
+                raise  # no longer a member, or never one: only people can mend that
+            log.error("%s", refusal)
+        except OSError as error:
+            # What cannot be written down may not leave, so the site falls silent until it can.
+            log.error("%s; the agent waits", error)
+        self._ending.wait(SITE_PAUSE_S)
+        return None
+
+    def _forget_ended(self) -> None:
+        """Remove what an earlier life of this agent has kept of runs that are over."""
+        self._offers.tidy()
+        kept = {*self._desk.outbox.runs(), *self._desk.workers.states.runs()}
+        for name in ("cache", "exchange"):
+            if (self._folder / name).is_dir():
+                kept.update(path.name for path in (self._folder / name).iterdir())
+        runs = sorted(kept)
+        if runs:
+            answer = self._patiently(lambda: self._asked(runs), self._ending)
+            for run in set(runs) & set(answer.ended):
+                self._end(run)
+
+    def _asked(self, leftovers: list[str] | None = None) -> PollAnswer:
+        hit("site_before_poll")
+        renew_if_due(self._connection, self._membership)
+        with self._lock:
+            holding = [key for key, task in self._holding.items() if not task.dropped.is_set()]
+        runs = leftovers or self._offers.reported()
+        poll = Poll(holding=holding, runs=runs, version=hansa.__version__, wait=not leftovers)
+        self._desk.ledger.control(len(msgspec.json.encode(poll)))
+        try:
+            return self._connection.call("POST", "/v1/poll", poll, kind=PollAnswer)
+        except RequestRefused as refusal:
+            if refusal.said != "identity-expired":
+                raise
+            # Over by the server's clock, whatever ours says.
+            renew(self._connection, self._membership)
+            return self._connection.call("POST", "/v1/poll", poll, kind=PollAnswer)
+
+    def _do(self, answer: PollAnswer) -> bool:
+        """Do what the server says; return whether any of it was new."""
+        news = False
+        for offer in answer.offers:
+            news |= self._offers.put(offer)
+        for run in answer.ended:
+            news |= self._end(run)
+        for done in answer.committed:
+            self._desk.outbox.forget(done.run, up_to=done.round)
+        with self._lock:
+            dropped = [self._holding[k] for k in answer.cancelled if k in self._holding]
+        for task_run in dropped:
+            self._drop(task_run)
+        for task in answer.tasks:
+            news |= self._take(task)
+        return news or bool(dropped)
+
+    def _take(self, task: Task) -> bool:
+        """Have a task done, unless it is in hand; its thread finds out whether it may be."""
+        task_run = TaskRun(task, self._desk, patient=self._patiently)
+        with self._lock:
+            if task.key in self._holding:
+                return False
+            self._holding[task.key] = task_run
+        self._queue_of(task.key.run).put(task_run)
+        return True
+
+    # ---- tasks
+
+    def _queue_of(self, run: str) -> queue.SimpleQueue[TaskRun | None]:
+        if run not in self._queues:
+            tasks: queue.SimpleQueue[TaskRun | None] = queue.SimpleQueue()
+            self._queues[run] = tasks
+            threading.Thread(
+                target=self._guarded, args=(lambda: self._perform_all(run, tasks),), daemon=True
+            ).start()
+        return self._queues[run]
+
+    def _perform_all(self, run: str, tasks: queue.SimpleQueue[TaskRun | None]) -> None:
+        answered: Answered | None = None
+        while (task := tasks.get()) is not None:
+            try:
+                if answered is None:
+                    answered = messages_answered(self._desk.ledger.entries(), run)
+                self._perform(task, answered)
+            except Dropped:
+                return
+            except (HansaError, OSError) as error:
+                # The server asks again for what it still wants.
+                log.error("round %s of %s: %s", task.key.round, task.key.run, error)
+                self._ending.wait(1.0)
+            finally:
+                with self._lock:
+                    task.over = True
+                    # One that was refused is held until the server drops it, or it asks again.
+                    if not task.refused or task.dropped.is_set():
+                        self._holding.pop(task.key, None)
+
+    def _perform(self, task: TaskRun, answered: Answered) -> None:
+        def over() -> bool:
+            return task.dropped.is_set() or self._ending.is_set()
+
+        word = self._offers.word_on(task.key.run, task.key.round, over=over)
+        if over():
+            return
+        if isinstance(word, Joined):
+            task.perform(word, answered)
+        else:
+            task.refuse(word)
+
+    def _drop(self, task: TaskRun) -> None:
+        with self._lock:
+            task.dropped.set()
+            if task.over:
+                self._holding.pop(task.key, None)
+        task.drop()
+
+    def _end(self, run: str) -> bool:
+        """Forget a run that is over; return whether anything was known of it."""
+        known = self._offers.forget(run)
+        with self._lock:
+            dropped = [t for k, t in self._holding.items() if k.run == run]
+        for task in dropped:
+            self._drop(task)
+        tasks = self._queues.pop(run, None)
+        if tasks is not None:
+            tasks.put(None)
+        self._desk.workers.forget(run)
+        self._desk.outbox.forget_run(run)
+        shutil.rmtree(self._folder / "cache" / run, ignore_errors=True)
+        return known
+
+    def _patiently(self, work: Callable[[], T], dropped: threading.Event) -> T:
+        """Do something with the server until it works, however long the server is away.
+
+        Raises:
+          Dropped: nobody wants it any more, or the agent ends.
+          RequestRefused: the server has said no.
+        """
+
+        def over() -> bool:
+            return dropped.is_set() or self._ending.is_set()
+
+        def tried() -> T:
+            try:
+                return work()
+            except ServerError as error:
+                log.warning("%s", error.happened)
+                raise
+
+        if over():
+            raise Dropped
+        try:
+            pause = self._ending.wait
+            return with_patience(tried, until=None, most_s=SITE_PAUSE_S, pause=pause, given_up=over)
+        except (ServerError, RequestRefused):
+            if over():
+                raise Dropped from None
+            raise
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        """Run a thread; what it cannot get over ends the agent, with its reason."""
+        try:
+            work()
+        except Dropped:
+            pass
+        except Exception as error:
+            if not self._ending.is_set():
+                log.exception("the agent ends")
+                self._failure = error
+                self._ending.set()
+                signal.raise_signal(signal.SIGTERM)
+
+
+def _log_to(path: Path) -> None:
+    handler = logging.handlers.RotatingFileHandler(path, maxBytes=10 * 2**20, backupCount=1)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger = logging.getLogger("hansa")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)

@@ -1,0 +1,107 @@
+"""Whether a site's agent is running, and how to end it; one agent a folder.
+
+The system frees the lock when the agent dies, however it dies, so `agent.json` alone says nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from hansa.clock import monotonic, now
+from hansa.errors import SiteError
+from hansa.store.files import write_durably
+
+AGENT_FILE = "agent.json"
+
+
+class Agent(msgspec.Struct, frozen=True):
+    """A running agent."""
+
+    pid: int
+    group: int  # process group, 0 where there are none
+    started: str
+
+
+@contextlib.contextmanager
+def present(folder: Path) -> Iterator[None]:
+    """Be the one agent of a site's folder.
+
+    Raises:
+      SiteError: site-running, there is another.
+    """
+    import filelock  # slow to import, and only agents need it
+
+    try:
+        with filelock.FileLock(folder / "lock", timeout=1.0):  # somebody may only be asking
+            group = os.getpgid(0) if hasattr(os, "getpgid") else 0
+            facts = msgspec.json.encode(Agent(os.getpid(), group, now()))
+            write_durably(folder / AGENT_FILE, [facts])
+            yield
+            (folder / AGENT_FILE).unlink(missing_ok=True)
+    except filelock.Timeout:
+        raise SiteError(
+            "site-running",
+            f"The agent of {folder} is running already; no second one was started.",
+            "See it with: hansa site status; end it with: hansa site stop",
+        ) from None
+
+
+def find_agent(folder: Path) -> Agent | None:
+    """Return the running agent of a folder, if there is one.
+
+    Raises:
+      SiteError: site-running, there is one, and it is not known which process it is.
+    """
+    import filelock
+
+    if not (folder / "lock").exists():
+        return None
+    try:
+        with filelock.FileLock(folder / "lock", timeout=0):
+            return None  # nobody holds it: what agent.json names, if it is there, has died
+    except filelock.Timeout:
+        pass
+    try:
+        facts = msgspec.json.decode((folder / AGENT_FILE).read_bytes(), type=Agent)
+    except (OSError, msgspec.MsgspecError):
+        facts = None
+    if facts is None or facts.pid <= 1:
+        raise SiteError(
+            "site-running",
+            f"An agent holds {folder / 'lock'}, and {folder / AGENT_FILE} does not say which.",
+            "It may be starting or ending this moment: try again; or end the process by hand.",
+        )
+    return facts
+
+
+def stop_agent(agent: Agent, *, at_once: bool) -> None:
+    """Ask an agent to end, or kill it with everything it started.
+
+    Workers end with their agent in any case: they read from it, and a sandbox dies with it.
+    """
+    number = signal.SIGKILL if at_once and hasattr(signal, "SIGKILL") else signal.SIGTERM
+    with contextlib.suppress(ProcessLookupError):
+        if at_once and agent.group == agent.pid and hasattr(os, "killpg"):
+            os.killpg(agent.group, number)
+        else:  # its group is that of the shell or service that started it
+            os.kill(agent.pid, number)
+
+
+def wait_until_gone(folder: Path, *, seconds: float) -> bool:
+    """Return whether a folder's agent ends within some time."""
+    import filelock
+
+    end = monotonic() + seconds
+    while monotonic() < end:
+        try:
+            with filelock.FileLock(folder / "lock", timeout=min(1.0, seconds)):
+                return True
+        except filelock.Timeout:
+            continue
+    return False

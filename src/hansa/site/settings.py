@@ -1,0 +1,180 @@
+"""A site's settings: site.toml, written by its owner, read with no key left unread."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from hansa.errors import SiteError
+from hansa.plan import nearest
+from hansa.protocol.messages import Name
+from hansa.site.policy import Policy
+from hansa.store.files import write_durably
+from hansa.text import clean
+
+SITE_FILE = "site.toml"
+
+DataName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]
+"""A plan asks for data by this name: `data.set` of the plan."""
+
+
+class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A table of site.toml."""
+
+
+class DataSource(_Table, frozen=True):
+    """One [data.NAME]: where data lies that a plan may ask for by its name."""
+
+    path: str
+    """.csv or .npz file, or folder with train.npz and valid.npz; relative to the site's folder"""
+    target: str | None = None
+    """column of a CSV file that is to be predicted"""
+    group: str | None = None
+    """column of a CSV file that says whose row it is"""
+    classes: tuple[str, ...] = ()
+    """names of all classes, in the order that all sites of a federation use, where a CSV file's
+    target is text"""
+
+
+class SiteLimits(_Table, frozen=True):
+    """The table [limits]: what one run's code may use here."""
+
+    memory_mb: Annotated[int, Meta(ge=64)] = 8_192
+    """MiB of memory of the process that trains"""
+    task_s: Annotated[float, Meta(gt=0)] = 3_600.0
+    """seconds that one round's training may take; then it is ended"""
+    cpu_s: Annotated[int, Meta(ge=1)] | None = None
+    """seconds of processor time of a run's process; by default not limited"""
+
+
+class SiteSettings(_Table, frozen=True):
+    """All of site.toml."""
+
+    name: Name
+    """the site's name in its federation, as in the invitation"""
+    data: dict[DataName, DataSource] = {}
+    policy: Policy | None = None
+    limits: SiteLimits = SiteLimits()
+
+
+def load_settings(folder: Path) -> SiteSettings:
+    """Read the settings of a site's folder.
+
+    Raises:
+      SiteError: site-missing, it is no site's folder; site-settings, the file cannot be used.
+    """
+    path = folder / SITE_FILE
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (FileNotFoundError, NotADirectoryError):
+        raise SiteError(
+            "site-missing",
+            f"There is no site here: no file {path}.",
+            "Go to the site's folder, name it with --folder, or join with: hansa site join INVITE",
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unusable(f"{path} cannot be read: {error}.", "Check the file.") from None
+    return parse_settings(text, origin=str(path))
+
+
+def parse_settings(text: str, *, origin: str = SITE_FILE) -> SiteSettings:
+    """Read settings from text.
+
+    Raises:
+      SiteError: site-settings, with what is wrong and the nearest valid word.
+    """
+    try:
+        table = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _unusable(f"{origin} is not valid TOML: {error}.", "Correct that line.") from None
+    try:
+        settings = msgspec.convert(table, SiteSettings)
+    except msgspec.ValidationError as error:
+        raise _explained(str(error), table, origin) from None
+    policy = settings.policy
+    if policy is not None and policy.approve == "submitters" and not policy.submitters:
+        raise _unusable(
+            f'{origin}: approve = "submitters" names nobody whose plans run without being asked.',
+            'Name them: submitters = ["anna"]; or say approve = "ask".',
+        )
+    for name in (policy.data or ()) if policy else ():
+        if name not in settings.data:
+            raise _unusable(
+                f"{origin}: the policy allows the data {clean(name)!r}, which is not declared.",
+                nearest(name, settings.data) if settings.data else "hansa site data add PATH --as "
+                + clean(name),
+            )  # fmt: skip
+    return settings
+
+
+def write_settings(folder: Path, settings: SiteSettings) -> None:
+    """Write site.toml anew from values; comments of an older one are lost."""
+    write_durably(folder / SITE_FILE, [settings_text(settings).encode()])
+
+
+def settings_text(settings: SiteSettings) -> str:
+    """Return settings as TOML, without what has its default."""
+    lines = [f"name = {_toml(settings.name)}"]
+    for name, source in settings.data.items():
+        lines += ["", *data_lines(name, source)]
+    for title, part in (("limits", settings.limits), ("policy", settings.policy)):
+        if part is not None and (title == "policy" or part != SiteLimits()):
+            lines += ["", f"[{title}]", *_key_lines(part)]
+    return "\n".join(lines) + "\n"
+
+
+def data_lines(name: str, source: DataSource) -> list[str]:
+    """Return the table that declares data."""
+    bare = re.fullmatch(r"[A-Za-z0-9_-]+", name)
+    return [f"[data.{name if bare else _toml(name)}]", *_key_lines(source)]
+
+
+def _key_lines(part: msgspec.Struct) -> list[str]:
+    values = msgspec.structs.asdict(part)
+    return [f"{key} = {_toml(value)}" for key, value in values.items() if value not in (None, ())]
+
+
+def _toml(value: Any) -> str:
+    """Return a value as TOML, whose strings, numbers and lists JSON's are; but for DEL."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+_AT = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
+_KEY_AT = re.compile(r" - at `key` in `\$\.?(?P<path>[^`]*)`$")
+_UNKNOWN = re.compile(r"Object contains unknown field `(?P<field>.*)`$", re.DOTALL)
+_KINDS: Mapping[str, type[msgspec.Struct]] = {
+    "": SiteSettings,
+    "data[...]": DataSource,
+    "policy": Policy,
+    "limits": SiteLimits,
+}
+
+
+def _explained(text: str, table: Mapping[str, Any], origin: str) -> SiteError:
+    """Turn msgspec's message into ours, with the nearest valid key."""
+    at = _AT.search(text) or _KEY_AT.search(text)
+    path = at["path"] if at else ""
+    reason = text[: at.start()] if at else text
+    where = path.replace("[...]", ".NAME") or "top level"
+    if (unknown := _UNKNOWN.search(reason)) and path in _KINDS:
+        return _unusable(
+            f"{origin}, {where}: there is no key {clean(unknown['field'])!r}.",
+            nearest(unknown["field"], [f.name for f in msgspec.structs.fields(_KINDS[path])]),
+        )
+    return _unusable(
+        f"{origin}, {where}: {clean(reason[:1].lower() + reason[1:], 400)}.",
+        "Correct it; the file site.toml that `hansa site join` writes explains each key.",
+    )
+
+
+def _unusable(happened: str, hint: str) -> SiteError:
+    return SiteError("site-settings", f"{happened} Nothing runs at this site until then.", hint)

@@ -1,0 +1,386 @@
+"""One task at a site, from the server's message to its receipt.
+
+    fetch the message -> have the worker do it -> keep the result -> write the ledger -> send it
+
+What has been done is never done again: a result that was kept before a crash is sent as it is.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple, Protocol, TypeVar
+
+import msgspec
+from blake3 import blake3
+
+from hansa.errors import HansaError, RequestRefused, ServerError, SiteError
+from hansa.failpoints import hit
+from hansa.identity import Membership, check_receipt
+from hansa.identity.keys import from_text
+from hansa.limits import (
+    MESSAGE_CHARS_MAX,
+    MESSAGES_KEPT,
+    UPDATE_SLACK_BYTES,
+    UPDATE_TIMES_MAX,
+)
+from hansa.params import Layout
+from hansa.protocol.connection import Connection
+from hansa.protocol.messages import BlobRef, Offer, Receipt, Task, TaskKey, TaskResult
+from hansa.protocol.transfer import download, upload
+from hansa.site.ledger import Answered, Ledger
+from hansa.site.outbox import Kept, Outbox
+from hansa.site.receipts import receipts_of
+from hansa.site.workers import WorkerResult, Workers
+from hansa.text import clean
+
+log = logging.getLogger("hansa.site")
+
+T = TypeVar("T")
+
+_TOO_LARGE = 413
+
+Sendable = dict[str, tuple[float | None, float | None]]
+"""Totals and weights of metrics; None stands for NaN and infinity."""
+
+
+class Joined(NamedTuple):
+    """A run in which this site takes part."""
+
+    offer: Offer
+    package: Path  # folder of the approved code
+
+
+class Desk(NamedTuple):
+    """What every task of a site works with."""
+
+    folder: Path
+    membership: Membership
+    connection: Connection
+    ledger: Ledger
+    outbox: Outbox
+    workers: Workers
+
+
+class Patient(Protocol):
+    """Does something with the server until it works, or nobody wants it any more."""
+
+    def __call__(self, work: Callable[[], T], dropped: threading.Event, /) -> T:
+        """Return what `work` returns."""
+
+
+class Dropped(Exception):  # noqa: N818 - not an error: nobody wants the result any more
+    """The task was cancelled, or the agent ends."""
+
+
+class NotDone(Exception):  # noqa: N818 - an answer to the server, not trouble here
+    """The site gives no result of this task; args are the reason, and a code if it has one."""
+
+
+class TaskRun:
+    """One task while it is in hand.
+
+    Args:
+      task: what is asked.
+      desk: the site's.
+      patient: calls something until the server is reached, unless `dropped` is set meanwhile.
+    """
+
+    def __init__(self, task: Task, desk: Desk, *, patient: Patient) -> None:
+        self.key, self._task, self._desk = task.key, task, desk
+        self._patient = patient
+        self.dropped = threading.Event()
+        self.computing = False
+        self.over = False  # nothing is done about it any more
+        self.refused = False  # the server has been told that this site does not do it
+
+    def perform(self, joined: Joined, answered: Answered) -> Receipt | None:
+        """Do the task and report it; None if nobody wants it any more.
+
+        Args:
+          joined: the run it belongs to.
+          answered: which messages of the run this site has answered; the task's is added.
+        """
+        hit("site_after_task_received")
+        try:
+            self._check_message(joined, answered)
+            kept = self._desk.outbox.kept(self.key) or self._computed(joined)
+            answered[self.key.round, self.key.phase] = self._task.message.digest
+            return self._reported(kept)
+        except Dropped:
+            pass  # before it was computed, or the agent ends and sends it after its next start
+        except NotDone as no:
+            self.refuse(*no.args)
+        except RequestRefused as refusal:
+            log.warning("%s: %s", _words(self.key), refusal)
+            self._uncounted()
+            if refusal.status == _TOO_LARGE or refusal.said == "request-message":
+                # Done again, it would be the same: the server must hear that it gets none.
+                self.refuse(refusal.happened, refusal.code)
+        return None
+
+    def refuse(self, reason: str, code: str = "site-cancelled") -> None:
+        """Tell the server, once, that it gets no result from this site."""
+        if self.refused or self.dropped.is_set():
+            return
+        log.warning("%s: %s", _words(self.key), reason)
+        words = clean(reason, MESSAGE_CHARS_MAX)
+        result = TaskResult(state="failed", code=code, reason=words)
+        try:
+            self._reported(Kept(result=result))
+        except Dropped:
+            return
+        except RequestRefused as refusal:
+            log.warning("%s: %s", _words(self.key), refusal)
+        self.refused = True
+
+    def drop(self) -> None:
+        """Stop computing; what is finished is still sent, for it may have been counted."""
+        self.dropped.set()
+        if self.computing:
+            self._desk.workers.cancel(self.key.run)
+
+    def _check_message(self, joined: Joined, answered: Answered) -> None:
+        """See that the message is one that this site may take.
+
+        Each answer to another message says more about the data: one a round is what was agreed.
+
+        Raises:
+          NotDone: the task was done for another message, or this one is too large.
+        """
+        ref = self._task.message
+        kept = self._desk.outbox.kept(self.key)
+        before = kept.message if kept else answered.get((self.key.round, self.key.phase), "")
+        if before and before != ref.digest:
+            raise NotDone(
+                f"This site has answered another message in {_words(self.key)}; it answers one."
+            )
+        limit = UPDATE_TIMES_MAX * _model_bytes(joined.offer) + UPDATE_SLACK_BYTES
+        if ref.size > limit:
+            raise NotDone(
+                f"The round's message has {ref.size} bytes; for this model a site takes {limit}."
+            )
+
+    def _uncounted(self) -> None:
+        """What the client has learned about itself belongs to an update that nobody has.
+
+        The update goes with it: if the server asks for it after all, both are computed once more,
+        and are the same.
+        """
+        self._desk.outbox.discard(self.key)
+        if self.key.phase == "train":
+            self._desk.workers.states.uncounted(self.key.run, self.key.round)
+
+    def _settled(self) -> None:
+        """Forget what this site has learned about itself in rounds that closed without it.
+
+        Whether they did is known if the receipt has come; else the server is asked, once after a
+        crash between an update's making and its receipt.
+        """
+        states, run = self._desk.workers.states, self.key.run
+        provisional = states.provisional(run, before=self.key.round)
+        if not provisional:
+            return
+        receipts = self._patient(
+            lambda: receipts_of(self._desk.connection, self._desk.membership), self.dropped
+        )
+        counted = {r.round: r.digest for r in receipts if r.run == run and r.phase == "train"}
+        for number, digest in provisional.items():
+            if counted.get(number) == digest:
+                states.counted(run, number)
+            else:
+                log.info("%s: round %s closed without this site", run, number)
+                self._desk.outbox.discard(TaskKey(run=run, round=number, phase="train"))
+                states.uncounted(run, number)
+
+    def _computed(self, joined: Joined) -> Kept:
+        if self.key.phase == "train":
+            self._settled()
+        message = self._fetched(self._task.message)
+        hit("site_after_message_fetched")
+        if self.dropped.is_set():
+            raise Dropped
+        desk, key = self._desk, self.key
+        place = desk.outbox.place(key)
+        result = self._worked(joined, message, place.update)
+        hit("site_before_update_kept")
+        update = None
+        if result.state == "done" and key.phase == "train":
+            update = BlobRef(digest=result.digest, size=place.update.stat().st_size)
+        if result.state == "failed":
+            log.warning("%s failed: %s (%s)", _words(key), result.reason, result.trace_file)
+        kept = Kept(
+            result=TaskResult(
+                state=result.state,
+                metrics=_sendable(result.metrics) if result.state == "done" else {},
+                update=update,
+                weight=result.weight,
+                code=result.code,
+                reason=result.reason,
+            ),
+            message=self._task.message.digest,
+            tensors=[(n, d, list(s)) for n, d, s in result.tensors],
+        )
+        desk.outbox.keep(key, kept)
+        hit("site_after_update_kept")
+        return kept
+
+    def _worked(self, joined: Joined, message: Path, update: Path) -> WorkerResult:
+        """Have the run's worker do the task.
+
+        Raises:
+          Dropped: it was cancelled meanwhile.
+        """
+        workers, key, offer = self._desk.workers, self.key, joined.offer
+        self.computing = True
+        try:
+            if key.phase == "train":
+                result = workers.train(
+                    offer, joined.package, key.round, message=message, update=update
+                )
+            else:
+                result = workers.evaluate(offer, joined.package, key.round, message=message)
+        finally:
+            self.computing = False
+        if self.dropped.is_set():
+            self._uncounted()
+            raise Dropped
+        return result
+
+    def _fetched(self, ref: BlobRef) -> Path:
+        """Return the round's message, fetched unless it is here already."""
+        cache = self._desk.folder / "cache" / self.key.run
+        cache.mkdir(parents=True, exist_ok=True)
+        target = cache / f"{ref.digest.removeprefix('blake3:')}.safetensors"
+        if not target.exists():
+            known = sorted(cache.glob("*.safetensors"), key=lambda p: p.stat().st_mtime_ns)
+            self._patient(
+                lambda: download(self._desk.connection, ref, target, known=known[-1:]), self.dropped
+            )
+            for old in known[: -MESSAGES_KEPT or None]:
+                old.unlink(missing_ok=True)
+        return target
+
+    def _reported(self, kept: Kept) -> Receipt | None:
+        """Write down what is about to leave, send it, and keep the receipt.
+
+        Raises:
+          NotDone: it cannot be written down, ever.
+        """
+        ledger = self._desk.ledger
+        hit("site_before_ledger_written")
+        try:
+            seq = self._written_down(kept)
+        except SiteError as error:
+            if error.code != "site-limit":
+                raise
+            self._uncounted()
+            raise NotDone(error.happened, error.code) from None
+        hit("site_after_ledger_written")
+        receipt = self._patient(lambda: self._sent(kept), threading.Event())
+        hit("site_after_receipt")
+        self._check(receipt)
+        if kept.result.state == "done":
+            ledger.confirmed(seq, receipt)
+            if self.key.phase == "train":
+                self._desk.workers.states.counted(self.key.run, self.key.round)
+        hit("site_after_receipt_kept")
+        return receipt
+
+    def _written_down(self, kept: Kept) -> int:
+        key, result, ledger = self.key, kept.result, self._desk.ledger
+        body = msgspec.json.encode(result)
+        if result.state == "failed":
+            detail = f"{result.code}: {result.reason}"
+            return ledger.sent(
+                "failure", size=len(body), run=key.run, round=key.round, detail=detail
+            )
+        names = ", ".join(sorted(result.metrics))
+        if result.update is None:
+            metrics = msgspec.json.encode(result.metrics, order="deterministic")
+            return ledger.sent(
+                "metrics",
+                size=len(body),
+                run=key.run,
+                round=key.round,
+                digest=f"blake3:{blake3(metrics).hexdigest()}",
+                message=kept.message,
+                detail=f"totals of {names}" if names else "no metrics",
+            )
+        detail = f"weight {result.weight:g}" + (f", totals of {names}" if names else "")
+        return ledger.sent(
+            "update",
+            size=result.update.size + len(body),
+            run=key.run,
+            round=key.round,
+            digest=result.update.digest,
+            message=kept.message,
+            tensors=kept.tensors,
+            detail=detail,
+        )
+
+    def _sent(self, kept: Kept) -> Receipt:
+        key, connection = self.key, self._desk.connection
+        path = f"/v1/runs/{key.run}/rounds/{key.round}/{key.phase}/result"
+        if kept.result.update is not None:
+            try:
+                upload(
+                    connection,
+                    self._desk.outbox.place(key).update,
+                    to="updates",
+                    ref=kept.result.update,
+                    task=key,
+                    on_chunk=lambda _: hit("site_after_chunk_sent"),
+                )
+            except RequestRefused as refusal:
+                if refusal.said != "upload-unwanted":
+                    raise
+                # It may count already, and only its receipt was lost: the answer below says so.
+            hit("site_after_update_sent")
+        return connection.call("POST", path, kept.result, kind=Receipt)
+
+    def _check(self, receipt: Receipt) -> None:
+        """Refuse a receipt that the federation's key has not signed, or not for this."""
+        if receipt.digest == "":
+            return  # a failure counts for nothing; there is nothing to prove later
+        check_receipt(
+            from_text(self._desk.membership.receipt_key),
+            receipt.signature,
+            receipt.run,
+            receipt.round,
+            receipt.phase,
+            receipt.client,
+            receipt.digest,
+            receipt.size,
+            receipt.at,
+        )
+        mine = (self.key.run, self.key.round, self.key.phase, self._desk.membership.name)
+        if (receipt.run, receipt.round, receipt.phase, receipt.client) != mine:
+            raise ServerError(
+                "server-refused",
+                f"The server's receipt is for {receipt.client} in round {receipt.round} of "
+                f"{receipt.run}, not for what was sent.",
+                "Tell the server's operator.",
+            )
+
+
+def _model_bytes(offer: Offer) -> int:
+    return Layout.of((name, dtype, tuple(shape)) for name, dtype, shape in offer.tensors).nbytes
+
+
+def _words(key: TaskKey) -> str:
+    return f"round {key.round} ({key.phase}) of {key.run}"
+
+
+__all__ = ["Desk", "HansaError", "Joined", "TaskRun"]
+
+
+def _sendable(metrics: Mapping[str, tuple[float, float]]) -> Sendable:
+    """Return metrics as JSON can carry them: what is not finite becomes None."""
+    return {
+        name: (total if math.isfinite(total) else None, weight if math.isfinite(weight) else None)
+        for name, (total, weight) in metrics.items()
+    }

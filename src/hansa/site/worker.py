@@ -1,0 +1,219 @@
+"""The process that runs one run's code on a site's data: `python -m hansa.site.worker`.
+
+It is spoken to through its standard streams, limits itself before it touches the code, and ends
+when its input does, so a killed site leaves no orphan.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import msgspec
+import numpy as np
+
+from hansa.algorithms import Vectors
+from hansa.client import Client, failure_of, plain
+from hansa.errors import RunError
+from hansa.learners.learner import ClientData, close
+from hansa.limits import WORKER_FILES_MAX
+from hansa.params import Layout, Params, encode
+from hansa.params.model import ModelLayout
+from hansa.pipes import Closed, receive, send
+from hansa.plan import Plan, hyper_at
+from hansa.project import build_project, identity
+from hansa.rounds import BUFFERS
+from hansa.rounds.messages import from_message
+from hansa.seeds import Key
+from hansa.site.data import count, site_data
+from hansa.site.worker_messages import (
+    Done,
+    Evaluate,
+    Failed,
+    Limits,
+    Ready,
+    Request,
+    Setup,
+    Train,
+)
+from hansa.store.client_states import ClientStates
+from hansa.store.files import load_params
+
+_FAREWELL_S = 1.0
+
+
+class Work(NamedTuple):
+    """What a worker has once it is set up."""
+
+    client: Client
+    data: ClientData
+    name: str
+    states: ClientStates
+
+
+class Result(NamedTuple):
+    """What came of a task: a frame, and the bytes that follow it."""
+
+    done: Done
+    chunks: tuple[bytes | memoryview, ...] = ()
+
+
+def main() -> None:
+    """Serve one run until the site closes the pipe."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    requests, replies = _take_streams()
+    _end_with(requests)
+    work: Work | None = None
+    while True:
+        try:
+            request = receive(requests, Request)
+            try:
+                if isinstance(request, Setup):
+                    limit(request.limits)
+                    work = set_up(request)
+                    send(replies, Ready(count(work.client.learner, work.data)))
+                else:
+                    assert work is not None  # Setup comes first
+                    _answer(replies, serve(work, request))
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - it is the user's code
+                send(replies, Failed(*failure_of(error)))
+        except Closed:
+            break
+    if work is not None:
+        close(work.client.learner)
+
+
+def limit(limits: Limits) -> None:
+    """Restrict this process and those that it starts, where the system can."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    wanted = {
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_NOFILE: WORKER_FILES_MAX,
+        resource.RLIMIT_DATA: limits.memory_mb and limits.memory_mb * 2**20,
+        resource.RLIMIT_CPU: limits.cpu_s,
+        resource.RLIMIT_NPROC: limits.processes,
+    }
+    for kind, value in wanted.items():
+        if value is not None:
+            _, hard = resource.getrlimit(kind)
+            value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+            resource.setrlimit(kind, (value, value))
+
+
+def set_up(setup: Setup) -> Work:
+    """Import the run's code and load the site's data.
+
+    Raises:
+      RunError: run-changed, the code is not what was approved.
+      Exception: whatever the code raises.
+    """
+    project = build_project(msgspec.convert(setup.plan, Plan), Path(setup.package))
+    if identity(project.plan, project.code) != setup.identity:
+        raise RunError(
+            "run-changed",
+            "The unpacked code is not what the run's identity names.",
+            "Nothing was trained; remove the request and fetch it again.",
+        )
+    layout = ModelLayout(Layout.of(setup.tensors), setup.buffers)
+    method = project.method
+    client = Client(project.plan, method.algorithm, method.transform, project.learner, layout)
+    data = site_data(project, setup.data, name=setup.name)
+    return Work(client, data, setup.name, ClientStates(Path(setup.states)))
+
+
+def serve(work: Work, request: Any) -> Result:
+    """Do one task.
+
+    Raises:
+      Exception: whatever the code raises.
+    """
+    message = from_message(work.client.layout, load_params(request.message))
+    match request:
+        case Evaluate():
+            return Result(_evaluated(work, message))
+        case Train(number):
+            return _trained(work, message, number)
+    raise AssertionError(f"no such task: {type(request).__name__}")
+
+
+def _evaluated(work: Work, message: Vectors) -> Done:
+    if work.data.validation is None:
+        return Done({})
+    learner = work.client.learner
+    model = work.client.layout.join(message.x, message.get(BUFFERS, np.empty(0)))
+    metrics = learner.evaluate(model, work.data.validation)
+    return Done(plain(metrics), examples=learner.examples(work.data.validation))
+
+
+def _trained(work: Work, message: Vectors, number: int) -> Result:
+    plan = work.client.plan
+    update, mine = work.client.train(
+        message,
+        work.data.train,
+        work.states.load(work.name, before=number),
+        name=work.name,
+        hyper=hyper_at(plan, number),
+        key=Key.root(plan.seed).child("client", number, work.name),
+    )
+    header, body = encode(Params.of(dict(update.vectors)))
+    chunks: tuple[bytes | memoryview, ...] = (header, body)
+    size, state = len(header) + body.nbytes, 0
+    if mine and all(_finite(vector) for vector in update.vectors.values()):
+        # An update that the server will refuse leaves no state behind, as in simulation.
+        header, body = encode(Params.of(dict(mine)))
+        chunks, state = (*chunks, header, body), len(header) + body.nbytes
+    weight = float(update.weight)
+    return Result(Done(plain(update.metrics), weight, update.examples, size, state), chunks)
+
+
+def _finite(vector: np.ndarray) -> bool:
+    return vector.dtype.kind != "f" or bool(np.isfinite(vector).all())
+
+
+def _answer(replies: BinaryIO, result: Result) -> None:
+    send(replies, result.done)
+    try:
+        for chunk in result.chunks:
+            replies.write(chunk)
+        replies.flush()
+    except OSError as error:
+        raise Closed from error
+
+
+def _take_streams() -> tuple[BinaryIO, BinaryIO]:
+    """Keep the pipes for ourselves; what user code prints goes to standard error."""
+    requests = os.fdopen(os.dup(0), "rb")
+    replies = os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.dup2(2, 1)
+    sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
+    sys.stdout = os.fdopen(1, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)
+    return requests, replies
+
+
+def _end_with(requests: BinaryIO) -> None:
+    """End the process as soon as the site does, even in the middle of a task."""
+    if not hasattr(select, "poll"):
+        return
+    poll = select.poll()
+    poll.register(requests.fileno(), 0)  # tells of the other end's closing only
+
+    def wait() -> None:
+        poll.poll()
+        threading.Event().wait(_FAREWELL_S)  # the main thread sees it too, unless it is at work
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,466 @@
+"""The worker processes of a site: one stays warm for each run, and none can take the site down.
+
+Everything that a run's code does comes back as a `WorkerResult`; a process that has died, was
+cancelled or ran out of time is replaced at the next task.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import shutil
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from hansa.errors import HansaError, RunError, SiteError
+from hansa.limits import (
+    MESSAGE_CHARS_MAX,
+    METRIC_NAME_CHARS_MAX,
+    METRICS_MAX,
+    WORKER_PROCESSES_MAX,
+)
+from hansa.protocol.messages import Offer
+from hansa.site.data import not_declared
+from hansa.site.sandbox import available, environment, sandbox_command
+from hansa.site.settings import DataSource, SiteSettings
+from hansa.site.states import OwnStates
+from hansa.site.worker_messages import (
+    Declared,
+    Done,
+    Evaluate,
+    Failed,
+    Limits,
+    Ready,
+    Setup,
+    Train,
+)
+from hansa.site.worker_process import Answer, Files, Log, Lost, WorkerProcess
+from hansa.store.files import load_params
+from hansa.text import clean
+
+_WORKER = (sys.executable, "-P", "-s", "-m", "hansa.site.worker")
+_log = logging.getLogger(__name__)
+
+
+Tensors = tuple[tuple[str, str, tuple[int, ...]], ...]
+"""Names, dtypes and shapes."""
+
+
+class WorkerResult(NamedTuple):
+    """What came of a task."""
+
+    state: Literal["done", "failed"]
+    metrics: dict[str, tuple[float, float]] = {}  # noqa: RUF012 - totals and weights; read only
+    weight: float = 0.0
+    examples: int = 0
+    code: str = ""  # of `failed`
+    reason: str = ""  # of `failed`: a sentence that may leave the site
+    trace_file: Path | None = None  # of `failed`: stays here
+    tensors: tuple[
+        tuple[str, str, tuple[int, ...]], ...
+    ] = ()  # of the update: names, dtypes, shapes
+    digest: str = ""  # of the update
+    size: int = 0  # bytes of the update
+
+
+class _Slot:
+    """One run's worker."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()  # held during a task
+        self.identity = ""
+        self.worker: WorkerProcess | None = None
+        self.examples = 0
+        self.busy = self.cancelled = False
+
+    def cancel(self) -> None:
+        """End the task under way, also when its worker is only just being started."""
+        self.cancelled = True
+        if self.worker is not None:
+            self.worker.cancel()
+
+
+class Workers:
+    """Runs the code of runs on this site's data; may be used by several threads.
+
+    Args:
+      folder: of the site.
+      settings: of the site; what is assigned later holds for workers that are started from then.
+    """
+
+    def __init__(self, folder: Path, settings: SiteSettings) -> None:
+        self.settings = settings
+        self._folder = folder.resolve()
+        self.states = OwnStates(self._folder, settings.name)
+        self._log = Log(self._folder / "workers.log")
+        self._slots: dict[str, _Slot] = {}
+        self._lock = threading.Lock()
+        # Processes that end with their parent take the thread that has started them for it.
+        self._starter = ThreadPoolExecutor(1, thread_name_prefix="worker-starter")
+
+    def ready(self, offer: Offer, package_folder: Path) -> WorkerResult:
+        """Have a run's worker import the code and load the data, and say how many examples.
+
+        Args:
+          offer: the run.
+          package_folder: where its code has been unpacked.
+        """
+        return self._guarded(offer, "ready", lambda slot: self._ready(slot, offer, package_folder))
+
+    def examples(self, offer: Offer, package_folder: Path) -> int:
+        """Return `ready(...).examples`.
+
+        Raises:
+          SiteError: the code or the data cannot be used; with the result's code and reason.
+        """
+        result = self.ready(offer, package_folder)
+        if result.state == "failed":
+            raise SiteError(result.code, result.reason, "What it printed is in workers.log.")
+        return result.examples
+
+    def train(
+        self, offer: Offer, package_folder: Path, round: int, message: Path, update: Path
+    ) -> WorkerResult:
+        """Train in a round, and write the update.
+
+        Args:
+          offer: the run.
+          package_folder: where its code has been unpacked.
+          round: number, from 1.
+          message: file with what the server broadcast; verified.
+          update: file to write; it appears whole, and only when the result is `done`.
+        """
+
+        def work(slot: _Slot) -> WorkerResult:
+            files = Files.beside(update, message)
+            try:
+                answer = self._ask(
+                    slot, offer, package_folder, request=Train(round, str(message)), files=files
+                )
+                result = _result(answer)
+                if result.state == "done":
+                    result = result._replace(tensors=_tensors(files.update))
+                    self._keep_state(offer, round, answer, files)
+                    os.replace(files.update, update)
+                return result
+            finally:
+                files.remove()
+
+        return self._guarded(offer, f"{round}-train", work)
+
+    def evaluate(
+        self, offer: Offer, package_folder: Path, round: int, message: Path
+    ) -> WorkerResult:
+        """Evaluate a round's model on the validation part; arguments as those of `train`."""
+
+        def work(slot: _Slot) -> WorkerResult:
+            return _result(
+                self._ask(slot, offer, package_folder, request=Evaluate(round, str(message)))
+            )
+
+        return self._guarded(offer, f"{round}-evaluate", work)
+
+    def cancel(self, run: str) -> None:
+        """End a run's task that is under way; its result is `failed`, with `site-cancelled`."""
+        slot = self._slots.get(run)
+        if slot is not None and slot.busy:
+            slot.cancel()
+
+    def close(self, run: str) -> None:
+        """End a run's worker; what the site keeps of the run between rounds stays."""
+        with self._lock:
+            slot = self._slots.pop(run, None)
+        if slot is not None:
+            if slot.busy:
+                slot.cancel()
+            with slot.lock:
+                if slot.worker is not None:
+                    slot.worker.close()
+        shutil.rmtree(self._folder / "exchange" / run, ignore_errors=True)
+
+    def forget(self, run: str) -> None:
+        """End a run's worker, and remove what the site keeps between its rounds."""
+        self.close(run)
+        self.states.forget(run)
+
+    def close_all(self) -> None:
+        """End all workers; this object cannot be used any more."""
+        for run in list(self._slots):
+            self.close(run)
+        self._starter.shutdown()
+
+    def _guarded(
+        self, offer: Offer, what: str, work: Callable[[_Slot], WorkerResult]
+    ) -> WorkerResult:
+        """Do something with a run's worker, one thing at a time, and let no error out."""
+        with self._lock:
+            slot = self._slots.setdefault(offer.run, _Slot())
+        with slot.lock:
+            slot.cancelled, slot.busy = False, True
+            try:
+                return work(slot)
+            except _Refused as refused:
+                return self._failed(offer, what, refused.failed)
+            except Lost as lost:
+                words = slot.worker.last_words() if slot.worker is not None else ""
+                return self._failed(offer, what, Failed(lost.args[0], lost.args[1], words))
+            except HansaError as error:
+                told = Failed(error.code, f"{error.happened} {error.hint}", "")
+                return self._failed(offer, what, told)
+            except OSError as error:
+                return self._failed(offer, what, Failed("system", f"{error}", ""))
+            finally:
+                slot.busy = False
+
+    def _ready(self, slot: _Slot, offer: Offer, package: Path) -> WorkerResult:
+        self._worker(slot, offer, package)
+        return WorkerResult("done", examples=slot.examples)
+
+    def _ask(
+        self,
+        slot: _Slot,
+        offer: Offer,
+        package: Path,
+        *,
+        request: Train | Evaluate,
+        files: Files | None = None,
+    ) -> Answer:
+        """Hand a task to the run's worker.
+
+        Raises:
+          Lost, _Refused, HansaError, OSError: there is no result.
+        """
+        worker = self._worker(slot, offer, package)
+        place = self._exchange(offer.run)
+        name = f"{request.number}-{type(request).__name__.lower()}.safetensors"
+        inside = place / "in" / name
+        _link(Path(request.message), inside)
+        path = f"/hansa/in/{name}" if self._sandboxed() else str(inside)
+        try:
+            asked = msgspec.structs.replace(request, message=path)
+            answer = worker.ask(asked, seconds=self.settings.limits.task_s, files=files)
+        finally:
+            inside.unlink(missing_ok=True)
+        if isinstance(answer.reply, Failed):
+            raise _Refused(answer.reply)
+        return answer
+
+    def _worker(self, slot: _Slot, offer: Offer, package: Path) -> WorkerProcess:
+        """Return the run's worker, set up."""
+        if slot.cancelled:
+            raise Lost("site-cancelled", "The task was cancelled before it had begun.")
+        if slot.worker is not None and slot.worker.alive and slot.identity == offer.identity:
+            return slot.worker
+        if slot.worker is not None:
+            slot.worker.close()
+        command, folder, setup = self._prepare(offer, package)
+        start = self._starter.submit(
+            WorkerProcess,
+            command,
+            environment=environment(),
+            folder=folder,
+            log=self._log,
+            counted=folder is None and hasattr(os, "geteuid") and os.geteuid() == 0,
+        )
+        worker = slot.worker = start.result()
+        slot.identity = offer.identity
+        if slot.cancelled:
+            worker.cancel()
+        answer = worker.ask(setup, seconds=self.settings.limits.task_s)
+        if isinstance(answer.reply, Failed):
+            worker.kill()
+            raise _Refused(answer.reply)
+        assert isinstance(answer.reply, Ready)  # `ask` has seen to it
+        slot.examples = answer.reply.examples
+        return worker
+
+    def _prepare(self, offer: Offer, package: Path) -> tuple[list[str], Path | None, Setup]:
+        """Return the command, the folder to run it in where there is no sandbox, and the setup."""
+        sandboxed = self._sandboxed()
+        place, states = self._exchange(offer.run), self.states.folder(offer.run)
+        data = self._data(offer)
+        outside = {"/hansa/package": package, "/hansa/in": place / "in", "/hansa/states": states}
+        readable = outside | {_inside(name, path): path for name, (_, path) in data.items()}
+        folder = None if sandboxed else _linked(place / "data", data)
+        limits = self.settings.limits
+        setup = Setup(
+            limits=Limits(
+                limits.memory_mb, limits.cpu_s, WORKER_PROCESSES_MAX if sandboxed else None
+            ),
+            package="/hansa/package" if sandboxed else str(package.resolve()),
+            plan=offer.plan,
+            identity=offer.identity,
+            name=self.settings.name,
+            data={
+                name: Declared(
+                    _inside(name, path) if sandboxed else str(path),
+                    source.target,
+                    source.group,
+                    source.classes,
+                )
+                for name, (source, path) in data.items()
+            },
+            states="/hansa/states" if sandboxed else str(states),
+            tensors=tuple((name, dtype, tuple(shape)) for name, dtype, shape in offer.tensors),
+            buffers=tuple(offer.buffers),
+        )
+        if not sandboxed:
+            return list(_WORKER), folder, setup
+        command = sandbox_command(
+            _WORKER, readable=readable, hidden=[self._folder], folder="/data" if data else "/tmp"
+        )
+        return command, None, setup
+
+    def _sandboxed(self) -> bool:
+        """Return whether workers run in a sandbox.
+
+        Raises:
+          SiteError: site-no-sandbox.
+        """
+        policy = self.settings.policy
+        wish = "required" if policy is None else policy.sandbox
+        if wish == "none":
+            return False
+        if not available() and wish == "required":
+            raise SiteError(
+                "site-no-sandbox",
+                "This site runs code in a sandbox only, and bubblewrap is not there or does not "
+                "work here. Nothing was run.",
+                'Its owner installs bubblewrap, or sets sandbox = "preferred" in the policy.',
+            )
+        if not available():
+            _log.warning("There is no bubblewrap here: code runs without a sandbox.")
+        return available()
+
+    def _data(self, offer: Offer) -> dict[str, tuple[DataSource, Path]]:
+        """Return the data that a run gets to see: what its plan names, or all that is allowed.
+
+        Raises:
+          SiteError: site-data, the plan's is not declared, or not there.
+        """
+        policy, declared = self.settings.policy, self.settings.data
+        allowed = declared if policy is None or policy.data is None else policy.data
+        wanted = offer.plan.get("data")
+        named = wanted.get("set") if isinstance(wanted, dict) else None
+        if named is not None and (named not in declared or named not in allowed):
+            raise not_declared(str(named))
+        found = {}
+        for name, source in declared.items():
+            if name in allowed and named in (None, name):
+                path = (self._folder / source.path).resolve()
+                if not path.exists():
+                    raise SiteError(
+                        "site-data",
+                        f"The data {name!r} that this site has declared is not there.",
+                        "Its owner corrects the path in site.toml.",
+                    )
+                found[name] = (source, path)
+        return found
+
+    def _exchange(self, run: str) -> Path:
+        place = self._folder / "exchange" / run
+        (place / "in").mkdir(parents=True, exist_ok=True)
+        return place
+
+    def _keep_state(self, offer: Offer, round: int, answer: Answer, files: Files) -> None:
+        if isinstance(answer.reply, Done) and answer.reply.state:
+            self.states.keep(offer.run, round, files.state, update=answer.digest)
+
+    def _failed(self, offer: Offer, what: str, failed: Failed) -> WorkerResult:
+        """Make the result of a task that failed, and keep what its owner may want to read."""
+        reason, file = clean(self._without_paths(failed.message), MESSAGE_CHARS_MAX), None
+        if failed.trace:
+            file = self._folder / "failures" / f"{offer.run}-{what}.txt"
+            with contextlib.suppress(OSError):
+                file.parent.mkdir(exist_ok=True)
+                file.write_text(failed.trace, encoding="utf-8", errors="backslashreplace")
+        _log.warning("Run %s, %s: %s", offer.run, what, reason)
+        return WorkerResult("failed", code=failed.code[:80], reason=reason, trace_file=file)
+
+    def _without_paths(self, text: str) -> str:
+        """Return a message without the places where this site keeps its data and itself."""
+        places = {
+            str(path): name
+            for name, source in self.settings.data.items()
+            for path in (Path(source.path), (self._folder / source.path).resolve())
+            if path.is_absolute()
+        }
+        places |= {str(self._folder): "site", str(Path.home()): "~"}
+        for place in sorted(places, key=len, reverse=True):
+            if len(place) > 1:
+                text = text.replace(place, places[place])
+        return text
+
+
+class _Refused(Exception):  # noqa: N818 - carries a worker's own word
+    def __init__(self, failed: Failed) -> None:
+        super().__init__(failed.message)
+        self.failed = failed
+
+
+def _result(answer: Answer) -> WorkerResult:
+    """Return a worker's answer, which may hold anything, as a result.
+
+    Raises:
+      RunError: it weighs nothing that can be weighed, or brings too many metrics.
+    """
+    done = answer.reply
+    assert isinstance(done, Done)  # `ask` has seen to it
+    if not (math.isfinite(done.weight) and done.weight >= 0):
+        raise RunError(
+            "update-weight",
+            f"The update weighs {done.weight!r}, which is no positive finite number.",
+            "Nothing was sent; see what sets the weight.",
+        )
+    longest = max(map(len, done.metrics), default=0)
+    if len(done.metrics) > METRICS_MAX or longest > METRIC_NAME_CHARS_MAX:
+        raise RunError(
+            "learner-metrics",
+            f"There are {len(done.metrics)} metrics, the longest name with {longest} characters; "
+            f"up to {METRICS_MAX} of {METRIC_NAME_CHARS_MAX} characters can be sent.",
+            "Nothing was sent; return fewer metrics, under shorter names.",
+        )
+    return WorkerResult(
+        "done", done.metrics, done.weight, done.examples, digest=answer.digest, size=done.update
+    )
+
+
+def _tensors(update: Path) -> Tensors:
+    """Return names, dtypes and shapes of an update.
+
+    Raises:
+      ParamsError: it is no file of tensors.
+    """
+    return tuple((s.name, s.dtype, tuple(s.shape)) for s in load_params(update).layout.specs)
+
+
+def _inside(name: str, path: Path) -> str:
+    """Return where data lies in a sandbox; a file keeps its suffix, which says what it is."""
+    suffix = "" if path.is_dir() or name.endswith(path.suffix) else path.suffix
+    return f"/data/{name}{suffix}"
+
+
+def _linked(folder: Path, data: dict[str, tuple[DataSource, Path]]) -> Path:
+    """Return a folder with links to data under its names, as a sandbox shows it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name, (_, path) in data.items():
+        (folder / Path(_inside(name, path)).name).symlink_to(path)
+    return folder
+
+
+def _link(source: Path, target: Path) -> None:
+    """Show a file to the worker without copying it where the file system can."""
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

@@ -1,0 +1,408 @@
+"""A task at a site: what counts, what is refused, and what the server is told, beside a server
+that a test plays."""
+
+from __future__ import annotations
+
+import errno
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from blake3 import blake3
+from sample_site import Sample, make_offer, make_site
+
+import hansa.site.agent
+import hansa.site.ledger
+from hansa.clock import monotonic
+from hansa.errors import RequestRefused
+from hansa.identity import load_membership
+from hansa.identity.receipts import sign_receipt
+from hansa.params import Params, encode
+from hansa.protocol.messages import (
+    BlobRef,
+    Offer,
+    Phase,
+    PollAnswer,
+    Receipt,
+    Standing,
+    Task,
+    TaskKey,
+    TaskResult,
+)
+from hansa.site.agent import Agent
+from hansa.site.ledger import LEDGER_FILE, Ledger
+from hansa.site.outbox import Outbox
+from hansa.site.receipts import ReceiptPage
+from hansa.site.requests import approve, deny
+from hansa.site.settings import load_settings
+from hansa.site.states import OwnStates
+from hansa.site.tasks import Desk, Joined, TaskRun
+from hansa.site.workers import WorkerResult
+from hansa.store.client_states import ClientStates
+
+OPEN = '[data.cohort]\npath = "rows.csv"\ntarget = "y"\n[policy]\n'
+
+
+def encoded(value: float) -> bytes:
+    return b"".join(encode(Params.of({"x": np.full(650, value, np.float32)})))
+
+
+def ref(data: bytes) -> BlobRef:
+    return BlobRef(digest=f"blake3:{blake3(data).hexdigest()}", size=len(data))
+
+
+class Server:
+    """Answers a site as a server would, in this process; keeps what came."""
+
+    def __init__(self, site: Sample) -> None:
+        self.site = site
+        self.results: list[tuple[str, TaskResult]] = []
+        self.standings: list[Standing] = []
+        self.receipts: list[Receipt] = []
+        self.polls: list[float] = []
+        self.answers: queue.SimpleQueue[PollAnswer] = queue.SimpleQueue()
+        self.repeated: Callable[[Any], PollAnswer] | None = None
+        self.refusal: RequestRefused | None = None
+        self.uploads = 0
+
+    def call(self, method: str, path: str, message: Any = None, *, kind: Any) -> Any:
+        if path == "/v1/poll":
+            self.polls.append(monotonic())
+            if self.repeated is not None:
+                return self.repeated(message)
+            try:
+                return self.answers.get(timeout=0.2)
+            except queue.Empty:
+                return PollAnswer()
+        if path.endswith("/standing"):
+            self.standings.append(message)
+            return {}
+        if path.startswith("/v1/receipts"):
+            after = int(path.rpartition("=")[2])
+            return ReceiptPage(self.receipts[after:], len(self.receipts))
+        self.results.append((path, message))
+        _, _, _, run, _, number, phase, _ = path.split("/")
+        if message.state == "failed":
+            return Receipt(run=run, round=int(number), phase="train", client="north", digest="",
+                           size=0, at="")  # fmt: skip
+        if self.refusal is not None:
+            raise self.refusal
+        return self.count(run, int(number), phase, message)  # type: ignore[arg-type]
+
+    def count(self, run: str, number: int, phase: Phase, result: TaskResult) -> Receipt:
+        update = result.update or BlobRef(digest=f"blake3:{'0' * 64}", size=0)
+        facts = (run, number, phase, "north", update.digest, update.size, "2026-01-01T00:00:00Z")
+        signed = sign_receipt(self.site.receipts, *facts)
+        receipt = Receipt(
+            run=run, round=number, phase=phase, client="north", digest=update.digest,
+            size=update.size, at=facts[-1], signature=signed,
+        )  # fmt: skip
+        self.receipts.append(receipt)
+        return receipt
+
+    def close(self) -> None:
+        pass
+
+
+class Trainer:
+    """Workers without processes: each update is the message plus one, each state counts rounds."""
+
+    def __init__(self, folder: Path) -> None:
+        self.states = OwnStates(folder, "north")
+        self.folder = folder
+        self.trained: list[int] = []
+        self.tensors = (("x", "F32", (650,)),)
+        self.began_from: list[float | None] = []
+        self.settings: Any = None
+        self.cancelled: list[str] = []
+        self.entered, self.may_go = threading.Event(), threading.Event()
+        self.may_go.set()
+
+    def examples(self, offer: Offer, package: Path) -> int:
+        self.entered.set()
+        assert self.may_go.wait(20)
+        return 10
+
+    def train(
+        self, offer: Offer, package: Path, round: int, message: Path, update: Path
+    ) -> WorkerResult:
+        self.trained.append(round)
+        before = ClientStates(self.folder / "states" / offer.run).load("north", before=round)
+        self.began_from.append(None if before is None else float(np.array(before["c"])[0]))
+        data = encoded(float(round))
+        update.write_bytes(data)
+        state = update.with_suffix(".state")
+        state.write_bytes(b"".join(encode(Params.of({"c": np.full(2, float(round))}))))
+        self.states.keep(offer.run, round, state, update=ref(data).digest)
+        return WorkerResult(
+            "done", {"loss": (1.0, 1.0)}, 1.0, 10, tensors=self.tensors,
+            digest=ref(data).digest, size=len(data),
+        )  # fmt: skip
+
+    def cancel(self, run: str) -> None:
+        self.cancelled.append(run)
+
+    def forget(self, run: str) -> None:
+        self.states.forget(run)
+
+    def close_all(self) -> None:
+        pass
+
+
+class Table:
+    """A site's desk, and tasks for it."""
+
+    def __init__(self, site: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.site, self.server = site, Server(site)
+        self.offer, self.archive = make_offer(site)
+        self.workers = Trainer(site.folder)
+        self.blobs: dict[str, bytes] = {}
+        monkeypatch.setattr("hansa.site.tasks.download", self.download)
+        monkeypatch.setattr("hansa.site.tasks.upload", self.upload)
+        self.open()
+
+    def open(self) -> None:
+        """Begin as after a start of the agent."""
+        folder = self.site.folder
+        self.ledger = Ledger(folder / LEDGER_FILE)
+        self.desk = Desk(
+            folder, load_membership(folder), self.server, self.ledger,  # type: ignore[arg-type]
+            Outbox(folder / "outbox"), self.workers,  # type: ignore[arg-type]
+        )  # fmt: skip
+        self.answered = hansa.site.ledger.answered(self.ledger.entries(), "study-1")
+
+    def download(self, connection: Any, blob: BlobRef, target: Path, **_: Any) -> None:
+        target.write_bytes(self.blobs[blob.digest])
+
+    def upload(self, connection: Any, source: Path, **_: Any) -> None:
+        self.server.uploads += 1
+        if self.server.refusal is not None:
+            raise self.server.refusal
+
+    def task(self, number: int, value: float = 0.0) -> Task:
+        data = encoded(value)
+        self.blobs[ref(data).digest] = data
+        return Task(key=TaskKey(run="study-1", round=number, phase="train"), message=ref(data))
+
+    def perform(self, task: Task) -> Receipt | None:
+        run = TaskRun(task, self.desk, patient=lambda work, _dropped: work())
+        return run.perform(Joined(self.offer, self.site.folder), self.answered)
+
+
+@pytest.fixture
+def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Table:
+    return Table(make_site(tmp_path / "north", OPEN), monkeypatch)
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("counted", [False, True])
+def test_a_state_is_the_next_rounds_start_only_if_its_update_counted(
+    table: Table, monkeypatch: pytest.MonkeyPatch, counted: bool
+) -> None:
+    assert table.perform(table.task(1)) is not None
+    point = "site_after_receipt" if counted else "site_after_update_kept"
+
+    def killed(name: str) -> None:
+        if name == point:
+            raise Killed
+
+    with monkeypatch.context() as armed:
+        armed.setattr("hansa.site.tasks.hit", killed)
+        with pytest.raises(Killed):
+            table.perform(table.task(2, 1.0))
+    table.open()
+    table.desk.outbox.forget("study-1", up_to=2)  # the round was committed, with or without it
+    assert table.perform(table.task(3, 2.0)) is not None
+    assert table.perform(table.task(4, 3.0)) is not None
+    assert table.workers.began_from == [None, 1.0, 2.0 if counted else 1.0, 3.0]
+
+
+def test_an_update_that_is_too_large_is_reported_and_not_made_again(table: Table) -> None:
+    table.server.refusal = RequestRefused(
+        "blob-too-large", "The update has more than 10 bytes.", "Send less.", status=413
+    )
+    assert table.perform(table.task(1)) is None
+    [(_, result)] = table.server.results
+    assert (result.state, result.code) == ("failed", "blob-too-large")
+    assert "more than 10 bytes" in result.reason
+    assert table.workers.trained == [1] and table.server.uploads == 1
+
+
+def test_a_task_is_done_for_one_message_alone_also_after_a_restart(table: Table) -> None:
+    assert table.perform(table.task(1, 1.0)) is not None
+    assert table.perform(table.task(1, 1.0)) is not None, "the same again is sent again"
+    for _ in range(2):
+        assert table.perform(table.task(1, 2.0)) is None
+        assert table.server.results[-1][1].state == "failed"
+        assert "another message" in table.server.results[-1][1].reason
+        table.desk.outbox.forget_run("study-1")
+        table.open()
+    assert table.workers.trained == [1]
+
+
+def test_a_message_far_larger_than_the_model_is_not_fetched(table: Table) -> None:
+    small = table.task(1)
+    size = 16 * 4 * 650 + 2**20
+    for more, state in ((0, "done"), (1, "failed")):
+        blob = msgspec.structs.replace(small.message, size=size + more)
+        key = msgspec.structs.replace(small.key, round=1 + more)
+        table.perform(Task(key=key, message=blob))
+        assert table.server.results[-1][1].state == state
+    assert table.workers.trained == [1]
+
+
+def test_what_does_not_fit_into_the_ledger_stays_here_and_is_told(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hansa.site.ledger, "LEDGER_LINE_BYTES_MAX", 2_000)
+    table.perform(table.task(1))
+    table.workers.tensors = (("x" * 2_000, "F32", (650,)),)
+    table.perform(table.task(2, 1.0))
+    assert table.server.uploads == 1
+    [_, (_, result)] = table.server.results
+    assert (result.state, result.code) == ("failed", "site-limit")
+    assert Ledger(table.site.folder / LEDGER_FILE).check() > 0
+
+
+# ---------------------------------------------------------------- the whole agent
+
+
+class Life:
+    """An agent with its threads, at a server that a test plays."""
+
+    def __init__(self, table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.table, self.server = table, table.server
+        monkeypatch.setattr(hansa.site.agent, "Connection", lambda *_, **__: table.server)
+        monkeypatch.setattr(hansa.site.agent, "Workers", lambda *_: table.workers)
+        monkeypatch.setattr("hansa.site.offers.download", self.package)
+        monkeypatch.setattr(hansa.site.agent, "SITE_PAUSE_S", 0.1)
+        monkeypatch.setattr("hansa.site.offers.SITE_PAUSE_S", 0.1)
+        # An agent that ends sends itself a signal, which would end the tests with it.
+        monkeypatch.setattr("signal.raise_signal", lambda _: None)
+        folder = table.site.folder
+        self.agent = Agent(folder, load_settings(folder))
+
+    def package(self, connection: Any, blob: BlobRef, target: Path, **_: Any) -> None:
+        target.write_bytes(self.table.archive)
+
+    def until(self, reached: Callable[[], Any], what: str = "it did not happen") -> None:
+        end = monotonic() + 20
+        while not reached():
+            assert self.agent._failure is None, self.agent._failure
+            assert monotonic() < end, what
+            threading.Event().wait(0.02)
+
+    def say(self, **facts: Any) -> None:
+        self.server.answers.put(PollAnswer(**facts))
+
+
+@pytest.fixture
+def life(table: Table, monkeypatch: pytest.MonkeyPatch) -> Iterator[Life]:
+    approve(table.site.folder, table.offer.identity, until=None, max_rounds=None, by="kim")
+    life = Life(table, monkeypatch)
+    yield life
+    table.workers.may_go.set()
+    life.agent.close()
+
+
+def test_a_task_that_comes_before_the_run_is_ready_is_held_and_done(life: Life) -> None:
+    workers = life.table.workers
+    workers.may_go.clear()
+    life.agent.start()
+    life.say(offers=[life.table.offer], tasks=[life.table.task(1)])
+    assert workers.entered.wait(20)
+    life.until(lambda: life.agent._holding)
+    assert not workers.trained and not life.server.results
+    workers.may_go.set()
+    life.until(lambda: life.server.receipts)
+    assert workers.trained == [1] and life.server.standings[-1].state == "ready"
+    life.until(lambda: not life.agent._holding)
+
+
+def test_a_task_of_a_denied_run_is_refused_once_however_often_it_comes(life: Life) -> None:
+    deny(life.table.site.folder, life.table.offer.identity, by="kim")
+    life.server.repeated = lambda _: PollAnswer(
+        offers=[life.table.offer], tasks=[life.table.task(1)]
+    )
+    began = monotonic()
+    life.agent.start()
+    life.until(lambda: life.server.results)
+    life.until(lambda: len(life.server.polls) >= 4)
+    assert len(life.server.polls) <= 6 + (monotonic() - began) / hansa.limits.SITE_IDLE_S
+    assert [r.state for _, r in life.server.results] == ["failed"]
+    assert "denied" in life.server.results[0][1].reason
+    life.server.repeated = lambda poll: PollAnswer(cancelled=poll.holding)
+    life.until(lambda: not life.agent._holding, "what was cancelled is held for ever")
+    assert not life.table.workers.trained
+
+
+def test_a_full_disk_makes_the_agent_wait_and_go_on(
+    life: Life, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = threading.Event()
+    append = Ledger._append
+
+    def refused(ledger: Ledger, **facts: Any) -> int:
+        if full.is_set():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return append(ledger, **facts)
+
+    monkeypatch.setattr(Ledger, "_append", refused)
+    monkeypatch.setattr(hansa.site.ledger, "LEDGER_CONTROL_S", 0.0)
+    life.agent.start()
+    life.until(lambda: life.server.polls)
+    full.set()
+    asked = threading.Event()
+    examples = life.table.workers.examples
+    monkeypatch.setattr(life.table.workers, "examples", lambda *a: (asked.set(), examples(*a))[1])
+    life.agent._offers.put(life.table.offer)
+    assert asked.wait(20)
+    threading.Event().wait(0.5)
+    assert not life.server.standings, "nothing leaves that is not written down"
+    assert not life.agent._ending.is_set()
+    full.clear()
+    life.until(lambda: life.server.standings)
+    before = len(life.server.polls)
+    life.until(lambda: len(life.server.polls) > before)
+
+
+def test_what_a_site_keeps_of_a_run_goes_with_it(life: Life) -> None:
+    folder = life.table.site.folder
+    for name in ("cache", "outbox", "states", "exchange"):
+        (folder / name / "old-1").mkdir(parents=True)
+    life.server.repeated = lambda poll: PollAnswer(ended=[r for r in poll.runs if r == "old-1"])
+    life.agent.start()
+    life.until(lambda: not (folder / "cache" / "old-1").exists(), "an ended run was not forgotten")
+    life.server.repeated = None
+    life.say(offers=[life.table.offer], tasks=[life.table.task(1)])
+    life.until(lambda: life.server.receipts)
+    assert list((folder / "cache" / "study-1").iterdir())
+    assert list((folder / "cache" / "packages").iterdir())
+    life.say(ended=["study-1"])
+    life.until(lambda: not (folder / "cache" / "study-1").exists())
+    assert not list((folder / "cache" / "packages").iterdir())
+    assert not (folder / "outbox" / "study-1").exists()
+
+
+def test_a_strangers_plan_is_refused_before_anything_of_it_is_kept(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = table.site.folder / "site.toml"
+    site.write_text(site.read_text() + 'submitters = ["bob"]\n')
+    life = Life(table, monkeypatch)
+    life.agent.start()
+    life.say(offers=[table.offer])
+    life.until(lambda: life.server.standings)
+    assert life.server.standings[0].state == "refused"
+    assert "anna" in life.server.standings[0].reason
+    assert not (table.site.folder / "requests").exists()
+    assert not (table.site.folder / "cache" / "packages").exists()
+    life.agent.close()
