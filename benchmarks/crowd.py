@@ -122,8 +122,11 @@ async def main(
     tasks = [asyncio.create_task(crowd.be(m, n * step)) for n, m in enumerate(everybody)]
     crowd.over = idle_s == 0.0
     # A line when all have been served, so that the server's memory is read while all are there.
-    while len(crowd.served) < len(everybody) and not all(t.done() for t in tasks):
-        await asyncio.sleep(0.05)
+    while len(crowd.served) < len(everybody):
+        for task in tasks:
+            if task.done():
+                task.result()  # one that failed ends all
+        await asyncio.sleep(0.25)
     print("served", flush=True)
     await asyncio.sleep(idle_s)
     crowd.over = True

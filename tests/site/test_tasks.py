@@ -116,6 +116,7 @@ class Trainer:
         self.states = OwnStates(folder, "north")
         self.folder = folder
         self.trained: list[int] = []
+        self.dying = 0  # so many workers die before one does its task
         self.tensors = (("x", "F32", (650,)),)
         self.began_from: list[float | None] = []
         self.settings: Any = None
@@ -132,6 +133,9 @@ class Trainer:
         self, offer: Offer, package: Path, round: int, message: Path, update: Path
     ) -> WorkerResult:
         self.trained.append(round)
+        if self.dying:
+            self.dying -= 1
+            return WorkerResult("failed", code="client-lost", reason="It ended with signal 9.")
         before = ClientStates(self.folder / "states" / offer.run).load("north", before=round)
         self.began_from.append(None if before is None else float(np.array(before["c"])[0]))
         data = encoded(float(round))
@@ -234,6 +238,17 @@ def test_an_update_that_is_too_large_is_reported_and_not_made_again(table: Table
     assert (result.state, result.code) == ("failed", "blob-too-large")
     assert "more than 10 bytes" in result.reason
     assert table.workers.trained == [1] and table.server.uploads == 1
+
+
+@pytest.mark.parametrize(("deaths", "state", "tries"), [(1, "done", 2), (2, "failed", 2)])
+def test_a_worker_that_dies_once_does_not_make_its_site_fail(
+    table: Table, deaths: int, state: str, tries: int
+) -> None:
+    table.workers.dying = deaths
+    table.perform(table.task(1))
+    [(_, result)] = table.server.results
+    assert result.state == state
+    assert table.workers.trained == [1] * tries
 
 
 def test_a_task_is_done_for_one_message_alone_also_after_a_restart(table: Table) -> None:

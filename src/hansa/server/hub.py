@@ -27,6 +27,7 @@ from hansa.protocol.messages import (
     TaskKey,
     TaskResult,
 )
+from hansa.rounds.round import Status
 from hansa.server.exchange import Exchange
 
 log = logging.getLogger("hansa.server")
@@ -189,20 +190,21 @@ class Hub:
         key = (task.key.run, task.key.round, task.key.phase)
         with self._lock:
             self._open[key] = OpenTask(exchange, task)
+            self._counted.pop(key, None)
             cohort = list(exchange.state.clients)
             for site in cohort:
                 # Who was asked before a restart counts as heard of when the server started.
                 self._presence.setdefault(site, Presence(self._began, True, ""))
             away = [s for s in cohort if not self._presence[s].online]
-        for site in away:
-            exchange.lost(site)
+        self._tell_lost((exchange, site) for site in away)
         self.wake(cohort)
         try:
             yield
         finally:
             with self._lock:
                 del self._open[key]
-                self._counted[key] = frozenset(exchange.state.digests)
+                if exchange.state.status is not Status.OPEN:  # or it will be opened again
+                    self._counted[key] = frozenset(exchange.state.digests)
                 while len(self._counted) > CLOSED_EXCHANGES_KEPT:
                     self._counted.pop(next(iter(self._counted)))
             self.wake(cohort)

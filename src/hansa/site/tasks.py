@@ -234,21 +234,27 @@ class TaskRun:
         Raises:
           Dropped: it was cancelled meanwhile.
         """
-        workers, key, offer = self._desk.workers, self.key, joined.offer
-        self.computing = True
-        try:
-            if key.phase == "train":
-                result = workers.train(
-                    offer, joined.package, key.round, message=message, update=update
-                )
-            else:
-                result = workers.evaluate(offer, joined.package, key.round, message=message)
-        finally:
-            self.computing = False
+        result = self._tried(joined, message, update)
+        if result.code == "client-lost" and not self.dropped.is_set():
+            # Out of memory, or killed by somebody: as in simulation, once is no reason to fail.
+            log.warning("%s: %s; trying once more", _words(self.key), result.reason)
+            result = self._tried(joined, message, update)
         if self.dropped.is_set():
             self._uncounted()
             raise Dropped
         return result
+
+    def _tried(self, joined: Joined, message: Path, update: Path) -> WorkerResult:
+        workers, key, offer = self._desk.workers, self.key, joined.offer
+        self.computing = True
+        try:
+            if key.phase == "train":
+                return workers.train(
+                    offer, joined.package, key.round, message=message, update=update
+                )
+            return workers.evaluate(offer, joined.package, key.round, message=message)
+        finally:
+            self.computing = False
 
     def _fetched(self, ref: BlobRef) -> Path:
         """Return the round's message, fetched unless it is here already."""
