@@ -92,7 +92,11 @@ def _crowd(
         for n in range(PROCESSES):
             (folder / f"{n}.json").write_text(json.dumps(members[n::PROCESSES]))
             crowd = [sys.executable, "-m", "benchmarks.crowd", str(folder / f"{n}.json")]
-            processes.append(subprocess.Popen([*crowd, *words], stdout=subprocess.PIPE, text=True))
+            processes.append(
+                subprocess.Popen(
+                    [*crowd, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+                )
+            )
         for process in processes:
             assert process.stdout is not None
             process.stdout.readline()
@@ -101,7 +105,7 @@ def _crowd(
             time.sleep(0.8 * idle_s)
             used = (_cpu_s(pid) - cpu) / max(time.monotonic() - at, 1e-9)
             present = deployed.memory_of(pid)
-            told = [json.loads(process.communicate()[0]) for process in processes]
+            told = [json.loads(process.stdout.read()) for process in processes if process.stdout]
     served = np.sort(np.concatenate([t["served"] for t in told]))
     statuses: Counter[str] = sum((Counter(t["statuses"]) for t in told), Counter())
     failures: Counter[str] = sum((Counter(t["failures"]) for t in told), Counter())

@@ -26,6 +26,15 @@ def date_of(seconds: float) -> datetime:
     return datetime.fromtimestamp(int(seconds), UTC)
 
 
+def in_days(seconds: float) -> str:
+    """Return a length of time in days, as commands take it.
+
+    >>> in_days(999 * 86_400.0)
+    '999d'
+    """
+    return f"{seconds / 86_400:g}d"
+
+
 def seconds_of(text: str) -> float:
     """Return the wall time of an ISO 8601 date or date and time; without a zone it is UTC.
 

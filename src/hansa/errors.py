@@ -175,7 +175,7 @@ CODES |= {
     "run-ended": "a run that has ended cannot be continued",
     "run-busy": "another process is working on the run",
     "run-damaged": "a file of the run folder is missing or does not match its digest",
-    "run-all-failed": "every client of a round failed",
+    "run-all-failed": "a round closed with no update that counts",
     "run-diverged": "the global model holds NaN, infinity or numbers beyond any sense",
     "run-too-many": "a submitter has too many unfinished runs at one server",
     "run-too-few": "fewer clients than the minimum answered",

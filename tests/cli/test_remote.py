@@ -133,6 +133,12 @@ def test_ls_show_stop_and_log_ask_the_server(hansa_cli: Any, server: StandIn) ->
     told = hansa_cli("log", "far-7", "--on", "https://hansa.test:8443").splitlines()
     assert len(told) == len(server.events)
     assert told[-1].endswith("stopped: stopped by ada")
+    failed = server.events[-1] | {"state": "failed", "code": "run-too-few"}
+    server.events[-1] = failed | {"reason": "Too few. Wait.  [run-too-few]"}
+    assert hansa_cli("log", "far-7", "--on").count("[run-too-few]") == 1
+    server.events[-1] = failed | {"reason": "Too few."}
+    assert hansa_cli("log", "far-7", "--on").rstrip().endswith("failed: Too few. [run-too-few]")
+    server.events[-1] = {**failed, "state": "stopped", "reason": "stopped by ada", "code": ""}
     assert hansa_cli("log", "--follow").splitlines() == told
     lines = hansa_cli("log", "far-7", "--on", "--json").splitlines()
     assert [json.loads(line) for line in lines] == server.events
@@ -211,10 +217,19 @@ def test_join_says_who_one_is_and_keeps_it(
 ) -> None:
     from hansa.identity import Invite
 
-    def enrol(invite: Invite, folder: Path) -> Membership:
-        return Membership(folder, invite.url, "ada", "submitter", "PEM", "", "test league")
+    role = "submitter"
+
+    def enrol(invite: Invite, folder: Path, *, kind: str) -> Membership:
+        assert kind == "person"
+        return Membership(folder, invite.url, "ada", role, "PEM", "", "test league")
 
     monkeypatch.setattr("hansa.protocol.enrolment.enrol", enrol)
     line = Invite("https://hansa.test:8443", "a" * 22, "0" * 32).line()
-    assert "You are ada, submitter of test league" in hansa_cli("join", line)
+    text = hansa_cli("join", f'hansa join "{line}"')
+    assert "You are ada, submitter of test league" in text
+    assert "hansa ls --on hansa.test:8443 · hansa run --on hansa.test:8443" in text
+    role = "viewer"
+    text = hansa_cli("join", line)
+    assert "hansa ls --on hansa.test:8443" in text and "hansa run" not in text
+    role = "submitter"
     assert json.loads(hansa_cli("join", line, "--json"))["role"] == "submitter"

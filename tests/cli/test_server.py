@@ -12,6 +12,7 @@ from hansa.clock import seconds_of, wall
 from hansa.identity import find_membership, parse_invite
 from hansa.server.opening import opened
 from hansa.server.settings import load_settings
+from hansa.server.state import held
 from hansa.server.tokens import tokens
 
 
@@ -210,6 +211,27 @@ def test_wrong_input_gives_an_error_with_a_code(hansa, server, home, words, code
     (home / "plain-file").write_text("")
     told = hansa("server", *words, status=2 if code == "usage" else 1)
     assert f"[{code}]" in told
+
+
+def test_hints_name_the_folder_again_and_commands_that_there_are(hansa, server, monkeypatch):
+    monkeypatch.delenv("HANSA_SERVER", raising=False)
+    at = f"--folder {server}"
+    for words, command in (
+        (["invite", "admin", "--role", "admin"], "hansa server revoke admin"),
+        (["token", "--revoke", "b"], "hansa server members"),
+        (["revoke", "b"], "hansa server members"),
+    ):
+        assert f"{command} {at}" in hansa("server", *words, "--folder", str(server), status=1)
+    with held(server):
+        told = hansa("server", "start", "--folder", str(server), status=1)
+    assert f"hansa server sites {at}" in told
+
+
+def test_what_holds_too_long_is_told_in_days(hansa, server):
+    told = hansa("server", "invite", "north", "--expires", "999d", status=1)
+    assert "cannot hold 999d; at most 30d" in told
+    told = hansa("server", "token", "t", "--expires", "999d", status=1)
+    assert "holds at most 366d" in told
 
 
 NEED_A_SERVER = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,9 +19,11 @@ from sample_site import CODE, Sample, ask, make_site
 
 from hansa.cli import main
 from hansa.cli.site import VERBS
+from hansa.errors import RequestRefused
 from hansa.identity import Invite, Membership, new_token, sign_receipt
 from hansa.protocol.messages import Receipt
 from hansa.site.ledger import Ledger
+from hansa.site.presence import present, remember_end
 from hansa.site.settings import load_settings
 
 POLICY = '[data.cohort]\npath = "cohort.csv"\ntarget = "y"\n[policy]\n'
@@ -73,7 +76,8 @@ def invite(home: Path, monkeypatch: pytest.MonkeyPatch) -> Invite:
     """An invitation, and a server that redeems it without a network."""
     sample = make_site(home / "elsewhere")
 
-    def enrol(asked: Invite, folder: Path) -> Membership:
+    def enrol(asked: Invite, folder: Path, *, kind: str) -> Membership:
+        assert kind == "site"
         from hansa.identity import new_key, save_key, save_membership
 
         folder.mkdir()
@@ -97,6 +101,11 @@ def test_joining_makes_a_folder_in_which_nothing_runs(typed: Any, invite: Invite
     assert (settings.name, settings.policy, settings.data) == ("ward-3", None, {})
 
 
+def test_the_whole_line_that_the_operator_sent_may_be_pasted(typed: Any, invite: Invite) -> None:
+    line = f" hansa site join '{invite.line()}'\n"
+    assert typed("join", line, "--folder", "ward-3", "--yes").status == 0
+
+
 def test_the_commented_policy_can_be_used_as_it_stands(typed: Any, invite: Invite) -> None:
     typed("join", invite.line(), "--folder", "ward-3", "--yes")
     path = Path("ward-3/site.toml")
@@ -116,7 +125,8 @@ def test_whoever_does_not_confirm_the_fingerprint_does_not_join(
 
     monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
     found = typed("join", invite.line(), "--folder", "ward-3")
-    assert found.status == 130
+    assert found.status == 1
+    assert "Not joined. Nothing was sent; call the operator." in found.err
     assert not Path("ward-3").exists()
 
 
@@ -202,6 +212,24 @@ def test_data_that_cannot_be_read_is_not_declared(
     assert (site.folder / "site.toml").read_bytes() == before
 
 
+def test_text_labels_are_declared_only_with_the_names_of_all_classes(
+    typed: Any, site: Sample
+) -> None:
+    before = (site.folder / "site.toml").read_bytes()
+    words = ("data", "add", "cohort.csv", "--as", "beds", "--target", "y")
+    found = typed(*words)
+    assert (found.status, "[data-labels]" in found.err) == (1, True)
+    assert "--classes" in found.err and "nothing was declared" in found.err
+    assert (site.folder / "site.toml").read_bytes() == before
+    found = typed(*words, "--classes", "well, sick,dead", "--json")
+    assert (found.status, json.loads(found.out)["classes"]) == (0, 3)
+    assert load_settings(site.folder).data["beds"].classes == ("well", "sick", "dead")
+    wrong = typed("data", "add", "cohort.csv", "--as", "c", "--target", "y", "--classes", "well")
+    assert wrong.status == 1 and "sick" in wrong.err
+    listed = {row["name"]: row for row in json.loads(typed("data", "ls", "--json").out)}
+    assert listed["beds"]["classes"] == 3
+
+
 def test_data_that_is_gone_is_told_beside_the_rest(typed: Any, site: Sample) -> None:
     (site.folder / "cohort.csv").unlink()
     found = typed("data", "ls")
@@ -244,7 +272,35 @@ def test_an_edit_with_a_mistake_leaves_the_old_file(typed: Any, site: Sample, ed
     found = typed("policy", "edit")
     assert (found.status, "[site-settings]" in found.err) == (1, True)
     assert "'max_rounds'" in found.err
+    assert "Nothing was changed" in found.err and "Nothing runs" not in found.err
+    assert "site.toml.rejected" in found.err
+    assert "max_round = 7" in (site.folder / "site.toml.rejected").read_text()
     assert (site.folder / "site.toml").read_bytes() == before
+
+
+def test_an_edit_with_a_mistake_is_opened_again_as_it_was_left(
+    typed: Any, site: Sample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import io
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    code = (
+        "import sys; p = sys.argv[1]; t = open(p).read(); "
+        "new = t.replace('max_round ', 'max_rounds ') if 'max_round ' in t "
+        "else t + 'max_round = 9\\n'; open(p, 'w').write(new)"
+    )
+    path = site.folder.parent / "editor.py"
+    path.write_text(code)
+    monkeypatch.setenv("VISUAL", f"{sys.executable} {path}")
+    monkeypatch.setattr("sys.stdin", Terminal("y\n"))
+    found = typed("policy", "edit")
+    assert found.status == 0, found.err
+    assert "'max_rounds'" in found.err and "Edit it again?" in found.err
+    policy = load_settings(site.folder).policy
+    assert policy is not None and policy.max_rounds == 9
 
 
 # ---------------------------------------------------------------- deciding
@@ -262,6 +318,24 @@ def test_from_a_request_to_an_approval_and_back(typed: Any, site: Sample) -> Non
     assert "We stop here." in denied.out
     (row,) = json.loads(typed("requests", "--json").out)
     assert (row["state"], "We stop here." in row["reason"]) == ("refused", True)
+
+
+def test_an_approved_plan_that_could_not_be_begun_says_why(typed: Any, site: Sample) -> None:
+    request = ask(site)
+    ledger = Ledger(site.folder / "ledger.jsonl")
+
+    def reported(detail: str) -> dict[str, Any]:
+        ledger.sent("standing", size=9, run=request.offer.run, detail=detail)
+        (row,) = json.loads(typed("requests", "--json").out)
+        return dict(row)
+
+    assert reported("refused: The site cannot take part: no sandbox.")["state"] == "waits"
+    typed("approve", request.short)
+    row = reported("refused: The site cannot take part: no sandbox.")
+    assert row["state"] == "cannot run"
+    assert row["reason"].endswith("has approved it. Cannot run: no sandbox.")
+    assert reported("ready, 3 examples")["state"] == "runs"
+    ledger.close()
 
 
 def test_an_approval_that_the_policy_overrules_says_so(typed: Any, site: Sample) -> None:
@@ -514,6 +588,45 @@ def test_status_tells_what_waits_and_what_left(typed: Any, sent: Sample) -> None
     assert "anyone may ask; you approve each plan" in text
 
 
+def test_what_to_type_next_names_the_folder_again(
+    typed: Any, site: Sample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask(site)
+    monkeypatch.chdir(site.folder.parent)
+    listed = typed("requests", "--folder", "north").out
+    assert re.search(r"hansa site review \w+ --folder north", listed)
+    assert "hansa site requests --folder north" in typed("status", "--folder", "north").out
+    assert "hansa site requests --folder north" in typed("deny", "zz", "--folder", "north").err
+    assert "hansa site requests --folder=north" in typed("deny", "zz", "--folder=north").err
+
+
+def test_an_owner_is_told_that_code_has_no_sandbox(
+    typed: Any, site: Sample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hansa.site.sandbox.trouble", lambda: "bwrap: not permitted")
+    for words in (("status",), ("policy", "show")):
+        text = typed(*words).out
+        assert "NONE: bwrap: not permitted" in text and "nothing runs" in text
+    monkeypatch.setattr("hansa.site.sandbox.trouble", lambda: None)
+    for words in (("status",), ("policy", "show")):
+        text = typed(*words).out
+        assert "bubblewrap" in text and "NONE" not in text
+
+
+def test_a_site_that_is_no_member_any_more_is_told_so(typed: Any, site: Sample) -> None:
+    refusal = RequestRefused("identity-member", "north was revoked.", "Ask.", status=401)
+    remember_end(site.folder, refusal)
+    text = typed("status").out
+    assert "it ended at" in text and "north was revoked." in text
+    assert "does not know this site as a member" in text
+    remember_end(site.folder, ValueError("odd"))
+    text = typed("status").out
+    assert "ValueError: odd" in text and "as a member" not in text
+    with present(site.folder):
+        pass
+    assert "it ended" not in typed("status").out
+
+
 def test_the_folder_is_named_by_option_or_environment(
     typed: Any, site: Sample, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -537,7 +650,7 @@ def test_a_folder_without_a_site_is_told_by_every_command(
 ) -> None:
     found = typed(*words)
     assert found.status == 1
-    assert "[site-missing]" in found.err or "[site-request]" in found.err
+    assert "[site-missing]" in found.err
     assert list(home.iterdir()) == []
 
 

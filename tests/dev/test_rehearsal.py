@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -151,3 +152,17 @@ def test_the_server_of_a_rehearsal_answers_only_once_it_is_up(tmp_path: Path) ->
         rehearsal.wait_for("client-3")
         rehearsal.add_site("client-1")
         assert rehearsal.names == ["client-3", "client-1"]
+
+
+def test_a_site_that_is_revoked_ends_and_says_why_in_one_line(tmp_path: Path) -> None:
+    with Rehearsal(tmp_path / "r", study(tmp_path / "p"), sites=2) as rehearsal:
+        rehearsal.connection.call("POST", "/v1/members/client-0/revoke", {}, kind=dict[str, object])
+        assert rehearsal.children["client-0"].wait(20) == 1
+        log = (rehearsal.site_folder("client-0") / "agent.log").read_text()
+        told = rehearsal.command("site", "status", "--folder", "sites/client-0").stdout
+    assert "Traceback" not in log
+    first, *_, last = log.splitlines()
+    assert re.match(r"20..-..-..T..:..:..\+00:00 INFO the agent of client-0 starts", first)
+    assert last.endswith("the agent of client-0 has ended")
+    assert log.count("the agent ends: ") == 1
+    assert "does not know this site as a member" in told

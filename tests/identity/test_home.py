@@ -86,9 +86,11 @@ def test_the_only_membership_is_found_without_its_address():
         find_membership(None) == find_membership("https://a:1") == find_membership("a:1") == first
     )
     join(membership_folder("https://b:1"), "https://b:1")
-    with pytest.raises(IdentityError, match="a-1, b-1"):
+    with pytest.raises(IdentityError, match="a:1, b:1"):
         find_membership(None)
     assert find_membership("https://A:1").url == "https://a:1"
+    with pytest.raises(IdentityError, match="at a:2; you are one at: a:1, b:1"):
+        find_membership("a:2")
 
 
 @pytest.mark.parametrize("url", ["https://c:1", "https://c:port", "https://[::1", ""])

@@ -86,6 +86,12 @@ def test_the_key_is_made_here_and_its_proof_is_over_the_token(desk: Desk, tmp_pa
     assert desk.closed == 1
 
 
+def test_what_one_would_be_is_sent_along(desk: Desk, tmp_path: Path) -> None:
+    enrol(invite(desk), tmp_path / "ward", kind="site")
+    enrol(invite(desk), tmp_path / "ada", kind="person")
+    assert [asked.kind for asked in desk.asked] == ["site", "person"]
+
+
 def test_when_the_answer_is_lost_the_same_key_is_shown_again(desk: Desk, tmp_path: Path) -> None:
     desk.lost = 1
     with pytest.raises(ServerError):

@@ -1,8 +1,10 @@
+import re
 import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import msgspec
 import pytest
 
 from hansa.errors import HansaError, IdentityError
@@ -73,6 +75,45 @@ def enrolment(token, key) -> Enrolment:
         public_key=to_text(key.public),
         proof=to_text(key.sign(enrolment_text(token))),
     )
+
+
+@pytest.mark.parametrize(
+    ("kind", "role", "verb"),
+    [("site", "site", "hansa site join"), ("person", "submitter", "hansa join")],
+)
+def test_an_invitation_of_the_other_kind_is_refused_and_not_used_up(
+    db, authority, guesses, kind, role, verb
+):
+    token, key = invite(db, kind=kind, role=role), new_key()
+    asked = enrolment(token, key)
+    other = "person" if kind == "site" else "site"
+
+    def redeem(kind):
+        mine = msgspec.structs.replace(asked, kind=kind)
+        return members.redeem(db, authority, mine, at=AT, source=HERE, guesses=guesses)
+
+    for _ in range(20):  # more than wrong guesses may be
+        with pytest.raises(HansaError) as caught:
+            redeem(other)
+        assert caught.value.code == "invite-refused"
+        assert caught.value.hint.endswith(f": {verb}")
+    last = audit(db)[-1]
+    assert (last["action"], last["object"], last["outcome"]) == ("member.join", "clinic", "refused")
+    assert redeem(kind)[0].kind == kind
+
+
+def test_times_are_told_in_one_form(db, redeem):
+    token = invite(db)
+    with pytest.raises(HansaError) as caught:
+        redeem(token, new_key(), at=AT + 1e6)
+    form = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00"
+    assert re.search(f"ended at {form}", caught.value.happened)
+    assert re.search(f"until {form}", audit(db)[0]["detail"])
+
+
+def test_what_holds_too_long_is_told_in_days(db):
+    with pytest.raises(HansaError, match="cannot hold 999d; at most 30d"):
+        invite(db, expires_s=999 * 86_400.0)
 
 
 @pytest.fixture

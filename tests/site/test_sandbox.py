@@ -8,11 +8,13 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from hansa.site.sandbox import available, environment, sandbox_command
+from hansa.site.policy import Policy
+from hansa.site.sandbox import available, environment, sandbox_command, sandbox_told, trouble
 
 needs_bwrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="no bubblewrap")
 
@@ -63,14 +65,35 @@ def test_the_current_folder_is_the_one_named(tmp_path: Path) -> None:
     assert shown(["/bin/cat", "rows"], readable={"/data": tmp_path}, folder="/data") == "rows"
 
 
+@needs_bwrap
+def test_a_python_below_the_folder_for_temporary_files_is_not_hidden_by_it() -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        program = Path(folder) / "venv" / "bin" / "tool"
+        program.parent.mkdir(parents=True)
+        program.write_text("#!/bin/sh\necho works > /tmp/new && cat /tmp/new\n")
+        program.chmod(0o755)
+        venv = Path(folder) / "venv"
+        assert shown([str(program)], readable={str(venv): venv}).strip() == "works"
+        assert shown(["/bin/ls", "-A", folder], readable={str(venv): venv}).strip() == "venv"
+        words = f"echo x > {program} || echo refused"
+        assert "refused" in shown(["/bin/sh", "-c", words], readable={str(venv): venv})
+        assert not Path("/tmp/new").exists()
+
+
 def test_a_bubblewrap_that_does_not_work_counts_as_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = tmp_path / "bwrap"
-    broken.write_text("#!/bin/sh\nexit 1\n")
+    broken.write_text("#!/bin/sh\necho 'bwrap: no namespaces for you' >&2\nexit 1\n")
     broken.chmod(0o755)
-    for path, works in ((str(tmp_path), False), (str(tmp_path / "none"), False)):
-        monkeypatch.setenv("PATH", path)
-        available.cache_clear()
-        assert available() is works
-    available.cache_clear()
+    for path, words in ((tmp_path, "no namespaces for you"), (tmp_path / "none", "not installed")):
+        monkeypatch.setenv("PATH", str(path))
+        trouble.cache_clear()
+        try:
+            assert not available()
+            assert words in (trouble() or "")
+            for wish, so in (("required", "nothing runs"), ("preferred", "rights of the agent")):
+                told = sandbox_told(Policy(sandbox=wish))  # type: ignore[arg-type]
+                assert told.startswith("NONE: ") and words in told and so in told
+        finally:
+            trouble.cache_clear()

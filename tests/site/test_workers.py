@@ -249,13 +249,15 @@ def test_a_message_that_is_damaged_is_a_result_too(make: Make, tmp_path: Path) -
 def test_without_a_sandbox_a_site_that_requires_one_runs_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hansa.site.workers, "available", lambda: False)
+    monkeypatch.setattr(hansa.site.workers, "trouble", lambda: "bwrap: no /tmp/x/secret")
     case = make_case(function_package(tmp_path / "code", "pass"))
     for wish, state in (("required", "failed"), ("preferred", "done")):
         workers = make_workers(tmp_path / wish, {}, sandbox=wish)
         result = workers.ready(case.offer, case.package)
         assert result.state == state
         assert result.code == ("site-no-sandbox" if state == "failed" else "")
+        assert ("bwrap: no ..." in result.reason) == (state == "failed")
+        assert "secret" not in result.reason, "a path of the machine leaves it"
         workers.close_all()
     workers = make_workers(tmp_path / "no-policy", {})
     workers.settings = msgspec.structs.replace(workers.settings, policy=None)

@@ -129,5 +129,6 @@ def test_the_minimum_holds_at_the_end_of_a_round(accepts: int, code: str) -> Non
     with pytest.raises(RunError) as caught:
         drive(synchronous(notes, plan_of(minimum=3), fed_avg()))
     assert caught.value.code == code
+    assert ("Round 1 closed with no update that counts" in caught.value.happened) == (not accepts)
     assert notes.trained == [(NAMES[:4], Terms(3))]
     assert not notes.committed

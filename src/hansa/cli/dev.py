@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -65,7 +65,7 @@ def command(
     changes = [*sets, *([f"rounds={rounds}"] if rounds is not None else [])]
     if chaos:
         changes += _everybody(project, changes, sites)
-    with _place(folder, keep=keep) as place:
+    with _interruptible(), _place(folder, keep=keep) as place:
         settings: dict[str, Any] = {"heartbeat_s": 1.0} if chaos else {}
         rehearsal = Rehearsal(
             place / "rehearsal" if folder is None else place,
@@ -105,12 +105,35 @@ def _place(folder: Path | None, *, keep: bool) -> Iterator[Path]:
     if folder is not None:
         yield folder
         return
-    temporary = Path(tempfile.mkdtemp(prefix="hansa-dev-"))
-    try:
+    if keep:
+        yield Path(tempfile.mkdtemp(prefix="hansa-dev-"))
+        return
+    from hansa.dev.place import temporary_place
+
+    with temporary_place() as temporary:
         yield temporary
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let SIGTERM and the end of the terminal do what Ctrl-C does; each of them once."""
+    names = ("SIGTERM", "SIGHUP")
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def interrupt(*_: object) -> None:
+        for number in numbers:  # what is being cleaned up is not interrupted again
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for number in numbers:
+        if before[number] != signal.SIG_IGN:  # as under nohup
+            signal.signal(number, interrupt)
+    try:
+        yield
     finally:
-        if not keep:
-            shutil.rmtree(temporary, ignore_errors=True)
+        for number in numbers:
+            signal.signal(number, before[number])
 
 
 def _run(
@@ -130,7 +153,12 @@ def _run(
 
     membership, plan = rehearsal.membership, rehearsal.project.plan
     folder = submit(
-        rehearsal.deployed(), membership, runs=runs, model=rehearsal.seed_file(), new=True
+        rehearsal.deployed(),
+        membership,
+        runs=runs,
+        model=rehearsal.seed_file(),
+        new=True,
+        rehearsal=True,
     )
     told(f"run {folder.name} submitted: {plan.rounds} rounds")
     disturbed = Chaos(rehearsal, told) if chaos else contextlib.nullcontext()

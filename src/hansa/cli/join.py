@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 import click
 
-from hansa.cli.options import json_option, print_json
+from hansa.cli.options import json_option, pasted_invite, print_json
 
 
 @click.command()
@@ -24,8 +26,8 @@ def command(invite: str, as_json: bool) -> None:
     from hansa.identity import membership_folder, parse_invite
     from hansa.protocol.enrolment import enrol
 
-    parsed = parse_invite(invite)
-    membership = enrol(parsed, membership_folder(parsed.url))
+    parsed = parse_invite(pasted_invite(invite))
+    membership = enrol(parsed, membership_folder(parsed.url), kind="person")
     if as_json:
         print_json(
             {
@@ -37,9 +39,13 @@ def command(invite: str, as_json: bool) -> None:
             }
         )
         return
+    server = urlsplit(membership.url).netloc
+    following = f"hansa ls --on {server}"
+    if membership.role in ("submitter", "admin"):
+        following += f" · hansa run --on {server}"
     federation = f" of {membership.federation}" if membership.federation else ""
     click.echo(
         f"You are {membership.name}, {membership.role}{federation} at {membership.url}.\n"
         f"Key:  {membership.folder} (never leaves this machine)\n"
-        "Next: hansa ls --on · hansa run --on"
+        f"Next: {following}"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import sys
 import traceback
 from typing import Any
@@ -58,7 +59,8 @@ def main(arguments: list[str] | None = None) -> None:
     except click.ClickException as error:
         status = _usage(error, words)
     except HansaError as error:
-        status = _tell(error.as_dict(), words)
+        facts = error.as_dict()
+        status = _tell(facts | {"hint": _in_folder(facts["hint"], words)}, words)
     except (click.Abort, KeyboardInterrupt):
         click.echo("\nInterrupted; nothing that was committed is lost.", err=True)
         status = 130
@@ -73,6 +75,19 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         status = _tell(_unexpected(error), words)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _in_folder(hint: str, words: list[str]) -> str:
+    """Return a hint whose last words are a command for the folder that was named."""
+    command = re.search(r"\bhansa (site|server) [^:;]*[^:;.]$", hint)
+    if command is None or "--folder" in hint or words[:1] != [command[1]]:
+        return hint
+    for i, word in enumerate(words):
+        if word == "--folder" and i + 1 < len(words):
+            return f"{hint} --folder {words[i + 1]}"
+        if word.startswith("--folder="):
+            return f"{hint} {word}"
+    return hint
 
 
 def _usage(error: click.ClickException, words: list[str]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,20 @@ def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(
         command
     )
+
+
+def at_folder(folder: Path) -> str:
+    """Return the option that names a folder again in a command to type next; often nothing."""
+    return "" if folder == Path() else f" --folder {folder}"
+
+
+def pasted_invite(text: str) -> str:
+    """Return the invitation in what was pasted: often the whole command that an operator sent."""
+    command = r"(hansa\s+(site\s+)?join\s+)?"
+    return re.sub(f"^{command}", "", text.strip().strip(_QUOTES)).strip(_QUOTES)
+
+
+_QUOTES = " '\"`\u2018\u2019\u201c\u201d"
 
 
 def print_json(value: Any) -> None:

@@ -13,7 +13,7 @@ from hansa.errors import CODES, HansaError, RunError
 from hansa.identity import Membership
 from hansa.project import Project
 from hansa.remote import connected, follow, hand_over, submit
-from hansa.remote.connecting import membership_at
+from hansa.remote.connecting import check_not_rehearsed, membership_at
 from hansa.runs import RunFolder
 from hansa.runs.record import relative, write_report
 from hansa.watch import watching
@@ -68,7 +68,9 @@ def follow_run(
             f"The run {folder.name} has {_ended(folder)}, and all of it is here.",
             "Start another with: hansa run --on SERVER --new",
         )
-    membership = membership or membership_at(remote["url"])
+    if membership is None:
+        check_not_rehearsed(folder)
+        membership = membership_at(remote["url"])
     plan = folder.plan()
     try:
         with connected(membership) as connection:

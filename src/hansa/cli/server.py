@@ -63,11 +63,6 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic in newer r
         return int(found[1]) * _UNITS[found[2]]
 
 
-def at_folder(folder: Path) -> str:
-    """Return the option that names a folder again in a command to type next; often nothing."""
-    return "" if folder == Path() else f" --folder {folder}"
-
-
 def grouped(fingerprint: str) -> str:
     """Return a fingerprint in groups of four, to be read out."""
     return " ".join(fingerprint[i : i + 4] for i in range(0, len(fingerprint), 4))

@@ -7,7 +7,8 @@ from urllib.parse import urlsplit
 
 import click
 
-from hansa.cli.server import at_folder, folder_option, grouped
+from hansa.cli.options import at_folder
+from hansa.cli.server import folder_option, grouped
 
 
 @click.command()

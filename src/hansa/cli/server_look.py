@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from hansa.cli.options import json_option, print_json
-from hansa.cli.server import at_folder, folder_option, grouped
+from hansa.cli.options import at_folder, json_option, print_json
+from hansa.cli.server import folder_option, grouped
 
 
 @click.command()

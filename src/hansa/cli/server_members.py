@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hansa.cli.options import json_option, print_json
-from hansa.cli.server import Duration, at_folder, folder_option
+from hansa.cli.options import at_folder, json_option, print_json
+from hansa.cli.server import Duration, folder_option
 
 if TYPE_CHECKING:
     from hansa.identity import Role

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hansa.cli.server import at_folder, folder_option, grouped
+from hansa.cli.options import at_folder
+from hansa.cli.server import folder_option, grouped
 
 if TYPE_CHECKING:
     from hansa.server.settings import ServerSettings

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from hansa.cli.options import json_option, print_json
-from hansa.cli.server import at_folder, folder_option
+from hansa.cli.options import at_folder, json_option, print_json
+from hansa.cli.server import folder_option
 
 _MARKS = {"bad": ("BAD ", "red"), "warn": ("look", "yellow"), "good": ("good", "green")}
 

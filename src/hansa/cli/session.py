@@ -88,7 +88,11 @@ def _forgotten(folder: RunFolder, runs: Path) -> str:
         return ""
     others = (r for r in all_runs(runs) if r.name != folder.name and r.state == "running")
     plan = folder.plan()["name"]
-    found = [r for r in others if r.rows() and r.plan()["name"] == plan and not r.is_locked()]
+    found = [
+        r
+        for r in others
+        if r.rows() and not r.rehearsed and r.plan()["name"] == plan and not r.is_locked()
+    ]
     if not found:
         return ""
     last = found[-1]

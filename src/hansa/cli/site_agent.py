@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from hansa.cli.options import json_option, print_json
+from hansa.cli.options import at_folder, json_option, print_json
 from hansa.cli.site import folder_option
 
 
@@ -29,15 +29,19 @@ def start(folder: Path) -> None:
     load_settings(folder)  # a folder that is no site is told as that
     membership = load_membership(folder)
     from hansa.site.agent import run_agent
+    from hansa.site.sandbox import sandbox_told
+
+    at = at_folder(folder)
 
     def started(settings: SiteSettings) -> None:
-        data = ", ".join(settings.data) or "none yet; declare some with: hansa site data add"
+        data = ", ".join(settings.data) or f"none yet; declare some with: hansa site data add{at}"
         click.echo(f"Site {settings.name}, outward to {membership.url}; no port is opened.")
         click.echo(f"Data: {data}")
-        click.echo(f"Policy: {_policy(settings)}")
-        click.echo("Plans that ask: hansa site requests.  What left: hansa site ledger.")
+        click.echo(f"Policy: {_policy(settings, folder)}")
+        click.echo(f"Sandbox: {sandbox_told(settings.policy)}")
+        click.echo(f"Plans that ask: hansa site requests{at} · What left: hansa site ledger{at}")
         click.echo(f"Its log: {folder / 'agent.log'}")
-        click.echo("End it with Ctrl-C, or from anywhere with: hansa site stop")
+        click.echo(f"End it with Ctrl-C, or from anywhere with: hansa site stop{at}")
 
     run_agent(folder, started=started)
     click.echo("The agent has ended. Nothing runs here now.")
@@ -59,12 +63,14 @@ def status(folder: Path, as_json: bool) -> None:
     from hansa.identity import load_membership
     from hansa.site.decision import decision_on
     from hansa.site.ledger import LEDGER_FILE, Ledger
-    from hansa.site.presence import find_agent
+    from hansa.site.presence import find_agent, last_end
     from hansa.site.requests import list_requests
+    from hansa.site.sandbox import sandbox_told
     from hansa.site.settings import load_settings
 
     settings, membership = load_settings(folder), load_membership(folder)
     agent = find_agent(folder)
+    ended = None if agent else last_end(folder)
     states = [decision_on(folder, r, settings, at=wall()).state for r in list_requests(folder)]
     left, last = 0, None
     for entry in Ledger(folder / LEDGER_FILE).entries():
@@ -75,8 +81,10 @@ def status(folder: Path, as_json: bool) -> None:
         "federation": membership.federation,
         "server": membership.url,
         "agent": msgspec.structs.asdict(agent) if agent else None,
+        "ended": msgspec.structs.asdict(ended) if ended else None,
         "data": list(settings.data),
-        "policy": _policy(settings),
+        "policy": _policy(settings, folder),
+        "sandbox": sandbox_told(settings.policy),
         "waiting": states.count("ask"),
         "allowed": states.count("run"),
         "refused": states.count("refuse"),
@@ -86,16 +94,24 @@ def status(folder: Path, as_json: bool) -> None:
     if as_json:
         print_json(facts)
         return
+    from hansa.text import TEXT_CHARS, clean
     from hansa.web.words import byte_size
 
-    waits = f"{states.count('ask')} for you: hansa site requests" if "ask" in states else "none"
+    asks, at = states.count("ask"), at_folder(folder)
+    waits = f"{asks} for you: hansa site requests{at}" if asks else "none"
     runs = f"runs since {agent.started} (process {agent.pid})" if agent else "does not run"
+    if ended:
+        runs = f"does not run; it ended at {ended.at}: {clean(ended.reason, TEXT_CHARS)}"
+    gone = "no longer: the server does not know this site as a member; ask its operator"
+    member = {"Member": gone} if ended and not ended.member else {}
     lines = {
         "Site": f"{settings.name} of {membership.federation or membership.url}",
         "Server": membership.url,
         "Agent": runs,
+        **member,
         "Data": ", ".join(settings.data) or "none declared",
         "Policy": facts["policy"],
+        "Sandbox": facts["sandbox"],
         "Waiting": waits,
         "Left": f"{byte_size(left)}, the last at {last}" if last else "nothing yet",
     }
@@ -141,11 +157,11 @@ def stop(folder: Path, at_once: bool) -> None:
     )
 
 
-def _policy(settings: Any) -> str:
+def _policy(settings: Any, folder: Path) -> str:
     """Return a policy in a few words."""
     policy = settings.policy
     if policy is None:
-        return "none, so nothing runs. Write one with: hansa site policy edit"
+        return f"none, so nothing runs. Write one with: hansa site policy edit{at_folder(folder)}"
     who = "anyone" if policy.submitters is None else ", ".join(policy.submitters) or "nobody"
     if policy.approve == "submitters":
         return f"plans of {who} run without being asked"

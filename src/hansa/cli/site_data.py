@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hansa.cli.options import json_option, print_json
 from hansa.cli.site import folder_option
+
+if TYPE_CHECKING:
+    from hansa.site.settings import DataSource
 
 
 @click.group()
@@ -21,6 +24,11 @@ def command() -> None:
 @click.option("--as", "name", required=True, metavar="NAME", help="Name that plans ask for.")
 @click.option("--target", help="Column of a CSV file that is to be predicted.")
 @click.option("--group", help="Column of a CSV file that says whose row it is.")
+@click.option(
+    "--classes",
+    metavar="A,B,...",
+    help="Names of all classes, in the order that all sites use, where labels are text.",
+)
 @folder_option
 @json_option
 def add(
@@ -28,20 +36,28 @@ def add(
     name: str,
     target: str | None,
     group: str | None,
+    classes: str | None,
     folder: Path,
     as_json: bool,
 ) -> None:
     """Declare the data at PATH under a name.
 
-    It is read once, to see that it can be, and is not copied or sent.  The agent knows it when it
-    is started next.
+    It is read once, to see that a run could use it, and is not copied or sent.  The agent knows it
+    when it is started next.
 
     \b
     Example:
       hansa site data add ./cohort.csv --as chest-xray --target finding
     """
     from hansa.errors import SiteError
-    from hansa.site.settings import SITE_FILE, DataSource, data_lines, load_settings, parse_settings
+    from hansa.site.settings import (
+        SITE_FILE,
+        UNCHANGED,
+        DataSource,
+        data_lines,
+        load_settings,
+        parse_settings,
+    )
     from hansa.store.files import write_durably
 
     settings = load_settings(folder)
@@ -51,12 +67,14 @@ def add(
             f"{folder / SITE_FILE} declares the data {name!r} already. Nothing was changed.",
             f"Choose another name, or edit [data.{name}] there.",
         )
-    source = DataSource(path=_as_written(path, folder), target=target, group=group)
+    names = tuple(word.strip() for word in classes.split(",")) if classes else ()
+    source = DataSource(path=_as_written(path, folder), target=target, group=group, classes=names)
     file = folder / SITE_FILE
     text = file.read_text(encoding="utf-8-sig").rstrip("\n") + "\n\n"
     text += "\n".join(data_lines(name, source)) + "\n"
-    parse_settings(text, origin=str(file))  # also checks the name
+    parse_settings(text, origin=str(file), consequence=UNCHANGED)  # also checks the name
     facts = _looked_at(name, source, folder)
+    _check_labels(source, folder)
     write_durably(file, [text.encode()])
     if as_json:
         print_json(facts)
@@ -98,6 +116,36 @@ def list_(folder: Path, as_json: bool) -> None:
         click.echo("No data is declared. Declare some with: hansa site data add PATH --as NAME")
 
 
+def _check_labels(source: DataSource, folder: Path) -> None:
+    """Refuse data whose labels no run could use; it would be found out only when one is refused.
+
+    Raises:
+      DataError: data-labels, and all that reading it raises.
+    """
+    from hansa.data.folders import load_own
+    from hansa.errors import DataError
+
+    path = (folder / source.path).resolve()
+    parts = [path / "train.npz", path / "valid.npz"] if path.is_dir() else [path]
+    for part in (p for p in parts if p == parts[0] or p.is_file()):
+        try:
+            load_own(
+                part,
+                target=source.target,
+                group=source.group,
+                classes=source.classes or None,
+            )
+        except DataError as error:
+            if error.code != "data-labels":
+                raise
+            raise DataError(
+                "data-labels",
+                f"{error.happened} No run could use them, so nothing was declared.",
+                "Name all classes, in the order that all sites of the federation use: "
+                "--classes negative,positive. Or number them from 0 in the file.",
+            ) from None
+
+
 def _looked_at(name: str, source: Any, folder: Path) -> dict[str, Any]:
     """Return what may be told of data without telling the data.
 
@@ -107,12 +155,16 @@ def _looked_at(name: str, source: Any, folder: Path) -> dict[str, Any]:
     from blake3 import blake3
 
     from hansa.data import load
+    from hansa.data.folders import load_own
 
     path, held = (folder / source.path).resolve(), None
     if path.is_dir():  # of one client, as `hansa split` writes it
         held = load(path / "valid.npz") if (path / "valid.npz").is_file() else None
         path = path / "train.npz"
-    data = load(path, target=source.target, group=source.group)
+    if source.classes:
+        data = load_own(path, target=source.target, group=source.group, classes=source.classes)
+    else:
+        data = load(path, target=source.target, group=source.group)
     hasher = blake3()
     for part in (data, held):
         for array in (part.x, part.y) if part is not None else ():

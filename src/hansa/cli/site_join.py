@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from hansa.cli.options import at_folder, pasted_invite
 from hansa.cli.site import folder_option
 
 TEMPLATE = """\
@@ -52,7 +53,7 @@ def command(invite: str, folder: Path, yes: bool) -> None:
     from hansa.site.settings import SITE_FILE
     from hansa.store.files import write_durably
 
-    asked = parse_invite(invite)
+    asked = parse_invite(pasted_invite(invite))
     for name in ("member.json", SITE_FILE):
         if (folder / name).exists():
             raise SiteError(
@@ -64,12 +65,13 @@ def command(invite: str, folder: Path, yes: bool) -> None:
     click.echo(f"Server        {asked.url}")
     click.echo(f"Fingerprint   {told}")
     click.echo("Compare it by phone with the operator's: hansa server status shows it there.")
-    if not yes:
-        click.confirm("Are they the same?", abort=True)
-    membership = enrol(asked, folder)
+    if not yes and not click.confirm("Are they the same?"):
+        click.echo("Not joined. Nothing was sent; call the operator.", err=True)
+        raise click.exceptions.Exit(1)
+    membership = enrol(asked, folder, kind="site")
     text = TEMPLATE.format(name=membership.name)
     write_durably(folder / SITE_FILE, [text.encode()])
-    at = "" if folder == Path() else f" --folder {folder}"
+    at = at_folder(folder)
     click.echo(
         f"\nThis is now the site {membership.name} of {membership.federation or asked.url}.\n"
         f"Its key is {folder / 'key.pem'}; it never leaves this machine.\n"

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from hansa.cli.options import json_option, print_json
+from hansa.cli.options import at_folder, json_option, print_json
 from hansa.cli.site import folder_option
+
+if TYPE_CHECKING:
+    from hansa.site.settings import SiteSettings
 
 
 @click.group()
@@ -27,6 +32,7 @@ def show(folder: Path, as_json: bool) -> None:
     """
     import msgspec
 
+    from hansa.site.sandbox import sandbox_told
     from hansa.site.settings import load_settings
 
     policy = load_settings(folder).policy
@@ -34,7 +40,7 @@ def show(folder: Path, as_json: bool) -> None:
         print_json(None if policy is None else msgspec.to_builtins(policy))
     elif policy is None:
         click.echo("There is no policy, so nothing runs here.")
-        click.echo("Write one with: hansa site policy edit")
+        click.echo(f"Write one with: hansa site policy edit{at_folder(folder)}")
     else:
         rows = {
             "submitters": _names(policy.submitters, "anyone", "nobody"),
@@ -49,6 +55,8 @@ def show(folder: Path, as_json: bool) -> None:
         }
         for key, told in rows.items():
             click.echo(f"{key:<12}{told}")
+    if not as_json:
+        click.echo(f"Sandbox here: {sandbox_told(policy)}")
 
 
 def _names(names: tuple[str, ...] | None, without: str, empty: str) -> str:
@@ -60,26 +68,54 @@ def _names(names: tuple[str, ...] | None, without: str, empty: str) -> str:
 def edit(folder: Path) -> None:
     """Open site.toml in your editor ($EDITOR), and keep it only if it can be used.
 
-    A running agent takes the policy at once, and data and limits from its next start.
+    What cannot be used is opened again, or kept beside it in site.toml.rejected.  A running
+    agent takes the policy at once, and data and limits from its next start.
 
     \b
     Example:
       hansa site policy edit
     """
-    from hansa.site.settings import SITE_FILE, load_settings, parse_settings
+    from hansa.site.settings import SITE_FILE, load_settings
     from hansa.store.files import write_durably
 
     file = folder / SITE_FILE
     if not file.is_file():
         load_settings(folder)  # says that there is no site
     before = file.read_text(encoding="utf-8", errors="replace")
-    text = click.edit(before, extension=".toml")
-    if text is None or text == before:
+    text, settings = _edited(before, folder / f"{SITE_FILE}.rejected")
+    if settings is None:
         click.echo("Nothing was changed.")
         return
-    settings = parse_settings(text, origin="Your edit")  # the file is as it was if this fails
     write_durably(file, [text.encode()])
     click.echo(f"{file} is written. A running agent takes the policy at once,")
     click.echo("and data and limits from its next start.")
     if settings.policy is None:
         click.echo("It has no table [policy], so nothing runs here.")
+
+
+def _edited(before: str, rejected: Path) -> tuple[str, SiteSettings | None]:
+    """Let a text be edited until it can be used; None for settings if it was left as it is.
+
+    Raises:
+      SiteError: it cannot be used, and shall not be edited further; it is kept in `rejected`.
+    """
+    from hansa.errors import SiteError
+    from hansa.site.settings import UNCHANGED, parse_settings
+    from hansa.store.files import write_durably
+
+    opened = before
+    while True:
+        text = click.edit(opened, extension=".toml") or opened
+        if text == before:
+            return text, None
+        try:
+            return text, parse_settings(text, origin="Your edit", consequence=UNCHANGED)
+        except SiteError as error:
+            if sys.stdin.isatty():
+                click.echo(f"{error.happened}\n{error.hint}", err=True)
+                if click.confirm("Edit it again?", default=True, err=True):
+                    opened = text
+                    continue
+            write_durably(rejected, [text.encode()])
+            hint = f"{error.hint} Your edit is kept in {rejected}."
+            raise SiteError(error.code, error.happened, hint) from None

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import click
 
-from hansa.cli.options import json_option, print_json
+from hansa.cli.options import at_folder, json_option, print_json
 from hansa.cli.site import folder_option
+
+_STATES = {"run": "runs", "ask": "waits", "refuse": "refused"}
 
 
 @click.command()
@@ -23,20 +25,22 @@ def requests(folder: Path, as_json: bool) -> None:
     """
     from hansa.clock import wall
     from hansa.runs.result import Table
-    from hansa.site.decision import decision_on
+    from hansa.site.decision import cannot_run, decision_on
     from hansa.site.requests import list_requests
     from hansa.site.settings import load_settings
     from hansa.text import TEXT_CHARS, clean
 
     settings = load_settings(folder)
-    rows, reasons = Table(), {}
+    rows, reasons, failures = Table(), {}, cannot_run(folder)
     for request in list_requests(folder):
         decision = decision_on(folder, request, settings, at=wall())
-        reasons[request.short] = decision.reason
+        failed = failures.get(request.offer.run)
+        stuck = decision.state == "run" and failed is not None
+        reasons[request.short] = decision.reason + (f" Cannot run: {failed}" if stuck else "")
         rows.append(
             {
                 "id": request.short,
-                "state": {"run": "runs", "ask": "waits", "refuse": "refused"}[decision.state],
+                "state": "cannot run" if stuck else _STATES[decision.state],
                 "plan": request.offer.plan.get("name", ""),
                 "rounds": request.offer.plan.get("rounds"),
                 "runs": len(request.offers),
@@ -54,7 +58,7 @@ def requests(folder: Path, as_json: bool) -> None:
     for row in rows:
         click.echo(f"{row['id']}: {clean(reasons[row['id']], TEXT_CHARS)}")
     if waiting := [row["id"] for row in rows if row["state"] == "waits"]:
-        click.echo(f"Look at one with: hansa site review {waiting[-1]}")
+        click.echo(f"Look at one with: hansa site review {waiting[-1]}{at_folder(folder)}")
 
 
 @click.command()
@@ -94,8 +98,8 @@ def approve(request: str, until: str | None, max_rounds: int | None, folder: Pat
     decision = decision_on(folder, found, settings, at=wall())
     if decision.state != "run":
         click.echo(f"It does not run all the same: {decision.reason}")
-        click.echo("Change the policy with: hansa site policy edit")
-    click.echo(f"Take it back at any time with: hansa site deny {found.short}")
+        click.echo(f"Change the policy with: hansa site policy edit{at_folder(folder)}")
+    click.echo(f"Take it back at any time with: hansa site deny {found.short}{at_folder(folder)}")
 
 
 @click.command()
@@ -111,12 +115,16 @@ def deny(request: str, reason: str, folder: Path) -> None:
     """
     from hansa.limits import MESSAGE_CHARS_MAX
     from hansa.site import requests as kept
+    from hansa.site.settings import SITE_FILE, load_settings
     from hansa.text import clean
 
+    if not (folder / SITE_FILE).exists():  # a refusal needs no settings that are right
+        load_settings(folder)
     found = kept.find_request(folder, request)
     reason = clean(reason, MESSAGE_CHARS_MAX // 2)
     word = kept.deny(folder, found.identity, reason=reason, by=getpass.getuser())
     click.echo(f"{found.short} {kept.told(word)}.")
     click.echo(
-        "It gets no further task. To end also what is at work this minute: hansa site stop --now"
+        "It gets no further task. To end also what is at work this minute: "
+        f"hansa site stop --now{at_folder(folder)}"
     )

@@ -133,22 +133,38 @@ def find_membership(url: str | None) -> Membership:
       IdentityError: identity-membership, there is none, or it is not clear which one is meant.
     """
     memberships = hansa_home() / "federations"
+    folders = sorted(p.parent for p in memberships.glob("*/member.json"))
     if url is not None:
         address = url if "://" in url else f"https://{url}"
         try:
-            return load_membership(membership_folder(address))
+            folder = membership_folder(address)
         except ValueError:
             raise _missing(f"{url!r} is not the address of a server") from None
-    folders = sorted(p.parent for p in memberships.glob("*/member.json"))
+        if folders and not (folder / "member.json").exists():
+            raise _elsewhere(url, folders)
+        return load_membership(folder)
     if len(folders) == 1:
         return load_membership(folders[0])
     if not folders:
         raise _missing(f"there is no membership of a federation below {memberships}")
     raise IdentityError(
         "identity-membership",
-        f"There are {len(folders)} federations: {', '.join(f.name for f in folders)}.",
+        f"There are {len(folders)} federations: {_addresses(folders)}.",
         "Say which one is meant, by its address.",
     )
+
+
+def _elsewhere(url: str, folders: list[Path]) -> IdentityError:
+    return IdentityError(
+        "identity-membership",
+        f"You are not known to be a member at {url}; you are one at: {_addresses(folders)}.",
+        "Name one of those, or join with the operator's invitation: hansa join INVITE",
+    )
+
+
+def _addresses(folders: list[Path]) -> str:
+    """Return where the memberships in these folders are, by host and port."""
+    return ", ".join(":".join(folder.name.rsplit("-", 1)) for folder in folders)
 
 
 def _read(path: Path) -> str:

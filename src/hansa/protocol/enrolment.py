@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from hansa.clock import wall
 from hansa.errors import IdentityError
@@ -21,7 +22,9 @@ from hansa.protocol.connection import Connection, read_authority
 from hansa.protocol.messages import Enrolled, Enrolment
 
 
-def enrol(invite: Invite, folder: Path) -> Membership:
+def enrol(
+    invite: Invite, folder: Path, *, kind: Literal["site", "person"] | None = None
+) -> Membership:
     """Redeem an invitation, for a site and a person alike.
 
     The federation's CA is believed only if it has the invitation's fingerprint, and the token is
@@ -31,10 +34,11 @@ def enrol(invite: Invite, folder: Path) -> Membership:
     Args:
       invite: what the operator gave.
       folder: of the membership; made if need be.
+      kind: what the folder is for; an invitation of the other kind is refused and not used up.
 
     Raises:
       IdentityError: the folder has joined already, or the server is not the invitation's.
-      RequestRefused: the token is unknown, redeemed or too old.
+      RequestRefused: the token is unknown, redeemed, too old or of the other kind.
       ServerError: the server cannot be reached.
     """
     if (folder / "member.json").exists():
@@ -50,6 +54,7 @@ def enrol(invite: Invite, folder: Path) -> Membership:
         token=invite.token,
         public_key=to_text(key.public),
         proof=to_text(key.sign(enrolment_text(invite.token))),
+        kind=kind,
     )
     connection = Connection(invite.url, authority_pem=authority)
     try:

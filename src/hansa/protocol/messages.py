@@ -218,6 +218,7 @@ class Enrolment(_Message, frozen=True):
     token: Annotated[str, Meta(max_length=80)]
     public_key: Annotated[str, Meta(max_length=80)]  # base64url, 32 bytes
     proof: Annotated[str, Meta(max_length=120)]  # by that key over `enrolment_text(token)`
+    kind: Literal["site", "person"] | None = None  # what it would be; None: as it was invited
 
 
 class Enrolled(_Message, frozen=True):

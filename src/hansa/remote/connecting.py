@@ -12,7 +12,7 @@ from hansa.identity import Membership, find_membership, load_membership
 from hansa.identity.home import hansa_home
 from hansa.protocol.connection import Connection
 from hansa.protocol.enrolment import renew_if_due
-from hansa.runs import find_run
+from hansa.runs import RunFolder, find_run
 
 
 def membership_at(server: str) -> Membership:
@@ -74,6 +74,7 @@ def place_of(run: str | None, on: str | None, *, runs: Path) -> tuple[Membership
         return membership_at(on), run
     folder = find_run(runs, run)
     remote = folder.remote
+    check_not_rehearsed(folder)
     if remote is None or remote["run"] is None:
         how = "was simulated here" if remote is None else "has not been handed over to its server"
         raise RunError(
@@ -82,3 +83,18 @@ def place_of(run: str | None, on: str | None, *, runs: Path) -> tuple[Membership
             "To name a run at a server, add --on SERVER; hansa ls --on lists them.",
         )
     return membership_at(remote["url"]), remote["run"]
+
+
+def check_not_rehearsed(folder: RunFolder) -> None:
+    """Refuse to ask a server that is gone.
+
+    Raises:
+      RunError: run-ended, the run was of a rehearsal.
+    """
+    if folder.rehearsed:
+        raise RunError(
+            "run-ended",
+            f"The run {folder.name} was of a rehearsal (hansa dev), whose server ends with it. "
+            f"What it did until then, {len(folder.rows())} rounds, is in {folder.path}.",
+            "Rehearse again with: hansa dev; run it at a federation with: hansa run --on SERVER",
+        )

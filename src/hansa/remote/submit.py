@@ -41,6 +41,7 @@ def submit(
     purpose: str = "",
     model: Path | None = None,
     new: bool = False,
+    rehearsal: bool = False,
 ) -> RunFolder:
     """Hand a project to a federation and return its run folder, which `follow` fills.
 
@@ -54,6 +55,7 @@ def submit(
       purpose: for the data owners, who decide.
       model: file of tensors to start from; by default the learner makes them.
       new: start anew although an unfinished run of the same plan and code is there.
+      rehearsal: the server ends with the command that has started it; the folder remembers it.
 
     Raises:
       PlanError: a federation cannot run this; nothing was sent.
@@ -63,7 +65,8 @@ def submit(
     check_deployable(project)
     folder = None if new else _unfinished(runs, project, membership)
     if folder is None or (model is not None and not _same_model(folder, model)):
-        folder = _make(runs, project, membership, purpose=purpose, model=model)
+        remote = {"url": membership.url, "run": None} | ({"rehearsal": True} if rehearsal else {})
+        folder = _make(runs, project, remote, purpose=purpose, model=model)
         hit("submit_after_folder_made")
     if (folder.remote or {}).get("run") is None:
         with connected(membership) as connection:
@@ -96,7 +99,7 @@ def _unfinished(runs: Path, project: Project, membership: Membership) -> RunFold
     """Return the newest unfinished run of this very plan, code and federation."""
     digest = identity(project.plan, project.code)
     for run in reversed(list(all_runs(runs))):
-        here = run.about["identity"] == digest and run.state == "running"
+        here = run.about["identity"] == digest and run.state == "running" and not run.rehearsed
         if here and (run.remote or {}).get("url") == membership.url:
             return run
     return None
@@ -108,7 +111,7 @@ def _same_model(folder: RunFolder, model: Path) -> bool:
 
 
 def _make(
-    runs: Path, project: Project, membership: Membership, *, purpose: str, model: Path | None
+    runs: Path, project: Project, remote: dict[str, Any], *, purpose: str, model: Path | None
 ) -> RunFolder:
     seed = seed_model(project, model)
     files = project_files(project)
@@ -120,7 +123,7 @@ def _make(
         seed,
         engine=ENGINE,
         clients=Clients(),
-        remote={"url": membership.url, "run": None},
+        remote=remote,
         files={SUBMISSION_FILE: msgspec.json.encode(submission)},
     )
 

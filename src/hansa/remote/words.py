@@ -46,8 +46,9 @@ def sentence(event: Event) -> str:
             who, what = clean(event["client"]), clean(event["what"])
             return f"{_round(event)}: {who} {what}: {_text(event['message'])} [{event['code']}]"
         case "ended":
-            code = f" [{clean(event['code'])}]" if event.get("code") else ""
-            return f"{clean(event['state'])}: {_text(event.get('reason'))}{code}"
+            reason, code = _text(event.get("reason")), f"[{clean(event.get('code') or '')}]"
+            told = code == "[]" or code in reason  # a reason that is an error's text ends with it
+            return f"{clean(event['state'])}: {reason}" + ("" if told else f" {code}")
     return clean(event["kind"])
 
 

@@ -93,6 +93,11 @@ class RunFolder:
         found: dict[str, Any] | None = self.about.get("remote")
         return found
 
+    @property
+    def rehearsed(self) -> bool:
+        """Return whether the run is of a rehearsal, whose server is gone once it has ended."""
+        return bool((self.remote or {}).get("rehearsal"))
+
     def accepted(self, run: str) -> None:
         """Note the name that the server has given the run."""
         self.about = {**self.about, "remote": {**(self.remote or {}), "run": run}}

@@ -20,7 +20,8 @@ def run_record(folder: RunFolder) -> dict[str, Any]:
     events = folder.log.events
     ended = folder.log.last("ended")
     at_work = ended is None and folder.is_locked()
-    away = (folder.remote or {}).get("run") is not None  # its server works on it
+    # Its server works on it.
+    away = (folder.remote or {}).get("run") is not None and not folder.rehearsed
     progress = commits[-1]["progress"] if commits else {}
     best = None
     if progress.get("best") is not None:
@@ -77,6 +78,8 @@ def _away(folder: RunFolder, remote: dict[str, Any], *, at_work: bool) -> str:
     if remote["run"] is None:
         return "not handed over to its server; the same command does it"
     place = f"{remote['run']} at {remote['url']}"
+    if folder.rehearsed and not at_work:
+        return f"the rehearsal ended after round {len(folder.rows())}, and its server with it"
     if at_work:
         return f"followed here: {place}"
     return f"goes on as {place}; follow it with: hansa run --resume {folder.name}"

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, cast, get_args
 from sqlalchemy import Connection, insert, select, update
 from sqlalchemy.engine import Row
 
-from hansa.clock import date_of, now, wall
+from hansa.clock import date_of, in_days, now, wall
 from hansa.errors import HansaError, IdentityError
 from hansa.failpoints import hit
 from hansa.identity import (
@@ -112,7 +112,7 @@ def create_invite(
                 created_at=now(),
             )
         )
-        detail = f"{kind}, {role}, until {date_of(at + expires_s)}"
+        detail = f"{kind}, {role}, until {_iso(at + expires_s)}"
         record(connection, by, "member.invite", object=name, detail=detail)
 
     db.write(invite)
@@ -143,7 +143,7 @@ def redeem(
 
     Raises:
       IdentityError: invite-locked, the source guessed too often; identity-signature;
-        invite-refused, the token is unknown, used or too old; member-exists.
+        invite-refused, the token is unknown, used, too old or of the other kind; member-exists.
       ServerError: as `Database.write`.
     """
     guesses.check(source)
@@ -154,7 +154,7 @@ def redeem(
         _refused(db, error, source=source, locks=guesses.wrong(source))
         raise
     hit("before_member_recorded")
-    found = db.write(lambda c: _let_in(c, enrolment.token, public, at=at, source=source))
+    found = db.write(lambda c: _let_in(c, enrolment, public, at=at, source=source))
     if found is None:
         refusal = _no_invite("no invitation has this token")
         _refused(db, refusal, source=source, locks=guesses.wrong(source))
@@ -166,22 +166,24 @@ def redeem(
 
 
 def _let_in(
-    connection: Connection, token: str, public: bytes, *, at: float, source: str
+    connection: Connection, enrolment: Enrolment, public: bytes, *, at: float, source: str
 ) -> Member | IdentityError | None:
     """Do `redeem` in one transaction; a refusal is returned, so that what is written stays.
 
     None: there is no such invitation.
     """
-    row = connection.execute(select(INVITES).where(INVITES.c.hash == token_hash(token))).first()
+    made = INVITES.c.hash == token_hash(enrolment.token)
+    row = connection.execute(select(INVITES).where(made)).first()
     if row is None:
         return None
-    invite = INVITES.c.hash == row.hash
-    connection.execute(update(INVITES).where(invite).values(attempts=row.attempts + 1))
+    connection.execute(update(INVITES).where(made).values(attempts=row.attempts + 1))
     member = _by_name(connection, row.name)
     again = row.redeemed_at is not None
     refusal: IdentityError | None = None
     if at >= row.expires_at + (ENROL_AGAIN_S if again else 0):
-        refusal = _no_invite(f"the invitation of {row.name} ended at {date_of(row.expires_at)}")
+        refusal = _no_invite(f"the invitation of {row.name} ended at {_iso(row.expires_at)}")
+    elif enrolment.kind not in (None, row.kind):
+        refusal = _other_kind(row.name, row.kind)
     elif again and not (member is not None and member.active and member.public == public):
         refusal = _no_invite(f"the invitation of {row.name} was used at {row.redeemed_at}")
     elif not again and member is not None and member.active:
@@ -195,7 +197,7 @@ def _let_in(
         return refusal
     if not again:
         member = _enter(connection, row, public, known=member is not None)
-        connection.execute(update(INVITES).where(invite).values(redeemed_at=now()))
+        connection.execute(update(INVITES).where(made).values(redeemed_at=now()))
     assert member is not None
     detail = f"key {member.fingerprint}, from {source}" + (", answered again" if again else "")
     record(connection, member.name, "member.join", object=member.name, detail=detail)
@@ -257,7 +259,7 @@ def revoke(db: Database, name: str, *, by: str, at: float | None = None) -> Memb
       IdentityError: member-missing, there was never such a member.
       ServerError: as `Database.write`.
     """
-    ended = date_of(wall() if at is None else at).isoformat()
+    ended = _iso(wall() if at is None else at)
 
     def end(connection: Connection) -> Member | None:
         if _by_name(connection, name) is None:
@@ -391,7 +393,8 @@ def _check_new(name: str, kind: str, role: str, expires_s: float) -> None:
         )
     if not 0 < expires_s <= INVITE_S_MAX:
         raise _impossible(
-            f"an invitation cannot hold {expires_s:g} s", f"Choose up to {INVITE_S_MAX:g} s."
+            f"an invitation cannot hold {in_days(expires_s)}; at most {in_days(INVITE_S_MAX)}",
+            "Choose a shorter time, such as --expires 24h.",
         )
 
 
@@ -414,6 +417,19 @@ def _no_invite(why: str) -> IdentityError:
         f"The invitation was refused: {why}.",
         "Ask the operator of the federation for a new one.",
     )
+
+
+def _other_kind(name: str, kind: Kind) -> IdentityError:
+    what, verb = ("site", "hansa site join") if kind == "site" else ("person", "hansa join")
+    return IdentityError(
+        "invite-refused",
+        f"The invitation of {name} is for a {what}, and was not used up.",
+        f"Type the same line with: {verb}",
+    )
+
+
+def _iso(seconds: float) -> str:
+    return date_of(seconds).isoformat()
 
 
 def _record_refusal(connection: Connection, refusal: HansaError, *, name: str, source: str) -> None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, insert, select, update
 
-from hansa.clock import now
+from hansa.clock import in_days, now
 from hansa.errors import IdentityError
 from hansa.identity import Role, to_text, token_hash
 from hansa.limits import TOKEN_S_MAX
@@ -54,8 +54,8 @@ def create_token(
     if not _NAME.fullmatch(name) or not 0 < expires_s <= TOKEN_S_MAX:
         raise IdentityError(
             "member-invalid",
-            f"No token was made: {name[:64]!r} for {expires_s:g} s is not possible.",
-            f"Names are as those of members; a token holds up to {TOKEN_S_MAX:g} s.",
+            f"No token was made: {name[:64]!r} for {in_days(expires_s)} is not possible.",
+            f"Names are as those of members; a token holds at most {in_days(TOKEN_S_MAX)}.",
         )
     token = f"hansa_{to_text(os.urandom(32))}"
 
@@ -131,6 +131,6 @@ def revoke_token(db: Database, name: str, *, by: str) -> int:
         raise IdentityError(
             "member-missing",
             f"No token in use is called {name!r}; nothing was changed.",
-            "List them with: hansa server tokens",
+            "List them with: hansa server members",
         )
     return count

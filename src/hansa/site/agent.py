@@ -20,7 +20,7 @@ from typing import TypeVar
 import msgspec
 
 import hansa
-from hansa.clock import monotonic
+from hansa.clock import date_of, monotonic
 from hansa.errors import HansaError, RequestRefused, ServerError
 from hansa.failpoints import hit
 from hansa.identity import load_membership
@@ -33,7 +33,8 @@ from hansa.site.ledger import LEDGER_FILE, Answered, Ledger
 from hansa.site.ledger import answered as messages_answered
 from hansa.site.offers import Offers
 from hansa.site.outbox import Outbox
-from hansa.site.presence import present
+from hansa.site.presence import present, remember_end
+from hansa.site.sandbox import sandbox_told
 from hansa.site.settings import SiteSettings, load_settings
 from hansa.site.tasks import Desk, Dropped, Joined, TaskRun
 from hansa.site.workers import Workers
@@ -58,12 +59,15 @@ def run_agent(folder: Path, *, started: Callable[[SiteSettings], None] = lambda 
         settings = load_settings(folder)
         _log_to(folder / "agent.log")
         agent = Agent(folder, settings)
+        log.info("the agent of %s starts, Hansa %s", settings.name, hansa.__version__)
+        log.info("sandbox: %s", sandbox_told(settings.policy))
         try:
             agent.start()
             started(settings)
             agent.wait()
         finally:
             agent.close()
+            log.info("the agent of %s has ended", settings.name)
 
 
 class Agent:
@@ -310,15 +314,27 @@ class Agent:
             pass
         except Exception as error:
             if not self._ending.is_set():
-                log.exception("the agent ends")
+                if isinstance(error, HansaError):  # says all that there is to say
+                    log.error("the agent ends: %s", error)
+                else:
+                    log.exception("the agent ends")
                 self._failure = error
+                remember_end(self._folder, error)
                 self._ending.set()
                 signal.raise_signal(signal.SIGTERM)
 
 
+class _Lines(logging.Formatter):
+    """Lines with their time in UTC."""
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - overrides
+        """Return a record's time in ISO 8601, with its zone."""
+        return date_of(record.created).isoformat()
+
+
 def _log_to(path: Path) -> None:
     handler = logging.handlers.RotatingFileHandler(path, maxBytes=10 * 2**20, backupCount=1)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(_Lines("%(asctime)s %(levelname)s %(message)s"))
     logger = logging.getLogger("hansa")
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)

@@ -19,6 +19,9 @@ from hansa.site.policy import Decision, decide
 from hansa.site.requests import Request, read_approvals, rounds_done
 from hansa.site.settings import SiteSettings
 
+CANNOT = "The site cannot take part"
+"""How a site begins what it reports of a run that is allowed and cannot be begun."""
+
 
 def submitter_key(offer: Offer, authority_pem: str) -> str:
     """Return the fingerprint of the key that signed an offer.
@@ -40,6 +43,17 @@ def submitter_key(offer: Offer, authority_pem: str) -> str:
     text = submission_text(offer.identity, offer.package.digest)
     verify(member.public, from_text(offer.signature), text)
     return key_fingerprint(member.public)
+
+
+def cannot_run(folder: Path) -> dict[str, str]:
+    """Return, by run, why this site could not take part when it last reported on it.
+
+    Raises:
+      SiteError: the ledger is damaged.
+    """
+    last = {e.run: e.detail for e in Ledger(folder / LEDGER_FILE).entries() if e.kind == "standing"}
+    start = f"refused: {CANNOT}: "
+    return {run: d.removeprefix(start) for run, d in last.items() if d.startswith(start)}
 
 
 def decision_on(

@@ -21,7 +21,7 @@ from hansa.errors import HansaError, PackageError, RequestRefused
 from hansa.limits import MESSAGE_CHARS_MAX, OWNER_FILES_S, PACKAGE_BYTES_MAX, SITE_PAUSE_S
 from hansa.protocol.messages import Offer, Standing
 from hansa.protocol.transfer import download
-from hansa.site.decision import decision_on, submitter_key
+from hansa.site.decision import CANNOT, decision_on, submitter_key
 from hansa.site.policy import may_not_ask
 from hansa.site.requests import read_approvals, save_request
 from hansa.site.settings import SITE_FILE, load_settings
@@ -188,7 +188,7 @@ class Offers:
         except (HansaError, OSError) as error:
             said = error.happened if isinstance(error, HansaError) else "its disk refused something"
             log.warning("%s: %s", offer.run, error)
-            words = clean(f"The site cannot take part: {said}", MESSAGE_CHARS_MAX)
+            words = clean(f"{CANNOT}: {said}", MESSAGE_CHARS_MAX)
             return Standing(state="refused", reason=words), None
         return Standing(state="ready", examples=examples), Joined(offer, request.code)
 

@@ -14,10 +14,13 @@ from pathlib import Path
 import msgspec
 
 from hansa.clock import monotonic, now
-from hansa.errors import SiteError
+from hansa.errors import HansaError, RequestRefused, SiteError
 from hansa.store.files import write_durably
 
 AGENT_FILE = "agent.json"
+
+END_FILE = "agent-ended.json"
+"""Why the last agent could not go on; gone once another has started."""
 
 
 class Agent(msgspec.Struct, frozen=True):
@@ -26,6 +29,15 @@ class Agent(msgspec.Struct, frozen=True):
     pid: int
     group: int  # process group, 0 where there are none
     started: str
+
+
+class End(msgspec.Struct, frozen=True):
+    """Why an agent has ended by itself."""
+
+    code: str
+    reason: str
+    at: str
+    member: bool = True  # False: the server has said that the site is no member
 
 
 @contextlib.contextmanager
@@ -42,6 +54,7 @@ def present(folder: Path) -> Iterator[None]:
             group = os.getpgid(0) if hasattr(os, "getpgid") else 0
             facts = msgspec.json.encode(Agent(os.getpid(), group, now()))
             write_durably(folder / AGENT_FILE, [facts])
+            (folder / END_FILE).unlink(missing_ok=True)
             yield
             (folder / AGENT_FILE).unlink(missing_ok=True)
     except filelock.Timeout:
@@ -50,6 +63,23 @@ def present(folder: Path) -> Iterator[None]:
             f"The agent of {folder} is running already; no second one was started.",
             "See it with: hansa site status; end it with: hansa site stop",
         ) from None
+
+
+def remember_end(folder: Path, error: Exception) -> None:
+    """Keep why an agent could not go on, for its owner to be told later; a full disk keeps none."""
+    code = error.said if isinstance(error, RequestRefused) else getattr(error, "code", "defect")
+    reason = error.happened if isinstance(error, HansaError) else f"{type(error).__name__}: {error}"
+    end = End(code, reason, now(), member=code != "identity-member")
+    with contextlib.suppress(OSError):
+        write_durably(folder / END_FILE, [msgspec.json.encode(end)])
+
+
+def last_end(folder: Path) -> End | None:
+    """Return why the last agent could not go on; None if it was told to end, or runs."""
+    try:
+        return msgspec.json.decode((folder / END_FILE).read_bytes(), type=End)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        return None
 
 
 def find_agent(folder: Path) -> Agent | None:

@@ -17,6 +17,8 @@ from pathlib import Path, PurePosixPath
 import hansa
 from hansa.learners.generators import local_threads
 from hansa.limits import WORKER_TEMPORARY_BYTES_MAX
+from hansa.site.policy import Policy
+from hansa.text import TEXT_CHARS, clean
 
 _SYSTEM = ("/bin", "/sbin", "/lib", "/lib32", "/lib64")
 _ETC = ("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "alternatives")
@@ -26,20 +28,46 @@ _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _PROBE_S = 10
 
 
-@functools.cache
 def available() -> bool:
-    """Return whether programs can be run in a sandbox here; tried once per process."""
+    """Return whether programs can be run in a sandbox here."""
+    return trouble() is None
+
+
+@functools.cache
+def trouble() -> str | None:
+    """Return why no program can be run in a sandbox here; tried once per process."""
     if shutil.which("bwrap") is None:
-        return False
+        return "bubblewrap is not installed"
     command = sandbox_command([sys.executable, "-c", "pass"], readable={})
     try:
         probe = subprocess.run(
             command, env=environment(), stdin=subprocess.DEVNULL, capture_output=True,
             timeout=_PROBE_S, check=False,
         )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return probe.returncode == 0
+    except subprocess.TimeoutExpired:
+        return f"bubblewrap did not answer within {_PROBE_S} seconds"
+    except OSError as error:
+        return f"bubblewrap cannot be started: {error.strerror or error}"
+    if probe.returncode == 0:
+        return None
+    said = clean(probe.stderr.decode(errors="replace"), TEXT_CHARS)
+    return f"bubblewrap failed: {said or f'status {probe.returncode}'}"
+
+
+def sandbox_told(policy: Policy | None) -> str:
+    """Say to a site's owner in what code runs under a policy, or why it cannot."""
+    wish = Policy().sandbox if policy is None else policy.sandbox
+    if wish == "none":
+        return "none, as the policy says: code runs with the rights of the agent"
+    why = trouble()
+    if why is None:
+        return "bubblewrap"
+    if wish == "preferred":
+        return f"NONE: {why} (policy preferred: code runs with the rights of the agent)"
+    return (
+        f"NONE: {why} (policy required: nothing runs; install bubblewrap and let it make "
+        "namespaces, then start the agent again)"
+    )
 
 
 def sandbox_command(
@@ -64,17 +92,18 @@ def sandbox_command(
         *("--hostname", "site"),
     ]
     binds = dict(_python_binds()) | {inside: path.resolve() for inside, path in readable.items()}
-    command += _system()
+    size = ("--size", str(WORKER_TEMPORARY_BYTES_MAX))
+    # Before what is named, which may lie below it: this Python does in many a container.
+    command += [*_system(), *size, "--tmpfs", "/tmp"]
     for inside, path in sorted(binds.items()):
         command += ["--ro-bind", str(path), inside]
     for where in _covered(binds, hidden):
         command += ["--tmpfs", where, "--remount-ro", where]
-    size = ("--size", str(WORKER_TEMPORARY_BYTES_MAX))
     command += ["--proc", "/proc", "--remount-ro", "/proc", "--dev", "/dev"]
     for pattern in _DEVICES:
         for device in sorted(Path("/dev").glob(pattern)):
             command += ["--dev-bind-try", str(device), str(device)]
-    command += [*size, "--tmpfs", "/dev/shm", "--remount-ro", "/dev", *size, "--tmpfs", "/tmp"]
+    command += [*size, "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]
     return [*command, "--remount-ro", "/", "--chdir", folder, "--", *argv]
 
 

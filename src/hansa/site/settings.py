@@ -21,6 +21,11 @@ from hansa.text import clean
 
 SITE_FILE = "site.toml"
 
+UNCHANGED = "Nothing was changed: the settings stay as they were."
+"""What holds after settings that were only proposed cannot be used."""
+
+_NOTHING_RUNS = "Nothing runs at this site until then."
+
 DataName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]
 """A plan asks for data by this name: `data.set` of the plan."""
 
@@ -80,16 +85,31 @@ def load_settings(folder: Path) -> SiteSettings:
             "Go to the site's folder, name it with --folder, or join with: hansa site join INVITE",
         ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise _unusable(f"{path} cannot be read: {error}.", "Check the file.") from None
+        what = f"{path} cannot be read: {error}. {_NOTHING_RUNS}"
+        raise _unusable(what, "Check the file.") from None
     return parse_settings(text, origin=str(path))
 
 
-def parse_settings(text: str, *, origin: str = SITE_FILE) -> SiteSettings:
+def parse_settings(
+    text: str, *, origin: str = SITE_FILE, consequence: str = _NOTHING_RUNS
+) -> SiteSettings:
     """Read settings from text.
+
+    Args:
+      text: TOML.
+      origin: where it comes from, for messages.
+      consequence: sentence that says what holds if the text cannot be used.
 
     Raises:
       SiteError: site-settings, with what is wrong and the nearest valid word.
     """
+    try:
+        return _parsed(text, origin)
+    except SiteError as error:
+        raise _unusable(f"{error.happened} {consequence}", error.hint) from None
+
+
+def _parsed(text: str, origin: str) -> SiteSettings:
     try:
         table = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
@@ -177,4 +197,4 @@ def _explained(text: str, table: Mapping[str, Any], origin: str) -> SiteError:
 
 
 def _unusable(happened: str, hint: str) -> SiteError:
-    return SiteError("site-settings", f"{happened} Nothing runs at this site until then.", hint)
+    return SiteError("site-settings", happened, hint)

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import math
 import os
+import re
 import shutil
 import sys
 import threading
@@ -29,7 +30,7 @@ from hansa.limits import (
 )
 from hansa.protocol.messages import Offer
 from hansa.site.data import not_declared
-from hansa.site.sandbox import available, environment, sandbox_command
+from hansa.site.sandbox import environment, sandbox_command, trouble
 from hansa.site.settings import DataSource, SiteSettings
 from hansa.site.states import OwnStates
 from hansa.site.worker_messages import (
@@ -103,6 +104,7 @@ class Workers:
         self._log = Log(self._folder / "workers.log")
         self._slots: dict[str, _Slot] = {}
         self._lock = threading.Lock()
+        self._warned = False
         # Processes that end with their parent take the thread that has started them for it.
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="worker-starter")
 
@@ -329,16 +331,23 @@ class Workers:
         wish = "required" if policy is None else policy.sandbox
         if wish == "none":
             return False
-        if not available() and wish == "required":
+        why = trouble()
+        if why is None:
+            return True
+        if not self._warned:  # once, not at each task
+            self._warned = True
+            so = "nothing runs" if wish == "required" else "code runs without a sandbox"
+            _log.warning("There is no sandbox here (%s): %s.", why, so)
+        if wish == "required":
+            why = re.sub(r"(?<![\w<])/[^\s:]+", "...", why)  # this sentence leaves the site
             raise SiteError(
                 "site-no-sandbox",
-                "This site runs code in a sandbox only, and bubblewrap is not there or does not "
-                "work here. Nothing was run.",
-                'Its owner installs bubblewrap, or sets sandbox = "preferred" in the policy.',
+                f"This site runs code in a sandbox only, and there is none: {why}. "
+                "Nothing was run.",
+                "Its owner sees more with hansa site status; bubblewrap must be installed and "
+                'work, or the policy say sandbox = "preferred".',
             )
-        if not available():
-            _log.warning("There is no bubblewrap here: code runs without a sandbox.")
-        return available()
+        return False
 
     def _data(self, offer: Offer) -> dict[str, tuple[DataSource, Path]]:
         """Return the data that a run gets to see: what its plan names, or all that is allowed.

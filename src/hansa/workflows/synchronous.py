@@ -91,17 +91,18 @@ def _enough(trained: Trained, plan: Plan, number: int) -> Trained:
     if accepted and accepted >= plan.cohort.minimum:
         return trained
     reasons = _reasons(trained.problems)
+    kept = f"The run has failed; the model of round {number - 1} is kept."
     if accepted == 0:
         raise RunError(
             "run-all-failed",
-            f"Round {number} ended without any update: {reasons}. The run has failed; the model "
-            f"of round {number - 1} is kept.",
+            f"Round {number} closed with no update that counts. Who was asked, and why not: "
+            f"{reasons}. {kept}",
             "Correct the cause and run again.",
         )
     raise RunError(
         "run-too-few",
         f"Round {number} has {accepted} updates and the plan's minimum is {plan.cohort.minimum}: "
-        f"{reasons}. The run has failed; the model of round {number - 1} is kept.",
+        f"{reasons}. {kept}",
         "Correct the cause, or lower cohort.minimum, and run again.",
     )
 
