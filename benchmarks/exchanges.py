@@ -17,8 +17,8 @@ from hansa.protocol.messages import BlobRef, TaskResult
 from hansa.rounds.round import Terms
 from hansa.server.exchange import Desk, Exchange
 from hansa.server.journal import Journal
+from hansa.server.round_files import Updates
 from hansa.server.sums import Ask
-from hansa.store.blobs import BlobStore
 from hansa.store.client_states import ClientStates
 from hansa.store.database import open_database
 from hansa.transforms import chain
@@ -32,7 +32,7 @@ def opened(
 ) -> Iterator[tuple[Exchange, dict[str, TaskResult]]]:
     """Give an open exchange, and the result of each site; its update of `size` float32 is there."""
     folder.mkdir()
-    updates = BlobStore(folder / "updates", durable=False)
+    updates = Updates(folder / "updates")
     database = open_database(folder / "hansa.db")
     names = [f"site-{n:03d}" for n in range(sites)]
     spec = AggregationSpec({"delta": VectorSpec(size, "float32", 64.0)}, 8.0 * sites)
@@ -43,7 +43,7 @@ def opened(
     results = {}
     for n, name in enumerate(names):
         ref = BlobRef(digest=f"blake3:{n:064x}", size=files[n % len(files)].stat().st_size)
-        path = updates.path(ref.digest)
+        path = updates.of(ask.run, ask.number, name).path(ref.digest)
         path.parent.mkdir(parents=True, exist_ok=True)
         os.link(files[n % len(files)], path)
         results[name] = TaskResult(state="done", update=ref, weight=8.0)

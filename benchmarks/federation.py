@@ -209,8 +209,9 @@ def _tail(folder: Path, *, sites: int, size: int) -> dict[str, float]:
         with deployed.Watch(os.getpid()) as watch:
             began = time.monotonic()
             with ThreadPoolExecutor(8) as handlers:
-                for name in names[:-1]:
-                    handlers.submit(exchange.answer, name, results[name])
+                taken = [handlers.submit(exchange.answer, n, results[n]) for n in names[:-1]]
+            for one in taken:
+                one.result()  # raises what it has raised
             folded = time.monotonic()
             waiting = threading.Thread(target=exchange.wait)
             waiting.start()
