@@ -174,10 +174,10 @@ def tail(folder: Path, settings: Settings) -> Figures:
     size, cohorts = settings.size or 10 * MILLION, settings.sites or (10, 50, 200)
     found: dict[str, Any] = {}
     for sites in cohorts:
-        tries = [_tail(folder / f"tail-{sites}-{n}", sites=sites, size=size) for n in range(3)]
-        found[str(sites)] = {key: statistics.median(t[key] for t in tries) for key in tries[0]}
+        tries = [_tail(folder / f"tail-{sites}-{n}", sites=sites, size=size) for n in range(5)]
+        # The machine only ever adds time; the budget is about growth with the number of sites.
+        found[str(sites)] = {key: min(t[key] for t in tries) for key in tries[0]}
     ends = [found[str(s)]["from_arrival_ms"] for s in cohorts]
-    # The machine's noise is in both; the budget is about growth with the number of sites.
     ratio = ends[-1] / ends[0]
     told = ", ".join(f"{s}: {ms:.0f}" for s, ms in zip(cohorts, ends, strict=True))
     mb = found[str(cohorts[-1])]["anonymous_mb"]

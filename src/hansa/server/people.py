@@ -13,13 +13,7 @@ import hansa
 from hansa.clock import monotonic, wall
 from hansa.errors import RequestRefused
 from hansa.identity import Role
-from hansa.limits import (
-    FOLLOW_GATHER_S,
-    FOLLOW_WAIT_S_MAX,
-    INVITE_S,
-    OPEN_BODY_BYTES_MAX,
-    SUBMISSION_BYTES_MAX,
-)
+from hansa.limits import FOLLOW_GATHER_S, FOLLOW_WAIT_S_MAX, INVITE_S, SUBMISSION_BYTES_MAX
 from hansa.protocol.messages import (
     EventPage,
     Name,
@@ -139,7 +133,7 @@ class People:
 
     async def stop(self, request: Request, principal: Principal, digest: str | None) -> Response:
         """End a run: one's own, or any as an admin."""
-        await read_body(request, limit=OPEN_BODY_BYTES_MAX, digest=digest)
+        await read_message(request, digest, dict[str, Any])
         return answer(await in_thread(self._stop, request.path_params["run"], principal))
 
     def _stop(self, run: str, principal: Principal) -> RunFacts:
@@ -181,7 +175,7 @@ class People:
 
     async def revoke(self, request: Request, principal: Principal, digest: str | None) -> Response:
         """Revoke a member at once."""
-        await read_body(request, limit=OPEN_BODY_BYTES_MAX, digest=digest)
+        await read_message(request, digest, dict[str, Any])
         name = request.path_params["name"]
         await in_thread(self._revoke, name, principal.name)
         return answer({})
