@@ -33,6 +33,9 @@ from benchmarks.stand_in import end_with_input
 from hansa.identity import MemberKey, Prover
 from hansa.protocol.messages import Poll, PollAnswer, SessionAnswer, SessionRequest
 
+PATIENCE_S = 45.0
+"""Seconds after the ramp at which those that have been served are looked at without the others."""
+
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
@@ -123,17 +126,20 @@ async def main(
     tasks = [asyncio.create_task(crowd.be(m, n * step)) for n, m in enumerate(everybody)]
     crowd.over = idle_s == 0.0
     # A line when all have been served, so that the server's memory is read while all are there.
-    while len(crowd.served) < len(everybody):
+    until = start + ramp_s + PATIENCE_S
+    while len(crowd.served) < len(everybody) and (idle_s == 0.0 or time.monotonic() < until):
         for task in tasks:
             if task.done():
                 task.result()  # one that failed ends all
         await asyncio.sleep(0.25)
+    present = len(crowd.served)
     print("served", flush=True)
     await asyncio.sleep(idle_s)
     crowd.over = True
     await asyncio.gather(*tasks)
     found: dict[str, Any] = {
         "served": crowd.served,
+        "present": present,
         "statuses": crowd.statuses,
         "failures": crowd.failures,
         "polls": crowd.polls,

@@ -64,8 +64,8 @@ def idle(folder: Path, settings: Settings) -> Figures:
         each = (last["resident_mb"] - first["resident_mb"]) / (counts[-1] - counts[0])
         found["kb_each"] = 1000 * each
         told += f"; {1000 * each:.0f} KB a site"
-    told += f"; {last['cpu']:.0%} of a core"
-    holds = last["peak_mb"] <= 250 and last["failed"] == 0
+    told += f"; {last['cpu']:.0%} of a core; {last['present']:,} let in"
+    holds = last["peak_mb"] <= 250 and last["failed"] == 0 and last["present"] == counts[-1]
     return Figures([Row(f"{counts[-1]:,} idle sites", "<= 250 MB", told, holds)], found)
 
 
@@ -112,6 +112,7 @@ def _crowd(
     broken = sum(n for s, n in statuses.items() if s >= "500") + sum(failures.values())
     return {
         "served": len(served),
+        "present": sum(t["present"] for t in told),
         "median_s": float(np.quantile(served, 0.5)),
         "p99_s": float(np.quantile(served, 0.99)),
         "last_s": float(served[-1]),
