@@ -235,7 +235,7 @@ OPEN_RATE = 10.0
 one firewall share an address."""
 
 OPEN_BURST = 100
-"""Such requests at once after a pause: a hundred sites whose server has just come back."""
+"""Such requests at once after a pause: invitations redeemed, or guessed at, from one address."""
 
 SOURCES_MAX = 10_000
 """Addresses whose rate and wrong guesses are remembered, about 200 bytes each."""
@@ -428,3 +428,16 @@ BACKUP_NEW_MAX = 8
 
 BACKUP_PASSES_MAX = 5
 """Times that a backup copies what has come meanwhile before it holds the writers all the same."""
+
+CONNECTIONS_OPEN_MAX = 16_384
+"""Connections that a server holds at a time; a waiting site has one, and takes about 42 KB."""
+
+HEARTBEATS_MISSED = 1.9
+"""Heartbeats for which a site is not heard of before it counts as lost: a little less than two, so
+that it is noticed within two; a site polls once in each."""
+
+SESSION_RATE = 50.0
+"""Sessions a second that one address may open; all sites behind one firewall share an address."""
+
+SESSION_BURST = 1_000
+"""Sessions at once after a pause: a thousand sites whose server has just come back."""

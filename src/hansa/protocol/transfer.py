@@ -179,6 +179,7 @@ def _fetch_chunks(
         raise wrong_digest(ref.digest, f"the server has it with {there.size} bytes")
     with contextlib.ExitStack() as files:
         sources = [files.enter_context(mapped(p)) for p in known]
+        begun = part.exists()  # what a cut has left
         descriptor = os.open(part, os.O_RDWR | os.O_CREAT, 0o600)
         files.callback(os.close, descriptor)
         os.ftruncate(descriptor, ref.size)
@@ -189,7 +190,7 @@ def _fetch_chunks(
         def fetch(n: int) -> None:
             start = n * CHUNK_BYTES
             end = min(start + CHUNK_BYTES, ref.size)
-            if _is(os.pread(descriptor, end - start, start), there.digests[n]):
+            if begun and _is(os.pread(descriptor, end - start, start), there.digests[n]):
                 return
             for source in sources:
                 with source[start:end] as piece:

@@ -30,7 +30,8 @@ def largest_parameter(x: Vector) -> float:
     Raises:
       RunError: the model holds NaN, infinity or values too large to sum (run-diverged).
     """
-    largest = float(np.max(np.abs(x), initial=0.0))
+    # Without a copy of the model; NaN comes out of the first.
+    largest = max(float(np.max(x, initial=0.0)), -float(np.min(x, initial=0.0)))
     if not UPDATE_BOUND_FACTOR * largest <= 2.0**SPEC_EXPONENT_MAX:  # nor is NaN
         raise RunError(
             "run-diverged",

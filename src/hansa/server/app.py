@@ -16,12 +16,12 @@ from starlette.routing import Route as StarletteRoute
 from hansa.clock import wall
 from hansa.errors import HansaError, RequestRefused
 from hansa.identity import to_text
-from hansa.limits import MEMBER_CACHE_S, OPEN_BODY_BYTES_MAX
+from hansa.limits import MEMBER_CACHE_S, OPEN_BODY_BYTES_MAX, SESSION_BURST, SESSION_RATE
 from hansa.protocol.messages import Enrolled, Enrolment, SessionRequest
 from hansa.server import blobs, control, members, operations, people, refusals
 from hansa.server.auth import Principal
 from hansa.server.routes import Route, answer, in_thread, parsed, read_body
-from hansa.server.sources import Guesses, source_of
+from hansa.server.sources import Guesses, Rates, source_of
 from hansa.server.state import ServerState
 
 log = logging.getLogger("hansa.server")
@@ -34,7 +34,9 @@ def make_app(state: ServerState) -> Starlette:
     door = Door(state)
     routes = [
         StarletteRoute("/v1/authority", door.opened(door.authority), methods=["GET"]),
-        StarletteRoute("/v1/sessions", door.opened(door.session), methods=["POST"]),
+        StarletteRoute(
+            "/v1/sessions", door.opened(door.session, door.session_rates), methods=["POST"]
+        ),
         StarletteRoute("/v1/enrolments", door.opened(door.enrol), methods=["POST"]),
     ]
     by_path: dict[str, dict[str, Route]] = {}
@@ -100,6 +102,7 @@ class Door:
     def __init__(self, state: ServerState) -> None:
         self._state = state
         self._guesses = Guesses()
+        self.session_rates = Rates(rate=SESSION_RATE, burst=SESSION_BURST)
 
     @contextlib.asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
@@ -155,12 +158,13 @@ class Door:
         renewing = route.path == "/v1/certificates"
         return await self._state.gate.admit(request, route.roles, renewing=renewing)
 
-    def opened(self, handler: Endpoint) -> Endpoint:
+    def opened(self, handler: Endpoint, rates: Rates | None = None) -> Endpoint:
         """Return an endpoint for strangers, who may not knock too often."""
+        limited = rates or self._state.gate.rates
 
         async def endpoint(request: Request) -> Response:
             try:
-                self._state.gate.rates.take(source_of(request))
+                limited.take(source_of(request))
                 return await handler(request)
             except HansaError as error:
                 return refusals.answer(error)

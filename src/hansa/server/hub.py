@@ -16,7 +16,12 @@ import msgspec
 
 from hansa.clock import monotonic
 from hansa.errors import HansaError
-from hansa.limits import CLOSED_EXCHANGES_KEPT, OFFERS_BYTES_MAX, SITES_PER_HEARTBEAT_SECOND
+from hansa.limits import (
+    CLOSED_EXCHANGES_KEPT,
+    HEARTBEATS_MISSED,
+    OFFERS_BYTES_MAX,
+    SITES_PER_HEARTBEAT_SECOND,
+)
 from hansa.protocol.messages import (
     Committed,
     Offer,
@@ -119,7 +124,8 @@ class Hub:
     def overdue(self) -> float:
         """Mark silent sites as lost; return in how many seconds the next one could be."""
         with self._lock:
-            limit, at = 2 * self.heartbeat_s, monotonic()
+            # A little less than two, so that it is noticed within them.
+            limit, at = HEARTBEATS_MISSED * self.heartbeat_s, monotonic()
             online = {s: p for s, p in self._presence.items() if p.online}
             silent = [s for s, p in online.items() if at - p.heard > limit]
             for site in silent:

@@ -16,7 +16,13 @@ from cryptography import x509
 from hansa.clock import wall
 from hansa.errors import HansaError, ServerError
 from hansa.identity import load_authority
-from hansa.limits import CONNECTIONS_BACKLOG, THREAD_SWITCH_S, TLS_LOOK_S, TLS_RENEW_DAYS
+from hansa.limits import (
+    CONNECTIONS_BACKLOG,
+    CONNECTIONS_OPEN_MAX,
+    THREAD_SWITCH_S,
+    TLS_LOOK_S,
+    TLS_RENEW_DAYS,
+)
 from hansa.server.app import make_app
 from hansa.server.behind import BehindProxy
 from hansa.server.founding import tls_hosts
@@ -83,6 +89,7 @@ async def _serve(state: ServerState, started: Callable[[ServerSettings], None]) 
         http=HTTPModes.http1,
         websockets=False,
         backlog=CONNECTIONS_BACKLOG,
+        backpressure=CONNECTIONS_OPEN_MAX,
         log_enabled=True,
         log_level=LogLevels.warning,
         log_dictconfig=GRANIAN_LOG,

@@ -42,6 +42,7 @@ async def synchronous(federation: Federation, plan: Plan, algorithm: Algorithm) 
         state = step(algorithm, commit.state, trained, clients=len(roster))
         row = _row(number, cohort, trained)
         problems = list(trained.problems)
+        del trained  # its aggregate is as large as the model
         if number % plan.evaluate.every == 0 or number >= plan.rounds:
             problems += await _evaluate(federation, plan, row, state=state, roster=roster)
         row["seconds"] = federation.elapsed() - began
