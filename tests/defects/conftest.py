@@ -1,4 +1,4 @@
-"""A server in this process with three sites, whose heartbeat is short."""
+"""A server in this process with three sites, and nobody lost unless a test says so."""
 
 from __future__ import annotations
 
@@ -12,12 +12,5 @@ from league import League
 
 @pytest.fixture
 def league(tmp_path: Path) -> Iterator[League]:
-    with in_process(tmp_path, heartbeat_s=0.25) as server:
-        yield League(server)
-
-
-@pytest.fixture
-def patient(tmp_path: Path) -> Iterator[League]:
-    """Return a server that takes no site for lost while a test lasts."""
-    with in_process(tmp_path / "patient", heartbeat_s=30.0) as server:
+    with in_process(tmp_path, heartbeat_s=30.0) as server:
         yield League(server)

@@ -22,6 +22,7 @@ def test_a_learner_that_dies_does_not_stall_the_round(league: League) -> None:
     """6: nobody sets a deadline; the silence of two heartbeats is enough."""
     run = league.begin()
     league.west.task(run)
+    league.server.lose("west")
     for name in ("north", "south"):
         assert league.send(name, run).status == 200
     assert league.server.ended(run).state == "finished"
@@ -30,85 +31,85 @@ def test_a_learner_that_dies_does_not_stall_the_round(league: League) -> None:
     assert (problem["client"], problem["code"]) == ("west", "client-silent")
 
 
-def test_a_learner_that_leaves_is_not_waited_for_and_not_asked_again(patient: League) -> None:
+def test_a_learner_that_leaves_is_not_waited_for_and_not_asked_again(league: League) -> None:
     """6: revoked in the midst of a round."""
-    run = patient.begin(rounds=2)
-    patient.west.task(run)
-    root = patient.server.join("root", "admin")
-    assert patient.server.ask(root, "POST", "/v1/members/west/revoke", {}).status == 200
+    run = league.begin(rounds=2)
+    league.west.task(run)
+    root = league.server.join("root", "admin")
+    assert league.server.ask(root, "POST", "/v1/members/west/revoke", {}).status == 200
     for number in (1, 2):
         for name in ("north", "south"):
-            assert patient.send(name, run, number).status == 200
-    assert patient.server.ended(run).state == "finished"
-    cohorts = [e["cohort"] for e in patient.server.events(run, "opened")]
+            assert league.send(name, run, number).status == 200
+    assert league.server.ended(run).state == "finished"
+    cohorts = [e["cohort"] for e in league.server.events(run, "opened")]
     assert [sorted(c) for c in cohorts] == [["north", "south", "west"], ["north", "south"]]
 
 
-def test_early_joiners_do_not_close_the_first_round_alone(patient: League) -> None:
+def test_early_joiners_do_not_close_the_first_round_alone(league: League) -> None:
     """7: all sites that are there are heard, then the round begins; not with the first one."""
-    server = patient.server
-    for site in patient.sites.values():
+    server = league.server
+    for site in league.sites.values():
         site.poll()
-    run = server.submit(patient.ada)
-    patient.north.ready(run, 1)
-    assert patient.north.poll([run]).tasks == []
+    run = server.submit(league.ada)
+    league.north.ready(run, 1)
+    assert league.north.poll([run]).tasks == []
     assert server.events(run, "opened") == []
-    patient.south.ready(run, 3)
-    patient.west.ready(run, 4)
+    league.south.ready(run, 3)
+    league.west.ready(run, 4)
     for name in D:
-        assert patient.send(name, run).status == 200
+        assert league.send(name, run).status == 200
     assert server.ended(run).state == "finished"
     assert sorted(server.events(run, "opened")[0]["cohort"]) == sorted(D)
 
 
-def test_a_first_round_waits_for_its_minimum_of_sites(patient: League) -> None:
+def test_a_first_round_waits_for_its_minimum_of_sites(league: League) -> None:
     """7: with a minimum, as many must be ready before anybody trains."""
-    run = patient.begin("north", cohort={"minimum": 2})
-    patient.server.until(lambda: patient.server.facts(run).state == "waiting")
-    assert patient.north.poll([run]).tasks == []
+    run = league.begin("north", cohort={"minimum": 2})
+    league.server.until(lambda: league.server.facts(run).state == "waiting")
+    assert league.north.poll([run]).tasks == []
 
 
-def test_examples_weigh_and_evaluations_are_kept(patient: League) -> None:
+def test_examples_weigh_and_evaluations_are_kept(league: League) -> None:
     """8: every learner weighed 1, and what they evaluated was dropped."""
-    run = patient.begin(evaluate={"clients": 3})
+    run = league.begin(evaluate={"clients": 3})
     for name in D:
-        assert patient.send(name, run).status == 200
-    for number, site in enumerate(patient.sites.values(), start=1):
+        assert league.send(name, run).status == 200
+    for number, site in enumerate(league.sites.values(), start=1):
         task = site.task(run, 1, "evaluate")
         result = TaskResult(state="done", metrics={"loss": (number**2, number)})
         assert site.report(task.key, result).status == 200
-    assert patient.server.ended(run).state == "finished"
-    assert np.array_equal(patient.server.model(run, 1), expected(*D))
-    row = patient.server.events(run, "committed")[1]["row"]
+    assert league.server.ended(run).state == "finished"
+    assert np.array_equal(league.server.model(run, 1), expected(*D))
+    row = league.server.events(run, "committed")[1]["row"]
     assert row["validation"]["loss"]["mean"] == pytest.approx((1 + 4 + 9) / 6)
 
 
-def test_a_lineage_of_one_still_has_the_last_model(patient: League) -> None:
+def test_a_lineage_of_one_still_has_the_last_model(league: League) -> None:
     """8: lineage_length 1 evicted all models."""
-    run = patient.begin("north", rounds=3, keep={"every": 0})
+    run = league.begin("north", rounds=3, keep={"every": 0})
     for number in (1, 2, 3):
-        assert patient.send("north", run, number).status == 200
-    assert patient.server.ended(run).state == "finished"
-    last = patient.server.model(run, 3)
-    assert np.array_equal(last, patient.server.model(run, 0) + 3 * np.float32(D["north"]))
+        assert league.send("north", run, number).status == 200
+    assert league.server.ended(run).state == "finished"
+    last = league.server.model(run, 3)
+    assert np.array_equal(last, league.server.model(run, 0) + 3 * np.float32(D["north"]))
 
 
 def test_a_deadline_longer_than_a_day_is_kept(
-    patient: League, monkeypatch: pytest.MonkeyPatch
+    league: League, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """10: `.seconds` of a time span begins anew each day."""
-    run = patient.begin("north", "south", cohort={"deadline_s": 90_000.0})
-    patient.north.task(run)
+    run = league.begin("north", "south", cohort={"deadline_s": 90_000.0})
+    league.north.task(run)
     monkeypatch.setattr(exchange, "monotonic", lambda: monotonic() + 86_401.0)
-    assert patient.send("north", run).status == 200
-    assert patient.server.facts(run).state != "failed"
-    assert patient.send("south", run).status == 200
-    assert patient.server.ended(run).state == "finished"
-    assert np.array_equal(patient.server.model(run, 1), expected("north", "south"))
+    assert league.send("north", run).status == 200
+    assert league.server.facts(run).state != "failed"
+    assert league.send("south", run).status == 200
+    assert league.server.ended(run).state == "finished"
+    assert np.array_equal(league.server.model(run, 1), expected("north", "south"))
 
 
 def test_the_last_uploader_does_not_wait_for_the_aggregate(
-    patient: League, monkeypatch: pytest.MonkeyPatch
+    league: League, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """10: it has its receipt before the new model is made."""
     on, real = threading.Event(), Exchange.finish
@@ -118,17 +119,17 @@ def test_the_last_uploader_does_not_wait_for_the_aggregate(
         return real(self)
 
     monkeypatch.setattr(Exchange, "finish", held)
-    run = patient.begin("north", "south")
+    run = league.begin("north", "south")
     for name in ("north", "south"):
-        assert patient.send(name, run).status == 200
-    assert patient.server.facts(run).state not in ("finished", "failed")
+        assert league.send(name, run).status == 200
+    assert league.server.facts(run).state not in ("finished", "failed")
     on.set()
-    assert patient.server.ended(run).state == "finished"
+    assert league.server.ended(run).state == "finished"
 
 
-def test_runs_of_one_name_have_different_names(patient: League) -> None:
+def test_runs_of_one_name_have_different_names(league: League) -> None:
     """10: random ids could collide."""
-    names = [patient.server.submit(patient.ada) for _ in range(4)]
+    names = [league.server.submit(league.ada) for _ in range(4)]
     assert names == ["study-1", "study-2", "study-3", "study-4"]
 
 

@@ -53,7 +53,7 @@ def test_a_run_finishes_by_itself_through_deaths_returns_and_a_newcomer(tmp_path
         federation.kill("client-2")
         began = time.monotonic()
         federation.wait_for("client-2", state="silent", seconds=20)
-        assert time.monotonic() - began <= 2 * FAST["heartbeat_s"] + 1.5
+        assert time.monotonic() - began <= 2 * FAST["heartbeat_s"] + 5.0
         goes_on()
         federation.add_site("client-3")
         eventually(lambda: counted("client-3") >= 1, 30, "the newcomer does not take part")

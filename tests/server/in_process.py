@@ -136,6 +136,15 @@ class InProcess:
     def _do(self, work: Any, seconds: float = 60.0) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(seconds)
 
+    def lose(self, *sites: str) -> None:
+        """Let two heartbeats without a word of these sites be over."""
+        hub = self.state.hub
+        with hub._lock:
+            for site in sites:
+                hub._presence[site] = hub._presence[site]._replace(heard=float("-inf"))
+        hub.overdue()
+        assert not any(hub.online()[site].online for site in sites)
+
     # ---- members
 
     def join(self, name: str, role: Role) -> Member:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -46,24 +43,6 @@ class League:
     def send(self, name: str, run: str, number: int = 1) -> Reply:
         site = self.sites[name]
         return site.send(site.task(run, number).key, D[name], N[name])
-
-    @contextlib.contextmanager
-    def alive(self, *names: str) -> Iterator[None]:
-        """Let sites be heard of all the time, as an agent does that computes."""
-        over = threading.Event()
-
-        def beat() -> None:
-            while not over.wait(0.05):
-                for name in names:
-                    self.sites[name].poll()
-
-        thread = threading.Thread(target=beat)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
 
     def stop(self, run: str) -> Reply:
         return self.server.ask(self.ada, "POST", f"/v1/runs/{run}/stop", {})

@@ -25,15 +25,15 @@ from hansa.store.faults import disk_full
 
 @pytest.fixture
 def league(tmp_path: Path) -> Iterator[League]:
-    with in_process(tmp_path, heartbeat_s=0.3) as server:
+    with in_process(tmp_path, heartbeat_s=1.0) as server:
         yield League(server)
 
 
 def test_an_idle_poll_lasts_one_heartbeat(league: League) -> None:
     began = time.monotonic()
     answer = league.north.ask("POST", "/v1/poll", Poll()).read(PollAnswer)
-    assert 0.25 <= time.monotonic() - began < 5
-    assert answer == PollAnswer(heartbeat_s=0.3)
+    assert 0.9 <= time.monotonic() - began < 10
+    assert answer == PollAnswer(heartbeat_s=1.0)
 
 
 def test_a_site_is_lost_after_two_heartbeats_and_there_again_when_it_is_heard(
@@ -44,7 +44,7 @@ def test_a_site_is_lost_after_two_heartbeats_and_there_again_when_it_is_heard(
     assert hub.online()["north"].online
     began = time.monotonic()
     league.server.until(lambda: not hub.online()["north"].online, "north counts as lost")
-    assert 0.5 <= time.monotonic() - began < 3
+    assert 1.7 <= time.monotonic() - began < 10
     league.north.poll()
     assert hub.online()["north"].online
 
