@@ -128,7 +128,9 @@ def tail(_: Path) -> list[Row]:
         acc = aggregator.zero(spec)
         for client in range(cohort):
             acc = aggregator.add(acc, Contribution(str(client), {"delta": x}, 3.0))
-        times.append(best_of(lambda acc=acc: aggregator.finish(acc)))
+        dumped = aggregator.dump(acc)  # finishing uses a sum up
+        sums = [aggregator.load(spec, dumped) for _ in range(3)]
+        times.append(best_of(lambda sums=sums: aggregator.finish(sums.pop()), runs=len(sums)))
     ratio = times[1] / times[0]
     told = f"{times[0] * 1e3:.0f} -> {times[1] * 1e3:.0f} ms ({ratio:.2f}x)"
     return [Row("tail after the last update, 10 -> 200 clients", "flat", told, 0.8 <= ratio <= 1.2)]

@@ -136,6 +136,9 @@ BLOB_BYTES_MAX = 64 * 2**30
 PIECE_BYTES = 2**20
 """Bytes that pass through memory at once when a blob is read, hashed or written."""
 
+HASH_THREADED_BYTES = 16 * 2**20
+"""From here on a blob is hashed by several threads; a smaller one is done before they are awake."""
+
 PARTIAL_UPLOADS_MAX = 16
 """Uploads in pieces that a store keeps for one member; beyond it the oldest are dropped."""
 

@@ -149,6 +149,7 @@ def test_a_task_does_not_wait_for_the_next_heartbeat(league: League) -> None:
     for site in league.sites.values():
         site.poll()
     run = league.server.submit(league.ada)
+    league.server.until(lambda: league.north.poll().offers, "the run is offered")
     league.north.ready(run, 1)
     league.west.ready(run, 4)
 

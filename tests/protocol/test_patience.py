@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 
 from hansa.clock import monotonic
@@ -34,9 +36,11 @@ class Failing:
 def test_what_passes_is_tried_again_after_growing_pauses_drawn_at_random():
     failing = Failing(*[AWAY] * 2000)
     assert failing.try_(first_s=0.25, most_s=8.0) == "done"
-    bounds = [0.25, 0.5, 1.0, 2.0, 4.0] + [8.0] * 1995
-    assert all(0 <= p <= b for p, b in zip(failing.pauses, bounds, strict=True))
-    assert 3.7 < sum(failing.pauses[5:]) / 1995 < 4.3  # uniform: half of the bound on average
+    waited = [0.0, *itertools.accumulate(failing.pauses)]
+    bounds = [min(8.0, max(0.25, before / 2)) for before in waited]
+    assert all(0 <= p <= b for p, b in zip(failing.pauses, bounds, strict=False))
+    assert bounds[1] < bounds[100] == 8.0
+    assert 3.7 < sum(failing.pauses[100:]) / 1900 < 4.3  # uniform: half of the bound on average
     assert len(set(failing.pauses)) > 1990
 
 

@@ -90,7 +90,7 @@ def test_a_result_has_one_receipt_and_another_only_in_place_of_a_lost_one(
         receipt = Receipt(
             run=run, round=1, phase="train", client="north", digest=digest, size=3, at=at
         )
-        return journal.count(receipt, {"kind": "result"}, weight=1.0)
+        return journal.count(receipt, {"kind": "result"}, weight=1.0).result()
 
     first = given("a", "then")
     assert given("a", "later") == first
@@ -156,14 +156,14 @@ def test_nothing_is_said_of_a_run_that_has_ended(journal: Journal) -> None:
         receipt = Receipt(
             run=run, round=1, phase="train", client="north", digest="a", size=3, at="then"
         )
-        return journal.count(receipt, {"kind": "result"}, weight=1.0)
+        return journal.count(receipt, {"kind": "result"}, weight=1.0).result()
 
     first = counted()
     journal.end(run, "stopped", "it is", code="")
     assert counted() == first  # what counted has its receipt still
     other = Receipt(run=run, round=1, phase="train", client="south", digest="b", size=3, at="now")
     with pytest.raises(EndedError, match="run-ended"):
-        journal.count(other, {"kind": "result"}, weight=1.0)
+        journal.count(other, {"kind": "result"}, weight=1.0).result()
     with pytest.raises(EndedError, match="run-ended"):
         journal.stand(run, "north", Standing(state="ready", examples=7))
     assert journal.all_events(run)[-1]["kind"] == "ended"

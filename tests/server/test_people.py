@@ -26,6 +26,7 @@ def test_whoever_follows_hears_at_once_what_happens(league: League) -> None:
     run = league.begin("north")
     path = f"/v1/runs/{run}/events"
     league.north.task(run)
+    league.server.until(lambda: league.server.events(run, "opened"), "the round is recorded")
     page = league.server.ask(league.ada, "GET", path).read(EventPage)
     heard: list[EventPage] = []
 

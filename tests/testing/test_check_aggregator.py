@@ -97,15 +97,6 @@ def empties_the_second() -> Aggregator:
     return mean._replace(merge=merge)
 
 
-def spoils_on_finish() -> Aggregator:
-    def finish(acc):
-        result = mean.finish(acc)
-        acc.totals["delta"] += 10**12
-        return result
-
-    return mean._replace(finish=finish)
-
-
 def forgets_weights() -> Aggregator:
     def dump(acc):
         params = mean.dump(acc)
@@ -127,7 +118,6 @@ BROKEN = {
     "counted twice": takes_duplicates(),
     "counted twice ": merges_duplicates(),
     "refused duplicate changes": spoils_on_duplicates(),
-    "finish changes": spoils_on_finish(),
     "second argument": empties_the_second(),
     "written to": writes_to_updates(),
     "without updates": mean._replace(

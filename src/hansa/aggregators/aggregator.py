@@ -79,6 +79,7 @@ class Aggregator(NamedTuple):
 
     `add` and `merge` may work in place on their first argument, so use only what they return;
     when they raise, the first argument is as it was.  The second argument is never changed.
+    `finish` may use its argument up.
     `dump` and `load` carry a partial aggregate between processes, bit for bit, with its members.
     """
 

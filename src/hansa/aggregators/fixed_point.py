@@ -98,14 +98,21 @@ def _carry(limbs: Integers) -> None:
 
 
 def mean(acc: Integers, weight: Fraction, *, k: int, dtype: str) -> Floats:
-    """Return `acc / (weight * 2^k)`, one division in float64, then rounded to `dtype`."""
-    mean = np.empty(acc.shape, dtype)
-    divisor = float(weight * Fraction(2) ** k)
-    scratch = np.empty(min(acc.size, BLOCK_VALUES), np.float64)
-    for block in blocks(acc.size):
+    """Return `acc / (weight * 2^k)`, one division in float64, then rounded to `dtype`.
+
+    The mean takes the place of the sum, which is used up: of a large model there is no room for
+    both.  What is written is never ahead of what is read, for no mean is wider than its sum.
+    """
+    size, divisor = acc.size, float(weight * Fraction(2) ** k)
+    mean = acc.view(dtype)
+    scratch = np.empty(min(size, BLOCK_VALUES), np.float64)
+    for block in blocks(size):
         quotient = scratch[: block.stop - block.start]
         mean[block] = np.divide(acc[block], divisor, out=quotient)
-    return mean
+    del mean
+    words = -(-size * np.dtype(dtype).itemsize // acc.itemsize)
+    acc.resize(words, refcheck=False)  # gives back the rest of the memory; nobody else has it
+    return acc.view(dtype)[:size]
 
 
 def wide_mean(acc: Integers, weight: Fraction, *, dtype: str) -> Floats:

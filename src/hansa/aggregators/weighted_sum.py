@@ -62,7 +62,7 @@ def merge(acc: Sum, other: Sum) -> Sum:
 
 
 def finish(acc: Sum) -> Aggregate:
-    """Return the mean: one conversion, whatever the number of clients.
+    """Return the mean: one conversion, whatever the number of clients.  The sum is used up.
 
     Raises:
       AggregationError: nothing was folded (aggregation-empty).
@@ -76,7 +76,7 @@ def finish(acc: Sum) -> Aggregate:
             vectors[name] = fixed_point.wide_mean(acc.totals[name], weight, dtype=spec.dtype)
         else:
             k = fixed_point.point(spec.bound, acc.spec.weight_limit)
-            vectors[name] = fixed_point.mean(acc.totals[name], weight, k=k, dtype=spec.dtype)
+            vectors[name] = fixed_point.mean(acc.totals.pop(name), weight, k=k, dtype=spec.dtype)
     return Aggregate(vectors, float(weight), len(acc.members.clients))
 
 

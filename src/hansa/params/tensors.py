@@ -11,13 +11,13 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from hansa.errors import ParamsError
+from hansa.limits import HASH_THREADED_BYTES
 from hansa.params.dtypes import FLOATS, Array, assign, dtype_name, numpy_dtype
 from hansa.params.header import render
 from hansa.params.layout import Layout, about, is_text, shown
 
 Body = NDArray[np.uint8]
 _NO_METADATA: Mapping[str, str] = MappingProxyType({})
-_THREADED_BYTES = 1 << 20  # below this, threads cost more than they bring
 
 
 class Params(Mapping[str, Array]):
@@ -202,7 +202,7 @@ class Params(Mapping[str, Array]):
     def digest(self) -> str:
         """Return "blake3:" and the hash of the encoded bytes in hex: the identity of a model."""
         header = render(self.layout, self.metadata)
-        threads = blake3.AUTO if self.body.size >= _THREADED_BYTES else 1
+        threads = blake3.AUTO if self.body.size >= HASH_THREADED_BYTES else 1
         state = blake3(len(header).to_bytes(8, "little") + header, max_threads=threads)
         return "blake3:" + state.update(self.body.data).hexdigest()
 

@@ -34,8 +34,9 @@ def with_patience(
 ) -> T:
     """Call a function until it succeeds, with pauses that grow and are drawn at random.
 
-    The pause is uniform between 0 and a bound that doubles from `first_s` to `most_s`, so that
-    many clients do not come back at the same instant.
+    The pause is uniform between 0 and half of the time waited so far, within `first_s` and
+    `most_s`: many clients do not come back at the same instant, and a server that was away for a
+    second is found again within another.
 
     Args:
       until: monotonic time after which no new try begins; None: for ever.
@@ -47,7 +48,7 @@ def with_patience(
     Source: Brooker 2015, "Exponential backoff and jitter" (full jitter).
     """
     wait = pause or threading.Event().wait
-    bound = first_s
+    bound, waited_s = first_s, 0.0
     while True:
         try:
             return fn()
@@ -61,7 +62,8 @@ def with_patience(
             wait(wait_s)
             if given_up():
                 raise
-        bound = min(most_s, 2 * bound)
+            waited_s += wait_s
+        bound = min(most_s, max(first_s, waited_s / 2))
 
 
 def with_jitter(seconds: float) -> float:

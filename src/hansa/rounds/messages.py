@@ -10,19 +10,27 @@ import numpy as np
 
 from hansa.algorithms import Vectors
 from hansa.params import Params
+from hansa.params.dtypes import dtype_name
 from hansa.params.model import ModelLayout
 from hansa.rounds.opening import BUFFERS
 
 
 def to_message(layout: ModelLayout, message: Vectors) -> Params:
     """Return the file of a message; `from_message` gives back the same bits."""
-    x, buffers = message.x, message.get(BUFFERS, np.empty(0))
-    alone = message.keys() <= {"x", BUFFERS} and layout.exact()
-    if alone and layout.trained.dtypes and np.array_equal(layout.rounded(buffers), buffers):
-        model = layout.join(x, buffers)
-        if layout.split(model)[0].dtype == x.dtype:
-            return model
+    if is_model(layout, message):
+        return layout.join(message.x, message.get(BUFFERS, np.empty(0)))
     return Params.of(dict(message))
+
+
+def is_model(layout: ModelLayout, message: Vectors) -> bool:
+    """Return whether the file of a message is that of its model."""
+    buffers = message.get(BUFFERS, np.empty(0))
+    return (
+        message.keys() <= {"x", BUFFERS}
+        and layout.exact()
+        and layout.trained.dtypes == (dtype_name(message.x.dtype),)
+        and np.array_equal(layout.rounded(buffers), buffers)
+    )
 
 
 def from_message(layout: ModelLayout, params: Params) -> Vectors:

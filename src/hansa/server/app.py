@@ -59,10 +59,10 @@ OPEN_ROUTES = (("GET", "/v1/authority"), ("POST", "/v1/sessions"), ("POST", "/v1
 def table(state: ServerState) -> list[Route]:
     """Return every route that asks for proof, with the roles that may use it."""
     return [
-        *operations.routes(state),
-        *control.routes(state),
-        *people.routes(state),
+        *control.routes(state),  # paths are tried in this order: the most frequent ones first
         *(Route(*route) for route in blobs.routes(state)),
+        *people.routes(state),
+        *operations.routes(state),
         Route("/v1/certificates", "POST", EVERYBODY, Certificates(state).renew),
     ]
 

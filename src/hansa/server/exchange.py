@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from typing import NamedTuple
 
 import msgspec
@@ -79,12 +80,19 @@ class Exchange:
       desk: the server's journal, updates and key.
       spill: where updates of rules that are not sums are kept.
       past: events of this exchange from before a crash, in order.
+      begun: done once the exchange's beginning is durable; nothing is recorded before.
     """
 
     def __init__(
-        self, ask: Ask, desk: Desk, *, spill: ClientStates, past: Sequence[Event] = ()
+        self,
+        ask: Ask,
+        desk: Desk,
+        *,
+        spill: ClientStates,
+        past: Sequence[Event] = (),
+        begun: Future[None] | None = None,
     ) -> None:
-        self.ask, self._desk = ask, desk
+        self.ask, self._desk, self._begun = ask, desk, begun
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._folding = threading.Semaphore(FOLDS_AT_ONCE)
@@ -99,6 +107,8 @@ class Exchange:
         self._late: dict[str, str] = {}  # digests of updates of earlier rounds, by client@round
         self.state: RoundState = open_round(_asked(ask, past), _terms(ask, past))
         self._again(past)
+        if begun is not None:
+            begun.add_done_callback(self._check_begun)
 
     # ---- what sites do, in threads of their own
 
@@ -321,9 +331,11 @@ class Exchange:
         size: int,
     ) -> Receipt:
         try:
-            receipt = self._recorded(client, contribution, metrics, digest=digest, size=size)
+            recorded = self._recorded(client, contribution, metrics, digest=digest, size=size)
             if self._sum is not None and contribution is not None:
-                self._sum.fold(contribution)
+                self._sum.fold(contribution)  # while the disk is waited for
+            receipt = recorded.result()
+            hit("after_update_recorded")
         except BaseException as error:
             self._break(error)
             raise
@@ -356,7 +368,7 @@ class Exchange:
         *,
         digest: str,
         size: int,
-    ) -> Receipt:
+    ) -> Future[Receipt]:
         weight = 0.0 if contribution is None else contribution.weight
         fact = {
             "kind": "result",
@@ -371,9 +383,8 @@ class Exchange:
         }
         receipt = self._signed(client, digest, size)
         hit("before_update_recorded")
-        given = self._desk.journal.count(receipt, fact, weight=weight)
-        hit("after_update_recorded")
-        return given
+        self._wait_begun()
+        return self._desk.journal.count(receipt, fact, weight=weight)
 
     def _receipt(self, client: str, digest: str, size: int) -> Receipt:
         ask = self.ask
@@ -463,6 +474,7 @@ class Exchange:
             self._problems[event.client] = Problem(
                 self.ask.number, event.client, what, code, reason
             )
+        self._wait_begun()
         self._desk.journal.record(
             self.ask.run,
             {
@@ -507,6 +519,19 @@ class Exchange:
                 return
             self._sum.fold(contribution)
         self._results[client] = (_means(event["metrics"]), event["size"])
+
+    def _check_begun(self, begun: Future[None]) -> None:
+        if (error := begun.exception()) is not None:
+            self._break(error)
+
+    def _wait_begun(self) -> None:
+        """Wait until the exchange's beginning is durable; what belongs to it is recorded then.
+
+        Raises:
+          ServerError: server-disk-full or server-disk, it could not be recorded.
+        """
+        if self._begun is not None:
+            self._begun.result()
 
     def _break(self, error: BaseException) -> None:
         """Let the run thread see that what was decided could not be done."""

@@ -33,7 +33,7 @@ from hansa.protocol.messages import (
     TaskResult,
 )
 from hansa.rounds import BUFFERS, aggregation_spec
-from hansa.rounds.messages import to_message
+from hansa.rounds.messages import is_model, to_message
 from hansa.rounds.round import ClientStatus, Terms
 from hansa.server.exchange import Desk, Exchange, Interrupted
 from hansa.server.hub import Hub
@@ -112,7 +112,10 @@ class DeployedFederation:
         self._said: dict[str, Standing] = {}  # when the roster was made
         self._closings: list[Event] = []  # not yet durable
         self._messages: list[str] = []  # digests of those that are still there
-        self._model = ""  # digest of the committed model
+        self._old_messages: list[str] = []  # of rounds that are committed
+        self._forgetting = False  # what the last committed round needed is still there
+        self._model = BlobRef(digest=digest_of(b""), size=0)  # the committed one
+        self._committed_state: GlobalState | None = None
         self._used: set[str] = set()  # digests of this round's updates
         self._spill = ClientStates(stores.spill / row.run)
         self._waited_for: str | None = row.reason
@@ -131,7 +134,7 @@ class DeployedFederation:
         model = self._stored(event["model"])
         extra = None if event["state"] is None else self._stored(event["state"])
         state = from_files(self._method.algorithm, self.layout, model=model, extra=extra)
-        self._model = event["model"]
+        self._model = BlobRef(digest=event["model"], size=event["model_size"])
         self.committed, self._before = event["round"], event["elapsed"]
         self._began = monotonic()
         return Commit(event["round"], state, event["row"], event["progress"])
@@ -196,8 +199,10 @@ class DeployedFederation:
         self.committed = commit.round
         self._past = []
         self._closings.clear()
-        self._forget()
-        hit("after_updates_removed")
+        self._spill.clear()
+        self._old_messages += self._messages[:-1]
+        del self._messages[:-1]
+        self._forgetting = True
 
     def _record(self, commit: Commit) -> None:
         """Write the model, then the commit, then remove what no run needs any longer."""
@@ -230,7 +235,8 @@ class DeployedFederation:
                 raise Interrupted from None  # stopped meanwhile
             for old in stale:
                 blobs.remove(old)
-        self._model = digest
+        self._model = BlobRef(digest=digest, size=size)
+        self._committed_state = commit.state
 
     # ---- what the server tells a run
 
@@ -365,8 +371,8 @@ class DeployedFederation:
         message = Vectors(algorithm.broadcast(state.algorithm))
         if len(state.buffers):
             message[BUFFERS] = state.buffers
-        ref = self._placed(encode(to_message(self.layout, message)))
-        opened = _opened(self._past, number, phase)
+        ref = self._message_ref(state, message)
+        opened, begun = _opened(self._past, number, phase), None
         past = [e for e in self._past if e.get("round") == number and e.get("phase") == phase]
         if opened is None:
             hit("before_round_opened")
@@ -380,7 +386,7 @@ class DeployedFederation:
                 "goal": terms.goal,
                 "message": ref.digest,
             }
-            self._journal.record(self.run, opened)
+            begun = self._journal.begin(self.run, opened)
             hit("after_round_opened")
         spec = None
         if phase == "train":
@@ -402,8 +408,15 @@ class DeployedFederation:
             self._method.transform,
             self._most(number) if phase == "train" else {},
         )
-        exchange = Exchange(ask, self._desk, spill=self._spill, past=past)
+        exchange = Exchange(ask, self._desk, spill=self._spill, past=past, begun=begun)
         return _Opening(exchange, ref)
+
+    def _message_ref(self, state: GlobalState, message: Vectors) -> BlobRef:
+        """Return a message's address, under which sites can fetch it from now on."""
+        same = state is self._committed_state and message.x is state.algorithm.x
+        if same and is_model(self.layout, message):  # most often, and then nothing need be done
+            return self._model
+        return self._placed(encode(to_message(self.layout, message)))
 
     def _placed(self, message: tuple[bytes, memoryview]) -> BlobRef:
         """Put a message where sites can fetch it; the committed model is there already.
@@ -411,9 +424,10 @@ class DeployedFederation:
         Another run's model may be equal, but it goes when that run no longer needs it.
         """
         digest, size = digest_of(*message), sum(len(part) for part in message)
-        if digest != self._model:
+        if digest != self._model.digest:
             self._stores.messages.put(self.run, digest, message)
             self._messages = [d for d in self._messages if d != digest] + [digest]
+            self._old_messages = [d for d in self._old_messages if d != digest]
         return BlobRef(digest=digest, size=size)
 
     def _performed(self, opening: _Opening) -> tuple[str, ...]:
@@ -424,6 +438,7 @@ class DeployedFederation:
         try:
             self._check_going()
             with self._hub.opened(opening.open, Task(key=key, message=opening.message)):
+                self._forget()  # while sites are at work
                 accepted = opening.open.wait()
                 hit("before_round_closed")
                 closed = any(
@@ -462,7 +477,7 @@ class DeployedFederation:
         """Return what the weight of each site's update cannot exceed, by the site's own word."""
         cohort = msgspec.structs.replace(self._plan.cohort, late="refuse")
         plan, algorithm = msgspec.structs.replace(self._plan, cohort=cohort), self._method.algorithm
-        said = self._journal.standings(self.run)
+        said = self._said or self._journal.standings(self.run)
         return {
             site: weight_limit(plan, algorithm, number, clients=1, examples=word.examples or None)
             for site, word in said.items()
@@ -480,16 +495,19 @@ class DeployedFederation:
         return problems
 
     def _forget(self) -> None:
-        """Remove updates, old messages, and models that nobody asked to keep."""
-        self._spill.clear()
+        """Remove updates and messages that only the last committed round needed."""
+        if not self._forgetting:
+            return
+        self._forgetting = False
         # Of rounds for which a site may still be late, only what has counted goes.
         last = self.committed - self.late_rounds
         self._stores.updates.forget(self.run, up_to=last)
         for number in range(max(1, last + 1), self.committed + 1):
             self._stores.updates.remove(self.run, number, self._used)
         self._used.clear()
-        self._stores.messages.drop(self.run, self._messages[:-1])
-        del self._messages[:-1]
+        self._stores.messages.drop(self.run, self._old_messages)
+        self._old_messages.clear()
+        hit("after_updates_removed")
 
 
 def _few(metrics: dict[str, Metrics]) -> dict[str, Metrics]:

@@ -7,10 +7,11 @@ found quickly, and are written in the same transaction.
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, Select, and_, func, insert, or_, select, update
+from sqlalchemy import Connection, Select, and_, bindparam, func, insert, or_, select, update
 
 from hansa.clock import now
 from hansa.errors import RequestRefused
@@ -109,6 +110,17 @@ class Journal:
 
         self._db.write(work)
         self._changed(run)
+
+    def begin(self, run: str, fact: Event) -> Future[None]:
+        """Append an event without waiting; what is recorded later is durable later than it."""
+
+        def work(c: Connection) -> None:
+            if not _has_ended(c, run):
+                append(c, run, fact)
+
+        begun = self._db.submit(work)
+        begun.add_done_callback(lambda _: self._changed(run))
+        return begun
 
     def events(self, run: str, after: int = 0, limit: int = 1_000) -> list[Event]:
         """Return a run's events from a position on."""
@@ -219,12 +231,11 @@ class Journal:
 
     def standings(self, run: str) -> dict[str, Standing]:
         """Return what sites have said of a run."""
-        query = select(standings).where(standings.c.run == run)
-        rows = self._db.read(lambda c: c.execute(query).all())
+        rows = self._db.read(lambda c: c.execute(_STANDINGS, {"of": run}).all())
         return {r.site: Standing(state=r.state, reason=r.reason, examples=r.examples) for r in rows}
 
-    def count(self, receipt: Receipt, *facts: Event, weight: float) -> Receipt:
-        """Record that a result counts; return the receipt, which is the first one if it is known.
+    def count(self, receipt: Receipt, *facts: Event, weight: float) -> Future[Receipt]:
+        """Record that a result counts; once durable, it gives the receipt, the first if known.
 
         A client whose counted update was lost with the server's disk may send another in its
         place; only the exchange knows, so this replaces what is there.
@@ -234,7 +245,7 @@ class Journal:
         """
 
         def work(c: Connection) -> Receipt:
-            found = c.execute(_receipt_query(receipt)).scalar_one_or_none()
+            found = _receipt(c, receipt)
             if found is not None:
                 known = msgspec.json.decode(found, type=Receipt)
                 if known.digest == receipt.digest:
@@ -247,19 +258,19 @@ class Journal:
             fields = msgspec.structs.asdict(receipt)
             keys = ("run", "round", "phase", "client", "digest", "size", "at")
             row = {key: fields[key] for key in keys}
-            c.execute(insert(receipts).values(**row, weight=weight, data=text))
+            c.execute(_NEW_RECEIPT, {**row, "weight": weight, "data": text})
             for fact in facts:
                 append(c, receipt.run, fact)
             return receipt
 
-        given = self._db.write(work)
-        self._changed(receipt.run)
+        given = self._db.submit(work)
+        given.add_done_callback(lambda _: self._changed(receipt.run))
         return given
 
     def receipt(self, run: str, number: int, *, phase: Phase, client: str) -> Receipt | None:
         """Return the receipt of a result, if it was counted."""
         key = Receipt(run=run, round=number, phase=phase, client=client, digest="", size=0, at="")
-        text = self._db.read(lambda c: c.execute(_receipt_query(key)).scalar_one_or_none())
+        text = self._db.read(lambda c: _receipt(c, key))
         return None if text is None else msgspec.json.decode(text, type=Receipt)
 
     def is_owed(self, run: str, number: int, *, site: str) -> bool:
@@ -386,26 +397,33 @@ def _event_query(run: str, after: int, *, limit: int) -> Select[Any]:
 _FOUND_BY = ("round", "phase", "client")
 
 
+# Made once: SQLAlchemy finds a statement it has seen by that object at once, another by its parts.
+_STATE_OF = select(runs.c.state).where(runs.c.run == bindparam("of"))
+_LAST_EVENT = select(func.max(events.c.seq)).where(events.c.run == bindparam("of"))
+_STANDINGS = select(standings).where(standings.c.run == bindparam("of"))
+_NEW_EVENT, _NEW_RECEIPT = insert(events), insert(receipts)
+_RECEIPT = select(receipts.c.data).where(
+    *(receipts.c[key] == bindparam(f"of_{key}") for key in ("run", "round", "phase", "client"))
+)
+
+
 def _has_ended(connection: Connection, run: str) -> bool:
-    state = connection.execute(select(runs.c.state).where(runs.c.run == run)).scalar_one_or_none()
-    return state in ENDED
+    return connection.execute(_STATE_OF, {"of": run}).scalar_one_or_none() in ENDED
 
 
 def append(connection: Connection, run: str, fact: Event) -> None:
     """Append one event in a transaction of the one writer."""
-    top = connection.execute(select(func.max(events.c.seq)).where(events.c.run == run))
-    last = top.scalar_one()
+    last = connection.execute(_LAST_EVENT, {"of": run}).scalar_one()
     kind = fact["kind"]
     data = {key: value for key, value in fact.items() if key != "kind"}
-    connection.execute(
-        insert(events).values(
-            run=run,
-            seq=0 if last is None else last + 1,
-            at=now(),
-            kind=kind,
-            data=msgspec.json.encode(data).decode(),
-        )
-    )
+    row = {
+        "run": run,
+        "seq": 0 if last is None else last + 1,
+        "at": now(),
+        "kind": kind,
+        "data": msgspec.json.encode(data).decode(),
+    }
+    connection.execute(_NEW_EVENT, row)
 
 
 def _next_name(connection: Connection, name: str) -> str:
@@ -433,5 +451,8 @@ def _receipt_where(receipt: Receipt) -> tuple[Any, ...]:
     )
 
 
-def _receipt_query(receipt: Receipt) -> Any:
-    return select(receipts.c.data).where(*_receipt_where(receipt))
+def _receipt(connection: Connection, of: Receipt) -> str | None:
+    """Return the receipt of the same result, if there is one."""
+    key = {"of_run": of.run, "of_round": of.round, "of_phase": of.phase, "of_client": of.client}
+    text: str | None = connection.execute(_RECEIPT, key).scalar_one_or_none()
+    return text

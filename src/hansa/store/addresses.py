@@ -13,7 +13,7 @@ from typing import TypeAlias
 from blake3 import blake3
 
 from hansa.errors import ServerError
-from hansa.limits import CHUNK_BYTES
+from hansa.limits import CHUNK_BYTES, HASH_THREADED_BYTES
 
 Bytes: TypeAlias = bytes | bytearray | memoryview | mmap.mmap
 
@@ -38,7 +38,8 @@ def hex_of(digest: str) -> str:
 
 def digest_of(*parts: Bytes) -> str:
     """Return the address of these bytes, one after the other."""
-    hasher = blake3(max_threads=blake3.AUTO)
+    large = sum(map(len, parts)) >= HASH_THREADED_BYTES
+    hasher = blake3(max_threads=blake3.AUTO if large else 1)
     for part in parts:
         hasher.update(part)
     return f"blake3:{hasher.hexdigest()}"

@@ -153,16 +153,18 @@ class Database:
         answers: list[tuple[Future[Any], Any]] = []
         refused: list[tuple[Future[Any], BaseException]] = []
         try:
-            with connection.begin():
+            with connection.begin() as transaction:
                 for write in group:
-                    savepoint = connection.begin_nested()
+                    # One that is alone is undone with its transaction.
+                    savepoint = connection.begin_nested() if len(group) > 1 else None
                     try:
                         answer = write.do(connection)
-                        savepoint.commit()
+                        if savepoint is not None:
+                            savepoint.commit()
                     except BaseException as error:
                         if not _in_transaction(connection):
                             raise  # SQLite has undone the whole group
-                        savepoint.rollback()
+                        (savepoint or transaction).rollback()
                         refused.append((write.done, error))
                     else:
                         answers.append((write.done, answer))
@@ -266,7 +268,8 @@ def _engine(path: Path, *, begin: str) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begun(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
+        driver: Any = connection.connection.driver_connection
+        driver.execute(begin)  # nothing of it is for SQLAlchemy to know
 
     return engine
 
