@@ -136,6 +136,10 @@ BLOB_BYTES_MAX = 64 * 2**30
 PIECE_BYTES = 2**20
 """Bytes that pass through memory at once when a blob is read, hashed or written."""
 
+WORKER_MEMORY_KEPT = 256 * 2**20
+"""Bytes of freed memory that a worker keeps for its next arrays: as large as a model, each would
+else be given back and be fetched anew from the system, page by page, several times a round."""
+
 HASH_THREADED_BYTES = 16 * 2**20
 """From here on a blob is hashed by several threads; a smaller one is done before they are awake."""
 

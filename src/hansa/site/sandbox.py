@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 
 import hansa
 from hansa.learners.generators import local_threads
-from hansa.limits import WORKER_TEMPORARY_BYTES_MAX
+from hansa.limits import WORKER_MEMORY_KEPT, WORKER_TEMPORARY_BYTES_MAX
 from hansa.site.policy import Policy
 from hansa.text import TEXT_CHARS, clean
 
@@ -25,6 +25,7 @@ _ETC = ("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "alternatives"
 _DEVICES = ("nvidia*", "dri", "kfd")  # graphics cards
 _KEPT = ("HANSA_THREADS", "HANSA_DEVICE", "CUDA_VISIBLE_DEVICES", "TZ")
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_KEEP_MEMORY = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")  # read by glibc alone
 _PROBE_S = 10
 
 
@@ -116,6 +117,7 @@ def environment() -> dict[str, str]:
         "HOME": "/tmp",
         "USER": "site",
         "PYTHONDONTWRITEBYTECODE": "1",
+        **dict.fromkeys(_KEEP_MEMORY, str(WORKER_MEMORY_KEPT)),
         **{name: str(local_threads()) for name in _THREADS},
     }
 
