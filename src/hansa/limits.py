@@ -140,6 +140,10 @@ WORKER_MEMORY_KEPT = 256 * 2**20
 """Bytes of freed memory that a worker keeps for its next arrays: as large as a model, each would
 else be given back and be fetched anew from the system, page by page, several times a round."""
 
+UPLOAD_PIECE_BYTES = 2**18
+"""Bytes of an upload that a server gathers before it writes them; it holds twice as many for each
+of the connections that send at the same time, four a site."""
+
 HASH_THREADED_BYTES = 16 * 2**20
 """From here on a blob is hashed by several threads; a smaller one is done before they are awake."""
 

@@ -21,7 +21,7 @@ from starlette.types import Receive, Scope, Send
 
 from hansa.errors import ServerError
 from hansa.identity.roles import Role
-from hansa.limits import BLOB_BYTES_MAX, CHUNK_BYTES, PIECE_BYTES
+from hansa.limits import BLOB_BYTES_MAX, CHUNK_BYTES, PIECE_BYTES, UPLOAD_PIECE_BYTES
 from hansa.protocol.messages import BlobChunks
 from hansa.server.auth import Principal
 from hansa.server.routes import Route, answer, in_thread
@@ -295,7 +295,7 @@ async def _take(request: Request, writer: Any, *, size: int) -> None:
                 raise too_large("The body", f"more than the {size} bytes announced")
             parts.append(part)
             held += len(part)
-            if held >= PIECE_BYTES:
+            if held >= UPLOAD_PIECE_BYTES:
                 if writing is not None:
                     await writing
                 writing = asyncio.ensure_future(in_thread(_write, writer, parts))
