@@ -140,6 +140,9 @@ WORKER_MEMORY_KEPT = 256 * 2**20
 """Bytes of freed memory that a worker keeps for its next arrays: as large as a model, each would
 else be given back and be fetched anew from the system, page by page, several times a round."""
 
+READ_HERE_BYTES_MAX = 8 * 2**20
+"""Bytes of a blob up to which the server's event loop reads it by itself, piece by piece."""
+
 UPLOAD_PIECE_BYTES = 2**18
 """Bytes of an upload that a server gathers before it writes them; it holds twice as many for each
 of the connections that send at the same time, four a site."""
