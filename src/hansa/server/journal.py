@@ -11,7 +11,18 @@ from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, Select, and_, bindparam, func, insert, or_, select, update
+from sqlalchemy import (
+    Connection,
+    Select,
+    and_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 
 from hansa.clock import now
 from hansa.errors import RequestRefused
@@ -346,15 +357,13 @@ def _replaced(
     c: Connection, run: str, digests: dict[int, str | None], *, keep: Callable[[int], bool]
 ) -> list[str]:
     """Write digests into a run's trail; return those that no run's trail has any longer."""
-    mine = trail.c.run == run
-    before = c.execute(select(trail.c.round, trail.c.digest).where(mine)).all()
-    gone = [r for r, _ in before if r in digests or (r != STATE and not keep(r))]
-    c.execute(trail.delete().where(mine, trail.c.round.in_(gone)))
-    for number, digest in digests.items():
-        if digest is not None:
-            c.execute(insert(trail).values(run=run, round=number, digest=digest))
+    before = c.execute(_TRAIL, {"of": run}).all()
+    gone = {r for r, _ in before if r in digests or (r != STATE and not keep(r))}
+    c.execute(_NOT_KEPT, {"of": run, "gone": sorted(gone)})
+    rows = [{"run": run, "round": n, "digest": d} for n, d in digests.items() if d is not None]
+    c.execute(_NEW_MODEL, rows)
     dropped = {d for r, d in before if r in gone}
-    needed = c.execute(select(trail.c.digest).where(trail.c.digest.in_(dropped))).scalars()
+    needed = c.execute(_NEEDED, {"dropped": sorted(dropped)}).scalars()
     return sorted(dropped - set(needed))
 
 
@@ -401,7 +410,12 @@ _FOUND_BY = ("round", "phase", "client")
 _STATE_OF = select(runs.c.state).where(runs.c.run == bindparam("of"))
 _LAST_EVENT = select(func.max(events.c.seq)).where(events.c.run == bindparam("of"))
 _STANDINGS = select(standings).where(standings.c.run == bindparam("of"))
-_NEW_EVENT, _NEW_RECEIPT = insert(events), insert(receipts)
+_NEW_EVENT, _NEW_RECEIPT, _NEW_MODEL = insert(events), insert(receipts), insert(trail)
+_TRAIL = select(trail.c.round, trail.c.digest).where(trail.c.run == bindparam("of"))
+_NOT_KEPT = delete(trail).where(
+    trail.c.run == bindparam("of"), trail.c.round.in_(bindparam("gone", expanding=True))
+)
+_NEEDED = select(trail.c.digest).where(trail.c.digest.in_(bindparam("dropped", expanding=True)))
 _RECEIPT = select(receipts.c.data).where(
     *(receipts.c[key] == bindparam(f"of_{key}") for key in ("run", "round", "phase", "client"))
 )
