@@ -41,18 +41,14 @@ def write(store: BlobStore, data: bytes, *, digest: str | None = None, size: int
     store.put(digest or address(data), parts, size=len(data) if size is None else size)
 
 
-def test_what_is_put_in_comes_out_under_the_digest_of_its_bytes(store, tmp_path):
+def test_what_is_put_in_comes_out_under_the_digest_of_its_bytes(store):
     write(store, DATA)
     assert store.path(address(DATA)).read_bytes() == DATA
     assert store.size(address(DATA)) == len(DATA) and store.has(address(DATA))
     assert store.put_bytes(b"abc") == (address(b"abc"), 3)
     assert store.put_bytes([b"a", memoryview(b"bc")]) == (address(b"abc"), 3)
     assert store.put_bytes(b"") == (address(b""), 0)
-    (tmp_path / "model").write_bytes(b"model")
-    assert store.put_file(tmp_path / "model") == (address(b"model"), 5)
-    (tmp_path / "model").unlink()
-    assert store.path(address(b"model")).read_bytes() == b"model"
-    assert list(store.digests()) == sorted(map(address, [DATA, b"abc", b"", b"model"]))
+    assert list(store.digests()) == sorted(map(address, [DATA, b"abc", b""]))
     assert all(store.intact(d) for d in store.digests())
     assert digest_of(b"ab", b"c") == address(b"abc")
     assert digest_of_file(store.path(address(DATA))) == (address(DATA), len(DATA))
@@ -151,14 +147,11 @@ def put_in_chunks(store: BlobStore, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC, errno.EMFILE])
-@pytest.mark.parametrize("way", ["put", "bytes", "file", "chunks"])
+@pytest.mark.parametrize("way", ["put", "bytes", "chunks"])
 def test_whatever_call_fails_once_nothing_counts_that_is_not_durable(tmp_path, disk, way, code):
-    source = tmp_path / "source"
-    source.write_bytes(DATA)
     ways = {
         "put": lambda store: write(store, DATA),
         "bytes": lambda store: store.put_bytes(DATA),
-        "file": lambda store: store.put_file(source),
         "chunks": lambda store: put_in_chunks(store, DATA),
     }
     failed = 0

@@ -14,7 +14,6 @@ import numpy as np
 
 from hansa.algorithms import Vectors
 from hansa.clock import monotonic
-from hansa.errors import RunError
 from hansa.failpoints import hit
 from hansa.limits import METRICS_MAX
 from hansa.metrics import Metrics
@@ -552,18 +551,3 @@ def _why(ready: list[str], present: set[str], said: dict[str, Standing], *, mini
     parts += [f"{', '.join(sorted(away))} is not heard of"] if away else []
     parts += ["no site is connected"] if not present else []
     return "; ".join(parts)
-
-
-def check_layout(layout: ModelLayout, seed: Params) -> None:
-    """Refuse a seed model that is not what its submission says.
-
-    Raises:
-      RunError: names, dtypes or shapes differ.
-    """
-    if seed.layout == layout.layout:
-        return
-    raise RunError(
-        "run-damaged",
-        "The seed model's tensors are not those that the submission declares. Nothing was started.",
-        "Submit again with the same release of Hansa on both sides.",
-    )

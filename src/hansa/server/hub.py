@@ -221,12 +221,6 @@ class Hub:
             found = next((t for k, t in self._open.items() if k == (run, number, phase)), None)
         return found.exchange if found else None
 
-    def open_train(self, run: str) -> Exchange | None:
-        """Return a run's open training exchange."""
-        with self._lock:
-            found = [t for (r, _, p), t in self._open.items() if r == run and p == "train"]
-        return found[0].exchange if found else None
-
     def tasks_of(self, site: str) -> list[OpenTask]:
         """Return what is wanted of a site at this moment."""
         with self._lock:

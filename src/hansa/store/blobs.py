@@ -13,7 +13,7 @@ import re
 import shutil
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from blake3 import blake3
@@ -193,27 +193,15 @@ class BlobStore:
         parts: Sequence[Bytes] = data if isinstance(data, list | tuple) else [data]  # type: ignore[list-item]
         digest = digest_of(*parts)
         if not self._is_there(digest, durable):
-            self._put_file(lambda path: _write_file(path, parts), digest, durable)
+            self._write(digest, parts, durable=durable)
         return digest, sum(memoryview(part).nbytes for part in parts)
 
-    def put_file(
-        self, path: str | os.PathLike[str], *, durable: bool | None = None
-    ) -> tuple[str, int]:
-        """Store a finished file, as a link where that is possible; return digest and size.
-
-        The file stays; it must not be changed afterwards, but may be removed or replaced.
-        """
-        digest, size = digest_of_file(path)
-        if not self._is_there(digest, durable):
-            self._put_file(lambda target: _link_or_copy(Path(path), target), digest, durable)
-        return digest, size
-
-    def _put_file(self, make: Callable[[Path], None], digest: str, durable: bool | None) -> None:
-        """Adopt a file whose digest is known; `make` writes it."""
+    def _write(self, digest: str, parts: Sequence[Bytes], *, durable: bool | None) -> None:
+        """Write the bytes of a blob whose digest is known."""
         temporary = self.new_temporary()
         try:
             with disk_faults(f"blob {digest}"):
-                make(temporary)
+                _write_file(temporary, parts)
                 if self._is_durable(durable):
                     _sync_file(temporary)
             self.adopt(temporary, digest, durable=durable)
