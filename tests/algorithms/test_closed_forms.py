@@ -95,7 +95,7 @@ class RealFederation:
         return self.state.algorithm.x
 
     def _round(self, cohort: Sequence[str]) -> None:
-        algorithm, aggregator, transform = self.method
+        algorithm, aggregator, transform, _ = self.method
         message = Vectors(algorithm.broadcast(self.state.algorithm))
         limit = float(sum(len(d.x) for d in self.data.values()))
         bound = self.plan.bound
