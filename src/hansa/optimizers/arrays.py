@@ -39,7 +39,8 @@ def clipped(u: Vector, norm: float) -> Vector:
         lengths = squares.sum(-1, keepdim=True).sqrt()
         return u * (norm / lengths.clamp(min=norm)).to(u.dtype)
     lengths = np.sqrt(squares.sum(axis=-1, keepdims=True))
-    return u * (norm / np.maximum(lengths, norm)).astype(u.dtype)
+    with np.errstate(invalid="ignore"):  # infinity becomes NaN, which is refused by name later
+        return u * (norm / np.maximum(lengths, norm)).astype(u.dtype)
 
 
 def clipped_by_tensor(u: Vector, norm: float, starts: tuple[int, ...]) -> Vector:
@@ -52,16 +53,28 @@ def clipped_by_tensor(u: Vector, norm: float, starts: tuple[int, ...]) -> Vector
     """
     if not starts:
         return u
-    sizes = [b - a for a, b in itertools.pairwise((*starts, u.shape[-1]))]
+    if not _is_tensor(u):
+        sizes = _sizes(starts, u.shape[-1])
+        lengths = np.sqrt(np.add.reduceat(_squares(u), starts, axis=-1))
+        with np.errstate(invalid="ignore"):
+            return u * np.repeat((norm / np.maximum(lengths, norm)).astype(u.dtype), sizes, axis=-1)
+    if u.device.type == "cpu":  # where a tensor's memory is an array's too; ten times as fast
+        return u.new_tensor(clipped_by_tensor(u.numpy(), norm, starts))
+    return clipped_on_device(u, norm, starts)
+
+
+def clipped_on_device(u: Vector, norm: float, starts: tuple[int, ...]) -> Vector:
+    """Do what `clipped_by_tensor` does, with what torch has on any device."""
+    sizes = u.new_empty(0).long().new_tensor(_sizes(starts, u.shape[-1]))
+    which = ((sizes * 0 + 1).cumsum(0) - 1).repeat_interleave(sizes)
     squares = _squares(u)
-    if _is_tensor(u):
-        lengths_of = u.new_empty(0).long().new_tensor(sizes)
-        which = ((lengths_of * 0 + 1).cumsum(0) - 1).repeat_interleave(lengths_of)
-        sums = squares.new_zeros((*u.shape[:-1], len(sizes))).index_add_(-1, which, squares)
-        factors = (norm / sums.sqrt().clamp(min=norm)).to(u.dtype)
-        return u * factors[..., which]
-    lengths = np.sqrt(np.add.reduceat(squares, starts, axis=-1))
-    return u * np.repeat((norm / np.maximum(lengths, norm)).astype(u.dtype), sizes, axis=-1)
+    sums = squares.new_zeros((*u.shape[:-1], len(starts))).index_add_(-1, which, squares)
+    factors = (norm / sums.sqrt().clamp(min=norm)).to(u.dtype)
+    return u * factors[..., which]
+
+
+def _sizes(starts: tuple[int, ...], stop: int) -> list[int]:
+    return [b - a for a, b in itertools.pairwise((*starts, stop))]
 
 
 def _squares(u: Vector) -> Vector:

@@ -99,6 +99,8 @@ def linear(length: int, end: float = 0.0, by: By = "step") -> Module:
     Raises:
       PlanError: a setting is out of range.
     """
+    positive("linear", length=length)
+    not_negative("linear", end=end)
     return polynomial(length, 1.0, end, by)._replace(name="linear")
 
 
@@ -189,7 +191,7 @@ def cyclic(length: int, low: float = 0.1, gamma: float = 1.0, by: By = "step") -
     """Build triangles from `low` up to 1 and back, low + (1 - low) gamma^past tri.  Smith 2017.
 
     Args:
-      length: steps or rounds of one triangle, >= 2.
+      length: steps or rounds of one triangle, >= 1.
       low: where each begins and ends, >= 0.
       gamma: shrinks them, above 0; 1 is the paper's "triangular", and less its "exp_range".
       by: what is counted.
