@@ -16,6 +16,7 @@ from hansa.aggregators import AGGREGATORS, Aggregator
 from hansa.algorithms import ALGORITHMS, Algorithm, Capability
 from hansa.errors import PlanError
 from hansa.learners.learner import Hyper
+from hansa.limits import CHAIN_MODULES_MAX
 from hansa.optimizers import MODULES, REGULARIZERS, Module
 from hansa.optimizers import chain as joined
 from hansa.optimizers.named import OPTIMIZERS
@@ -158,8 +159,8 @@ def check_capabilities(
             "plan-impossible",
             f"{algorithm.name} {_NEEDS[need]}; this {kind} learner cannot do that. "
             "Nothing was started.",
-            "Use sgd with learner.optimizer.momentum = 0 and a numpy or torch learner, or fed_avg, "
-            "which only trains.",
+            "Use sgd with learner.optimizer.momentum = 0 and without a chain in a numpy or torch "
+            "learner, or fed_avg, which only trains.",
         )
 
 
@@ -209,6 +210,12 @@ def _modules(where: str, named: Any, import_module: Import) -> tuple[Module, ...
             "plan-wrong-type",
             f"The plan's {where} is {named!r}, which is no list. Nothing was started.",
             'For example ["momentum", { name = "clip_global", norm = 1.0 }].',
+        )
+    if len(named) > CHAIN_MODULES_MAX:
+        raise PlanError(
+            "plan-bad-value",
+            f"The plan's {where} has {len(named)} modules. Nothing was started.",
+            f"It must have at most {CHAIN_MODULES_MAX}.",
         )
     table = REGULARIZERS if where.endswith(".regularizers") else MODULES
     return tuple(
@@ -313,7 +320,13 @@ def _examples(missing: list[str], options: dict[str, Any], hints: dict[str, Any]
     return ", ".join([*given, *made])
 
 
-_EXAMPLES: dict[Any, str] = {int: "1", str: '"..."', bool: "true"}
+_EXAMPLES: dict[Any, str] = {
+    int: "1",
+    str: '"..."',
+    bool: "true",
+    tuple[int, ...]: "[10, 20]",
+    tuple[float, ...]: "[0.5, 0.1]",
+}
 
 
 def _hints(factory: Callable[..., Any]) -> dict[str, Any]:
