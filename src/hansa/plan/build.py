@@ -108,7 +108,8 @@ def _local_chain(optimizer: Optimizer, import_module: Import) -> Module | None:
         raise PlanError(
             "plan-impossible",
             f"The plan's {where} has a chain, and {told} beside it. Nothing was started.",
-            'Write it into the chain, for example chain = [{ name = "momentum", beta = 0.9 }].',
+            'Write it into the chain, as { name = "momentum", beta = 0.9 }, or set the whole of '
+            "learner.optimizer, as { lr = 0.1, chain = [...] }.",
         )
     return joined(*parts, *_modules(f"{where}.chain", optimizer.chain, import_module))
 
