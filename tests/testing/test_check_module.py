@@ -41,6 +41,12 @@ BROKEN = [
     (widens_its_state, "its state was"),
     (lambda u, state, at: (u * next(calls), state), "other bytes"),
     (lambda u, state, at: (u / abs(u).max(), state), "a stack of clients"),
+    (lambda u, state, at: (u + 0.5 * at.x, state), "`needs` do not name"),
+    (lambda u, state, at: (u + 0.5 * (u - at.start), state), "`needs` do not name"),
+    (lambda u, state, at: (u / at.step, state), "`needs` do not name"),
+    (lambda u, state, at: (u * 0.5**at.round, state), "`needs` do not name"),
+    (lambda u, state, at: (u * (1 + len(at.starts)), state), "`needs` do not name"),
+    (lambda u, state, at: (u * at.key.integer(8), state), "`needs` do not name"),
 ]
 
 

@@ -29,7 +29,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 def check_module(module: Module, *, seed: int = 0) -> None:
     """Check that a module of an optimizer keeps its laws.
 
-    The laws: nothing that it is given is changed, the same input gives the same bytes, the
+    The laws: nothing that it is given is changed, the same input gives the same bytes, nothing is
+    looked at that `needs` does not name (so that it is refused where that is not known), the
     direction and each vector of the state keep their shape and dtype, the state keeps its names,
     and a stack of clients goes the way of each client alone (unless it draws random numbers).
 
@@ -83,9 +84,33 @@ def _walk(module: Module, x: Array, gradients: Array, key: Key) -> Array:
             "it gives other bytes when it is called again",
             hint="Keep nothing between calls but the state; draw from at.key.",
         )
+        _check_needs(module, _frozen(g), kept, at, u)
         x = x - (0.1 * u).astype(x.dtype)
         steps.append(u)
     return np.stack(steps)
+
+
+def _check_needs(module: Module, g: Array, kept: Any, at: Point, u: Array) -> None:
+    """Take the step again with a point that has nothing but what the module says it needs."""
+    needs, counts = module.needs, Need.COUNT in module.needs
+    bare = Point(
+        at.x if Need.PARAMS in needs else None,
+        at.start if Need.START in needs else None,
+        step=at.step if counts else at.step + 100,
+        round=at.round if counts else at.round + 200,
+        key=at.key if Need.KEY in needs else at.key.child("another"),
+        starts=at.starts if Need.TENSORS in needs else (),
+    )
+    try:
+        same = module.update(g, kept, bare)[0].tobytes() == u.tobytes()
+    except (TypeError, AttributeError, LookupError, ValueError):
+        same = False
+    law(
+        same,
+        f"Module {module.name!r}",
+        "it looks at something that its `needs` do not name",
+        hint="Add for example needs=frozenset({Need.PARAMS}) for at.x.",
+    )
 
 
 def _check_forms(module: Module, given: tuple[Any, Any], after: tuple[Any, Any]) -> None:
