@@ -3,8 +3,9 @@
     python docs/generate.py            write them
     python docs/generate.py --check    exit with 1 if one is not what the code says
 
-Made are the references of the command line, the plan and the errors, the page on how a round
-goes, and the head of each error page; below its head an error page is written by hand.
+Made are the references of the command line, the plan, the modules of optimizers and the errors,
+the page on how a round goes, and the head of each error page; below its head an error page is
+written by hand.
 """
 
 from __future__ import annotations
@@ -20,12 +21,15 @@ from typing import Any
 
 import click
 import msgspec
+import numpy as np
 
 from hansa import errors
 from hansa.aggregators import AGGREGATORS
 from hansa.algorithms import ALGORITHMS
 from hansa.cli.main import VERBS, cli
 from hansa.data import Scheme
+from hansa.optimizers import MODULES, Need
+from hansa.optimizers.named import OPTIMIZERS
 from hansa.plan.explain import meanings
 from hansa.plan.schema import Change, Named, Plan
 from hansa.rounds import round as machine
@@ -92,6 +96,7 @@ def pages() -> Iterator[tuple[Path, str]]:
         if any(ELSEWHERE.get(name) == page for name in VERBS):
             yield DOCS / "reference" / f"{page}.md", _page(group_lines(page))
     yield DOCS / "reference" / "plan.md", _page(plan_lines())
+    yield DOCS / "reference" / "optimizers.md", _page(optimizer_lines())
     yield DOCS / "reference" / "errors.md", _page(errors_lines())
     yield DOCS / "reference" / "errors-federation.md", _page(far_errors_lines())
     yield DOCS / "explain" / "round.md", _page(round_lines())
@@ -291,7 +296,74 @@ def _factory_row(name: str, value: Any) -> str:
 
 def _plain(value: Any) -> str:
     """Return a default as a plan would hold it."""
+    if isinstance(value, tuple):
+        return str(list(value))
     return str(value).lower() if isinstance(value, bool) else f"{value}"
+
+
+# ---------------------------------------------------------------- the modules of optimizers
+
+
+MODULE_GROUPS = {
+    "sgd": "Plain steps",
+    "averages": "Momentum and averages",
+    "adaptive": "Adaptive steps",
+    "bounds": "Clipping and noise",
+    "regularizers": "Penalties and decay",
+    "schedules": "Schedules",
+}
+"""Files of `hansa.optimizers` with modules, and what a reader calls them."""
+
+
+def optimizer_lines() -> Iterator[str]:
+    """Yield the reference of every module of a chain, file by file."""
+    yield from ["# Modules of optimizers", ""]
+    yield "What `learner.optimizer.chain`, `learner.optimizer.regularizers` and the same options of"
+    yield '`algorithm = { name = "fed_opt" }` may name; how to choose is told'
+    yield "[there](../howto/choose-an-optimizer.md). `g` or `u` is the direction that a module is"
+    yield "given, `x` the parameters; a step is `x <- x - lr * u` with what the last one returns."
+    for file, title in MODULE_GROUPS.items():
+        module = sys.modules[f"hansa.optimizers.{file}"]
+        told = " ".join((module.__doc__ or "").split("\n\n", 1)[-1].split())
+        yield from ["", f"## {title}", ""]
+        if "\n\n" in (module.__doc__ or ""):
+            yield from [_quoted(told), ""]
+        yield "| name | | options | at the server | state |"
+        yield "|---|---|---|---|---|"
+        for name, factory in MODULES.items():
+            if factory.__module__ == module.__name__:
+                yield _module_row(name, factory)
+    yield from ["", "State is how many copies of the model a module keeps between steps.", ""]
+    yield from ["## Optimizers by name", ""]
+    yield "What `learner.optimizer.name` may be; each is only a chain."
+    yield from ["", "| name | chain | options |", "|---|---|---|"]
+    yield from (_factory_row(name, made) for name, made in OPTIMIZERS.items())
+
+
+def _module_row(name: str, factory: Any) -> str:
+    needed = {"length": 2, "at": (1,), "factors": (1.0,)}
+    parameters = inspect.signature(factory).parameters
+    made = factory(
+        **{p: needed[p] for p in parameters if parameters[p].default is inspect.Parameter.empty}
+    )
+    before, _, after = (inspect.getdoc(factory) or "").partition("\nArgs:\n")
+    told = dict(re.findall(r"^  (\w+): (.+?\.)$", after.partition("\nRaises:")[0], re.M | re.S))
+    options = [
+        f"`{p.name}`{'' if p.default is p.empty else f' = {_plain(p.default)}'}:"
+        f" {_cell(told[p.name]).rstrip('.')}"
+        for p in parameters.values()
+    ]
+    server = "no" if made.needs & {Need.START, Need.TENSORS} else "yes"
+    what = _quoted(re.sub(r"^Build ", "", before.strip()))
+    kept = len(made.init(np.zeros(1)))
+    return f"| `{name}` | {what} | {'; '.join(options)} | {server} | {kept} |"
+
+
+def _quoted(text: str) -> str:
+    """Return text whose formulas Markdown leaves alone."""
+    parts = _cell(text).split("`")
+    parts[::2] = [part.replace("*", "\\*").replace("_", "\\_") for part in parts[::2]]
+    return "`".join(parts)
 
 
 # ---------------------------------------------------------------- the errors

@@ -121,7 +121,7 @@ def test_tables_do_not_go_without_a_project(home: Path) -> None:
 @pytest.mark.parametrize(
     ("optimizer", "code"),
     [
-        ("rmsprop", "plan-unknown-name"),
+        ({"chain": ["lbfgs"]}, "plan-unknown-name"),
         ({"name": "adam", "nesterov": True}, "plan-unknown-key"),
         ({"name": 3}, "plan-wrong-type"),
     ],

@@ -150,8 +150,8 @@ def test_the_public_surface_is_small_and_stated() -> None:
 
 @pytest.mark.parametrize(
     "package",
-    ["params", "algorithms", "aggregators", "transforms", "rounds", "workflows", "learners",
-     "data", "plan", "simulation", "runs", "store", "packages", "testing", "identity"],
+    ["params", "optimizers", "algorithms", "aggregators", "transforms", "rounds", "workflows",
+     "learners", "data", "plan", "simulation", "runs", "store", "packages", "testing", "identity"],
 )  # fmt: skip
 def test_all_lists_exactly_what_a_package_exports(package: str) -> None:
     module = importlib.import_module(f"hansa.{package}")

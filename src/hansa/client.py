@@ -12,6 +12,7 @@ from hansa.errors import HansaError, LearnerError
 from hansa.learners.learner import Hyper, Learner, LocalWork, Task
 from hansa.limits import FAILURE_CHARS_MAX, MESSAGE_CHARS_MAX
 from hansa.metrics import Metrics
+from hansa.optimizers import Module
 from hansa.params.model import ModelLayout
 from hansa.plan import Plan, weighting_of
 from hansa.rounds import BUFFERS
@@ -36,6 +37,7 @@ class Client(NamedTuple):
     transform: Transform
     learner: Learner
     layout: ModelLayout
+    chain: Module | None = None  # of its local steps, if the plan has one
 
     def train(
         self,
@@ -68,6 +70,9 @@ class Client(NamedTuple):
                 "Use fewer clients, or a split with a minimum such as data.split.minimum = 1.",
             )
         buffers = message.get(BUFFERS, np.empty(0))
+        optimizer = self.plan.learner.optimizer
+        assert bool(optimizer.chain or optimizer.regularizers) == (self.chain is not None)
+        hyper = hyper._replace(chain=self.chain)
         work = self.learner.begin(Task(name, self.layout, buffers, hyper, key), data)
         lifted = _lift(work, Vectors({k: v for k, v in message.items() if k != BUFFERS}))
         state = _lift(work, mine) if mine is not None else self.algorithm.client_init(lifted.x)

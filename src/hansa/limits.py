@@ -93,6 +93,10 @@ USER_WEIGHT_LIMIT = 2.0**20
 PLAN_DEPTH_MAX = 16
 """Levels of tables and lists in a plan; its own keys need four."""
 
+CHAIN_MODULES_MAX = 32
+"""Modules of one optimizer's chain, or of its regularizers; each may keep two copies of the model,
+and six modules are many."""
+
 FAILURE_CHARS_MAX = 64 * 2**10
 """Characters of a traceback that are kept; the end of it says what happened."""
 

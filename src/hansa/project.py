@@ -17,10 +17,12 @@ import msgspec
 from blake3 import blake3
 
 from hansa.algorithms import Capability
+from hansa.client import Client
 from hansa.code import Code, code_digest, import_path, make_current, read_code
 from hansa.errors import HansaError, LearnerError, PlanError
 from hansa.learners.learner import Learner
-from hansa.plan import Method, Plan, build_method, check_capabilities, check_plan
+from hansa.params.model import ModelLayout
+from hansa.plan import Method, Plan, build_method, check_capabilities, check_chain, check_plan
 from hansa.plan.learner import build_learner, check_made_learner, is_plain_sgd
 from hansa.plan.load import PLAN_FILE, load_plan
 
@@ -68,7 +70,7 @@ def build_project(
     scripted = plan.learner.kind == "script"  # a script is run by each client, not imported
     module = import_module(plan.learner.module) if plan.learner.module and not scripted else None
     learner = build_learner(plan.learner, module, folder)
-    check_capabilities(method.algorithm, learner.capabilities, plan.learner.kind)
+    _check_learner(method, learner.capabilities, plan.learner.kind)
     told = dict(sources or {})
     return Project(plan, method, learner, module, folder, told, code, folder)
 
@@ -87,8 +89,24 @@ def with_learner(plan: Plan, learner: Learner) -> Project:
     capabilities = learner.capabilities
     if not is_plain_sgd(plan.learner.optimizer):  # the learner was made before the plan
         capabilities -= {Capability.PLAIN_SGD}
-    check_capabilities(method.algorithm, capabilities, type(learner).__name__)
+    _check_learner(method, capabilities, type(learner).__name__)
     return Project(plan, method, learner, None, None, {}, {})
+
+
+def _check_learner(method: Method, capabilities: frozenset[Capability], kind: str) -> None:
+    """Refuse what a learner cannot do with the plan's method and chain."""
+    check_chain(method, capabilities, kind)
+    if method.chain is not None and not method.chain.plain:
+        capabilities -= {Capability.PLAIN_SGD}
+    check_capabilities(method.algorithm, capabilities, kind)
+
+
+def client_of(project: Project, layout: ModelLayout) -> Client:
+    """Return what a client of a project needs to take part."""
+    method = project.method
+    return Client(
+        project.plan, method.algorithm, method.transform, project.learner, layout, method.chain
+    )
 
 
 def identity(plan: Plan, code: Code) -> str:

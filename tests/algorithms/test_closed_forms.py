@@ -83,7 +83,7 @@ class RealFederation:
         seed = learner.init(next(iter(data.values())), Key.root(plan.seed))
         x, buffers = seed.layout.split(seed.params)
         algorithm, transform = self.method.algorithm, self.method.transform
-        self.client = Client(plan, algorithm, transform, learner, seed.layout)
+        self.client = Client(plan, algorithm, transform, learner, seed.layout, self.method.chain)
         self.state = GlobalState(algorithm.init(np.array(x)), buffers)
         self.mine: dict[str, Vectors] = {}
         self.round = 0
@@ -95,7 +95,7 @@ class RealFederation:
         return self.state.algorithm.x
 
     def _round(self, cohort: Sequence[str]) -> None:
-        algorithm, aggregator, transform = self.method
+        algorithm, aggregator, transform, _ = self.method
         message = Vectors(algorithm.broadcast(self.state.algorithm))
         limit = float(sum(len(d.x) for d in self.data.values()))
         bound = self.plan.bound
@@ -172,6 +172,31 @@ def test_scaffold_finds_the_unweighted_optimum_whatever_the_cohorts_and_sizes(si
     np.testing.assert_allclose(x, [-g.sum() / (2 * mu.sum())], atol=1e-9)
     # So this says something: weighted by examples, the optimum lies elsewhere.
     assert abs(x[0] + (rows @ g) / (2 * (rows @ mu))) > 0.1
+
+
+def test_scaffold_with_a_ridge_finds_the_optimum_of_the_penalised_mean() -> None:
+    """The mean of mu x^2 + G x, and strength/2 x^2: least at -sum G / (2 sum mu + 3 strength)."""
+    data = {
+        name: Examples(np.array([[[mu], [g]]]), np.zeros(1)) for name, (_, mu, g) in UNEQUAL.items()
+    }
+    ridge = {"name": "ridge", "strength": 2.5}
+    local = {"epochs": 4, "batch_size": "all", "optimizer": {"lr": 0.02, "regularizers": [ridge]}}
+    plan = read_plan({"algorithm": "scaffold", "learner": local, "bound": 128.0}).plan
+    fed = RealFederation(plan, data, NumPyLearner(QuadraticModel("float64")))
+    x = fed.run(900, itertools.cycle(itertools.combinations(UNEQUAL, 2)))
+    _, mu, g = np.array(list(UNEQUAL.values())).T
+    np.testing.assert_allclose(x, [-g.sum() / (2 * mu.sum() + 3 * 2.5)], atol=1e-9)
+
+
+def test_the_regularizer_fed_prox_goes_the_way_of_the_algorithm() -> None:
+    prox = {"name": "fed_prox", "mu": 0.7}
+    local = {"optimizer": {"lr": 0.02, "regularizers": [prox]}}
+    penalised = RealFederation(
+        plan_of("fed_avg", 5, **local),
+        two_clients("float64"),
+        NumPyLearner(QuadraticModel("float64")),
+    )
+    assert np.array_equal(penalised.run(9), federation(prox, 5, "float64").run(9))
 
 
 def test_control_variates_become_the_gradients_at_the_optimum() -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from hansa.algorithms import ALGORITHMS, Algorithm, Vectors, fed_yogi
+from hansa.optimizers import clip_global, momentum, ridge
 from hansa.seeds import Key
 from hansa.testing import check_algorithm
 
@@ -136,7 +137,19 @@ def derived_scaffold(x, lr):  # Karimireddy et al. 2020, Alg. 1, option II, line
     return {"x": x, "c": c, "ci": ci}
 
 
+def derived_fed_opt(x, lr, chain, regularizers):  # ridge on x, then momentum, then a norm of 0.4
+    v = np.zeros(4)
+    for cohort in COHORTS:
+        v = 0.8 * v + (0.3 * x - delta(x, cohort))  # the gradient of a penalty beside -delta
+        x = x - lr * v * min(1, 0.4 / np.linalg.norm(v))
+    return {"x": x, "1.v": -v}
+
+
 DERIVED = {
+    "fed_opt": (
+        derived_fed_opt,
+        {"lr": 0.6, "chain": (momentum(0.8), clip_global(0.4)), "regularizers": (ridge(0.3),)},
+    ),
     "fed_avg": (derived_fed_avg, {"lr": 0.7}),
     "fed_sgd": (derived_fed_sgd, {}),
     "fed_avg_m": (derived_fed_avg_m, {"lr": 0.6, "momentum": 0.8}),

@@ -13,6 +13,8 @@ from doc_pages import DOCS, KINDS, PAGES, ROOT, Block, PageRun, blocks, missing_
 import hansa
 from hansa.cli.main import VERBS, cli
 from hansa.errors import CODES
+from hansa.optimizers import MODULES
+from hansa.optimizers.named import OPTIMIZERS
 from hansa.plan.explain import meanings
 
 LINES_MAX = 200
@@ -100,6 +102,12 @@ def test_every_key_of_a_plan_is_documented() -> None:
         table, _, last = key.rpartition(".")
         assert f"| `{last}` |" in page or f"[{key}]" in page, key
         assert not table or f"[{table}]" in page, key
+
+
+def test_every_module_of_an_optimizer_is_documented() -> None:
+    page = text_of(DOCS / "reference" / "optimizers.md")
+    for module in [*MODULES, *OPTIMIZERS]:
+        assert f"| `{module}` |" in page, module
 
 
 def test_every_public_name_is_documented() -> None:

@@ -33,8 +33,37 @@ fraction = 0.75
 minimum = 3
 """
 
+CHAINS = """
+name = "chains"
+rounds = 10
+seed = 3
+[algorithm]
+name = "fed_opt"
+lr = 0.05
+chain = ["adam", { name = "gaussian_noise", std = 0.001 }, { name = "warmup", length = 4 }]
+regularizers = [{ name = "ridge", strength = 0.001 }]
+[learner]
+kind = "numpy"
+model = "mlp"
+hidden = [16]
+[learner.optimizer]
+lr = 0.1
+chain = [
+  { name = "clip_tensor", norm = 1.0 },
+  "nesterov",
+  { name = "gaussian_noise", std = 0.01 },
+  { name = "cosine", length = 10, by = "round" },
+]
+regularizers = [{ name = "fed_prox", mu = 0.1 }]
+[data]
+set = "breast_cancer"
+split = { scheme = "iid", clients = 4 }
+"""
 
-@pytest.mark.parametrize("plan", [TEN_ROUNDS, MOMENTUM], ids=["scaffold", "fed_adam, clipped"])
+
+@pytest.mark.parametrize(
+    "plan", [TEN_ROUNDS, MOMENTUM, CHAINS], ids=["scaffold", "fed_adam, clipped", "chains"]
+)
 def test_a_federation_gives_the_simulations_model_over_ten_rounds(
     tmp_path: Path, plan: str
 ) -> None:

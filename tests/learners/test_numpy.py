@@ -103,7 +103,7 @@ def test_evaluation_totals_are_those_of_all_examples(monkeypatch, blobs):
 def test_plain_sgd_is_offered_only_when_it_is():
     assert Capability.PLAIN_SGD in NumPyLearner(Perceptron()).capabilities
     momentum = NumPyLearner(Perceptron(), plain_sgd=False).capabilities
-    assert momentum == {Capability.CORRECT, Capability.GRADIENT}
+    assert momentum == {Capability.CORRECT, Capability.GRADIENT, Capability.CHAIN}
 
 
 class Broken(Quadratic):

@@ -1,9 +1,11 @@
-"""Both tables of flat optimizers against torch.optim, and NumPy's against the formulas."""
+"""The optimizers that a plan can name, against torch.optim and by hand, in NumPy and in torch."""
 
 import numpy as np
 import pytest
 
-from hansa.learners import numpy_optimizers, torch_optimizers
+from hansa.learners.descent import Descent
+from hansa.learners.learner import Hyper, Task
+from hansa.optimizers.named import OPTIMIZERS
 from hansa.seeds import Key
 
 CASES = [
@@ -26,7 +28,6 @@ CASES = [
     ("adagrad", {}, {}),
     ("adagrad", {"eps": 1e-2, "weight_decay": 0.3}, {"eps": 1e-2, "weight_decay": 0.3}),
 ]
-NUMPY_CASES = [c for c in CASES if c[0] in numpy_optimizers.OPTIMIZERS and "nesterov" not in c[1]]
 NAMES = {
     "sgd": "SGD",
     "adam": "Adam",
@@ -34,6 +35,7 @@ NAMES = {
     "rmsprop": "RMSprop",
     "adagrad": "Adagrad",
 }
+X = [0.5, -2.0, 3.0, 0.0, 1.5]
 LR, STEPS = 0.07, 6
 
 
@@ -44,7 +46,7 @@ def gradients():
 
 def torch_result(name, options):
     torch = pytest.importorskip("torch")
-    x = torch.tensor([0.5, -2.0, 3.0, 0.0, 1.5], dtype=torch.float64, requires_grad=True)
+    x = torch.tensor(X, dtype=torch.float64, requires_grad=True)
     optimizer = getattr(torch.optim, NAMES[name])([x], lr=LR, **options)
     for g in gradients():
         x.grad = torch.from_numpy(g)
@@ -52,52 +54,48 @@ def torch_result(name, options):
     return x.detach().numpy()
 
 
+def descent(x, name, **options):
+    hyper = Hyper(lr=LR, optimizer=name, options=options)
+    return Descent(Task("client-0", None, np.empty(0), hyper, Key.root(5)), x)
+
+
 @pytest.mark.torch
+@pytest.mark.parametrize("kind", ["numpy", "torch"])
 @pytest.mark.parametrize(("name", "ours", "theirs"), CASES)
-def test_torch_optimizers_take_the_steps_of_torch_optim(name, ours, theirs):
+def test_named_optimizers_take_the_steps_of_torch_optim(name, ours, theirs, kind):
     expected = torch_result(name, theirs)
     import torch
 
-    x = torch.tensor([0.5, -2.0, 3.0, 0.0, 1.5], dtype=torch.float64)
-    step = torch_optimizers.OPTIMIZERS[name](LR, **ours)
+    made = np.array if kind == "numpy" else torch.tensor
+    x = made(X) if kind == "numpy" else made(X, dtype=torch.float64)
+    steps = descent(x, name, **ours)
     for g in gradients():
-        tensor = torch.from_numpy(g.copy())
-        step(x, tensor)
-        assert np.array_equal(tensor.numpy(), g), "the gradient was changed"
-    np.testing.assert_allclose(x.numpy(), expected, rtol=1e-12)
+        given = made(g)
+        x = x - LR * steps.direction(x, given)
+        assert np.array_equal(np.asarray(given), g), "the gradient was changed"
+    np.testing.assert_allclose(np.asarray(x), expected, rtol=1e-12)
 
 
 @pytest.mark.torch
-@pytest.mark.parametrize(("name", "ours", "theirs"), NUMPY_CASES)
-def test_numpy_optimizers_take_the_steps_of_torch_optim(name, ours, theirs):
-    x = np.array([0.5, -2.0, 3.0, 0.0, 1.5])
-    step = numpy_optimizers.OPTIMIZERS[name](LR, **ours)
-    for g in gradients():
-        before = g.copy()
-        step(x, g)
-        assert np.array_equal(g, before), "the gradient was changed"
-    np.testing.assert_allclose(x, torch_result(name, theirs), rtol=1e-10)
+def test_all_names_are_compared_with_torch_optim():
+    assert {name for name, _, _ in CASES} == set(OPTIMIZERS) == set(NAMES)
 
 
 def test_momentum_by_hand():
     x = np.array([1.0, -1.0])
-    step = numpy_optimizers.sgd(0.5, momentum=0.5)
-    step(x, np.array([2.0, -4.0]))
-    assert x.tolist() == [0.0, 1.0]
-    step(x, np.array([-2.0, 0.0]))  # velocity: [-1, -2]
-    assert x.tolist() == [0.5, 2.0]
+    steps = descent(x, "sgd", momentum=0.5)
+    assert steps.direction(x, np.array([2.0, -4.0])).tolist() == [2.0, -4.0]
+    assert steps.direction(x, np.array([-2.0, 0.0])).tolist() == [-1.0, -2.0]
 
 
 def test_the_first_adam_step_has_the_length_of_the_learning_rate():
     x = np.array([1.0, -1.0, 5.0])
-    numpy_optimizers.adam(0.25)(x, np.array([1e-3, -7.0, 100.0]))
-    np.testing.assert_allclose(x, [0.75, -0.75, 4.75], rtol=1e-4)
+    u = descent(x, "adam").direction(x, np.array([1e-3, -7.0, 100.0]))
+    np.testing.assert_allclose(u, [1, -1, 1], rtol=1e-4)
 
 
 def test_optimizers_share_no_state():
-    a, b = np.zeros(1), np.zeros(1)
-    first, second = (numpy_optimizers.sgd(1.0, momentum=0.9) for _ in range(2))
-    first(a, np.ones(1))
-    first(a, np.ones(1))
-    second(b, np.ones(1))
-    assert (a.item(), b.item()) == (-2.9, -1.0)
+    x, g = np.zeros(1), np.ones(1)
+    first, second = (descent(x, "sgd", momentum=0.9) for _ in range(2))
+    first.direction(x, g)
+    assert (first.direction(x, g).item(), second.direction(x, g).item()) == (1.9, 1.0)

@@ -6,6 +6,8 @@ from hansa.data import Dataset
 from hansa.errors import LearnerError
 from hansa.learners import Hyper, NumPyLearner, Perceptron
 from hansa.learners.batches import batches
+from hansa.optimizers import chain, clip_tensor, cosine, gaussian_noise, yogi
+from hansa.optimizers import fed_prox as fed_prox_pull
 from hansa.seeds import Key
 
 torch = pytest.importorskip("torch")
@@ -93,6 +95,14 @@ def test_fed_avg_drifts_to_its_closed_form_and_scaffold_to_the_optimum(mu, g, k,
         Hyper(epochs=1, batch_size=8, lr=0.1, options={"momentum": 0.9}),
         Hyper(epochs=1, batch_size=8, lr=0.01, optimizer="adam"),
         Hyper(steps=3, batch_size=None, lr=0.3),
+        Hyper(
+            epochs=2,
+            batch_size=8,
+            lr=0.05,
+            chain=chain(
+                fed_prox_pull(mu=0.3), clip_tensor(0.2), gaussian_noise(0.01), yogi(), cosine(8)
+            ),
+        ),
     ],
 )
 @pytest.mark.parametrize("algorithm", [fed_avg(), fed_sgd(), fed_prox(mu=0.5), fed_avg_m()])
@@ -325,13 +335,13 @@ def test_an_optimizer_of_the_user_moves_half_precision_tensors(blobs, start):
 
 
 def test_capabilities_follow_the_optimizer():
-    every = {Capability.CORRECT, Capability.GRADIENT, Capability.PLAIN_SGD}
+    every = {*Capability}
     assert TorchLearner(mlp, cross_entropy).capabilities == every
     assert TorchLearner(mlp, cross_entropy, plain_sgd=False).capabilities == every - {
         Capability.PLAIN_SGD
     }
     own = TorchLearner(mlp, cross_entropy, optimizer=torch.optim.SGD)
-    assert Capability.PLAIN_SGD not in own.capabilities
+    assert own.capabilities == every - {Capability.PLAIN_SGD, Capability.CHAIN}
 
 
 def test_full_gradient_is_that_of_the_mean_over_many_batches(monkeypatch, blobs, start):

@@ -275,6 +275,7 @@ def test_defaults_are_handed_on() -> None:
         "lr": 0.1,
         "optimizer": "sgd",
         "options": {},
+        "chain": None,
     }
 
 

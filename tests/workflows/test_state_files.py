@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from hansa.aggregators import Aggregate
-from hansa.algorithms import Vectors, fed_avg, fed_avg_m
+from hansa.algorithms import Vectors, fed_avg, fed_avg_m, fed_opt
+from hansa.optimizers import adam, momentum
 from hansa.params import Params, decode, encode
 from hansa.params.model import ModelLayout
 from hansa.workflows import GlobalState, from_files, rounded, to_files
@@ -46,6 +47,24 @@ def test_a_state_comes_back_through_its_files(algorithm, dtype: str) -> None:
         assert found.algorithm[name].dtype == vector.dtype
         assert found.algorithm[name].tobytes() == vector.tobytes(), name
     assert found.buffers.tobytes() == state.buffers.tobytes()
+
+
+def test_the_state_of_a_chain_comes_back_with_its_count() -> None:
+    """Adam after 3 rounds, then a round with the state as it is and one with the state as read."""
+    algorithm, layout = fed_opt((momentum(), adam()), lr=0.1), layout_of("F32")
+    state = STATE._replace(algorithm=algorithm.init(STATE.algorithm.x))
+    mean = Vectors(delta=np.array([0.5, -2.0, 0.125], np.float32))
+    for _ in range(3):
+        state = state._replace(algorithm=algorithm.server(state.algorithm, mean, 1.0))
+    model, extra = to_files(layout, state)
+    assert extra is not None
+    found = from_files(algorithm, layout, model=carried(model), extra=carried(extra))
+    assert {n: v.dtype for n, v in found.algorithm.items()} == {
+        n: v.dtype for n, v in state.algorithm.items()
+    }
+    assert found.algorithm.t == 3
+    after = algorithm.server(found.algorithm, mean, 1.0)
+    assert after.x.tobytes() == algorithm.server(state.algorithm, mean, 1.0).x.tobytes()
 
 
 def test_a_seed_model_alone_is_the_state_before_the_first_round() -> None:

@@ -2,8 +2,7 @@
 
 from hansa.algorithms.algorithm import Algorithm, Capability, Correct, Vector, Vectors, Work
 from hansa.algorithms.fed_avg import fed_avg
-from hansa.algorithms.fed_avg_m import fed_avg_m
-from hansa.algorithms.fed_opt import fed_adagrad, fed_adam, fed_yogi
+from hansa.algorithms.fed_opt import fed_adagrad, fed_adam, fed_avg_m, fed_opt, fed_yogi
 from hansa.algorithms.fed_prox import fed_prox
 from hansa.algorithms.fed_sgd import fed_sgd
 from hansa.algorithms.scaffold import scaffold
@@ -11,6 +10,7 @@ from hansa.algorithms.scaffold import scaffold
 ALGORITHMS = {
     "fed_avg": fed_avg,
     "fed_sgd": fed_sgd,
+    "fed_opt": fed_opt,
     "fed_avg_m": fed_avg_m,
     "fed_adagrad": fed_adagrad,
     "fed_adam": fed_adam,
@@ -32,6 +32,7 @@ __all__ = [
     "fed_adam",
     "fed_avg",
     "fed_avg_m",
+    "fed_opt",
     "fed_prox",
     "fed_sgd",
     "fed_yogi",

@@ -60,6 +60,7 @@ class Capability(StrEnum):
     CORRECT = "correct"  # local steps whose gradient passes through `correct(x, g)`
     GRADIENT = "gradient"  # `gradient(x)` of the next batch and `full_gradient(x)`
     PLAIN_SGD = "plain_sgd"  # local steps are x - lr * g, without momentum or preconditioning
+    CHAIN = "chain"  # local steps go through the chain of modules in `Hyper.chain`
 
 
 class Work(Protocol):
@@ -113,3 +114,4 @@ class Algorithm(NamedTuple):
     needs: frozenset[Capability] = frozenset()
     needs_mean: bool = False  # the server half is wrong for an aggregate that is not a mean
     uniform: bool = False  # the method weighs all clients equally
+    local_steps: bool = True  # clients step by the learner's optimizer; if not, none is of use

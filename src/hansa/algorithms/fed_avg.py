@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hansa.algorithms.algorithm import Algorithm, Vectors, Work
-from hansa.algorithms.settings import positive
+from hansa.ranges import positive
 from hansa.seeds import Key
 
 

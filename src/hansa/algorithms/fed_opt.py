@@ -1,41 +1,98 @@
-"""FedAdagrad, FedAdam and FedYogi: adaptive server steps.  Reddi et al. 2021, Alg. 2.
+"""FedOpt: the server's step is an optimizer's, a chain of modules.  Reddi et al. 2021, Alg. 1.
 
-The mean client delta is a pseudo-gradient `d`; the three differ only in the second moment `v`.
-As in the paper there is no bias correction, and `v` starts at tau^2 (it asks for v >= tau^2).
+The mean client delta is a pseudo-gradient, x <- x + lr * chain(delta).  FedAvgM, FedAdagrad,
+FedAdam and FedYogi are chains of one module.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import numpy as np
 
 from hansa.algorithms.algorithm import Algorithm, Vector, Vectors
 from hansa.algorithms.fed_avg import train_locally
-from hansa.algorithms.settings import decay, positive
+from hansa.errors import PlanError
+from hansa.optimizers import Module, Need, Point, adagrad, adam, yogi
+from hansa.optimizers import chain as joined
+from hansa.optimizers import momentum as heavy_ball
+from hansa.ranges import decay, positive
+from hansa.seeds import Key
 
-SecondMoment = Callable[[Vector, Vector], Vector]
-"""`(v, d * d) -> v`."""
+_KNOWN = frozenset({Need.PARAMS, Need.COUNT, Need.KEY})
+"""What a chain may look at here."""
 
 
-def _adaptive(
-    name: str, second_moment: SecondMoment, *, lr: float, beta1: float, tau: float
+def fed_opt(
+    chain: tuple[Module, ...] = (),
+    lr: float = 1.0,
+    regularizers: tuple[Module, ...] = (),
+    seed: int = 0,
 ) -> Algorithm:
-    """Build Alg. 2 for one line 9: m <- b1 m + (1-b1) d, x <- x + lr * m / (sqrt(v) + tau)."""
-    positive(name, lr=lr, tau=tau)  # tau = 0 divides by 0 where nothing has moved yet
-    decay(name, beta1=beta1)
+    """Build FedAvg with any chain of modules as the server's optimizer.
+
+    The chain's state is kept from round to round, and its steps and rounds are those of the run.
+
+    Args:
+      chain: modules in order; none is FedAvg.
+      lr: server learning rate, behind the chain.
+      regularizers: penalties of the global model, before the chain.
+      seed: of what the chain draws at random.
+
+    Raises:
+      PlanError: a setting is out of range, or a module cannot work at the server.
+    """
+    positive("fed_opt", lr=lr)
+    module, root = joined(*regularizers, *chain), Key.root(seed).child("fed_opt")
+    for part in (*regularizers, *chain):
+        if part.needs - _KNOWN:
+            raise PlanError(
+                "plan-impossible",
+                f"{part.name} looks at {_WORDS[min(part.needs - _KNOWN)]}, which a server's "
+                "optimizer does not know. Nothing was started.",
+                "Use it in learner.optimizer.chain, or another module, such as clip_global.",
+            )
+    counts = bool(module.needs & {Need.COUNT, Need.KEY})
 
     def init(x: Vector) -> Vectors:
-        return Vectors(x=x, m=0 * x, v=0 * x + tau**2)
+        state = Vectors(x=x, **module.init(x))
+        return Vectors(state, t=np.zeros((), np.int64)) if counts else state
 
     def server(state: Vectors, mean: Vectors, share: float) -> Vectors:
-        m = beta1 * state.m + (1 - beta1) * mean.delta
-        v = second_moment(state.v, mean.delta * mean.delta)
-        return Vectors(x=state.x + lr * m / (v**0.5 + tau), m=m, v=v)
+        kept = {name: vector for name, vector in state.items() if name not in ("x", "t")}
+        t = int(state.t) + 1 if counts else 1
+        # A delta points where x goes, a gradient where it comes from: seen from -x, the step
+        # x + lr * u goes down along u, so that penalties of -x have the right sign too.
+        mirrored = -state.x if Need.PARAMS in module.needs else None
+        u, after = module.update(mean.delta, kept, Point(mirrored, step=t, round=t, key=root))
+        stepped = Vectors(x=state.x + (u if lr == 1.0 else lr * u), **after)
+        return Vectors(stepped, t=np.array(t, np.int64)) if counts else stepped
 
-    return Algorithm(name, client=train_locally, server=server, init=init)
+    return Algorithm("fed_opt", client=train_locally, server=server, init=init)
+
+
+_WORDS = {
+    Need.START: "the model that a client started its round from",
+    Need.TENSORS: "where tensors begin",
+}
+
+
+def fed_avg_m(lr: float = 1.0, momentum: float = 0.9) -> Algorithm:
+    """Build FedAvgM, v <- momentum * v + mean(delta), x <- x + lr * v.  Hsu, Qi and Brown 2019.
+
+    Args:
+      lr: server learning rate.
+      momentum: beta of the paper's section 4.2, in [0, 1).
+
+    Raises:
+      PlanError: a setting is out of range.
+    """
+    decay("fed_avg_m", momentum=momentum)
+    return _named("fed_avg_m", heavy_ball(momentum), lr)
 
 
 def fed_adagrad(lr: float = 0.1, beta1: float = 0.0, tau: float = 1e-3) -> Algorithm:
-    """Build FedAdagrad, v <- v + d^2.
+    """Build FedAdagrad, v <- v + d^2, x <- x + lr * m / (sqrt(v) + tau).  Reddi et al. 2021.
+
+    As in Alg. 2 there is no bias correction, and v starts at tau^2 (it asks for v >= tau^2).
 
     Args:
       lr: server learning rate, eta of the paper.
@@ -45,27 +102,31 @@ def fed_adagrad(lr: float = 0.1, beta1: float = 0.0, tau: float = 1e-3) -> Algor
     Raises:
       PlanError: a setting is out of range.
     """
-    return _adaptive("fed_adagrad", lambda v, dd: v + dd, lr=lr, beta1=beta1, tau=tau)
+    _check("fed_adagrad", tau=tau, beta1=beta1)
+    return _named("fed_adagrad", adagrad(eps=tau, beta1=beta1, initial=tau**2), lr)
 
 
 def fed_adam(
     lr: float = 0.01, beta1: float = 0.9, beta2: float = 0.99, tau: float = 1e-3
 ) -> Algorithm:
     """Build FedAdam, v <- beta2 * v + (1 - beta2) * d^2; arguments as in `fed_adagrad`."""
-    decay("fed_adam", beta2=beta2)
-    return _adaptive(
-        "fed_adam", lambda v, dd: beta2 * v + (1 - beta2) * dd, lr=lr, beta1=beta1, tau=tau
-    )
+    _check("fed_adam", tau=tau, beta1=beta1, beta2=beta2)
+    return _named("fed_adam", adam(beta1, beta2, tau, False, initial=tau**2), lr)
 
 
 def fed_yogi(
     lr: float = 0.01, beta1: float = 0.9, beta2: float = 0.99, tau: float = 1e-3
 ) -> Algorithm:
     """Build FedYogi, v <- v - (1 - beta2) * d^2 * sign(v - d^2); arguments as in `fed_adagrad`."""
-    decay("fed_yogi", beta2=beta2)
+    _check("fed_yogi", tau=tau, beta1=beta1, beta2=beta2)
+    return _named("fed_yogi", yogi(beta1, beta2, tau, initial=tau**2), lr)
 
-    def second_moment(v: Vector, dd: Vector) -> Vector:
-        # Floats times booleans: their difference would be integers, and widen float32 to float64.
-        return v + (1 - beta2) * (dd * (v < dd) - dd * (v > dd))
 
-    return _adaptive("fed_yogi", second_moment, lr=lr, beta1=beta1, tau=tau)
+def _named(name: str, module: Module, lr: float) -> Algorithm:
+    positive(name, lr=lr)
+    return fed_opt((module,), lr)._replace(name=name)
+
+
+def _check(name: str, *, tau: float, **decays: float) -> None:
+    positive(name, tau=tau)  # 0 divides by 0 where nothing has moved yet
+    decay(name, **decays)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hansa.algorithms.algorithm import Algorithm, Capability, Vectors, Work
 from hansa.algorithms.fed_avg import fed_avg
-from hansa.algorithms.settings import not_negative
+from hansa.ranges import not_negative
 from hansa.seeds import Key
 
 

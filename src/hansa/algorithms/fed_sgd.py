@@ -16,5 +16,9 @@ def fed_sgd() -> Algorithm:
         return Vectors(x=state.x + mean.delta)
 
     return Algorithm(
-        "fed_sgd", client=client, server=server, needs=frozenset({Capability.GRADIENT})
+        "fed_sgd",
+        client=client,
+        server=server,
+        needs=frozenset({Capability.GRADIENT}),
+        local_steps=False,
     )

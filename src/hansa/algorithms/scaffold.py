@@ -9,7 +9,7 @@ is the |S|/N of the clients whose updates were really accepted.
 from __future__ import annotations
 
 from hansa.algorithms.algorithm import Algorithm, Capability, Vector, Vectors, Work
-from hansa.algorithms.settings import positive
+from hansa.ranges import positive
 from hansa.seeds import Key
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from hansa.algorithms import Capability, Vector, Work
 from hansa.metrics import Metrics
+from hansa.optimizers import Module
 from hansa.params import Params
 from hansa.params.model import ModelLayout
 from hansa.seeds import Key
@@ -37,6 +38,7 @@ class Hyper(NamedTuple):
     lr: float = 0.1
     optimizer: str = "sgd"
     options: dict[str, float] = {}  # noqa: RUF012 - further arguments of the optimizer; read only
+    chain: Module | None = None  # takes the place of optimizer and options
 
 
 class Seed(NamedTuple):

@@ -17,8 +17,8 @@ import numpy as np
 from hansa.algorithms import Capability, Correct
 from hansa.errors import LearnerError
 from hansa.learners.batches import batches, endless, local_steps
+from hansa.learners.descent import Descent
 from hansa.learners.learner import Seed, Task
-from hansa.learners.numpy_optimizers import OPTIMIZERS
 from hansa.metrics import Mean, Metrics
 from hansa.params import Params
 from hansa.params.model import ModelLayout, zeros
@@ -53,7 +53,8 @@ class NumPyLearner:
     def __init__(self, model: NumPyModel, *, plain_sgd: bool = True) -> None:
         self._model = model
         extra = {Capability.PLAIN_SGD} if plain_sgd else set()
-        self.capabilities = frozenset({Capability.CORRECT, Capability.GRADIENT} | extra)
+        steps = {Capability.CORRECT, Capability.GRADIENT, Capability.CHAIN}
+        self.capabilities = frozenset(steps | extra)
 
     def init(self, sample: Any, key: Key) -> Seed:
         _check_data(sample)
@@ -98,12 +99,11 @@ class NumPyWork:
         self.lr = task.hyper.lr
 
     def train(self, x: np.ndarray, correct: Correct | None = None) -> np.ndarray:
-        hyper = self._task.hyper
-        step = OPTIMIZERS[hyper.optimizer](hyper.lr, **hyper.options)
+        descent = Descent(self._task, x)
         x = x.copy()
-        for batch in batches(self._examples, hyper, self._task.key.child("train")):
+        for batch in batches(self._examples, self._task.hyper, self._task.key.child("train")):
             g = self._gradient(x, batch)
-            step(x, g if correct is None else correct(x, g))
+            x -= self.lr * descent.direction(x, g if correct is None else correct(x, g))
         return x
 
     def gradient(self, x: np.ndarray) -> np.ndarray:

@@ -70,7 +70,8 @@ class TorchLearner:
         self._device = choose_device()
         self._flat: FlatModule | None = None
         extra = {Capability.PLAIN_SGD} if plain_sgd and optimizer is None else set()
-        self.capabilities = frozenset({Capability.CORRECT, Capability.GRADIENT} | extra)
+        chain = {Capability.CHAIN} if optimizer is None else set()
+        self.capabilities = frozenset({Capability.CORRECT, Capability.GRADIENT} | chain | extra)
 
     def init(self, sample: Any, key: Key) -> Seed:
         flat = self._build(key.child("init"))

@@ -11,13 +11,13 @@ import numpy as np
 from hansa.algorithms import Correct
 from hansa.errors import LearnerError
 from hansa.learners.batches import batches, endless, local_steps
+from hansa.learners.descent import Descent
 from hansa.learners.generators import seeded
 from hansa.learners.learner import Task
 from hansa.learners.optional import optional
 from hansa.learners.torch_arrays import to_array, to_tensor
 from hansa.learners.torch_data import Examples, Rows
 from hansa.learners.torch_module import FlatModule
-from hansa.learners.torch_optimizers import OPTIMIZERS
 from hansa.limits import UNTRAINED_BATCH
 from hansa.metrics import Mean, Metrics
 from hansa.seeds import Key
@@ -55,7 +55,7 @@ class TorchWork:
     def train(self, x: torch.Tensor, correct: Correct | None = None) -> torch.Tensor:
         flat, key = self._flat, self._task.key.child("train")
         with self._training(x, key):
-            step = self._optimizer()
+            step = self._optimizer(x)
             for rows in batches(len(self._data), self._task.hyper, key):
                 self._backward(rows)
                 if correct is not None:
@@ -109,18 +109,21 @@ class TorchWork:
         size = rows.stop - rows.start if isinstance(rows, slice) else len(rows)
         self._losses.append((loss.detach().reshape(()).float(), size))
 
-    def _optimizer(self) -> Callable[[], None]:
-        """Return one step of a fresh optimizer, from the flat gradient to the module."""
-        flat, hyper = self._flat, self._task.hyper
+    def _optimizer(self, start: torch.Tensor) -> Callable[[], None]:
+        """Return one step of a fresh optimizer, from the flat gradient to the module.
+
+        torch.optim itself costs seconds to import, once for each worker; a chain costs nothing.
+        """
+        flat = self._flat
         if self._functions.optimizer is None:
-            move = OPTIMIZERS[hyper.optimizer](hyper.lr, **hyper.options)
+            descent = Descent(self._task, start)
 
             def step() -> None:
-                move(flat.x, flat.g)
+                flat.x.add_(descent.direction(flat.x, flat.g), alpha=-self.lr)
                 flat.push()
 
             return step
-        own = self._functions.optimizer(flat.module, hyper)
+        own = self._functions.optimizer(flat.module, self._task.hyper)
 
         def own_step() -> None:
             flat.push_gradient()

@@ -133,6 +133,22 @@ class Layout(Mapping[str, TensorSpec]):
                 spans[dtype] = (total, total := total + (stop - start) // width(dtype))
         return spans
 
+    def float_starts(self) -> tuple[int, ...]:
+        """Return the first element in the float vector of each floating tensor that has any.
+
+        >>> layout = Layout.of([("w", "F32", (2, 3)), ("n", "I64", ()), ("b", "F64", (3,))])
+        >>> layout.float_starts()
+        (0, 3)
+        """
+        begins = {d: (start, self.span(d)[0]) for d, (start, _) in self.float_spans().items()}
+        return tuple(
+            sorted(
+                begins[spec.dtype][0] + (spec.start - begins[spec.dtype][1]) // width(spec.dtype)
+                for spec in self.specs
+                if spec.dtype in begins and spec.stop > spec.start
+            )
+        )
+
     def subset(self, names: Collection[str]) -> Layout:
         """Lay out only the named tensors, in the order of this layout.
 

@@ -1,6 +1,13 @@
 """Plans: their types, how they are read, and what they build."""
 
-from hansa.plan.build import Method, build_method, check_capabilities, hyper_at, weighting_of
+from hansa.plan.build import (
+    Method,
+    build_method,
+    check_capabilities,
+    check_chain,
+    hyper_at,
+    weighting_of,
+)
 from hansa.plan.load import PLAN_FILE, LoadedPlan, flatten, load_plan, nearest, read_plan
 from hansa.plan.rules import check_plan
 from hansa.plan.schema import Plan
@@ -13,6 +20,7 @@ __all__ = [
     "Plan",
     "build_method",
     "check_capabilities",
+    "check_chain",
     "check_plan",
     "flatten",
     "hyper_at",

@@ -16,9 +16,14 @@ from hansa.aggregators import AGGREGATORS, Aggregator
 from hansa.algorithms import ALGORITHMS, Algorithm, Capability
 from hansa.errors import PlanError
 from hansa.learners.learner import Hyper
+from hansa.limits import CHAIN_MODULES_MAX
+from hansa.optimizers import MODULES, REGULARIZERS, Module
+from hansa.optimizers import chain as joined
+from hansa.optimizers.named import OPTIMIZERS
+from hansa.optimizers.schedules import cosine_factor, step_factor
 from hansa.plan.load import nearest
 from hansa.plan.rules import check_cohort
-from hansa.plan.schema import Named, Plan
+from hansa.plan.schema import Named, Optimizer, Plan
 from hansa.transforms import TRANSFORMS, Transform, chain
 
 Import = Callable[[str], Any]
@@ -33,6 +38,7 @@ class Method(NamedTuple):
     algorithm: Algorithm
     aggregator: Aggregator
     transform: Transform
+    chain: Module | None = None  # of the learner's local steps, if the plan has one
 
 
 def build_method(plan: Plan, import_module: Import) -> Method:
@@ -74,7 +80,45 @@ def build_method(plan: Plan, import_module: Import) -> Method:
             "Leave weighting out, or use an algorithm such as fed_avg, which takes any.",
         )
     check_cohort(plan.cohort, algorithm, aggregator)
-    return Method(algorithm, aggregator, chain(*steps))
+    local = _local_chain(plan.learner.optimizer, import_module)
+    if local is not None and not algorithm.local_steps:
+        raise PlanError(
+            "plan-impossible",
+            f"{algorithm.name} takes no local steps; the plan has learner.optimizer chain or "
+            "regularizers, which nothing would use. Nothing was started.",
+            "Leave them out, or use fed_avg; a server's chain is algorithm = "
+            '{ name = "fed_opt", chain = [...] }.',
+        )
+    return Method(algorithm, aggregator, chain(*steps), local)
+
+
+def _local_chain(optimizer: Optimizer, import_module: Import) -> Module | None:
+    """Return the modules of local steps; None if the optimizer's name says it all."""
+    if not optimizer.chain and not optimizer.regularizers:
+        return None
+    where = "learner.optimizer"
+    parts = _modules(f"{where}.regularizers", optimizer.regularizers, import_module)
+    options = named_options(optimizer)
+    if not optimizer.chain:
+        named: Named = {"name": optimizer.name, **options}
+        made = _build(where, named, OPTIMIZERS, kind=Module, import_module=import_module)
+        return joined(*parts, made)
+    if options or optimizer.name != "sgd":
+        told = ", ".join(sorted(options)) or f"name = {optimizer.name!r}"
+        raise PlanError(
+            "plan-impossible",
+            f"The plan's {where} has a chain, and {told} beside it. Nothing was started.",
+            'Write it into the chain, as { name = "momentum", beta = 0.9 }, or set the whole of '
+            "learner.optimizer, as { lr = 0.1, chain = [...] }.",
+        )
+    return joined(*parts, *_modules(f"{where}.chain", optimizer.chain, import_module))
+
+
+def named_options(optimizer: Optimizer) -> dict[str, Any]:
+    """Return the options that belong to the optimizer's name, where the plan has them."""
+    options = msgspec.structs.asdict(optimizer)
+    apart = ("name", "lr", "chain", "regularizers")
+    return {k: v for k, v in options.items() if k not in apart and v is not None}
 
 
 def weighting_of(plan: Plan, algorithm: Algorithm) -> str:
@@ -82,10 +126,28 @@ def weighting_of(plan: Plan, algorithm: Algorithm) -> str:
     return plan.weighting or ("uniform" if algorithm.uniform else "examples")
 
 
+def check_chain(method: Method, capabilities: frozenset[Capability], kind: str) -> None:
+    """Refuse a chain of local modules that the learner would not use.
+
+    Raises:
+      PlanError: names the learner (plan-impossible).
+    """
+    if method.chain is None or Capability.CHAIN in capabilities:
+        return
+    raise PlanError(
+        "plan-impossible",
+        f"The plan's learner.optimizer has a chain or regularizers ({method.chain.name}); this "
+        f"{kind} learner takes its steps in code of its own. Nothing was started.",
+        "Use a numpy learner, or a torch one without optimizer(); at the server any learner has "
+        'algorithm = { name = "fed_opt", chain = [...] }.',
+    )
+
+
 _NEEDS = {
     Capability.CORRECT: "changes every local gradient",
     Capability.GRADIENT: "asks for gradients",
     Capability.PLAIN_SGD: "is derived for plain SGD steps (no momentum, no Adam)",
+    Capability.CHAIN: "changes the chain of local steps",
 }
 
 
@@ -98,8 +160,8 @@ def check_capabilities(
             "plan-impossible",
             f"{algorithm.name} {_NEEDS[need]}; this {kind} learner cannot do that. "
             "Nothing was started.",
-            "Use sgd with learner.optimizer.momentum = 0 and a numpy or torch learner, or fed_avg, "
-            "which only trains.",
+            "Use sgd with learner.optimizer.momentum = 0 and without a chain in a numpy or torch "
+            "learner, or fed_avg, which only trains.",
         )
 
 
@@ -110,13 +172,11 @@ def hyper_at(plan: Plan, round_number: int) -> Hyper:
     schedule's factor for this round.
     """
     learner = plan.learner
-    optimizer = msgspec.structs.asdict(learner.optimizer)
-    options = {k: v for k, v in optimizer.items() if v is not None}
     values: dict[str, Any] = {
         "epochs": learner.epochs,
         "steps": learner.steps,
         "batch_size": learner.batch_size,
-        "lr": options.pop("lr"),
+        "lr": learner.optimizer.lr,
     }
     for change in sorted(learner.change, key=lambda c: c.round):
         if change.round <= round_number:
@@ -127,27 +187,49 @@ def hyper_at(plan: Plan, round_number: int) -> Hyper:
     values["lr"] *= _factor(plan, round_number)
     if values["batch_size"] == "all":
         values["batch_size"] = None
-    return Hyper(round=round_number, optimizer=options.pop("name"), options=options, **values)
+    options = named_options(learner.optimizer)
+    return Hyper(round=round_number, optimizer=learner.optimizer.name, options=options, **values)
 
 
 def _factor(plan: Plan, round_number: int) -> float:
     schedule, past = plan.learner.schedule, round_number - 1
     match schedule.name:
         case "step":
-            return schedule.gamma ** (past // schedule.every)
+            return step_factor(past, schedule.every, schedule.gamma)
         case "exponential":
             return schedule.gamma**past
         case "cosine":
-            return 0.5 * (1 + math.cos(math.pi * past / plan.rounds))
+            return cosine_factor(past, plan.rounds)
         case _:
             return 1.0
+
+
+def _modules(where: str, named: Any, import_module: Import) -> tuple[Module, ...]:
+    """Return the modules of an optimizer that a list names."""
+    if not isinstance(named, list | tuple):
+        raise PlanError(
+            "plan-wrong-type",
+            f"The plan's {where} is {named!r}, which is no list. Nothing was started.",
+            'For example ["momentum", { name = "clip_global", norm = 1.0 }].',
+        )
+    if len(named) > CHAIN_MODULES_MAX:
+        raise PlanError(
+            "plan-bad-value",
+            f"The plan's {where} has {len(named)} modules. Nothing was started.",
+            f"It must have at most {CHAIN_MODULES_MAX}.",
+        )
+    table = REGULARIZERS if where.endswith(".regularizers") else MODULES
+    return tuple(
+        _build(f"{where}[{i}]", one, table, kind=Module, import_module=import_module)
+        for i, one in enumerate(named)
+    )
 
 
 def _build(
     where: str, named: Named, table: Mapping[str, Any], *, kind: type[Made], import_module: Import
 ) -> Made:
     """Return what `named` names, with its options checked against its factory's types."""
-    options = {"name": named} if isinstance(named, str) else dict(named)
+    options = dict(named) if isinstance(named, dict) else {"name": named}
     name = options.pop("name", None)
     if not isinstance(name, str):
         raise PlanError(
@@ -165,7 +247,7 @@ def _build(
         )
     made = factory
     if callable(factory):
-        made = factory(**_checked(name, factory, options, where=where))
+        made = factory(**_checked(name, factory, options, where=where, import_module=import_module))
     elif options:
         raise PlanError(
             "plan-unknown-key",
@@ -183,7 +265,12 @@ def _build(
 
 
 def _checked(
-    name: str, factory: Callable[..., Any], options: dict[str, Any], *, where: str
+    name: str,
+    factory: Callable[..., Any],
+    options: dict[str, Any],
+    *,
+    where: str,
+    import_module: Import,
 ) -> dict[str, Any]:
     """Return the options in the types that the factory asks for."""
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -198,6 +285,9 @@ def _checked(
                 f"The plan's {where} has an option {key!r} that {name} does not take.",
                 nearest(key, parameters) if parameters else "It takes no options.",
             )
+        if hints.get(key) == tuple[Module, ...]:
+            options[key] = _modules(f"{where}.{key}", value, import_module)
+            continue
         try:
             options[key] = msgspec.convert(value, hints.get(key, Any))
         except msgspec.ValidationError as error:
@@ -231,7 +321,13 @@ def _examples(missing: list[str], options: dict[str, Any], hints: dict[str, Any]
     return ", ".join([*given, *made])
 
 
-_EXAMPLES: dict[Any, str] = {int: "1", str: '"..."', bool: "true"}
+_EXAMPLES: dict[Any, str] = {
+    int: "1",
+    str: '"..."',
+    bool: "true",
+    tuple[int, ...]: "[10, 20]",
+    tuple[float, ...]: "[0.5, 0.1]",
+}
 
 
 def _hints(factory: Callable[..., Any]) -> dict[str, Any]:

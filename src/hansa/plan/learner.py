@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any, cast
+from typing import cast
 
-import msgspec
-
+from hansa.algorithms import Capability
 from hansa.errors import LearnerError, PlanError
 from hansa.learners.function import FunctionLearner
 from hansa.learners.learner import Learner
 from hansa.learners.numpy import NumPyLearner, NumPyModel
 from hansa.learners.numpy_models import Perceptron
+from hansa.optimizers.named import OPTIMIZERS
+from hansa.plan.build import named_options
 from hansa.plan.schema import LearnerPlan, Optimizer, Schedule
 
 
@@ -51,38 +51,25 @@ def build_learner(plan: LearnerPlan, module: ModuleType | None, folder: Path | N
             )
 
 
-_OPTIMIZER_OPTIONS = ("momentum", "nesterov", "weight_decay", "beta1", "beta2", "eps")
-
-
 def check_made_learner(plan: LearnerPlan, learner: Learner) -> None:
-    """Refuse an optimizer that a learner made in Python does not know, where that is known.
+    """Refuse an option of the optimizer that a learner made in Python would not use.
 
     Raises:
-      PlanError: the learner does not know the optimizer or one of its options.
+      PlanError: the optimizer does not know one of its options.
     """
-    if isinstance(learner, NumPyLearner):
-        from hansa.learners.numpy_optimizers import OPTIMIZERS
-
-        _check_optimizer(msgspec.structs.replace(plan, kind="numpy"), OPTIMIZERS)
+    if Capability.CHAIN in learner.capabilities:
+        _check_optimizer(plan.optimizer)
 
 
-def _check_optimizer(plan: LearnerPlan, table: Mapping[str, Callable[..., Any]]) -> None:
-    """Refuse an optimizer that is not in the learner's table, or an option it does not take."""
-    optimizer = plan.optimizer
-    if optimizer.name not in table:
-        raise PlanError(
-            "plan-unknown-name",
-            f"The {plan.kind} learner has no optimizer {optimizer.name!r}. Nothing was started.",
-            f"Use {' or '.join(sorted(table))}, or a torch learner.",
-        )
-    known = inspect.signature(table[optimizer.name]).parameters
-    for option in _OPTIMIZER_OPTIONS:
-        if getattr(optimizer, option) is not None and option not in known:
+def _check_optimizer(optimizer: Optimizer) -> None:
+    """Refuse an option that the optimizer does not take."""
+    known = inspect.signature(OPTIMIZERS[optimizer.name]).parameters
+    for option in named_options(optimizer):
+        if option not in known:
             raise PlanError(
                 "plan-unknown-key",
-                f"{optimizer.name} of the {plan.kind} learner has no {option}. "
-                "Nothing was started.",
-                f"Valid: {', '.join(sorted(known))}.",
+                f"The optimizer {optimizer.name} has no {option}. Nothing was started.",
+                f"Valid: {', '.join(sorted([*known, 'lr']))}.",
             )
     if optimizer.nesterov and not optimizer.momentum:
         raise PlanError(
@@ -93,9 +80,7 @@ def _check_optimizer(plan: LearnerPlan, table: Mapping[str, Callable[..., Any]])
 
 
 def _numpy(plan: LearnerPlan, module: ModuleType | None) -> NumPyLearner:
-    from hansa.learners.numpy_optimizers import OPTIMIZERS
-
-    _check_optimizer(plan, OPTIMIZERS)
+    _check_optimizer(plan.optimizer)
     model: NumPyModel = Perceptron(plan.hidden if plan.model == "mlp" else ())
     if module is not None:
         model = cast(NumPyModel, _functions(module, plan.kind, "init", "loss", "metrics"))
@@ -104,11 +89,10 @@ def _numpy(plan: LearnerPlan, module: ModuleType | None) -> NumPyLearner:
 
 def _torch(plan: LearnerPlan, module: ModuleType) -> Learner:
     from hansa.learners.torch import TorchLearner
-    from hansa.learners.torch_optimizers import OPTIMIZERS
 
     own = getattr(module, "optimizer", None)
     if own is None:
-        _check_optimizer(plan, OPTIMIZERS)
+        _check_optimizer(plan.optimizer)
     return TorchLearner(
         module.model,
         module.loss,

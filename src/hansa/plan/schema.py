@@ -23,13 +23,17 @@ class Optimizer(_Part, frozen=True):
     """Local optimizer of the learner; an option left out has the optimizer's own default."""
 
     name: Literal["sgd", "adam", "adamw", "rmsprop", "adagrad"] = "sgd"
-    """sgd and adam everywhere; adamw, rmsprop and adagrad with torch"""
+    """a usual optimizer, of a numpy or torch learner; others hand it to the user's code"""
+    chain: tuple[Named, ...] = ()
+    """modules in order, instead of a name: ["momentum", { name = "clip_global", norm = 1.0 }]"""
+    regularizers: tuple[Named, ...] = ()
+    """penalties whose gradients are added first: [{ name = "ridge", strength = 0.001 }]"""
     lr: float = 0.1
     """local learning rate before its schedule"""
     momentum: float | None = None
     """of sgd and rmsprop"""
     nesterov: bool | None = None
-    """of sgd with momentum, with torch"""
+    """of sgd with momentum"""
     weight_decay: float | None = None
     """added to the gradient; decoupled in adamw"""
     beta1: float | None = None
@@ -177,7 +181,7 @@ class Plan(_Part, frozen=True):
     seed: int = 0
     """the one number behind every random draw"""
     algorithm: Named = "fed_avg"
-    """fed_avg, fed_sgd, fed_avg_m, fed_adagrad, fed_adam, fed_yogi, fed_prox, scaffold, or
+    """fed_avg, fed_sgd, fed_opt, fed_avg_m, fed_adagrad, fed_adam, fed_yogi, fed_prox, scaffold, or
     "my_module.py:function" of the project"""
     aggregator: Named = "mean"
     """mean, norm_bounded_mean, median, trimmed_mean, krum, multi_krum, geometric_median"""

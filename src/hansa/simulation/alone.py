@@ -26,7 +26,7 @@ def train_alone(project: Project, population: Population, name: str) -> Metrics:
     plan, learner = project.plan, project.learner
     root = Key.root(plan.seed)
     seed = learner.init(population.sample(), root.child("model"))
-    client = Client(plan, fed_avg(), chain(), learner, seed.layout)
+    client = Client(plan, fed_avg(), chain(), learner, seed.layout, project.method.chain)
     data: Any = population.data(name).train
     x, buffers = seed.layout.split(seed.params)
     x = np.array(x)

@@ -8,14 +8,13 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import msgspec
 
-from hansa.client import Client
 from hansa.code import make_current
 from hansa.errors import HansaError, PlanError, RunError
 from hansa.learners.learner import close
 from hansa.limits import MESSAGE_CHARS_MAX
 from hansa.params.model import ModelLayout
 from hansa.plan import nearest
-from hansa.project import Project, identity
+from hansa.project import Project, client_of, identity
 from hansa.runs import RunFolder, all_runs
 from hansa.runs.making import Clients, make_run
 from hansa.seeds import Key
@@ -164,8 +163,7 @@ def _work(
     seed = folder.about["seed_model"]
     layout = ModelLayout(folder.load(folder.commits()[-1])[0].layout, seed["buffers"])
     states = ClientStates(folder.path / "clients")
-    method = project.method
-    client = Client(project.plan, method.algorithm, method.transform, project.learner, layout)
+    client = client_of(project, layout)
     runner = Runner(project, population, client=client, states=states)
     engine = _engine(folder, project, runner, states, simulation)
     try:
@@ -178,7 +176,7 @@ def _work(
             states=states,
             watcher=watcher,
         )
-        return drive(synchronous(federation, project.plan, method.algorithm))
+        return drive(synchronous(federation, project.plan, project.method.algorithm))
     finally:
         engine.close()
         close(project.learner)

@@ -15,14 +15,13 @@ from typing import BinaryIO
 import msgspec
 
 from hansa.algorithms import Vectors
-from hansa.client import Client
 from hansa.errors import HansaError, RunError
 from hansa.learners.learner import close
 from hansa.params import Layout
 from hansa.params.model import ModelLayout
 from hansa.pipes import Closed, receive, send
 from hansa.plan import Plan
-from hansa.project import build_project, identity
+from hansa.project import build_project, client_of, identity
 from hansa.simulation.population import project_population
 from hansa.simulation.runner import Report, Runner
 from hansa.simulation.wire import (
@@ -76,8 +75,7 @@ def make_runner(setup: Setup) -> Runner:
             "Run again: changed code is another run.",
         )
     layout = ModelLayout(Layout.of(setup.tensors), setup.buffers)
-    method = project.method
-    client = Client(project.plan, method.algorithm, method.transform, project.learner, layout)
+    client = client_of(project, layout)
     return Runner(
         project,
         project_population(project),

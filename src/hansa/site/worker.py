@@ -26,7 +26,7 @@ from hansa.params import Layout, Params, encode
 from hansa.params.model import ModelLayout
 from hansa.pipes import Closed, receive, send
 from hansa.plan import Plan, hyper_at
-from hansa.project import build_project, identity
+from hansa.project import build_project, client_of, identity
 from hansa.rounds import BUFFERS
 from hansa.rounds.messages import from_message
 from hansa.seeds import Key
@@ -123,8 +123,7 @@ def set_up(setup: Setup) -> Work:
             "Nothing was trained; remove the request and fetch it again.",
         )
     layout = ModelLayout(Layout.of(setup.tensors), setup.buffers)
-    method = project.method
-    client = Client(project.plan, method.algorithm, method.transform, project.learner, layout)
+    client = client_of(project, layout)
     data = site_data(project, setup.data, name=setup.name)
     return Work(client, data, setup.name, ClientStates(Path(setup.states)))
 

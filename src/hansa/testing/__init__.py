@@ -4,6 +4,7 @@ from hansa.testing.aggregators import check_aggregator
 from hansa.testing.algorithms import check_algorithm
 from hansa.testing.federation import check_federation
 from hansa.testing.laws import LawBroken
+from hansa.testing.modules import check_module
 from hansa.testing.transforms import check_transform
 
 __all__ = [
@@ -11,5 +12,6 @@ __all__ = [
     "check_aggregator",
     "check_algorithm",
     "check_federation",
+    "check_module",
     "check_transform",
 ]

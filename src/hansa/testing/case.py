@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from hansa.algorithms import Vectors
-from hansa.client import Client, Update
+from hansa.client import Update
 from hansa.learners.function import FunctionLearner, TrainContext
 from hansa.learners.learner import ClientData
 from hansa.metrics import Metrics
 from hansa.plan import hyper_at, read_plan
-from hansa.project import with_learner
+from hansa.project import client_of, with_learner
 from hansa.rounds import BUFFERS
 from hansa.seeds import Key
 from hansa.simulation.population import Asked
@@ -63,10 +63,7 @@ class Case:
         self.population = Asked(self.data, clients=len(STEPS), key=Key.root(self.plan.seed))
         self.clients = tuple(STEPS)
         self.seed = learner.init(None, Key.root(self.plan.seed).child("model"))
-        method = self.project.method
-        self._client = Client(
-            self.plan, method.algorithm, method.transform, learner, self.seed.layout
-        )
+        self._client = client_of(self.project, self.seed.layout)
 
     def data(self, client: str) -> ClientData:
         """Return a client's rows, each of which says whose it is."""
