@@ -169,6 +169,10 @@ CODES |= {
     "learner-device": "the device named for training is not there",
     "learner-script": "a training script does not keep to the exchange with the run",
     "learner-missing-package": "a package that the learner needs is not installed",
+    "command-missing": "a program that a command names is not there, or cannot be started",
+    "command-failed": "a command ended with an error status, or was killed",
+    "command-time": "a command took longer than its time limit",
+    "command-result": "a command wrote no result, or one that cannot be used",
     # runs
     "run-not-found": "there is no such run",
     "run-changed": "the code or data of a run has changed since it began",

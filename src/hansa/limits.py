@@ -441,3 +441,12 @@ SESSION_RATE = 50.0
 
 SESSION_BURST = 1_000
 """Sessions at once after a pause: a thousand sites whose server has just come back."""
+
+COMMAND_RESULT_BYTES_MAX = 2**20
+"""Bytes of the JSON file in which a command says its metrics; METRICS_MAX of them take less."""
+
+COMMAND_LINES_SHOWN = 3
+"""Last lines of a command's output that a failure's reason quotes; the rest is in its trace."""
+
+COMMAND_SHOWN_CHARS = 500
+"""Characters of those lines; they may leave a site, so they are few."""

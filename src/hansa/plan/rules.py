@@ -9,8 +9,9 @@ from typing import Any
 from hansa.aggregators import Aggregator
 from hansa.algorithms import Algorithm
 from hansa.errors import PlanError
+from hansa.learners.command_places import PLACES, unknown_places
 from hansa.limits import LATE_ROUNDS_MAX, OVER_MAX, SPEC_EXPONENT_MAX
-from hansa.plan.schema import CohortPlan, LearnerPlan, Plan
+from hansa.plan.schema import COMMANDS, CohortPlan, LearnerPlan, Plan
 
 _NAME = re.compile(r"[^\W_][\w-]{0,63}")  # begins with a letter or digit, of any language
 
@@ -117,6 +118,7 @@ def _learner_rules(learner: LearnerPlan) -> list[Rule]:
         rules.append((f"learner.optimizer.{name}", value, 0 <= (value or 0) < 1, "in [0, 1)"))
     decay = optimizer.weight_decay or 0
     rules.append(("learner.optimizer.weight_decay", decay, 0 <= decay < math.inf, "at least 0"))
+    rules += _command_rules(learner)
     for i, change in enumerate(learner.change):
         where = f"learner.change[{i}]"
         rules += [
@@ -127,6 +129,39 @@ def _learner_rules(learner: LearnerPlan) -> list[Rule]:
             (f"{where}.batch_size", change.batch_size, _at_least_1(change.batch_size), ">= 1"),
         ]
     return rules
+
+
+def _command_rules(learner: LearnerPlan) -> list[Rule]:
+    """Return what holds of a command learner, and of the keys that only it has."""
+    command = learner.kind == "command"
+    of_commands = 'a key of learner.kind = "command" alone'
+    rules: list[Rule] = [
+        ("learner.time_s", learner.time_s, _positive(learner.time_s), "positive"),
+        ("learner.train", learner.train, bool(learner.train) or not command,
+         'a program and its arguments, such as ["python", "train.py"]'),
+        ("learner.module", learner.module, not (command and learner.module),
+         "left out: a command learner runs the program that learner.train names"),
+    ]  # fmt: skip
+    for task in COMMANDS:
+        words: tuple[str, ...] = getattr(learner, task)
+        sound = not words or (bool(words[0]) and not any("\0" in word for word in words))
+        rules.append((f"learner.{task}", words, command or not words, of_commands))
+        rules.append((f"learner.{task}", words, sound, "words without a zero byte"))
+        if unknown := unknown_places(task, words):
+            known = ", ".join(f"{{{name}}}" for name in PLACES[task])
+            rules.append((f"learner.{task}", unknown[0], False, f"one of {known}"))
+    for key in ("files", "requirements"):
+        value = getattr(learner, key)
+        rules.append((f"learner.{key}", value, command or not value, of_commands))
+        given = (value,) if isinstance(value, str) else value or ()
+        rules.append((f"learner.{key}", value, all(map(_is_inside, given)), "below the project"))
+    return rules
+
+
+def _is_inside(path: str) -> bool:
+    """Return whether a path of a plan is one below the project folder, on every system."""
+    parts = path.split("/")
+    return bool(path) and not {"", ".", ".."} & set(parts) and not set(path) & set("\\:\0")
 
 
 def _positive(value: float | None) -> bool:

@@ -78,7 +78,7 @@ def _buffers(kind: str, names: list[str]) -> list[str]:
         from hansa.learners.sklearn import COUNTER
 
         return [name for name in names if name == COUNTER]
-    if kind == "script":
+    if kind in ("script", "command"):
         from hansa.learners.script import STATISTICS
 
         return [name for name in names if name.rpartition(".")[2] in STATISTICS]
