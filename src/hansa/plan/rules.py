@@ -8,6 +8,7 @@ from typing import Any
 
 from hansa.aggregators import Aggregator
 from hansa.algorithms import Algorithm
+from hansa.data import Files
 from hansa.errors import PlanError
 from hansa.learners.command_places import PLACES, unknown_places
 from hansa.limits import LATE_ROUNDS_MAX, OVER_MAX, SPEC_EXPONENT_MAX
@@ -61,7 +62,8 @@ def check_plan(plan: Plan) -> None:
         ("stop.minutes", stop.minutes, _positive(stop.minutes), "positive"),
         ("keep.every", plan.keep.every, plan.keep.every >= 0, "at least 0"),
     ]
-    for key, value, holds, allowed in rules + _learner_rules(plan.learner):
+    rules += _learner_rules(plan.learner) + _data_rules(plan)
+    for key, value, holds, allowed in rules:
         if not holds:
             raise PlanError(
                 "plan-bad-value",
@@ -139,6 +141,7 @@ def _command_rules(learner: LearnerPlan) -> list[Rule]:
         ("learner.time_s", learner.time_s, _positive(learner.time_s), "positive"),
         ("learner.train", learner.train, bool(learner.train) or not command,
          'a program and its arguments, such as ["python", "train.py"]'),
+        ("learner.rows", learner.rows, command or learner.rows == "npz", of_commands),
         ("learner.module", learner.module, not (command and learner.module),
          "left out: a command learner runs the program that learner.train names"),
     ]  # fmt: skip
@@ -156,6 +159,22 @@ def _command_rules(learner: LearnerPlan) -> list[Rule]:
         given = (value,) if isinstance(value, str) else value or ()
         rules.append((f"learner.{key}", value, all(map(_is_inside, given)), "below the project"))
     return rules
+
+
+def _data_rules(plan: Plan) -> list[Rule]:
+    """Return what commands need of the data, which they get as files."""
+    if plan.learner.kind != "command":
+        return []
+    data, unread = plan.data, plan.learner.rows == "path"
+    named = "the name of a data set, or of a folder"
+    said = 'left out, "uniform" or "user" where learner.rows is "path": only commands count rows'
+    split = '{ scheme = "files" }, or left out, where learner.rows is "path"'
+    return [
+        ("data.set", data.set, data.set is not None, named),
+        ("weighting", plan.weighting, not unread or plan.weighting not in ("examples", "steps"),
+         said),
+        ("data.split", data.split, not unread or data.split in (None, Files()), split),
+    ]  # fmt: skip
 
 
 def _is_inside(path: str) -> bool:

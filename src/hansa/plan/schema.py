@@ -213,7 +213,8 @@ class Plan(_Part, frozen=True):
     """mean, norm_bounded_mean, median, trimmed_mean, krum, multi_krum, geometric_median"""
     weighting: Literal["examples", "steps", "uniform", "user"] | None = None
     """what an update weighs: its examples, its local steps, one, or what the user's code says; by
-    default examples; uniform for scaffold, whose paper weighs clients equally"""
+    default examples; uniform for scaffold, whose paper weighs clients equally; user with
+    learner.rows = "path" """
     weight_limit: float | None = None
     """sum of weights of one round that is never exceeded; known when the data is split by Hansa,
     and for uniform"""
