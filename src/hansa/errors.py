@@ -234,6 +234,7 @@ CODES |= {
     "package-archive": "a package is not an archive as Hansa makes them",
     "package-name": "a file of a package has a name that is not safe on every system",
     "package-too-large": "a package holds too many files, or too much",
+    "package-environment": "the Python environment of a package cannot be built",
     "package-identity": "a package is not what its digest or identity says",
     "site-missing": "there is no site in this folder",
     "site-exists": "there is a site in this folder already",

@@ -34,6 +34,7 @@ from hansa.learners.command_call import (
     read_result,
     settings_of,
 )
+from hansa.learners.command_environment import environment_python
 from hansa.learners.command_process import Ended, Place
 from hansa.learners.command_rows import DataPath, Rows
 from hansa.learners.function import FunctionWork, TrainContext, as_metrics, count_examples
@@ -55,23 +56,24 @@ class Commands(NamedTuple):
     code: Mapping[str, bytes]  # the files that commands find in their folder
     rows: str = "npz"  # how rows are written: npz, csv, safetensors
     time_s: float = 3600.0  # seconds that one command may take
+    requirements: str | None = None  # file of the code that lists Python packages
 
 
 class CommandLearner:
     """Trains by running programs, a new process for each call.
 
     Args:
-      commands: what to run.
-      python: the interpreter that commands find as `python`; by default the one that runs Hansa.
+      commands: what to run.  They find as `python` the one that runs Hansa, or that of their own
+        environment where they have requirements.
     """
 
     capabilities: frozenset[Capability] = frozenset()
 
-    def __init__(self, commands: Commands, python: Path | None = None) -> None:
+    def __init__(self, commands: Commands) -> None:
         self._commands = commands
-        self._python = python or own_python()
         self._place, self._rows = Place(), Rows(commands.rows)
         self._numbers = itertools.count()
+        self._built: Path | None = None  # the interpreter of its own environment
         self.last: Ended | None = None  # how the last command ended, for who looks on
 
     def init(self, sample: Any, key: Key) -> Seed:
@@ -182,22 +184,35 @@ class CommandLearner:
 
     def _show_files(self, work: Path) -> None:
         """Show the project's files in a command's folder: links to one copy, which is read-only."""
-        package = self._place.folder / "package"
-        if not package.is_dir():
-            _unpack(self._commands.code, package)
-        for path in package.iterdir():
+        for path in self._package().iterdir():
             try:
                 (work / path.name).symlink_to(path, target_is_directory=path.is_dir())
             except OSError:  # not everybody may make links on Windows
                 copy = shutil.copytree if path.is_dir() else shutil.copy2
                 copy(path, work / path.name)
 
+    def _package(self) -> Path:
+        """Return the folder of the one copy."""
+        package = self._place.folder / "package"
+        if not package.is_dir():
+            _unpack(self._commands.code, package)
+        return package
+
+    def _python(self) -> Path:
+        """Return the interpreter that commands find as `python`."""
+        if self._commands.requirements is None:
+            return own_python()
+        if self._built is None:
+            needed, code = self._commands.requirements, self._commands.code
+            self._built = environment_python(needed, code, self._package(), self._place)
+        return self._built
+
     def _run(self, call: Call) -> None:
         words, seconds = self._commands.words[call.task], self._commands.time_s
         self.last = self._place.run(
             call.words(words),
             folder=call.work,
-            environment=call.environment(self._python),
+            environment=call.environment(self._python()),
             seconds=seconds,
         )
         check_ended(call.task, words, self.last, seconds)

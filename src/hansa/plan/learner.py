@@ -57,7 +57,9 @@ def build_learner(
         case "command":
             from hansa.learners.command import CommandLearner, Commands
 
-            return CommandLearner(Commands(plan.commands, code or {}, plan.rows, plan.time_s))
+            return CommandLearner(
+                Commands(plan.commands, code or {}, plan.rows, plan.time_s, plan.requirements)
+            )
         case "python":
             raise PlanError(
                 "plan-impossible",
