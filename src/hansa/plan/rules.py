@@ -179,7 +179,7 @@ def _data_rules(plan: Plan) -> list[Rule]:
 
 def _is_inside(path: str) -> bool:
     """Return whether a path of a plan is one below the project folder, on every system."""
-    parts = path.split("/")
+    parts = path.removesuffix("/").split("/")
     return bool(path) and not {"", ".", ".."} & set(parts) and not set(path) & set("\\:\0")
 
 
