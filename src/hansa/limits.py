@@ -445,6 +445,9 @@ SESSION_BURST = 1_000
 COMMAND_RESULT_BYTES_MAX = 2**20
 """Bytes of the JSON file in which a command says its metrics; METRICS_MAX of them take less."""
 
+COMMAND_S_MAX = 30 * 86_400.0
+"""Seconds that a plan may give one command; whoever needs longer trains less in a round."""
+
 ENVIRONMENT_BUILD_S = 1_800.0
 """Seconds that an environment may take to be built; torch is fetched in a few minutes."""
 

@@ -34,6 +34,7 @@ def test_a_plan_with_commands_is_taken() -> None:
         ({"validate": ["sh", "{update_out}"]}, "{update_out}"),
         ({"init": ["sh", "{model_in}"]}, "{model_in}"),
         ({"time_s": 0}, "learner.time_s"),
+        ({"time_s": 1e12}, "learner.time_s"),
         ({"time_s": float("nan")}, "learner.time_s"),
         ({"module": "model.py"}, "learner.module"),
         ({"files": ["../secret"]}, "learner.files"),

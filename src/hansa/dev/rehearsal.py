@@ -461,7 +461,8 @@ def _answers(port: int) -> bool:
 def _as_many(project: Project, sites: Sequence[str] | int | None) -> list[str]:
     """Return the changes of the plan that make as many simulated clients as there are sites."""
     data = project.plan.data
-    if not isinstance(sites, int) or isinstance(data.split, Files | Natural):
+    own = isinstance(data.split, Files | Natural) or project.plan.learner.rows == "path"
+    if not isinstance(sites, int) or own:
         return []
     clients = f"data.clients={sites}" if data.set is None else f"data.split.clients={sites}"
     fewer = [f"cohort.minimum={sites}"] if project.plan.cohort.minimum > sites else []

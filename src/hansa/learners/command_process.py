@@ -26,6 +26,7 @@ from hansa.limits import FAILURE_CHARS_MAX
 _PIECE_BYTES = 2**16
 _PIECES = 2 * FAILURE_CHARS_MAX // _PIECE_BYTES  # enough for the end that is kept
 _LAST_WORDS_S = 1.0  # for what is still in the pipe of a command that has ended
+_FAREWELL_S = 10.0  # for the guard to remove what may be many files
 _GUARD = Path(__file__).with_name("command_guard.py")
 
 
@@ -177,4 +178,5 @@ def _dismiss(guard: subprocess.Popen[bytes]) -> None:
     """Let the guard end what is left; wait, so that the folder is gone when this returns."""
     with contextlib.suppress(OSError):
         guard.stdin.close()  # type: ignore[union-attr]
-    guard.wait()
+    with contextlib.suppress(subprocess.TimeoutExpired):  # its pipe may be held elsewhere
+        guard.wait(_FAREWELL_S)

@@ -11,7 +11,7 @@ from hansa.algorithms import Algorithm
 from hansa.data import Files
 from hansa.errors import PlanError
 from hansa.learners.command_places import PLACES, unknown_places
-from hansa.limits import LATE_ROUNDS_MAX, OVER_MAX, SPEC_EXPONENT_MAX
+from hansa.limits import COMMAND_S_MAX, LATE_ROUNDS_MAX, OVER_MAX, SPEC_EXPONENT_MAX
 from hansa.plan.schema import COMMANDS, CohortPlan, LearnerPlan, Plan
 
 _NAME = re.compile(r"[^\W_][\w-]{0,63}")  # begins with a letter or digit, of any language
@@ -138,7 +138,8 @@ def _command_rules(learner: LearnerPlan) -> list[Rule]:
     command = learner.kind == "command"
     of_commands = 'a key of learner.kind = "command" alone'
     rules: list[Rule] = [
-        ("learner.time_s", learner.time_s, _positive(learner.time_s), "positive"),
+        ("learner.time_s", learner.time_s, 0 < learner.time_s <= COMMAND_S_MAX,
+         f"above 0 and at most {COMMAND_S_MAX:g}"),
         ("learner.train", learner.train, bool(learner.train) or not command,
          'a program and its arguments, such as ["python", "train.py"]'),
         ("learner.rows", learner.rows, command or learner.rows == "npz", of_commands),
