@@ -151,7 +151,8 @@ def test_each_command_can_be_tried_as_a_client_runs_it(cli: Any, study: Path, ho
 
 
 def test_a_site_s_own_file_can_be_given(cli: Any, study: Path, home: Path) -> None:
-    np.savez(home / "own.npz", x=np.ones((10, 64), np.float32), y=np.arange(10), classes=list("abcdefghij"))  # fmt: skip  # noqa: E501
+    x, classes = np.ones((10, 64), np.float32), list("abcdefghij")
+    np.savez(home / "own.npz", x=x, y=np.arange(10), classes=classes)
     found = json.loads(cli("run", "train", "study", "--data", "own.npz", "--json"))
     assert found["client"] == "local" and found["examples"] == 9  # one is kept for validation
 

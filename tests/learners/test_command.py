@@ -81,7 +81,7 @@ def test_a_command_trains_and_says_its_metrics(made, blobs, start):
 
 def test_federated_averaging_over_commands_is_the_closed_form(made, blobs, federate):
     # Every client adds lr, so their mean does, whatever the weights: three rounds add 3 lr.
-    code = {"seed.safetensors": tensors({"w": np.array([1.0, -2.0], np.float32)}), "add.py": CODE["add.py"]}  # fmt: skip  # noqa: E501
+    code = CODE | {"seed.safetensors": tensors({"w": np.array([1.0, -2.0], np.float32)})}
     x = federate(made(PYTHON, code), fed_avg(), [blobs(30), blobs(10)], Hyper(lr=0.25), rounds=3)
     assert x.tolist() == [1.75, -1.25]
 
@@ -100,7 +100,8 @@ def test_a_perl_program_trains_by_the_public_format(made, start, tmp_path):
     """
     (tmp_path / "own.txt").write_text("-3\n-4\n1\n")
     words = ("perl", "train.pl", "{model_in}", "{update_out}")
-    work, x = turn(made(words, {"train.pl": program.encode()}), start, DataPath(tmp_path / "own.txt"))  # fmt: skip  # noqa: E501
+    own = DataPath(tmp_path / "own.txt")
+    work, x = turn(made(words, {"train.pl": program.encode()}), start, own)
     assert sorted(x.tolist()) == [-9.0, -4.0, -1.75, -0.5]
     assert work.weight == 3
 
@@ -112,7 +113,7 @@ def test_a_program_of_the_package_is_started_by_its_path(made, blobs, start):
 
 
 def test_what_a_command_is_told_is_in_a_file_and_in_variables(made, blobs, start, tmp_path):
-    told = f'env > {tmp_path}/env; cp "$HANSA_SETTINGS" {tmp_path}/settings.json; pwd > {tmp_path}/pwd; {COPY}'  # fmt: skip  # noqa: E501
+    told = f"cd {tmp_path}; env > env; cp $HANSA_SETTINGS settings.json; echo $OLDPWD > pwd; {COPY}"
     hyper = Hyper(round=3, epochs=2, batch_size=None, lr=0.125, optimizer="adam")
     turn(made(told, CODE | {"deep/er.txt": b"1"}), start, blobs(7), hyper=hyper)
     said = json.loads((tmp_path / "settings.json").read_text())
@@ -124,7 +125,8 @@ def test_what_a_command_is_told_is_in_a_file_and_in_variables(made, blobs, start
         "batch_size": None, "lr": 0.125, "optimizer": "adam", "options": {},
         "examples": 7, "classes": ["0", "1", "2"],
     }  # fmt: skip
-    env = dict(line.split("=", 1) for line in (tmp_path / "env").read_text().splitlines() if "=" in line)  # fmt: skip  # noqa: E501
+    lines = (tmp_path / "env").read_text().splitlines()
+    env = dict(line.split("=", 1) for line in lines if "=" in line)
     assert env["HANSA_TASK"] == "train" and env["HANSA_CLIENT"] == "client-0"
     assert (env["HANSA_ROUND"], env["HANSA_LR"], env["HANSA_SEED"]) == ("3", "0.125", str(seed))
     assert env["HANSA_DATA_PATH"] == rows and "HANSA_BATCH_SIZE" not in env
@@ -160,6 +162,16 @@ def test_rows_come_as_a_file_with_every_digit(form, made, blobs, start, tmp_path
     assert x.tolist() == data.x.tolist() and y.tolist() == data.y.tolist()
 
 
+def test_targets_of_64_bits_lose_nothing_in_a_table(made, start, tmp_path):
+    from hansa.data import Dataset
+
+    x, y = np.array([[1 / 3], [-2.5]], np.float64), np.array([0.1 + 0.2, -1e-300])
+    train = f'cp "$HANSA_DATA_PATH" {tmp_path}/rows; {COPY}'
+    turn(made(train, CODE, rows="csv"), start, Dataset.of(x, y, name="t"))
+    rows = [line.split(",") for line in (tmp_path / "rows").read_text().splitlines()[1:]]
+    assert [[float(a), float(b)] for a, b in rows] == [[1 / 3, 0.1 + 0.2], [-2.5, -1e-300]]
+
+
 def test_rows_are_written_once_while_they_are_in_memory(made, blobs, start, tmp_path):
     one = made(f'echo "$HANSA_DATA_PATH" >> {tmp_path}/paths; {COPY}', CODE)
     data = blobs(5)
@@ -171,7 +183,8 @@ def test_rows_are_written_once_while_they_are_in_memory(made, blobs, start, tmp_
 
 
 def test_validation_measures_and_weighs_by_its_examples(made, blobs):
-    validate = ("sh", "-c", 'echo \'{"metrics": {"mae": 0.5}, "examples": 8}\' > "$HANSA_RESULT_OUT"')  # fmt: skip  # noqa: E501
+    said = '{"metrics": {"mae": 0.5}, "examples": 8}'
+    validate = ("sh", "-c", f"echo '{said}' > $HANSA_RESULT_OUT")
     params = Params.of(MODEL)
     assert made(COPY, CODE, validate=validate).evaluate(params, blobs(4)) == {"mae": Mean(4.0, 8.0)}
     assert made(COPY, CODE).evaluate(params, blobs(4)) == {}
