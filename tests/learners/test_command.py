@@ -376,3 +376,13 @@ def wait_for(reached: Any, process: Any = None, seconds: float = 60.0) -> None:
 
 def wait_gone(pid: int) -> None:
     wait_for(lambda: not alive(pid))
+
+
+@pytest.mark.parametrize("name", ["python", "python3"])
+def test_python_is_the_one_that_runs_hansa_whatever_the_system_calls_its_own(
+    name, made, blobs, start, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    program = f"import sys\nopen({str(tmp_path / 'said')!r}, 'w').write(sys.prefix)\n" + ADD
+    turn(made((name, "add.py"), CODE | {"add.py": program.encode()}), start, blobs(4))
+    assert (tmp_path / "said").read_text() == sys.prefix

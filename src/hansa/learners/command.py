@@ -209,10 +209,11 @@ class CommandLearner:
 
     def _run(self, call: Call) -> None:
         words, seconds = self._commands.words[call.task], self._commands.time_s
+        python = self._python()
         self.last = self._place.run(
-            call.words(words),
+            call.words(words, python),
             folder=call.work,
-            environment=call.environment(self._python()),
+            environment=call.environment(python),
             seconds=seconds,
         )
         check_ended(call.task, words, self.last, seconds)

@@ -76,9 +76,11 @@ class Call(NamedTuple):
         text = json.dumps(self.settings, indent=2, ensure_ascii=False)
         self.place("settings").write_text(text + "\n", encoding="utf-8")
 
-    def words(self, command: Sequence[str]) -> list[str]:
-        """Return the command with paths in the place of names in braces."""
-        filled = list(command)
+    def words(self, command: Sequence[str], python: Path) -> list[str]:
+        """Return the command with paths in the place of names in braces, and of `python`."""
+        # Systems differ in which of the two names they have.
+        own = [str(python)] if command[0] in ("python", "python3") else [command[0]]
+        filled = [*own, *command[1:]]
         for name, path in self.places().items():
             filled = [word.replace(f"{{{name}}}", path) for word in filled]
         return filled
