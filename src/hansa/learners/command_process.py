@@ -17,7 +17,7 @@ import weakref
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from hansa.clock import monotonic
 from hansa.errors import LearnerError
@@ -91,24 +91,25 @@ class Place:
           LearnerError: command-missing, there is no such program, or it cannot be started.
         """
         began = monotonic()
-        process = _started(words, folder, environment)
-        self._tell("+", process.pid)
         tail: deque[bytes] = deque(maxlen=_PIECES)
-        reader = _Reader(process, tail)
-        over = threading.Event()
-
-        def wait() -> None:
-            process.wait()
-            over.set()
-
+        held = _Interruption()
         try:
+            process = _started(words, folder, environment)
+        except BaseException:
+            held.release()
+            raise
+        try:
+            held.release()
+            self._tell("+", process.pid)
+            reader = _Reader(process, tail)
+            over = threading.Event()
             threading.Thread(target=reader.read, daemon=True).start()
-            threading.Thread(target=wait, daemon=True).start()
+            threading.Thread(target=_wait, args=(process, over), daemon=True).start()
             in_time = over.wait(seconds)
             took = monotonic() - began
         finally:
-            _kill(process)  # also after an interruption, and what it has left behind
-            over.wait()
+            _kill(process)  # also what it has left behind
+            process.wait()
             self._tell("-", process.pid)
         reader.done.wait(_LAST_WORDS_S)
         output = b"".join(tuple(tail)).decode("utf-8", "backslashreplace")[-FAILURE_CHARS_MAX:]
@@ -118,6 +119,26 @@ class Place:
         assert self._made is not None  # `folder` has been asked for
         with self._lock, contextlib.suppress(OSError):  # a guard that was killed guards no more
             self._made[1].stdin.write(f"{sign}{group}\n".encode())  # type: ignore[union-attr]
+
+
+class _Interruption:
+    """Holds Ctrl-C back while a process is started: it would be left behind without an owner."""
+
+    def __init__(self) -> None:
+        self._came: list[Any] = []
+        self._before = signal.getsignal(signal.SIGINT)
+        # Only the main thread is interrupted; and what is ignored or ends us at once stays so.
+        main = threading.current_thread() is threading.main_thread()
+        self._holds = main and callable(self._before)
+        if self._holds:
+            signal.signal(signal.SIGINT, lambda *came: self._came.append(came))
+
+    def release(self) -> None:
+        """Let it through, also the one that has come meanwhile."""
+        if self._holds and callable(self._before):
+            signal.signal(signal.SIGINT, self._before)
+            if self._came:
+                self._before(*self._came[0])
 
 
 class _Reader:
@@ -164,6 +185,11 @@ def _started(
             "Name a program that is installed where the clients are, or a file of the package "
             "such as ./train.sh that begins with #!.",
         ) from None
+
+
+def _wait(process: subprocess.Popen[bytes], over: threading.Event) -> None:
+    process.wait()
+    over.set()
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
