@@ -157,7 +157,7 @@ def test_a_folder_with_too_much_code_is_refused(
     make_project(tmp_path)
     (tmp_path / "more.py").write_text("# more\n")
     monkeypatch.setattr(f"hansa.code.{limit}", 1)
-    with pytest.raises(LearnerError, match="Python files") as error:
+    with pytest.raises(LearnerError, match="files of code") as error:
         open_project(tmp_path)
     assert error.value.code == "learner-module"
 

@@ -95,7 +95,8 @@ class Client(NamedTuple):
             raise LearnerError(
                 "learner-metrics",
                 'The plan says weighting = "user", and the training code set no weight.',
-                "Set ctx.weight, or task.send(..., weight=...), or use another weighting.",
+                "Set ctx.weight, or task.send(..., weight=...), or write examples or weight into "
+                "result.json.",
             )
         return float(work.weight)
 

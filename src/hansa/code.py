@@ -1,4 +1,4 @@
-"""A project's own Python files: what is recorded of a run is what runs, edited or not.
+"""A project's own files: what is recorded of a run is what runs, edited or not.
 
 Python imports a module once a process, by its name, and may take compiled code from a cache.  A
 notebook edits a file and runs again, and two projects may each have a `net.py`.  So a project's
@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import posixpath
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.machinery import (
     EXTENSION_SUFFIXES,
     SOURCE_SUFFIXES,
@@ -27,35 +28,63 @@ from blake3 import blake3
 
 from hansa.errors import LearnerError
 from hansa.limits import CODE_BYTES_MAX, CODE_FILES_MAX
+from hansa.plan import PLAN_FILE
+from hansa.plan.schema import LearnerPlan
 
 Code = Mapping[str, bytes]
-"""Contents of Python files by path below the project folder, with / between folders; sorted."""
+"""Contents of a project's files by path below its folder, with / between folders; sorted."""
 
 
-def read_code(folder: Path) -> dict[str, bytes]:
-    """Return all Python files of a project.
+def read_code(folder: Path, learner: LearnerPlan | None = None) -> dict[str, bytes]:
+    """Return all Python files of a project, and those that its commands are made of.
 
-    Left out are hidden folders, caches, virtual environments, and runs with their copies of code.
+    Of a `command` learner these are the files that its arguments name, and the files and folders
+    of `learner.files`.  Left out are hidden files, caches, virtual environments, runs with their
+    copies of code, and the plan itself.
+
+    Args:
+      folder: of the project.
+      learner: the plan's; None takes the Python files alone.
 
     Raises:
       LearnerError: there are too many of them, or they are too large.
     """
     code: dict[str, bytes] = {}
     size = 0
-    for path in _python_files(folder):
+    for path in _files(folder, named_files(learner) if learner else Named()):
         size += path.stat().st_size
         if len(code) == CODE_FILES_MAX or size > CODE_BYTES_MAX:
             raise LearnerError(
                 "learner-module",
-                f"{folder} holds more than {CODE_FILES_MAX:,} Python files, or more than "
+                f"{folder} holds more than {CODE_FILES_MAX:,} files of code, or more than "
                 f"{CODE_BYTES_MAX >> 20} MiB of them; all are kept with each run.",
-                "Give the project a folder of its own, without other programs in it.",
+                "Give the project a folder of its own, without other programs or data in it.",
             )
         code[path.relative_to(folder).as_posix()] = path.read_bytes()
     return dict(sorted(code.items()))
 
 
-def _python_files(folder: Path) -> Iterator[Path]:
+class Named(NamedTuple):
+    """What a plan names of the project folder, as normal paths, there or not."""
+
+    files: frozenset[str] = frozenset()  # by an argument of a command; never a whole folder
+    parts: frozenset[str] = frozenset()  # by learner.files: files, and folders with all in them
+
+
+def named_files(learner: LearnerPlan) -> Named:
+    """Return what a `command` learner is made of, beside Python files."""
+    if learner.kind != "command":
+        return Named()
+    words = (word for command in learner.commands.values() for word in command)
+    return Named(_paths(words), _paths((*learner.files, learner.requirements or "")))
+
+
+def _paths(words: Iterable[str]) -> frozenset[str]:
+    named = {posixpath.normpath(word) for word in words if word}
+    return frozenset(name for name in named if name[0] not in "./")
+
+
+def _files(folder: Path, named: Named) -> Iterator[Path]:
     for here, folders, files in os.walk(folder):
         at = Path(here)
         folders[:] = sorted(
@@ -66,8 +95,24 @@ def _python_files(folder: Path) -> Iterator[Path]:
             and not (name == "runs" and at == folder)
             and not any((at / name / mark).is_file() for mark in ("pyvenv.cfg", "run.json"))
         )
-        found = [at / name for name in sorted(files) if name.endswith(".py")]
-        yield from (path for path in found if path.is_file())  # not a link to nothing
+        for name in sorted(files):
+            path = at / name
+            if not path.is_file():  # a link to nothing, a socket
+                continue
+            if name.endswith(".py") or (_is_named(path, folder, named) and not _is_aside(name)):
+                yield path
+
+
+def _is_named(path: Path, folder: Path, named: Named) -> bool:
+    inside = path.relative_to(folder)
+    if inside.as_posix() == PLAN_FILE:  # which travels by itself
+        return False
+    above = {parent.as_posix() for parent in (inside, *inside.parents)}
+    return inside.as_posix() in named.files or not above.isdisjoint(named.parts)
+
+
+def _is_aside(name: str) -> bool:
+    return name.startswith(".") or name.endswith((".pyc", ".pyo"))
 
 
 def code_digest(code: Code) -> bytes:

@@ -169,6 +169,10 @@ CODES |= {
     "learner-device": "the device named for training is not there",
     "learner-script": "a training script does not keep to the exchange with the run",
     "learner-missing-package": "a package that the learner needs is not installed",
+    "command-missing": "a program that a command names is not there, or cannot be started",
+    "command-failed": "a command ended with an error status, or was killed",
+    "command-time": "a command took longer than its time limit",
+    "command-result": "a command wrote no result, or one that cannot be used",
     # runs
     "run-not-found": "there is no such run",
     "run-changed": "the code or data of a run has changed since it began",
@@ -230,6 +234,7 @@ CODES |= {
     "package-archive": "a package is not an archive as Hansa makes them",
     "package-name": "a file of a package has a name that is not safe on every system",
     "package-too-large": "a package holds too many files, or too much",
+    "package-environment": "the Python environment of a package cannot be built",
     "package-identity": "a package is not what its digest or identity says",
     "site-missing": "there is no site in this folder",
     "site-exists": "there is a site in this folder already",

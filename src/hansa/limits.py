@@ -459,3 +459,18 @@ SESSION_RATE = 50.0
 
 SESSION_BURST = 1_000
 """Sessions at once after a pause: a thousand sites whose server has just come back."""
+
+COMMAND_RESULT_BYTES_MAX = 2**20
+"""Bytes of the JSON file in which a command says its metrics; METRICS_MAX of them take less."""
+
+COMMAND_S_MAX = 30 * 86_400.0
+"""Seconds that a plan may give one command; whoever needs longer trains less in a round."""
+
+ENVIRONMENT_BUILD_S = 1_800.0
+"""Seconds that an environment may take to be built; torch is fetched in a few minutes."""
+
+COMMAND_LINES_SHOWN = 3
+"""Last lines of a command's output that a failure's reason quotes; the rest is in its trace."""
+
+COMMAND_SHOWN_CHARS = 500
+"""Characters of those lines; they may leave a site, so they are few."""

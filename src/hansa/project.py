@@ -25,6 +25,7 @@ from hansa.params.model import ModelLayout
 from hansa.plan import Method, Plan, build_method, check_capabilities, check_chain, check_plan
 from hansa.plan.learner import build_learner, check_made_learner, is_plain_sgd
 from hansa.plan.load import PLAN_FILE, load_plan
+from hansa.plan.schema import LearnerPlan
 
 MADE_IN_PYTHON = "python"
 """The learner kind of a run whose plan alone does not say what was trained."""
@@ -39,7 +40,7 @@ class Project(NamedTuple):
     module: ModuleType | None  # the user's code, where data(client) may live
     folder: Path | None  # None when the project was made in Python
     sources: dict[str, str]  # where each value of the plan came from
-    code: dict[str, bytes]  # the project's Python files, by path below the folder
+    code: dict[str, bytes]  # the project's files, by path below the folder
     data_folder: Path | None = None  # where a relative data.set is looked for first
 
 
@@ -61,15 +62,15 @@ def build_project(
 ) -> Project:
     """Build what a plan names; `folder` is where its module lies."""
     check_plan(plan)
-    code = read_code(folder) if folder else {}  # before anything of it runs
+    code = read_code(folder, plan.learner) if folder else {}  # before anything of it runs
 
     def import_module(name: str) -> ModuleType:
         return import_file(folder, name, code)
 
     method = build_method(plan, import_module)
-    scripted = plan.learner.kind == "script"  # a script is run by each client, not imported
-    module = import_module(plan.learner.module) if plan.learner.module and not scripted else None
-    learner = build_learner(plan.learner, module, folder)
+    run = plan.learner.kind in ("script", "command")  # by each client, and not imported
+    module = import_module(plan.learner.module) if plan.learner.module and not run else None
+    learner = build_learner(plan.learner, module, folder, code)
     _check_learner(method, learner.capabilities, plan.learner.kind)
     told = dict(sources or {})
     return Project(plan, method, learner, module, folder, told, code, folder)
@@ -122,7 +123,7 @@ def import_file(folder: Path | None, name: str, code: Code | None = None) -> Mod
     Args:
       folder: of the project; its other files can be imported from this one.
       name: of the file, which lies in the folder itself.
-      code: all Python files of the project; by default they are read now.
+      code: all files of the project; by default its Python files are read now.
 
     Raises:
       PlanError: the name is not that of a file in the folder.
@@ -140,7 +141,7 @@ def import_file(folder: Path | None, name: str, code: Code | None = None) -> Mod
             f"There is no file {folder / name}." if folder else f"There is no folder with {name}.",
             "Make a complete project with: hansa init my-study --template numpy",
         )
-    code = read_code(folder) if code is None else code
+    code = read_code(folder, LearnerPlan()) if code is None else code
     make_current(folder, code)
     path = folder.resolve() / name
     state = blake3(str(path).encode() + code_digest(code)).hexdigest()[:12]

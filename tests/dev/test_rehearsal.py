@@ -166,3 +166,16 @@ def test_a_site_that_is_revoked_ends_and_says_why_in_one_line(tmp_path: Path) ->
     assert last.endswith("the agent of client-0 has ended")
     assert log.count("the agent ends: ") == 1
     assert "does not know this site as a member" in told
+
+
+def test_clients_own_files_are_declared_where_they_lie(tmp_path: Path) -> None:
+    study = tmp_path / "study"
+    for name in ("north", "south"):
+        (study / "hospitals" / name).mkdir(parents=True)
+    (study / "plan.toml").write_text(
+        '[learner]\nkind = "command"\ntrain = ["true"]\nrows = "path"\n[data]\nset = "hospitals"\n'
+    )
+    rehearsal = Rehearsal(tmp_path / "r", study, sites=2)
+    assert rehearsal.names == ["north", "south"]
+    declared = rehearsal._data("south", tmp_path / "site")
+    assert declared["hospitals"].path == str((study / "hospitals" / "south").resolve())

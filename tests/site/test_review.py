@@ -153,3 +153,24 @@ def test_a_review_is_plain_values(site: Sample) -> None:
     found = json.loads(json.dumps(plain(seen(site))))
     assert found["submitter"] == "anna"
     assert found["plan"]["rounds"] == 3
+
+
+def test_commands_and_files_in_other_languages_are_shown_and_named(site: Sample) -> None:
+    program = "curl http://evil.example " + "x" * 900 + " THE-END"
+    learner = {"kind": "command", "train": ["sh", "-c", program], "files": ["bin", "t.sh"]}
+    code = {"t.sh": b"#!/bin/sh\necho hidden\n", "bin/tool": b"\x7fELF\xff\xfe", "a.py": b"a = 1\n"}
+    found = seen(site, code, learner=learner)
+    assert {f.name: f.diff for f in found.files}["t.sh"] == ["+#!/bin/sh", "+echo hidden"]
+    told = "\n".join(found.warnings)
+    assert "To train, it starts: sh -c" in told and "THE-END" in told  # all of it, however long
+    assert "bin/tool is a binary file of 6 bytes" in told
+    assert "t.sh is not Python" in told and "a.py" not in told
+
+
+def test_a_package_with_a_file_that_its_plan_does_not_name_is_refused(site: Sample) -> None:
+    from hansa.errors import PackageError
+
+    learner = {"kind": "command", "train": ["sh", "t.sh"]}
+    with pytest.raises(PackageError) as error:
+        ask(site, {"t.sh": b"true\n", "stowaway.sh": b"false\n"}, learner=learner)
+    assert error.value.code == "package-identity"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-TEMPLATES = ("numpy", "torch", "sklearn", "script")
+TEMPLATES = ("numpy", "torch", "sklearn", "script", "command")
 
 
 @click.command()
@@ -17,7 +17,7 @@ TEMPLATES = ("numpy", "torch", "sklearn", "script")
     type=click.Choice(TEMPLATES),
     default="numpy",
     show_default=True,
-    help="Framework of the model; numpy needs none.",
+    help="Framework of the model; numpy needs none, command takes any language.",
 )
 def command(folder: Path, template: str) -> None:
     """Make FOLDER with plan.toml, model.py and README.md; nothing is overwritten.

@@ -45,7 +45,7 @@ from hansa.simulation import (
     open_run,
     project_population,
 )
-from hansa.simulation.population import write_client_rows
+from hansa.simulation.population import Placed, write_client_rows
 from hansa.site.policy import Policy
 from hansa.site.settings import DataSource, SiteLimits, SiteSettings, write_settings
 from hansa.store.files import write_durably
@@ -406,6 +406,8 @@ class Rehearsal:
     def _data(self, name: str, folder: Path) -> dict[str, DataSource]:
         declared = self.data_name
         rows = name if name in self.population.names else str(self.population.names[0])
+        if declared is not None and isinstance(self.population, Placed):
+            return {declared: DataSource(path=str(self.population.place(rows)))}
         if declared is None or not write_client_rows(self.population, rows, folder / "data"):
             return {}
         return {declared: DataSource(path=str(folder / "data"))}
@@ -459,7 +461,8 @@ def _answers(port: int) -> bool:
 def _as_many(project: Project, sites: Sequence[str] | int | None) -> list[str]:
     """Return the changes of the plan that make as many simulated clients as there are sites."""
     data = project.plan.data
-    if not isinstance(sites, int) or isinstance(data.split, Files | Natural):
+    own = isinstance(data.split, Files | Natural) or project.plan.learner.rows == "path"
+    if not isinstance(sites, int) or own:
         return []
     clients = f"data.clients={sites}" if data.set is None else f"data.split.clients={sites}"
     fewer = [f"cohort.minimum={sites}"] if project.plan.cohort.minimum > sites else []

@@ -40,6 +40,7 @@ class TrainContext:
     options: Mapping[str, float]
     rng: np.random.Generator  # this client's and round's own stream
     weight: float | None = None  # counts when the plan says weighting = "user"
+    examples: int | None = None  # that its metrics are means over; by default the client's
 
 
 class FunctionLearner:
@@ -99,7 +100,8 @@ class FunctionWork:
             returned = self._train(params, self._data, ctx)
         arrays, metrics = returned if isinstance(returned, tuple) else (returned, {})
         trained = _same_tensors(layout, arrays)
-        self.metrics = as_metrics(metrics, count_examples(self._data), "train")
+        examples = count_examples(self._data) if ctx.examples is None else ctx.examples
+        self.metrics = as_metrics(metrics, examples, "train")
         self.weight = ctx.weight
         x_new, self.buffers = layout.split(trained)
         return x_new

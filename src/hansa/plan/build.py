@@ -122,8 +122,10 @@ def named_options(optimizer: Optimizer) -> dict[str, Any]:
 
 
 def weighting_of(plan: Plan, algorithm: Algorithm) -> str:
-    """Return what updates weigh: the plan's word, or else the algorithm's default."""
-    return plan.weighting or ("uniform" if algorithm.uniform else "examples")
+    """Return what updates weigh: the plan's word, or else the default of algorithm and data."""
+    if plan.weighting or algorithm.uniform:
+        return plan.weighting or "uniform"
+    return "user" if plan.learner.rows == "path" else "examples"
 
 
 def check_chain(method: Method, capabilities: frozenset[Capability], kind: str) -> None:

@@ -18,8 +18,19 @@ from hansa.plan.build import named_options
 from hansa.plan.schema import LearnerPlan, Optimizer, Schedule
 
 
-def build_learner(plan: LearnerPlan, module: ModuleType | None, folder: Path | None) -> Learner:
+def build_learner(
+    plan: LearnerPlan,
+    module: ModuleType | None,
+    folder: Path | None,
+    code: Mapping[str, bytes] | None = None,
+) -> Learner:
     """Return the learner that a plan describes.
+
+    Args:
+      plan: the learner's table.
+      module: the user's code, imported.
+      folder: of the project.
+      code: the project's files, which a command runs.
 
     Raises:
       LearnerError: the module lacks a function, or a package is not installed.
@@ -43,11 +54,17 @@ def build_learner(plan: LearnerPlan, module: ModuleType | None, folder: Path | N
             if plan.module is None or folder is None:
                 raise _no_module(plan.kind)
             return ScriptLearner(folder / plan.module)
+        case "command":
+            from hansa.learners.command import CommandLearner, Commands
+
+            return CommandLearner(
+                Commands(plan.commands, code or {}, plan.rows, plan.time_s, plan.requirements)
+            )
         case "python":
             raise PlanError(
                 "plan-impossible",
                 'The plan\'s learner.kind is "python", which only hansa.run(learner=...) makes.',
-                "Use numpy, torch, sklearn, function or script.",
+                "Use numpy, torch, sklearn, function, script or command.",
             )
 
 

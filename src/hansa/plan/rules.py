@@ -8,9 +8,11 @@ from typing import Any
 
 from hansa.aggregators import Aggregator
 from hansa.algorithms import Algorithm
+from hansa.data import Files
 from hansa.errors import PlanError
-from hansa.limits import LATE_ROUNDS_MAX, OVER_MAX, SPEC_EXPONENT_MAX
-from hansa.plan.schema import CohortPlan, LearnerPlan, Plan
+from hansa.learners.command_places import PLACES, unknown_places
+from hansa.limits import COMMAND_S_MAX, LATE_ROUNDS_MAX, OVER_MAX, SPEC_EXPONENT_MAX
+from hansa.plan.schema import COMMANDS, CohortPlan, LearnerPlan, Plan
 
 _NAME = re.compile(r"[^\W_][\w-]{0,63}")  # begins with a letter or digit, of any language
 
@@ -60,7 +62,8 @@ def check_plan(plan: Plan) -> None:
         ("stop.minutes", stop.minutes, _positive(stop.minutes), "positive"),
         ("keep.every", plan.keep.every, plan.keep.every >= 0, "at least 0"),
     ]
-    for key, value, holds, allowed in rules + _learner_rules(plan.learner):
+    rules += _learner_rules(plan.learner) + _data_rules(plan)
+    for key, value, holds, allowed in rules:
         if not holds:
             raise PlanError(
                 "plan-bad-value",
@@ -117,6 +120,7 @@ def _learner_rules(learner: LearnerPlan) -> list[Rule]:
         rules.append((f"learner.optimizer.{name}", value, 0 <= (value or 0) < 1, "in [0, 1)"))
     decay = optimizer.weight_decay or 0
     rules.append(("learner.optimizer.weight_decay", decay, 0 <= decay < math.inf, "at least 0"))
+    rules += _command_rules(learner)
     for i, change in enumerate(learner.change):
         where = f"learner.change[{i}]"
         rules += [
@@ -127,6 +131,57 @@ def _learner_rules(learner: LearnerPlan) -> list[Rule]:
             (f"{where}.batch_size", change.batch_size, _at_least_1(change.batch_size), ">= 1"),
         ]
     return rules
+
+
+def _command_rules(learner: LearnerPlan) -> list[Rule]:
+    """Return what holds of a command learner, and of the keys that only it has."""
+    command = learner.kind == "command"
+    of_commands = 'a key of learner.kind = "command" alone'
+    rules: list[Rule] = [
+        ("learner.time_s", learner.time_s, 0 < learner.time_s <= COMMAND_S_MAX,
+         f"above 0 and at most {COMMAND_S_MAX:g}"),
+        ("learner.train", learner.train, bool(learner.train) or not command,
+         'a program and its arguments, such as ["python", "train.py"]'),
+        ("learner.rows", learner.rows, command or learner.rows == "npz", of_commands),
+        ("learner.module", learner.module, not (command and learner.module),
+         "left out: a command learner runs the program that learner.train names"),
+    ]  # fmt: skip
+    for task in COMMANDS:
+        words: tuple[str, ...] = getattr(learner, task)
+        sound = not words or (bool(words[0]) and not any("\0" in word for word in words))
+        rules.append((f"learner.{task}", words, command or not words, of_commands))
+        rules.append((f"learner.{task}", words, sound, "words without a zero byte"))
+        if unknown := unknown_places(task, words):
+            known = ", ".join(f"{{{name}}}" for name in PLACES[task])
+            rules.append((f"learner.{task}", unknown[0], False, f"one of {known}"))
+    for key in ("files", "requirements"):
+        value = getattr(learner, key)
+        rules.append((f"learner.{key}", value, command or not value, of_commands))
+        given = (value,) if isinstance(value, str) else value or ()
+        rules.append((f"learner.{key}", value, all(map(_is_inside, given)), "below the project"))
+    return rules
+
+
+def _data_rules(plan: Plan) -> list[Rule]:
+    """Return what commands need of the data, which they get as files."""
+    if plan.learner.kind != "command":
+        return []
+    data, unread = plan.data, plan.learner.rows == "path"
+    named = "the name of a data set, or of a folder"
+    said = 'left out, "uniform" or "user" where learner.rows is "path": only commands count rows'
+    split = '{ scheme = "files" }, or left out, where learner.rows is "path"'
+    return [
+        ("data.set", data.set, data.set is not None, named),
+        ("weighting", plan.weighting, not unread or plan.weighting not in ("examples", "steps"),
+         said),
+        ("data.split", data.split, not unread or data.split in (None, Files()), split),
+    ]  # fmt: skip
+
+
+def _is_inside(path: str) -> bool:
+    """Return whether a path of a plan is one below the project folder, on every system."""
+    parts = path.removesuffix("/").split("/")
+    return bool(path) and not {"", ".", ".."} & set(parts) and not set(path) & set("\\:\0")
 
 
 def _positive(value: float | None) -> bool:

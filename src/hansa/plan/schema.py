@@ -71,10 +71,14 @@ class Change(_Part, frozen=True):
     """local learning rate; the schedule goes on from it"""
 
 
+COMMANDS = ("train", "validate", "init", "predict")
+"""What the commands of a command learner do; keys of its table."""
+
+
 class LearnerPlan(_Part, frozen=True):
     """What is trained, and how, at each client."""
 
-    kind: Literal["numpy", "torch", "sklearn", "function", "script", "python"] = "numpy"
+    kind: Literal["numpy", "torch", "sklearn", "function", "script", "command", "python"] = "numpy"
     """which adapter runs the user's code; "python" marks a learner made in a notebook"""
     module: str | None = None
     """Python file of the project with the model or the training code"""
@@ -94,6 +98,32 @@ class LearnerPlan(_Part, frozen=True):
     """how the learning rate changes from round to round"""
     change: tuple[Change, ...] = ()
     """[[learner.change]] tables: other hyper-parameters from some round on"""
+    train: tuple[str, ...] = ()
+    """of a command learner: program and arguments that train; such as
+    ["python", "train.py", "{model_in}", "{update_out}"]"""
+    validate: tuple[str, ...] = ()
+    """of a command learner: program and arguments that measure a model; may be left out"""
+    init: tuple[str, ...] = ()
+    """of a command learner: program and arguments that make the seed model"""
+    predict: tuple[str, ...] = ()
+    """of a command learner: program and arguments of `hansa package run predict`"""
+    files: tuple[str, ...] = ()
+    """of a command learner: files and folders that its commands need, beside the Python files of
+    the project and the files that an argument names"""
+    rows: Literal["npz", "csv", "safetensors", "path"] = "npz"
+    """of a command learner: how it gets its client's rows: written as a file of this form; path:
+    the client's own file or folder as it lies there, which Hansa does not read"""
+    time_s: float = 3600.0
+    """of a command learner: seconds that one command may take"""
+    requirements: str | None = None
+    """of a command learner: file of the project that lists Python packages; the commands then run
+    in an environment of their own, built once for each content of the file"""
+
+    @property
+    def commands(self) -> dict[str, tuple[str, ...]]:
+        """The commands of a command learner, by what they do."""
+        given = {task: getattr(self, task) for task in COMMANDS}
+        return {task: words for task, words in given.items() if words}
 
 
 class DataPlan(_Part, frozen=True):
@@ -187,7 +217,8 @@ class Plan(_Part, frozen=True):
     """mean, norm_bounded_mean, median, trimmed_mean, krum, multi_krum, geometric_median"""
     weighting: Literal["examples", "steps", "uniform", "user"] | None = None
     """what an update weighs: its examples, its local steps, one, or what the user's code says; by
-    default examples; uniform for scaffold, whose paper weighs clients equally"""
+    default examples; uniform for scaffold, whose paper weighs clients equally; user with
+    learner.rows = "path" """
     weight_limit: float | None = None
     """sum of weights of one round that is never exceeded; known when the data is split by Hansa,
     and for uniform"""

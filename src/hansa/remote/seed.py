@@ -34,7 +34,7 @@ def seed_model(project: Project, model: Path | None = None) -> Seed:
       ParamsError: the file is not one of tensors, or has others than the project's model.
     """
     try:
-        return _made(project) if model is None else _given(project, model)
+        return _made(project) if model is None else given_model(project, model)
     finally:
         close(project.learner)
 
@@ -56,7 +56,13 @@ def _made(project: Project) -> Seed:
         ) from error
 
 
-def _given(project: Project, model: Path) -> Seed:
+def given_model(project: Project, model: Path) -> Seed:
+    """Return the tensors of a file as a model to start from.
+
+    Raises:
+      PlanError: plan-impossible, the project's model has others.
+      ParamsError: the file is not one of tensors.
+    """
     params = load_params(model).copy()
     try:
         own = _made(project).layout
@@ -78,7 +84,7 @@ def _buffers(kind: str, names: list[str]) -> list[str]:
         from hansa.learners.sklearn import COUNTER
 
         return [name for name in names if name == COUNTER]
-    if kind == "script":
+    if kind in ("script", "command"):
         from hansa.learners.script import STATISTICS
 
         return [name for name in names if name.rpartition(".")[2] in STATISTICS]

@@ -79,7 +79,7 @@ def make_run(
 
 
 def project_files(project: Project) -> dict[str, bytes]:
-    """Return a project's Python files and its plan.toml as it was written."""
+    """Return a project's files and its plan.toml as it was written."""
     files = dict(project.code)
     if project.folder is not None and (project.folder / PLAN_FILE).is_file():
         files[PLAN_FILE] = (project.folder / PLAN_FILE).read_bytes()

@@ -36,7 +36,10 @@ def saved_project(folder: RunFolder) -> Project:
     plan = msgspec.convert(folder.plan(), Plan)
     origin, kept = folder.about["project"], folder.path / "code"
     # Before any of it runs: code that was changed here is nobody's.
-    if origin is not None and identity(plan, read_code(kept)) != folder.about["identity"]:
+    if (
+        origin is not None
+        and identity(plan, read_code(kept, plan.learner)) != folder.about["identity"]
+    ):
         raise RunError(
             "run-damaged",
             f"The code kept in {folder.path / 'code'} is not what the run was made with.",

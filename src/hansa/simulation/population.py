@@ -14,10 +14,12 @@ from blake3 import blake3
 
 from hansa.client_data import answered, as_dataset, data_key, validation_rows
 from hansa.data import Dataset, Files, Partition, load, load_test, partition
+from hansa.data.groups import natural_order
 from hansa.data.partition import ClientNames
 from hansa.data.sources import NAMES
 from hansa.data.split import save_part
-from hansa.errors import PlanError
+from hansa.errors import DataError, PlanError
+from hansa.learners.command_rows import DataPath
 from hansa.learners.learner import ClientData
 from hansa.limits import PARTITION_ROWS_SHOWN
 from hansa.project import Project, project_data
@@ -203,6 +205,60 @@ class Asked:
         return None
 
 
+class Placed:
+    """Clients each of whom has a file or a folder that Hansa does not read.
+
+    Args:
+      folder: holds one file or sub-folder for each client; its name, a file's without the suffix,
+        is the client's.
+
+    Raises:
+      DataError: data-missing, there is no such folder, or it holds no client, or two of one name.
+    """
+
+    test = None
+    examples: int | None = None
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            found = [path for path in folder.iterdir() if not path.name.startswith(".")]
+        except OSError as error:
+            raise _no_places(folder, f"cannot be read: {error.strerror or error}") from None
+        self._places = {(p.name if p.is_dir() else p.stem): p.resolve() for p in found}
+        if len(self._places) < max(len(found), 1):
+            raise _no_places(folder, "holds two clients of one name" if found else "is empty")
+        self.names = sorted(self._places, key=natural_order)
+
+    def place(self, name: str) -> Path:
+        """Return where a client's data lie."""
+        return self._places[name]
+
+    def data(self, name: str) -> ClientData:
+        """Return one client's place for training and for validation: its command divides it."""
+        place = DataPath(self.place(name))
+        return ClientData(place, place)
+
+    def sample(self) -> DataPath:
+        """Return the first client's place."""
+        return DataPath(self.place(self.names[0]))
+
+    def table(self) -> None:
+        """Return nothing: nobody has counted."""
+        return None
+
+    def fingerprint(self) -> None:
+        """Return nothing: the files may be of any size."""
+        return None
+
+
+def _no_places(folder: Path, how: str) -> DataError:
+    return DataError(
+        "data-missing",
+        f"The folder {folder} {how}.",
+        'With learner.rows = "path" data.set names a folder with one file or folder per client.',
+    )
+
+
 def project_population(project: Project) -> Population:
     """Return the population that a project's plan describes.
 
@@ -222,6 +278,8 @@ def project_population(project: Project) -> Population:
             test=test() if callable(test) else None,
             key=key,
         )
+    if plan.learner.rows == "path":
+        return Placed((data_place(plan.data.set, project.data_folder) or Path()) / plan.data.set)
     if plan.data.split is None:
         raise PlanError(
             "plan-impossible",

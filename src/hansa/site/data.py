@@ -13,6 +13,7 @@ from hansa.client_data import answered, cut, data_key
 from hansa.data import Dataset
 from hansa.data.folders import load_own
 from hansa.errors import DataError, SiteError
+from hansa.learners.command_rows import DataPath
 from hansa.learners.learner import ClientData, Learner
 from hansa.plan import Plan
 from hansa.project import Project, project_data
@@ -24,7 +25,8 @@ def site_data(project: Project, sources: Mapping[str, Declared], *, name: str) -
 
     A plan's `data.set` names declared data: a .csv or .npz file, of which a part is kept for
     validation, or a folder with train.npz and perhaps valid.npz, which is then the validation
-    part.  Without a `data.set` the project's `data(client)` is asked.
+    part; or anything, where the plan's commands read it themselves.  Without a `data.set` the
+    project's `data(client)` is asked.
 
     Args:
       project: of the run.
@@ -43,6 +45,9 @@ def site_data(project: Project, sources: Mapping[str, Declared], *, name: str) -
     source = sources.get(plan.data.set)
     if source is None:
         raise not_declared(plan.data.set)
+    if plan.learner.rows == "path":
+        place = DataPath(Path(source.path))
+        return ClientData(place, place)  # the command divides it
     train, validation = _load(source, plan)
     if validation is None:
         return cut(train, fraction, key=key, name=name)
@@ -61,7 +66,8 @@ def not_declared(name: str) -> SiteError:
 
 def count(learner: Learner, data: ClientData) -> int:
     """Return how many examples there are for training and validation."""
-    own = 0 if data.validation is None else learner.examples(data.validation)
+    apart = data.validation is not None and data.validation is not data.train
+    own = learner.examples(data.validation) if apart else 0
     return learner.examples(data.train) + own
 
 

@@ -106,7 +106,7 @@ def save_request(folder: Path, offer: Offer, archive: bytes | Path) -> Request:
     (place / "offers").mkdir(parents=True, exist_ok=True)
     extract(build_archive(code), place / "code")
     # What the approval is bound to is what a run reads: no file may hide from one of the two.
-    if read_code(place / "code") != code:
+    if read_code(place / "code", plan.learner) != code:
         shutil.rmtree(place)
         raise _not_what_it_says("package holds files that are no part of the code; it", "")
     if not file.is_file():

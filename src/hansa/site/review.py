@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,12 +16,12 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 import numpy as np
 
-from hansa.code import read_code
 from hansa.errors import HansaError
 from hansa.limits import DIFF_LINES_MAX
 from hansa.params.dtypes import FLOATS
 from hansa.plan import Plan, flatten, read_plan
 from hansa.plan.build import Method, build_method
+from hansa.plan.schema import COMMANDS
 from hansa.protocol.messages import Offer
 from hansa.seeds import Key
 from hansa.site.requests import Request, find_request, list_requests, read_approvals, word_on
@@ -76,9 +77,9 @@ def review(folder: Path, identity: str) -> Review:
       SiteError: there is no such request, or the site's records are damaged.
     """
     request = find_request(folder, identity)
-    code = read_code(request.code)
+    code = _kept(request)
     previous = _last_approved(folder, request)
-    before = read_code(previous.code) if previous else {}
+    before = _kept(previous) if previous else {}
     imports, warnings = _imports(code)
     leaving, more = _leaving(request.offer)
     return Review(
@@ -89,8 +90,28 @@ def review(folder: Path, identity: str) -> Review:
         imports,
         _data_asked(request.offer.plan),
         leaving,
-        warnings + more,
+        _commands(request.offer.plan) + warnings + more,
     )
+
+
+def _commands(plan: dict[str, Any]) -> list[str]:
+    """Return the programs that a plan starts, in words."""
+    learner = plan.get("learner")
+    if not isinstance(learner, dict) or learner.get("kind") != "command":
+        return []
+    given = {task: learner.get(task) for task in COMMANDS}
+    return [
+        f"To {task}, it starts: {clean(line := shlex.join(map(str, words)), len(line))}"
+        for task, words in given.items()
+        if isinstance(words, list | tuple) and words
+    ]
+
+
+def _kept(request: Request) -> dict[str, bytes]:
+    """Return all that was unpacked, in whatever language."""
+    found = (path for path in request.code.rglob("*") if path.is_file())
+    files = {path.relative_to(request.code).as_posix(): path for path in found}
+    return {name: files[name].read_bytes() for name in sorted(files)}
 
 
 def _last_approved(folder: Path, request: Request) -> Request | None:
@@ -172,6 +193,9 @@ def _imports(code: Mapping[str, bytes]) -> tuple[dict[str, list[str]], list[str]
     found: set[str] = set()
     warnings: list[str] = []
     for name, content in code.items():
+        if not name.endswith(".py"):
+            warnings.append(f"{clean(name)} {_language(content)}")
+            continue
         try:
             tree = ast.parse(content)
         except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -192,6 +216,15 @@ def _imports(code: Mapping[str, bytes]) -> tuple[dict[str, list[str]], list[str]
             clean(module)
         )
     return kinds, warnings
+
+
+def _language(content: bytes) -> str:
+    """Say what is known of a file that is not Python."""
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return f"is a binary file of {len(content):,} bytes, which nobody can review."
+    return "is not Python; what it starts and reads is told by nothing but itself."
 
 
 def _imported(node: ast.AST) -> Iterator[str]:

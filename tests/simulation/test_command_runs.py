@@ -1,0 +1,172 @@
+"""Whole simulated runs of commands: failures are the client's, models the same, any language."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hansa.cli.init import command as init_command
+from hansa.code import read_code
+from hansa.errors import DataError, RunError
+from hansa.project import Project, open_project
+from hansa.runs import RunFolder
+from hansa.simulation import Placed, Simulation, continue_run, open_run, project_population
+
+PLAN = """
+name = "commands"
+rounds = 2
+seed = 5
+[learner]
+kind = "command"
+train = ["sh", "train.sh"]
+init = ["cp", "seed.safetensors", "{model_out}"]
+time_s = 20
+[data]
+set = "digits"
+split = { scheme = "iid", clients = 3 }
+[stop]
+metric = "loss"
+"""
+TENSORS = b'{"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
+SEED = len(TENSORS).to_bytes(8, "little") + TENSORS + np.array([1.0, -2.0], "<f4").tobytes()
+
+
+def project(folder: Path, train: str, *, plan: str = PLAN, **files: bytes) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "plan.toml").write_text(plan, encoding="utf-8")
+    (folder / "train.sh").write_text(train, encoding="utf-8")
+    (folder / "seed.safetensors").write_bytes(SEED)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def run(folder: Path, runs: Path, *sets: str, engine: str = "inline") -> RunFolder:
+    opened: Project = open_project(folder, sets)
+    simulation = Simulation(runs, engine=engine, workers=2, new=True)  # type: ignore[arg-type]
+    made, population = open_run(opened, simulation)
+    continue_run(made, opened, population, simulation=simulation)
+    made.reload()
+    return made
+
+
+def problems(folder: RunFolder) -> list[dict[str, Any]]:
+    return [p for e in folder.log.events if e["kind"] == "round" for p in e.get("problems", [])]
+
+
+COPY = 'cp "$HANSA_MODEL_IN" "$HANSA_UPDATE_OUT"\n'
+
+
+def test_the_template_learns_and_gives_one_model_in_either_engine(tmp_path: Path) -> None:
+    made = tmp_path / "study"
+    assert init_command.callback is not None
+    init_command.callback(made, "command")
+    assert "hansa" not in (made / "train.py").read_text().replace("HANSA", "").split('"""')[2]
+    sets = ("rounds=3", "data.split.clients=3")
+    inline = run(made, tmp_path / "runs", *sets)
+    other = run(made, tmp_path / "runs", *sets, engine="processes")
+    assert inline.commits()[-1]["model"] == other.commits()[-1]["model"]
+    assert inline.rows()[-1]["test"]["accuracy"]["mean"] > 0.6
+
+
+@pytest.mark.parametrize(
+    ("mischief", "words"),
+    [
+        ("echo 'no calibration' >&2; exit 3", "status 3. It printed last: no calibration"),
+        ("sleep 100", "0.5 s, its time limit"),
+        ("head -c 100 /dev/zero > $HANSA_UPDATE_OUT", "cannot be used"),
+        ("exit 0", "wrote no update.safetensors"),
+        ("cp nan.safetensors $HANSA_UPDATE_OUT", "update-not-finite"),
+        ("kill -9 $$", "signal 9"),
+    ],
+)
+def test_a_command_that_fails_is_one_client_s_failure_with_its_reason(
+    tmp_path: Path, mischief: str, words: str
+) -> None:
+    train = f'if [ "$HANSA_CLIENT" = client-1 ]; then {mischief}; exit $?; fi\n{COPY}'
+    nan = SEED[:-8] + np.array([np.nan, 0.0], "<f4").tobytes()
+    plan = PLAN.replace("time_s = 20", 'time_s = 20\nfiles = ["nan.safetensors"]')
+    folder = project(tmp_path / "study", train, plan=plan, **{"nan.safetensors": nan})
+    limit = "0.5" if mischief.startswith("sleep") else "20.0"
+    made = run(folder, tmp_path / "runs", f"learner.time_s={limit}")
+    assert [row["clients"]["accepted"] for row in made.rows()] == [2, 2]
+    told = json.dumps(made.log.events)
+    assert "client-1" in told and words in told
+
+
+def test_a_run_whose_commands_all_fail_ends_failed_and_says_why(tmp_path: Path) -> None:
+    folder = project(tmp_path / "study", "echo 'disk on fire' >&2; exit 4")
+    with pytest.raises(RunError, match="disk on fire") as error:
+        run(folder, tmp_path / "runs")
+    assert error.value.code == "run-all-failed"
+
+
+def test_files_of_clients_are_handed_over_unread_and_weigh_what_the_command_says(
+    tmp_path: Path,
+) -> None:
+    # Each client moves the model to its own number; 10 examples of 4 and 30 of -8: mean -5.
+    train = """
+    value=$(sed -n 1p "$HANSA_DATA_PATH/value.txt"); n=$(sed -n 2p "$HANSA_DATA_PATH/value.txt")
+    cp "./$value.safetensors" "$HANSA_UPDATE_OUT"
+    echo "{\\"metrics\\": {\\"loss\\": $value}, \\"examples\\": $n}" > "$HANSA_RESULT_OUT"
+    """
+    plan = PLAN.replace("time_s = 20", 'rows = "path"\nfiles = ["4.safetensors", "-8.safetensors"]')
+    plan = plan.replace('"digits"', '"hospitals"').partition("split =")[0]
+    four, eight = (SEED[:-8] + np.array([v, v], "<f4").tobytes() for v in (4.0, -8.0))
+    files = {"4.safetensors": four, "-8.safetensors": eight}
+    folder = project(tmp_path / "study", train, plan=plan, **files)
+    for name, text in {"north": "4\n10\n", "south": "-8\n30\n"}.items():
+        (folder / "hospitals" / name).mkdir(parents=True)
+        (folder / "hospitals" / name / "value.txt").write_text(text)
+    made = run(folder, tmp_path / "runs", "rounds=1")
+    model, _ = made.load(made.commits()[-1])
+    assert model["w"].tolist() == [-5.0, -5.0]
+    assert made.rows()[-1]["train"]["loss"]["mean"] == -5.0
+    assert "hospitals" not in " ".join(read_code(folder, open_project(folder).plan.learner))
+
+
+def test_places_of_clients(tmp_path: Path) -> None:
+    (tmp_path / "client-10").mkdir()
+    for name in ("client-2.dcm", ".hidden"):
+        (tmp_path / name).write_text("x")
+    places = Placed(tmp_path)
+    assert places.names == ["client-2", "client-10"]
+    assert places.place("client-2") == tmp_path.resolve() / "client-2.dcm"
+    assert places.data("client-10").train.path == tmp_path.resolve() / "client-10"
+    (tmp_path / "client-2").mkdir()
+    with pytest.raises(DataError, match="two clients of one name"):
+        Placed(tmp_path)
+    with pytest.raises(DataError, match="cannot be read"):
+        Placed(tmp_path / "nowhere")
+
+
+def test_the_package_is_what_the_plan_names_and_no_data(tmp_path: Path) -> None:
+    folder = project(tmp_path / "study", COPY)
+    (folder / "data").mkdir()
+    for name in ("data/patients.csv", "secret.key", "notes.md", ".env", "lib.py"):
+        (folder / name).write_text("x")
+    opened = open_project(folder)
+    assert sorted(opened.code) == ["lib.py", "seed.safetensors", "train.sh"]
+    (folder / "plan.toml").write_text(PLAN.replace("time_s = 20", 'files = ["notes.md", "data/"]'))
+    assert "data/patients.csv" in open_project(folder).code
+
+
+def test_what_runs_is_what_was_recorded_even_if_edited_meanwhile(tmp_path: Path) -> None:
+    folder = project(tmp_path / "study", COPY)
+    opened = open_project(folder)
+    (folder / "train.sh").write_text("exit 9")
+    simulation = Simulation(tmp_path / "runs", new=True)
+    made, population = open_run(opened, simulation, project_population(opened))
+    continue_run(made, opened, population, simulation=simulation)
+    made.reload()
+    assert made.state == "finished"
+    assert (made.path / "code" / "train.sh").read_text() == COPY
+
+
+if sys.platform == "win32":
+    pytestmark = pytest.mark.skip(reason="the programs are for a POSIX shell")
