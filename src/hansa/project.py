@@ -23,6 +23,7 @@ from hansa.learners.learner import Learner
 from hansa.plan import Method, Plan, build_method, check_capabilities, check_plan
 from hansa.plan.learner import build_learner, check_made_learner, is_plain_sgd
 from hansa.plan.load import PLAN_FILE, load_plan
+from hansa.workflows import Workflow, build_workflow
 
 MADE_IN_PYTHON = "python"
 """The learner kind of a run whose plan alone does not say what was trained."""
@@ -33,6 +34,7 @@ class Project(NamedTuple):
 
     plan: Plan
     method: Method
+    workflow: Workflow
     learner: Learner
     module: ModuleType | None  # the user's code, where data(client) may live
     folder: Path | None  # None when the project was made in Python
@@ -65,12 +67,13 @@ def build_project(
         return import_file(folder, name, code)
 
     method = build_method(plan, import_module)
+    workflow = build_workflow(plan, method, import_module)
     scripted = plan.learner.kind == "script"  # a script is run by each client, not imported
     module = import_module(plan.learner.module) if plan.learner.module and not scripted else None
     learner = build_learner(plan.learner, module, folder)
     check_capabilities(method.algorithm, learner.capabilities, plan.learner.kind)
     told = dict(sources or {})
-    return Project(plan, method, learner, module, folder, told, code, folder)
+    return Project(plan, method, workflow, learner, module, folder, told, code, folder)
 
 
 def with_learner(plan: Plan, learner: Learner) -> Project:
@@ -84,11 +87,12 @@ def with_learner(plan: Plan, learner: Learner) -> Project:
         return import_file(None, name)
 
     method = build_method(plan, no_module)
+    workflow = build_workflow(plan, method, no_module)
     capabilities = learner.capabilities
     if not is_plain_sgd(plan.learner.optimizer):  # the learner was made before the plan
         capabilities -= {Capability.PLAIN_SGD}
     check_capabilities(method.algorithm, capabilities, type(learner).__name__)
-    return Project(plan, method, learner, None, None, {}, {})
+    return Project(plan, method, workflow, learner, None, None, {}, {})
 
 
 def identity(plan: Plan, code: Code) -> str:

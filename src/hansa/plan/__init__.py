@@ -1,6 +1,14 @@
 """Plans: their types, how they are read, and what they build."""
 
-from hansa.plan.build import Method, build_method, check_capabilities, hyper_at, weighting_of
+from hansa.plan.build import (
+    Import,
+    Method,
+    build_method,
+    build_named,
+    check_capabilities,
+    hyper_at,
+    weighting_of,
+)
 from hansa.plan.load import PLAN_FILE, LoadedPlan, flatten, load_plan, nearest, read_plan
 from hansa.plan.rules import check_plan
 from hansa.plan.schema import Plan
@@ -8,10 +16,12 @@ from hansa.plan.weights import weight_limit
 
 __all__ = [
     "PLAN_FILE",
+    "Import",
     "LoadedPlan",
     "Method",
     "Plan",
     "build_method",
+    "build_named",
     "check_capabilities",
     "check_plan",
     "flatten",

@@ -45,7 +45,7 @@ def build_method(plan: Plan, import_module: Import) -> Method:
     Raises:
       PlanError: an unknown name or option, a wrong type, or parts that cannot work together.
     """
-    build = functools.partial(_build, import_module=import_module)
+    build = functools.partial(build_named, import_module=import_module)
     algorithm = build("algorithm", plan.algorithm, ALGORITHMS, kind=Algorithm)
     aggregator = build("aggregator", plan.aggregator, AGGREGATORS, kind=Aggregator)
     steps = [
@@ -107,9 +107,11 @@ def hyper_at(plan: Plan, round_number: int) -> Hyper:
     """Return the hyper-parameters of local training in a round (from 1).
 
     The learning rate is that of the optimizer, or of the last change that has begun, times the
-    schedule's factor for this round.
+    schedule's factor for this round.  Rounds beyond the plan's, as a workflow may add them, train
+    as its last one does.
     """
     learner = plan.learner
+    scheduled = min(round_number, plan.rounds)
     optimizer = msgspec.structs.asdict(learner.optimizer)
     options = {k: v for k, v in optimizer.items() if v is not None}
     values: dict[str, Any] = {
@@ -119,12 +121,12 @@ def hyper_at(plan: Plan, round_number: int) -> Hyper:
         "lr": options.pop("lr"),
     }
     for change in sorted(learner.change, key=lambda c: c.round):
-        if change.round <= round_number:
+        if change.round <= scheduled:
             changed = msgspec.structs.asdict(change)
             values |= {k: v for k, v in changed.items() if k != "round" and v is not None}
             if change.epochs is not None and change.steps is None:
                 values["steps"] = None
-    values["lr"] *= _factor(plan, round_number)
+    values["lr"] *= _factor(plan, scheduled)
     if values["batch_size"] == "all":
         values["batch_size"] = None
     return Hyper(round=round_number, optimizer=options.pop("name"), options=options, **values)
@@ -143,10 +145,21 @@ def _factor(plan: Plan, round_number: int) -> float:
             return 1.0
 
 
-def _build(
+def build_named(
     where: str, named: Named, table: Mapping[str, Any], *, kind: type[Made], import_module: Import
 ) -> Made:
-    """Return what `named` names, with its options checked against its factory's types."""
+    """Return what `named` names, with its options checked against its factory's types.
+
+    Args:
+      where: key of the plan.
+      named: its value.
+      table: built-in names, each with a value or with a function that makes one.
+      kind: what it must be.
+      import_module: gives a file of the project.
+
+    Raises:
+      PlanError: an unknown name or option, a wrong type, or a value that is out of range.
+    """
     options = {"name": named} if isinstance(named, str) else dict(named)
     name = options.pop("name", None)
     if not isinstance(name, str):

@@ -1,5 +1,8 @@
 """The order of exchanges between a server and its clients."""
 
+from hansa.plan import Import, Method, Plan, build_named
+from hansa.workflows.cross_site import cross_site_evaluation
+from hansa.workflows.cyclic import cyclic
 from hansa.workflows.driving import drive
 from hansa.workflows.federation import (
     Commit,
@@ -9,11 +12,41 @@ from hansa.workflows.federation import (
     Problem,
     Trained,
 )
+from hansa.workflows.semi_synchronous import semi_synchronous
 from hansa.workflows.state_files import from_files, rounded, to_files
 from hansa.workflows.stopping import Progress
 from hansa.workflows.synchronous import synchronous
+from hansa.workflows.workflow import Workflow
+
+WORKFLOWS = {
+    "synchronous": Workflow("synchronous", synchronous),
+    "semi_synchronous": semi_synchronous,
+    "cyclic": cyclic,
+    "cross_site_evaluation": cross_site_evaluation,
+}
+"""What `workflow = "..."` in a plan may name."""
+
+
+def build_workflow(plan: Plan, method: Method, import_module: Import) -> Workflow:
+    """Return the workflow of a plan.
+
+    Args:
+      plan: the plan.
+      method: its algorithm and aggregator.
+      import_module: gives a file of the project, for workflows of the user's own.
+
+    Raises:
+      PlanError: an unknown name or option, or the rest of the plan does not fit.
+    """
+    made = build_named(
+        "workflow", plan.workflow, WORKFLOWS, kind=Workflow, import_module=import_module
+    )
+    made.check(plan, method)
+    return made
+
 
 __all__ = [
+    "WORKFLOWS",
     "Commit",
     "Evaluated",
     "Federation",
@@ -21,9 +54,14 @@ __all__ = [
     "Problem",
     "Progress",
     "Trained",
+    "Workflow",
+    "build_workflow",
+    "cross_site_evaluation",
+    "cyclic",
     "drive",
     "from_files",
     "rounded",
+    "semi_synchronous",
     "synchronous",
     "to_files",
 ]
