@@ -143,18 +143,8 @@ class Runner:
         admit(contribution, self.spec)
         self._states.save(name, self._number, mine)
         self.partial = self.aggregator.add(self.partial, self._keep(contribution))
-        metrics = plain(self._timed(name, update))
+        metrics = plain(timed(self._project, name, update))
         return Report(name, metrics, bytes_up=size, weight=update.weight)
-
-    def _timed(self, name: str, update: Update) -> Metrics:
-        """Return a client's metrics, with the time that it would have taken if that is wanted."""
-        workflow, seed = self._project.workflow, self._project.plan.seed
-        if not workflow.timed:
-            return update.metrics
-        seconds = drawn_seconds(speed_key(seed, name), steps=update.steps, spread=workflow.spread)
-        return with_pace(
-            update.metrics, seconds=seconds, steps=update.steps, epoch_steps=update.epoch_steps
-        )
 
     def _keep(self, contribution: Contribution) -> Contribution:
         """Move what a rule over all updates must keep from memory to disk."""
@@ -162,6 +152,16 @@ class Runner:
             return contribution
         stored = self._states.spill(contribution.client, self._number, contribution.vectors)
         return contribution._replace(vectors=stored)
+
+
+def timed(project: Project, name: str, update: Update) -> Metrics:
+    """Return a client's metrics, with the time that it would have taken if that is wanted."""
+    workflow, steps = project.workflow, update.steps
+    if not workflow.timed:
+        return update.metrics
+    key = speed_key(project.plan.seed, name)
+    seconds = drawn_seconds(key, steps=steps, spread=workflow.spread)
+    return with_pace(update.metrics, seconds=seconds, steps=steps, epoch_steps=update.epoch_steps)
 
 
 def failure(name: str, error: BaseException) -> Report:

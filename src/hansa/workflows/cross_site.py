@@ -64,7 +64,10 @@ def cross_site_evaluation(own_models: bool = False) -> Workflow:
     def check(plan: Plan, method: Method) -> None:
         _check(plan, method, own_models=own_models)
 
-    return Workflow("cross_site_evaluation", run, check)
+    tells = (
+        "A model that is trained on your data alone is sent to the other sites, which evaluate it."
+    )
+    return Workflow("cross_site_evaluation", run, check, tells if own_models else "")
 
 
 def _check(plan: Plan, method: Method, *, own_models: bool) -> None:

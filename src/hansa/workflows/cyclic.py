@@ -67,7 +67,8 @@ def cyclic(order: Order = "fixed", cycles: int | None = None) -> Workflow:
             await federation.commit(commit, problems)
         return progress
 
-    return Workflow("cyclic", run, _check)
+    tells = "What your data make of the model goes to the next site as it is, without others'."
+    return Workflow("cyclic", run, _check, tells)
 
 
 def _check(plan: Plan, method: Method) -> None:

@@ -56,7 +56,8 @@ def semi_synchronous(
             await federation.commit(commit, problems)
         return progress
 
-    return Workflow("semi_synchronous", run, _check, timed=True, spread=spread)
+    tells = "This site says how long its local steps take."
+    return Workflow("semi_synchronous", run, _check, tells, timed=True, spread=spread)
 
 
 def _check(plan: Plan, method: Method) -> None:

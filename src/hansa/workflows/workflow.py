@@ -32,13 +32,15 @@ def _refuses_nothing(plan: Plan, method: Method) -> None:
 class Workflow(NamedTuple):
     """The order of a run's exchanges.
 
-    `timed`: clients report how long their local steps take; see `hansa.workflows.pace`.  Where
-    clients are simulated these times are drawn instead, and `spread` is the standard deviation of
-    their logarithm: 0 makes all clients equally fast.
+    `tells`: what data owners must know before they approve, in one sentence.  `timed`: clients
+    report how long their local steps take; see `hansa.workflows.pace`.  Where clients are
+    simulated these times are drawn instead, and `spread` is the standard deviation of their
+    logarithm: 0 makes all clients equally fast.
     """
 
     name: str
     run: Run
     check: Check = _refuses_nothing
+    tells: str = ""
     timed: bool = False
     spread: float = 0.0
