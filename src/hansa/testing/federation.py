@@ -329,7 +329,7 @@ def _recalled(trial: _Trial) -> None:
             x = np.array([number, -number / 3, 0.1], np.float32)
             state = GlobalState(Vectors({**state.algorithm, "x": x}), np.array([number + 5.0]))
             progress = Progress(best=0.5, best_round=1)._asdict()
-            row = {"round": number, "clients": {}, "bytes": {}, "seconds": 0.0}
+            row: dict[str, Any] = {"round": number, "clients": {}, "bytes": {}, "seconds": 0.0}
             drive(handle.commit(Commit(number, state, row, progress), []))
         found = handle.recall(1)
     expected = np.array([1, -1 / 3, 0.1], np.float32)

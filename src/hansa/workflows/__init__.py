@@ -4,6 +4,7 @@ from hansa.plan import Import, Method, Plan, build_named
 from hansa.workflows.cross_site import cross_site_evaluation
 from hansa.workflows.cyclic import cyclic
 from hansa.workflows.driving import drive
+from hansa.workflows.evaluate_only import EVALUATE_ONLY
 from hansa.workflows.federation import (
     Commit,
     Evaluated,
@@ -23,6 +24,7 @@ WORKFLOWS = {
     "semi_synchronous": semi_synchronous,
     "cyclic": cyclic,
     "cross_site_evaluation": cross_site_evaluation,
+    "evaluate_only": EVALUATE_ONLY,
 }
 """What `workflow = "..."` in a plan may name."""
 

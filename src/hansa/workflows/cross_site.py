@@ -100,9 +100,9 @@ def _evaluating(
         models.append(BEST)
     if own:
         key = Key.root(plan.seed).child("cross-site", "models")
-        models += sample(roster, min(len(roster), CROSS_SITE_MODELS_MAX), key)
+        models += sorted(sample(roster, min(len(roster), CROSS_SITE_MODELS_MAX), key))
     key = Key.root(plan.seed).child("cross-site", "clients")
-    clients = sample(roster, min(len(roster), plan.evaluate.clients), key)
+    clients = sorted(sample(roster, min(len(roster), plan.evaluate.clients), key))
     memory = {"trained": progress.ended, "rounds": number, "models": models, "clients": clients}
     return progress._replace(ended=None, memory={**progress.memory, **memory})
 

@@ -167,7 +167,7 @@ def _cycle(
             f"A cycle would have {size} turns; it has {CYCLE_CLIENTS_MAX} at most.",
             f"Set cohort.count to {CYCLE_CLIENTS_MAX} or fewer, and run again.",
         )
-    left = sample(roster, size, key.child("cohort"))
+    left = sorted(sample(roster, size, key.child("cohort")))
     if order == "random":
         turns = key.child("order").generator().permutation(len(left)).tolist()
         left = [left[i] for i in turns]
