@@ -157,7 +157,7 @@ async def _state_of(
         return GlobalState(vectors, best.buffers), nothing
     if model not in there:
         return None, nothing._replace(problems=[_was_away(number, model)])
-    trained = await federation.train(number, commit.state, [model], terms=Terms(1))
+    trained = await federation.train(number, commit.state, [model], terms=Terms(minimum=0))
     if trained.aggregate is None:
         return None, trained
     before, found = commit.state.algorithm, trained.aggregate.vectors

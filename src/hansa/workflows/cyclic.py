@@ -148,7 +148,7 @@ async def _trained(
 ) -> Trained:
     if client is None:  # whoever was left of the cycle has gone
         return Trained(None, {}, [], bytes_down=0, bytes_up=0, asked=0)
-    return await federation.train(number, commit.state, [client], terms=Terms(1))
+    return await federation.train(number, commit.state, [client], terms=Terms(minimum=0))
 
 
 def _cycle(
