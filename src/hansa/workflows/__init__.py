@@ -1,10 +1,9 @@
 """The order of exchanges between a server and its clients."""
 
-from hansa.plan import Import, Method, Plan, build_named
+from hansa.workflows.building import WORKFLOWS, build_workflow
 from hansa.workflows.cross_site import cross_site_evaluation
 from hansa.workflows.cyclic import cyclic
 from hansa.workflows.driving import drive
-from hansa.workflows.evaluate_only import EVALUATE_ONLY
 from hansa.workflows.federation import (
     Commit,
     Evaluated,
@@ -18,34 +17,6 @@ from hansa.workflows.state_files import from_files, rounded, to_files
 from hansa.workflows.stopping import Progress
 from hansa.workflows.synchronous import synchronous
 from hansa.workflows.workflow import Workflow
-
-WORKFLOWS = {
-    "synchronous": Workflow("synchronous", synchronous),
-    "semi_synchronous": semi_synchronous,
-    "cyclic": cyclic,
-    "cross_site_evaluation": cross_site_evaluation,
-    "evaluate_only": EVALUATE_ONLY,
-}
-"""What `workflow = "..."` in a plan may name."""
-
-
-def build_workflow(plan: Plan, method: Method, import_module: Import) -> Workflow:
-    """Return the workflow of a plan.
-
-    Args:
-      plan: the plan.
-      method: its algorithm and aggregator.
-      import_module: gives a file of the project, for workflows of the user's own.
-
-    Raises:
-      PlanError: an unknown name or option, or the rest of the plan does not fit.
-    """
-    made = build_named(
-        "workflow", plan.workflow, WORKFLOWS, kind=Workflow, import_module=import_module
-    )
-    made.check(plan, method)
-    return made
-
 
 __all__ = [
     "WORKFLOWS",
