@@ -15,7 +15,7 @@ from hansa.workflows.federation import (
 from hansa.workflows.semi_synchronous import semi_synchronous
 from hansa.workflows.state_files import from_files, rounded, to_files
 from hansa.workflows.stopping import Progress
-from hansa.workflows.synchronous import synchronous
+from hansa.workflows.synchronous import one_round, synchronous
 from hansa.workflows.workflow import Workflow
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "cyclic",
     "drive",
     "from_files",
+    "one_round",
     "rounded",
     "semi_synchronous",
     "synchronous",

@@ -38,7 +38,7 @@ LAST, BEST = "global, last", "global, best"
 
 
 def cross_site_evaluation(own_models: bool = False) -> Workflow:
-    """Build cross-site evaluation.
+    """Build synchronous rounds, and then an evaluation of every model at every client.
 
     Args:
       own_models: each client's own model, too, goes to all other clients.

@@ -41,7 +41,7 @@ class Cycle(NamedTuple):
 
 
 def cyclic(order: Order = "fixed", cycles: int | None = None) -> Workflow:
-    """Build the cyclic workflow.
+    """Build the cyclic workflow: the model goes from client to client, one a round.
 
     Args:
       order: "fixed" is by name; "random" is drawn anew for each cycle, from the plan's seed.

@@ -31,7 +31,7 @@ def semi_synchronous(
     most_epochs: float = 20.0,
     spread: float = 0.5,
 ) -> Workflow:
-    """Build the semi-synchronous workflow.
+    """Build semi-synchronous rounds: as many local steps for each client as fit into one time.
 
     Args:
       multiple: lambda of the paper; passes over its examples that the slowest client makes.

@@ -1,4 +1,4 @@
-"""The classic round: choose a cohort, train, aggregate, step, evaluate, commit.
+"""The classic rounds: choose a cohort, train, aggregate, step, evaluate, commit.
 
 McMahan et al. 2017, Alg. 1, for any algorithm of `hansa.algorithms`.
 """
