@@ -107,6 +107,19 @@ def test_a_site_that_falls_silent_in_its_turn_is_passed_over(league: League) -> 
     assert (problem["client"], problem["code"], problem["round"]) == ("south", "client-silent", 2)
 
 
+def test_a_site_that_the_minimum_needs_is_waited_for_in_its_turn(league: League) -> None:
+    run = league.begin(rounds=3, workflow="cyclic", cohort={"minimum": 3})
+    assert answer(league, "north", league.north.task(run, 1)) == 200
+    task = league.south.task(run, 2)
+    league.server.lose("south")
+    assert league.west.poll([run]).tasks == []
+    league.south.poll([run], [task.key])  # it is back
+    assert answer(league, "south", task) == 200
+    assert answer(league, "west", league.west.task(run, 3)) == 200
+    assert league.server.ended(run).state == "finished"
+    assert league.server.events(run, "problem") == []
+
+
 def evaluate(league: League, run: str, number: int, value: float) -> set[str]:
     """Let every site evaluate; return the digests of the models that they were sent."""
     digests = set()

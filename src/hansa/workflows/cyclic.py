@@ -125,7 +125,10 @@ async def _turn(
     roster = await federation.roster(number)
     cycle = _cycle(progress.memory.get("cycle"), plan, roster, order=order)
     client, cycle, problems = _next(cycle, roster, number)
-    trained = await _trained(federation, commit, number, client)
+    # Whom the cycle can do without is passed over when lost; else its return is waited for.
+    needed = cycle.done + len(cycle.left) < plan.cohort.minimum
+    terms = Terms(minimum=1 if needed else 0)
+    trained = await _trained(federation, commit, client, terms=terms)
     problems += trained.problems
     state = commit.state
     if trained.aggregate is not None:
@@ -144,11 +147,11 @@ async def _turn(
 
 
 async def _trained(
-    federation: Federation, commit: Commit, number: int, client: str | None
+    federation: Federation, commit: Commit, client: str | None, *, terms: Terms
 ) -> Trained:
     if client is None:  # whoever was left of the cycle has gone
         return Trained(None, {}, [], bytes_down=0, bytes_up=0, asked=0)
-    return await federation.train(number, commit.state, [client], terms=Terms(minimum=0))
+    return await federation.train(commit.round + 1, commit.state, [client], terms=terms)
 
 
 def _cycle(
@@ -196,7 +199,7 @@ def _require_minimum(plan: Plan, cycle: Cycle, number: int, problems: Sequence[P
     Raises:
       RunError: run-too-few.
     """
-    if cycle.done + len(cycle.left) >= min(plan.cohort.minimum, cycle.size):
+    if cycle.done + len(cycle.left) >= plan.cohort.minimum:
         return
     raise RunError(
         "run-too-few",
