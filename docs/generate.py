@@ -34,6 +34,7 @@ from hansa.plan.explain import meanings
 from hansa.plan.schema import Change, Named, Plan
 from hansa.rounds import round as machine
 from hansa.transforms import TRANSFORMS
+from hansa.workflows import WORKFLOWS
 
 DOCS = Path(__file__).resolve().parent
 NOTICE = "<!-- Made by docs/generate.py; change the code, not this page. -->"
@@ -222,13 +223,14 @@ def plan_lines() -> Iterator[str]:
     for scheme in typing.get_args(Scheme):
         yield _scheme_row(scheme)
     for title, table in [
+        ("workflow", WORKFLOWS),
         ("algorithm", ALGORITHMS),
         ("aggregator", AGGREGATORS),
         ("transforms", TRANSFORMS),
     ]:
         yield from ["", f"## {title}", "", "| name | | options |", "|---|---|---|"]
         for name, value in table.items():
-            yield _factory_row(name, value)
+            yield _factory_row(title, name, value)
 
 
 def _table_lines(title: str, kind: Any, prefix: str, *, told: Mapping[str, str]) -> Iterator[str]:
@@ -281,10 +283,10 @@ def _scheme_row(scheme: type[msgspec.Struct]) -> str:
     return f"| `{scheme.__name__.lower()}` | {_first(what)} | {', '.join(options)} |"
 
 
-def _factory_row(name: str, value: Any) -> str:
+def _factory_row(title: str, name: str, value: Any) -> str:
     """Return the row of a factory with options, or of a value, which has none."""
     if not inspect.isfunction(value):
-        what = sys.modules[f"hansa.aggregators.{name}"].__doc__ or ""
+        what = sys.modules[f"hansa.{title}s.{name}"].__doc__ or ""
         return f"| `{name}` | {_first(what)} | |"
     options = [
         f"`{p.name}`" + ("" if p.default is p.empty else f" = {_plain(p.default)}")

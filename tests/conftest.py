@@ -7,7 +7,18 @@ from pathlib import Path
 
 import pytest
 
-for folder in ("simulation", "web", "remote", "site", "testing", "store", "protocol", "server"):
+FOLDERS = (
+    "simulation",
+    "web",
+    "remote",
+    "site",
+    "testing",
+    "store",
+    "protocol",
+    "server",
+    "workflows",
+)
+for folder in FOLDERS:
     sys.path.insert(0, str(Path(__file__).parent / folder))
 
 

@@ -6,7 +6,7 @@ import io
 
 from rich.console import Console
 
-from hansa.watch import LiveTable, byte_size
+from hansa.watch import LiveTable, PlainLines, byte_size, model_line
 
 
 def rendered(rounds: int, height: int) -> str:
@@ -38,6 +38,24 @@ def test_the_newest_rounds_and_the_progress_stay_in_sight_on_a_small_terminal() 
 def test_all_rounds_are_shown_while_they_fit() -> None:
     text = rendered(rounds=5, height=50)
     assert "0.0100" in text and "earlier" not in text
+
+
+def test_a_model_of_cross_site_evaluation_is_no_round_of_the_table(capsys) -> None:
+    values = {"accuracy": {"a": 0.25, "b": 0.75, "c": None}}
+    row = {
+        "round": 4,
+        "clients": {"asked": 4, "accepted": 3},
+        "cross_site": {"model": "north\x1b[1m", "metrics": values},
+    }
+    told = model_line(row, "accuracy")
+    assert told.startswith("model north") and "\x1b" not in told
+    assert told.endswith("  accuracy 0.25–0.75  clients 3/4")
+    assert "accuracy" not in model_line({**row, "cross_site": {"model": "x", "metrics": {}}}, "f1")
+    PlainLines(3, "accuracy").committed(row, [])
+    assert "round" not in capsys.readouterr().out
+    table = LiveTable(3, "accuracy")
+    table.committed(row, [])
+    assert not table._rows
 
 
 def test_sizes_are_told_in_powers_of_a_thousand() -> None:

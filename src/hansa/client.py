@@ -9,6 +9,7 @@ import numpy as np
 
 from hansa.algorithms import Algorithm, Vectors
 from hansa.errors import HansaError, LearnerError
+from hansa.learners.batches import steps_per_epoch
 from hansa.learners.learner import Hyper, Learner, LocalWork, Task
 from hansa.limits import FAILURE_CHARS_MAX, MESSAGE_CHARS_MAX
 from hansa.metrics import Metrics
@@ -27,6 +28,8 @@ class Update(NamedTuple):
     weight: float
     metrics: Metrics  # measured while training
     examples: int
+    steps: int = 0  # local steps that were taken
+    epoch_steps: int = 0  # local steps of one pass over the examples
 
 
 class Client(NamedTuple):
@@ -81,7 +84,9 @@ class Client(NamedTuple):
         if len(buffers):
             vectors = {**vectors, BUFFERS: work.buffers}
         weight = self._weight(work, examples)
-        return Update(vectors, weight, work.metrics, examples), _lower(work, state)
+        epoch = steps_per_epoch(examples, hyper.batch_size)
+        made = Update(vectors, weight, work.metrics, examples, int(work.steps), epoch)
+        return made, _lower(work, state)
 
     def _weight(self, work: LocalWork, examples: int) -> float:
         match weighting_of(self.plan, self.algorithm):

@@ -474,3 +474,17 @@ COMMAND_LINES_SHOWN = 3
 
 COMMAND_SHOWN_CHARS = 500
 """Characters of those lines; they may leave a site, so they are few."""
+SPEEDS_KEPT_MAX = 10_000
+"""Clients whose speed a semi-synchronous run remembers; each takes 60 bytes of each commit."""
+
+STEP_SECONDS_MIN = 1e-6
+"""Seconds of a local step below which no clock tells; a step of no time would be taken for ever."""
+
+LOCAL_STEPS_MAX = 2**31 - 1
+"""Local steps that one client is asked for in a round."""
+
+CYCLE_CLIENTS_MAX = 1_000
+"""Turns of one cycle; the names of those that are left are in each commit."""
+
+CROSS_SITE_MODELS_MAX = 100
+"""Clients' own models that are evaluated at each other's data; each takes a round of its own."""

@@ -26,6 +26,7 @@ from hansa.plan import Method, Plan, build_method, check_capabilities, check_cha
 from hansa.plan.learner import build_learner, check_made_learner, is_plain_sgd
 from hansa.plan.load import PLAN_FILE, load_plan
 from hansa.plan.schema import LearnerPlan
+from hansa.workflows import Workflow, build_workflow
 
 MADE_IN_PYTHON = "python"
 """The learner kind of a run whose plan alone does not say what was trained."""
@@ -36,6 +37,7 @@ class Project(NamedTuple):
 
     plan: Plan
     method: Method
+    workflow: Workflow
     learner: Learner
     module: ModuleType | None  # the user's code, where data(client) may live
     folder: Path | None  # None when the project was made in Python
@@ -68,12 +70,13 @@ def build_project(
         return import_file(folder, name, code)
 
     method = build_method(plan, import_module)
+    workflow = build_workflow(plan, method, import_module)
     run = plan.learner.kind in ("script", "command")  # by each client, and not imported
     module = import_module(plan.learner.module) if plan.learner.module and not run else None
     learner = build_learner(plan.learner, module, folder, code)
     _check_learner(method, learner.capabilities, plan.learner.kind)
     told = dict(sources or {})
-    return Project(plan, method, learner, module, folder, told, code, folder)
+    return Project(plan, method, workflow, learner, module, folder, told, code, folder)
 
 
 def with_learner(plan: Plan, learner: Learner) -> Project:
@@ -87,11 +90,12 @@ def with_learner(plan: Plan, learner: Learner) -> Project:
         return import_file(None, name)
 
     method = build_method(plan, no_module)
+    workflow = build_workflow(plan, method, no_module)
     capabilities = learner.capabilities
     if not is_plain_sgd(plan.learner.optimizer):  # the learner was made before the plan
         capabilities -= {Capability.PLAIN_SGD}
     _check_learner(method, capabilities, type(learner).__name__)
-    return Project(plan, method, learner, None, None, {}, {})
+    return Project(plan, method, workflow, learner, None, None, {}, {})
 
 
 def _check_learner(method: Method, capabilities: frozenset[Capability], kind: str) -> None:

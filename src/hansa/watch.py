@@ -78,9 +78,15 @@ class PlainLines:
 
     def committed(self, row: dict[str, Any], problems: Sequence[Problem]) -> None:
         """Print the round and its problems."""
+        if "cross_site" in row:
+            click.echo(model_line(row, self._metric))
+            return self._tell(problems)
         cells = round_cells(row, self._metric)
         words = [f"{name} {value}" for name, value in cells.items() if value != "-"]
         click.echo(f"round {row['round']}/{self._rounds}  " + "  ".join(words[1:]))
+        return self._tell(problems)
+
+    def _tell(self, problems: Sequence[Problem]) -> None:
         for problem in problems:
             click.echo(f"  {describe(problem)}")
         if sys.stdout is not None:
@@ -123,8 +129,11 @@ class LiveTable:
 
     def committed(self, row: dict[str, Any], problems: Sequence[Problem]) -> None:
         """Add a line."""
-        self._rows.append(round_cells(row, self._metric))
         self._notes += [describe(problem) for problem in problems]
+        if "cross_site" in row:
+            self._status = model_line(row, self._metric)
+            return
+        self._rows.append(round_cells(row, self._metric))
         self._status = f"round {row['round']} of {self._rounds} done"
 
     def _render(self) -> Any:
@@ -168,6 +177,16 @@ def round_cells(row: dict[str, Any], metric: str) -> dict[str, str]:
         "seconds": f"{row['seconds']:.1f}",
         "bytes": byte_size(row["bytes"]["down"] + row["bytes"]["up"]),
     }
+
+
+def model_line(row: dict[str, Any], metric: str) -> str:
+    """Say in one line what a model of cross-site evaluation came to at the clients."""
+    found, clients = row["cross_site"], row["clients"]
+    values = [v for v in found["metrics"].get(metric, {}).values() if v is not None]
+    spread = f"  {clean(metric)} {min(values):.2f}–{max(values):.2f}" if values else ""
+    return (
+        f"model {clean(found['model'])}{spread}  clients {clients['accepted']}/{clients['asked']}"
+    )
 
 
 def describe(problem: Problem) -> str:

@@ -50,6 +50,14 @@ def test_one_command_runs_a_project_on_a_server_and_sites_and_removes_them(home:
     assert not (home / ".config").exists(), "a person's own memberships were touched"
 
 
+def test_chaos_is_refused_where_no_simulation_gives_the_same_model(home: Path) -> None:
+    study(home / "study")
+    done = hansa(home, "dev", "study", "--chaos", "--set", "workflow=semi_synchronous")
+    assert done.returncode == 1
+    assert "a simulation draws. Nothing was started." in done.stderr
+    assert not (home / "runs").exists()
+
+
 def test_ctrl_c_ends_everything_and_says_how_far_it_was(home: Path) -> None:
     study(home / "study", PLAN.replace("rounds = 2", "rounds = 5000"))
     folder = home / "kept"

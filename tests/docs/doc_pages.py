@@ -33,6 +33,7 @@ from typing import Any, NamedTuple
 
 from hansa.plan import build_method, check_plan, read_plan
 from hansa.project import import_file
+from hansa.workflows import build_workflow
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -187,7 +188,11 @@ class PageRun:
     def _plan(self, text: str) -> None:
         plan = read_plan(tomllib.loads(text)).plan
         check_plan(plan)
-        build_method(plan, lambda name: import_file(self._folder, name))
+
+        def module(name: str) -> Any:
+            return import_file(self._folder, name)
+
+        build_workflow(plan, build_method(plan, module), module)
 
     def _doctest(self, text: str, where: str) -> None:
         test = doctest.DocTestParser().get_doctest(text, self._names, where, None, 0)

@@ -66,6 +66,42 @@ def test_a_killed_run_continues_to_the_same_model(home: Path, engine: str, kills
     assert continued, "no kill fell into a round: the test has tested nothing"
 
 
+@pytest.mark.parametrize(
+    "workflow",
+    [
+        '{name = "semi_synchronous", multiple = 2.0}',
+        '{name = "cyclic", order = "random"}',
+        '{name = "cross_site_evaluation", own_models = true}',
+    ],
+)
+def test_a_killed_run_of_another_workflow_ends_in_the_same_record(
+    home: Path, workflow: str
+) -> None:
+    hansa(home, "init", "study")
+    sets = ("--set", f"workflow={workflow}", "--set", "cohort.minimum=1", "--rounds", "25")
+    run = ("run", "study", *sets)
+    began = time.monotonic()
+    hansa(home, *run, "--runs", "undisturbed")
+    seconds = time.monotonic() - began
+    wanted = result(home, "undisturbed")
+    instants = random.Random(7)
+    continued = 0
+    for number in range(3):
+        runs = f"killed-{number}"
+        words = [*COMMAND, *run, "--runs", runs]
+        process = subprocess.Popen(words, cwd=home, stdout=subprocess.DEVNULL)
+        time.sleep(instants.uniform(0.3, 1.0) * seconds)
+        process.kill()
+        process.wait()
+        continued += "Continuing" in hansa(home, *run, "--runs", runs)
+        again = result(home, runs)
+        assert again["model_digest"] == wanted["model_digest"], number
+        assert again["cross_site"] == wanted["cross_site"], number
+        plain = [[{**row, "seconds": 0} for row in found["rounds"]] for found in (again, wanted)]
+        assert plain[0] == plain[1], number
+    assert continued, "no kill fell into a round: the test has tested nothing"
+
+
 def test_a_killed_simulation_leaves_no_worker_behind(home: Path) -> None:
     hansa(home, "init", "study")
     words = ("run", "study", "--engine", "processes", "--rounds", "5000")

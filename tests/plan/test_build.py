@@ -305,6 +305,17 @@ def test_schedules_multiply_the_rate(schedule: dict, expected: list[float]) -> N
     np.testing.assert_allclose(rates, 0.8 * np.array(expected), rtol=1e-14)
 
 
+@pytest.mark.parametrize("name", ["cosine", "exponential", "step"])
+def test_rounds_beyond_the_plans_train_as_its_last(name: str) -> None:
+    """A cosine would be 0 one round later, and rise again."""
+    change = [{"round": 5, "epochs": 3}, {"round": 8, "epochs": 99}]
+    plan = plan_of(rounds=6, learner={"schedule": {"name": name, "every": 2}, "change": change})
+    last = hyper_at(plan, 6)
+    assert last.lr > 0 and last.epochs == 3
+    for number in (7, 12, 40):
+        assert hyper_at(plan, number)._replace(round=6) == last
+
+
 def test_changes_hold_from_their_round_on_in_the_order_of_rounds() -> None:
     changes = [
         {"round": 5, "batch_size": "all", "steps": 3},

@@ -30,6 +30,12 @@ def test_it_follows_the_weighting(table: dict, expected: float) -> None:
     assert limit(**table) == expected
 
 
+def test_steps_that_a_workflow_asks_for_have_room_beside_the_plans() -> None:
+    plan = read_plan({"weighting": "steps"}).plan
+    algorithm = build_method(plan, lambda name: None).algorithm
+    assert weight_limit(plan, algorithm, 1, clients=8, examples=1000, steps=4321) == 5321.0
+
+
 def test_examples_that_only_clients_know_of_have_a_limit_of_their_own() -> None:
     assert limit(examples=None) == WEIGHT_LIMIT
     assert limit(examples=None, weighting="uniform") == 8.0

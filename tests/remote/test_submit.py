@@ -84,16 +84,21 @@ def test_the_same_command_finds_its_unfinished_run_and_new_makes_another(
 
 @pytest.mark.parametrize(
     "top",
-    ['algorithm = "model.py:mine"', 'transforms = [{ name = "model.py:mine" }]'],
+    [
+        'algorithm = "model.py:mine"',
+        'transforms = [{ name = "model.py:mine" }]',
+        'workflow = "model.py:mine"',
+    ],
 )
 def test_code_for_the_server_is_refused_before_anything_is_sent(
     league: tuple[StandIn, Membership], tmp_path: Path, top: str
 ) -> None:
     server, membership = league
     folder = make_project(tmp_path / "study", top=top)
+    made = {"a": "a.fed_avg()", "t": "t.cast()", "w": "w.Workflow('mine', w.synchronous)"}[top[0]]
     more = (
         "\ndef mine():\n    import hansa.transforms as t, hansa.algorithms as a\n"
-        f"    return {'a.fed_avg()' if 'algo' in top else 't.cast()'}\n"
+        f"    import hansa.workflows as w\n    return {made}\n"
     )
     with open(folder / "model.py", "a") as file:
         file.write(more)

@@ -114,6 +114,17 @@ def test_the_bytes_of_a_round_are_those_of_the_vectors(site: Sample) -> None:
     assert found["vector delta, float32"] == np.zeros((65, 10), "f4").nbytes
 
 
+def test_what_a_workflow_does_with_a_sites_model_is_told(site: Sample) -> None:
+    def warned(**workflow: object) -> str:
+        return " ".join(seen(site, workflow=workflow).warnings)
+
+    crossed = "cross_site_evaluation"
+    assert "sent to the other sites" in warned(name=crossed, own_models=True)
+    assert "other sites" not in warned(name=crossed)
+    assert "goes to the next site as it is" in warned(name="cyclic")
+    assert "how long its local steps take" in warned(name="semi_synchronous")
+
+
 def test_scaffold_sends_two_vectors(site: Sample) -> None:
     found = leaving(seen(site, algorithm="scaffold"))
     assert found["vector delta, float32"] == found["vector dc, float32"] == 2600

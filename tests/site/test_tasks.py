@@ -116,6 +116,7 @@ class Trainer:
         self.states = OwnStates(folder, "north")
         self.folder = folder
         self.trained: list[int] = []
+        self.steps: list[int | None] = []
         self.dying = 0  # so many workers die before one does its task
         self.tensors = (("x", "F32", (650,)),)
         self.began_from: list[float | None] = []
@@ -130,9 +131,16 @@ class Trainer:
         return 10
 
     def train(
-        self, offer: Offer, package: Path, round: int, message: Path, update: Path
+        self,
+        offer: Offer,
+        package: Path,
+        round: int,
+        message: Path,
+        update: Path,
+        steps: int | None = None,
     ) -> WorkerResult:
         self.trained.append(round)
+        self.steps.append(steps)
         if self.dying:
             self.dying -= 1
             return WorkerResult("failed", code="client-lost", reason="It ended with signal 9.")
@@ -227,6 +235,13 @@ def test_a_state_is_the_next_rounds_start_only_if_its_update_counted(
     assert table.perform(table.task(3, 2.0)) is not None
     assert table.perform(table.task(4, 3.0)) is not None
     assert table.workers.began_from == [None, 1.0, 2.0 if counted else 1.0, 3.0]
+
+
+def test_a_site_takes_the_steps_that_it_is_asked_for(table: Table) -> None:
+    for number, steps in ((1, None), (2, 70), (3, 3)):
+        task = msgspec.structs.replace(table.task(number), steps=steps)
+        assert table.perform(task) is not None
+    assert table.workers.steps == [None, 70, 3]
 
 
 def test_an_update_that_is_too_large_is_reported_and_not_made_again(table: Table) -> None:

@@ -75,6 +75,25 @@ def test_a_worker_stays_warm_and_answers_tasks_of_both_kinds(make: Make) -> None
     assert workers._slots["run-1"].worker.pid == pid
 
 
+def test_a_worker_takes_the_steps_it_is_asked_and_says_how_long_they_took(make: Make) -> None:
+    slow = "threading.Event().wait(0.01 * (ctx.steps or 1)); params['w'] += ctx.steps or 0"
+    workers, case = make(slow, top='workflow = "semi_synchronous"')
+    steps, update = 12, case.package.parent / "update-1"
+    done = workers.train(case.offer, case.package, 1, case.message, update, steps)
+    plain = train(workers, case, 2)
+    assert done.state == plain.state == "done"
+    assert np.subtract(delta(case, 1), delta(case, 2)).tolist() == [12.0, 12.0, 12.0]
+    for result, taken, least in ((done, 12, 0.12), (plain, 1, 0.0)):  # round 2 does not wait
+        seconds, weight = result.metrics["step_seconds"]
+        assert seconds > least and weight == taken
+        assert result.metrics["epoch_steps"] == (1.0, 1.0)
+
+
+def test_a_worker_keeps_its_time_to_itself_where_nobody_asks(make: Make) -> None:
+    workers, case = make("pass")
+    assert "step_seconds" not in train(workers, case, 1).metrics
+
+
 TROUBLE = {
     "raises": ("raise ValueError('no such thing')", "client-failed", "ValueError: no such thing"),
     "exits": ("sys.exit('enough')", "client-failed", "SystemExit"),

@@ -91,7 +91,7 @@ class StandIns:
                 metrics = plain(self.case.evaluate(client, message))
                 result = TaskResult(state="done", metrics=metrics)
             else:
-                update = self.case.train(client, key.round, message)
+                update = self.case.train(client, key.round, message, task.steps)
                 place = self.stores.updates.of(key.run, key.round, client)
                 ref = place.put_bytes(encode(Params.of(dict(update.vectors))))
                 result = TaskResult(

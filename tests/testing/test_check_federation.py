@@ -67,8 +67,8 @@ def asks_everybody(train: Any, number: int, state: Any, cohort: Sequence[str], *
     return train(number, state, [f"client-{i}" for i in range(5)], **terms)
 
 
-def forgets_the_goal(train: Any, *args: Any, terms: Any) -> Any:
-    return train(*args, terms=terms._replace(goal=None))
+def forgets_the_goal(train: Any, *args: Any, terms: Any, **steps: Any) -> Any:
+    return train(*args, terms=terms._replace(goal=None), **steps)
 
 
 async def forgetting_to_commit(commit: Any, *args: Any) -> None:
@@ -83,6 +83,18 @@ async def with_a_client_without_data(evaluate: Any, number: int, state: Any, cli
     evaluated = await evaluate(number, state, clients)
     more = {"client-3": next(iter(evaluated.metrics.values()))} if clients else {}
     return evaluated._replace(metrics={**evaluated.metrics, **more})
+
+
+def gives_all_the_same_steps(train: Any, *args: Any, steps: Any = None, **kwargs: Any) -> Any:
+    return train(*args, **kwargs)
+
+
+def recalls_the_last(recall: Any, number: int) -> GlobalState:
+    return recall(2)
+
+
+async def forgetting_the_memory(commit: Any, made: Any, problems: Any) -> None:
+    await commit(made._replace(progress={**made.progress, "memory": {}}), problems)
 
 
 def swallowing(train: Any, *args: Any, **kwargs: Any) -> Any:
@@ -111,6 +123,9 @@ BROKEN = {
     "train: everybody": (asks_everybody, "a round counts 5 clients"),
     "train: silent problems": (trains(without_problems), "are told as"),
     "train: no goal": (forgets_the_goal, "whose goal is 3 answers"),
+    "train: steps": (gives_all_the_same_steps, "that were asked for the local steps"),
+    "recall": (recalls_the_last, "is recalled as"),
+    "commit: forgetful": (forgetting_the_memory, "a semi_synchronous run that was interrupted"),
     "train: immortal": (swallowing, "goes on although"),
 }
 

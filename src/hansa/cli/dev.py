@@ -86,12 +86,24 @@ def command(
 
 
 def _everybody(project: Path, changes: list[str], sites: int | None) -> list[str]:
-    """Return the change that lets no round go on without a site that chaos has taken away."""
+    """Return the change that lets no round go on without a site that chaos has taken away.
+
+    Raises:
+      PlanError: the plan's workflow measures times, so that no simulation gives the same model.
+    """
+    from hansa.errors import PlanError
     from hansa.project import open_project
     from hansa.simulation import project_population
     from hansa.workflows.sampling import cohort_size
 
     opened = open_project(project, changes)
+    if opened.workflow.timed:
+        raise PlanError(
+            "plan-impossible",
+            f"--chaos compares the model with that of a simulation; {opened.workflow.name} goes by "
+            "the time that sites need, which a simulation draws. Nothing was started.",
+            "Rehearse it without --chaos, or with --set workflow=synchronous.",
+        )
     there = sites or len(project_population(opened).names)
     cohort = opened.plan.cohort
     return [

@@ -130,9 +130,8 @@ def where_option(runs: Path) -> str:
 def closing(folder: RunFolder, runs: Path) -> str:
     """Say what was reached, where things are, and what to type next."""
     record = run_record(folder)
-    rows = record["rounds"]
     where = where_option(runs)
-    moved = sum(sum(row["bytes"].values()) for row in rows)
+    moved = sum(sum(row["bytes"].values()) for row in folder.rows())
     best = record["best"]
     reached = (
         f"best {best['metric']} {best['value']:.4f} in round {best['round']}; " if best else ""

@@ -31,7 +31,7 @@ def command(run: str | None, open_page: bool, on: str | None, runs: Path, as_jso
         return
     from hansa.runs import find_run
     from hansa.runs.record import relative, run_record, write_report
-    from hansa.runs.result import Table
+    from hansa.runs.result import Table, cross_site_table
     from hansa.text import ERROR_CHARS, TEXT_CHARS, clean
     from hansa.watch import round_cells
 
@@ -45,6 +45,8 @@ def command(run: str | None, open_page: bool, on: str | None, runs: Path, as_jso
     reason = clean(record["reason"], ERROR_CHARS)
     click.echo(f"{clean(record['run'])}: {clean(record['state'])}, {reason}")
     click.echo(str(Table(round_cells(row, metric) for row in record["rounds"])))
+    if matrix := cross_site_table(record):
+        click.echo(f"each model at each client\n{matrix}")
     for problem in record["problems"]:
         click.echo(
             f"round {problem['round']}: {clean(problem['client'])} {clean(problem['kind'])}: "

@@ -1,8 +1,10 @@
 """Plans: their types, how they are read, and what they build."""
 
 from hansa.plan.build import (
+    Import,
     Method,
     build_method,
+    build_named,
     check_capabilities,
     check_chain,
     hyper_at,
@@ -15,10 +17,12 @@ from hansa.plan.weights import weight_limit
 
 __all__ = [
     "PLAN_FILE",
+    "Import",
     "LoadedPlan",
     "Method",
     "Plan",
     "build_method",
+    "build_named",
     "check_capabilities",
     "check_chain",
     "check_plan",

@@ -51,7 +51,7 @@ def build_method(plan: Plan, import_module: Import) -> Method:
     Raises:
       PlanError: an unknown name or option, a wrong type, or parts that cannot work together.
     """
-    build = functools.partial(_build, import_module=import_module)
+    build = functools.partial(build_named, import_module=import_module)
     algorithm = build("algorithm", plan.algorithm, ALGORITHMS, kind=Algorithm)
     aggregator = build("aggregator", plan.aggregator, AGGREGATORS, kind=Aggregator)
     steps = [
@@ -101,7 +101,7 @@ def _local_chain(optimizer: Optimizer, import_module: Import) -> Module | None:
     options = named_options(optimizer)
     if not optimizer.chain:
         named: Named = {"name": optimizer.name, **options}
-        made = _build(where, named, OPTIMIZERS, kind=Module, import_module=import_module)
+        made = build_named(where, named, OPTIMIZERS, kind=Module, import_module=import_module)
         return joined(*parts, made)
     if options or optimizer.name != "sgd":
         told = ", ".join(sorted(options)) or f"name = {optimizer.name!r}"
@@ -171,9 +171,11 @@ def hyper_at(plan: Plan, round_number: int) -> Hyper:
     """Return the hyper-parameters of local training in a round (from 1).
 
     The learning rate is that of the optimizer, or of the last change that has begun, times the
-    schedule's factor for this round.
+    schedule's factor for this round.  Rounds beyond the plan's, as a workflow may add them, train
+    as its last one does.
     """
     learner = plan.learner
+    scheduled = min(round_number, plan.rounds)
     values: dict[str, Any] = {
         "epochs": learner.epochs,
         "steps": learner.steps,
@@ -181,12 +183,12 @@ def hyper_at(plan: Plan, round_number: int) -> Hyper:
         "lr": learner.optimizer.lr,
     }
     for change in sorted(learner.change, key=lambda c: c.round):
-        if change.round <= round_number:
+        if change.round <= scheduled:
             changed = msgspec.structs.asdict(change)
             values |= {k: v for k, v in changed.items() if k != "round" and v is not None}
             if change.epochs is not None and change.steps is None:
                 values["steps"] = None
-    values["lr"] *= _factor(plan, round_number)
+    values["lr"] *= _factor(plan, scheduled)
     if values["batch_size"] == "all":
         values["batch_size"] = None
     options = named_options(learner.optimizer)
@@ -222,15 +224,26 @@ def _modules(where: str, named: Any, import_module: Import) -> tuple[Module, ...
         )
     table = REGULARIZERS if where.endswith(".regularizers") else MODULES
     return tuple(
-        _build(f"{where}[{i}]", one, table, kind=Module, import_module=import_module)
+        build_named(f"{where}[{i}]", one, table, kind=Module, import_module=import_module)
         for i, one in enumerate(named)
     )
 
 
-def _build(
+def build_named(
     where: str, named: Named, table: Mapping[str, Any], *, kind: type[Made], import_module: Import
 ) -> Made:
-    """Return what `named` names, with its options checked against its factory's types."""
+    """Return what `named` names, with its options checked against its factory's types.
+
+    Args:
+      where: key of the plan.
+      named: its value.
+      table: built-in names, each with a value or with a function that makes one.
+      kind: what it must be.
+      import_module: gives a file of the project.
+
+    Raises:
+      PlanError: an unknown name or option, a wrong type, or a value that is out of range.
+    """
     options = dict(named) if isinstance(named, dict) else {"name": named}
     name = options.pop("name", None)
     if not isinstance(name, str):

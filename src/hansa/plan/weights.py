@@ -10,7 +10,13 @@ from hansa.plan.schema import Plan
 
 
 def weight_limit(
-    plan: Plan, algorithm: Algorithm, number: int, *, clients: int, examples: int | None
+    plan: Plan,
+    algorithm: Algorithm,
+    number: int,
+    *,
+    clients: int,
+    examples: int | None,
+    steps: int = 0,
 ) -> float:
     """Return what the weights of a round cannot exceed, as near as it is known.
 
@@ -20,6 +26,7 @@ def weight_limit(
       number: of the round.
       clients: whose updates it takes at most: its goal, or else its whole cohort.
       examples: of all clients of the federation together; None when only the clients know.
+      steps: local steps that the workflow asks of some of them, in place of the plan's.
     """
     if plan.weight_limit is not None:
         return plan.weight_limit
@@ -34,7 +41,7 @@ def weight_limit(
         return examples * late
     # Local steps: with batches of one example there are the most.
     hyper = hyper_at(plan, number)._replace(batch_size=1)
-    return max(local_steps(examples, hyper), (hyper.steps or 0) * clients) * late
+    return (max(local_steps(examples, hyper), (hyper.steps or 0) * clients) + steps) * late
 
 
 def _late_share(plan: Plan) -> float:

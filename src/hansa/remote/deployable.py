@@ -23,7 +23,11 @@ def check_deployable(project: Project) -> None:
             "comes as files. Nothing was sent.",
             "Make a project folder with: hansa init my-study",
         )
-    parts: dict[str, Named] = {"algorithm": plan.algorithm, "aggregator": plan.aggregator}
+    parts: dict[str, Named] = {
+        "workflow": plan.workflow,
+        "algorithm": plan.algorithm,
+        "aggregator": plan.aggregator,
+    }
     parts |= {f"transforms[{i}]": named for i, named in enumerate(plan.transforms)}
     for key, named in parts.items():
         if ".py:" in (name := _name(named)):

@@ -44,7 +44,12 @@ def run_record(folder: RunFolder) -> dict[str, Any]:
         "engine": about["engine"],
         "model_digest": commits[-1]["model"] if commits else "",
         "best": best,
-        "rounds": [{**row, "digest": c["model"]} for c in commits if (row := c["row"])],
+        "rounds": [
+            {**row, "digest": c["model"]}
+            for c in commits
+            if (row := c["row"]) and "cross_site" not in row
+        ],
+        "cross_site": _cross_site([c["row"] for c in commits]),
         "problems": _problems(events),
         "partition": about["partition"],
         "baseline": _facts(folder.log.last("baseline")),
@@ -83,6 +88,24 @@ def _away(folder: RunFolder, remote: dict[str, Any], *, at_work: bool) -> str:
     if at_work:
         return f"followed here: {place}"
     return f"goes on as {place}; follow it with: hansa run --resume {folder.name}"
+
+
+def _cross_site(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return what each model was measured to be at each client, by metric; None without any."""
+    found = [row["cross_site"] for row in rows if "cross_site" in row]
+    if not found:
+        return None
+    measured = [of_model["metrics"] for of_model in found]
+    metrics = sorted({metric for by in measured for metric in by})
+    clients = sorted({client for by in measured for values in by.values() for client in values})
+    return {
+        "models": [of_model["model"] for of_model in found],
+        "clients": clients,
+        "metrics": {
+            metric: [[by.get(metric, {}).get(client) for client in clients] for by in measured]
+            for metric in metrics
+        },
+    }
 
 
 def _problems(events: list[dict[str, Any]]) -> list[dict[str, Any]]:

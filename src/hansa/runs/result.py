@@ -63,6 +63,11 @@ class Result:
         return metrics_table(self._record["rounds"])
 
     @property
+    def cross_site(self) -> Table:
+        """One row a model of cross-site evaluation: its value of the plan's metric by client."""
+        return cross_site_table(self._record)
+
+    @property
     def params(self) -> Params:
         """The final model's tensors by name."""
         return self.model()
@@ -147,6 +152,19 @@ def metrics_table(rows: list[dict[str, Any]]) -> Table:
                     flat |= {f"{metric}_{name}": summary[name] for name in ("min", "max")}
         table.append(flat)
     return table
+
+
+def cross_site_table(record: dict[str, Any]) -> Table:
+    """Return a record's cross-site evaluation: the metric that the run is judged by, or another."""
+    found = record["cross_site"]
+    if found is None or not found["metrics"]:
+        return Table()
+    judged, measured = record["plan"]["stop"]["metric"], found["metrics"]
+    values = measured[judged if judged in measured else next(iter(measured))]
+    return Table(
+        {"model": model, **dict(zip(found["clients"], row, strict=True))}
+        for model, row in zip(found["models"], values, strict=True)
+    )
 
 
 def cell(value: Any) -> str:

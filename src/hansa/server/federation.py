@@ -6,7 +6,7 @@ Its methods never await: a run has a thread of its own, which waits for sites he
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -158,11 +158,26 @@ class DeployedFederation:
                 self._note_running()
                 return self._roster
 
+    def recall(self, round_number: int) -> GlobalState:
+        """Return a model that was kept, read back from its file."""
+        events = self._journal.all_events(self.run, "committed")
+        digest = next(e["model"] for e in events if e["round"] == round_number)
+        model = self._stored(digest)
+        return from_files(self._method.algorithm, self.layout, model=model, extra=None)
+
     async def train(
-        self, round_number: int, state: GlobalState, cohort: Sequence[str], terms: Terms
+        self,
+        round_number: int,
+        state: GlobalState,
+        cohort: Sequence[str],
+        *,
+        terms: Terms,
+        steps: Mapping[str, int] | None = None,
     ) -> Trained:
         """Have a cohort train, and fold each update while others are awaited."""
-        exchange = self._exchange(round_number, "train", state, cohort=cohort, terms=terms)
+        exchange = self._exchange(
+            round_number, "train", state, cohort=cohort, terms=terms, steps=steps or {}
+        )
         message = exchange.message.size
         accepted = self._performed(exchange)
         aggregate = rounded(self.layout, exchange.open.finish())
@@ -181,7 +196,9 @@ class DeployedFederation:
         if not clients:
             return Evaluated({}, [])
         terms = Terms(minimum=0, goal=None)
-        exchange = self._exchange(round_number, "evaluate", state, cohort=clients, terms=terms)
+        exchange = self._exchange(
+            round_number, "evaluate", state, cohort=clients, terms=terms, steps={}
+        )
         self._performed(exchange)
         metrics = _few({c: m for c, m in exchange.open.metrics.items() if m})
         return Evaluated(metrics, self._problems(exchange.open))
@@ -363,6 +380,7 @@ class DeployedFederation:
         *,
         cohort: Sequence[str],
         terms: Terms,
+        steps: Mapping[str, int],
     ) -> _Opening:
         """Open an exchange, or open it again with what it had before a crash."""
         self._check_going()
@@ -381,13 +399,15 @@ class DeployedFederation:
                 "phase": phase,
                 "cohort": list(cohort),
                 "clients": self._roster,
-                "weight_limit": self._limit(number, cohort, terms),
+                "weight_limit": self._limit(number, cohort, terms, steps),
                 "goal": terms.goal,
                 "message": ref.digest,
             }
+            if steps:
+                opened["steps"] = dict(steps)
             begun = self._journal.begin(self.run, opened)
             hit("after_round_opened")
-        spec = None
+        spec, steps = None, opened.get("steps", {})
         if phase == "train":
             limit = opened["weight_limit"]
             spec = aggregation_spec(algorithm, message, weight_limit=limit, bound=self._plan.bound)
@@ -405,7 +425,8 @@ class DeployedFederation:
             spec,
             self._method.aggregator,
             self._method.transform,
-            self._most(number) if phase == "train" else {},
+            self._most(number, steps) if phase == "train" else {},
+            steps,
         )
         exchange = Exchange(ask, self._desk, spill=self._spill, past=past, begun=begun)
         return _Opening(exchange, ref)
@@ -463,22 +484,34 @@ class DeployedFederation:
             self._journal.record(self.run, *self._closings)
             self._closings.clear()
 
-    def _limit(self, number: int, cohort: Sequence[str], terms: Terms) -> float:
+    def _limit(
+        self, number: int, cohort: Sequence[str], terms: Terms, steps: Mapping[str, int]
+    ) -> float:
         """Return what the weights cannot exceed; sites have said how many examples they hold."""
         said = self._said or self._journal.standings(self.run)
         known = [said[s].examples for s in self._roster if s in said]
         examples = sum(known) if len(known) == len(self._roster) and all(known) else None
         plan, algorithm = self._plan, self._method.algorithm
         clients = terms.goal or len(cohort)
-        return weight_limit(plan, algorithm, number, clients=clients, examples=examples)
+        asked = sum(steps.values())
+        return weight_limit(
+            plan, algorithm, number, clients=clients, examples=examples, steps=asked
+        )
 
-    def _most(self, number: int) -> dict[str, float]:
+    def _most(self, number: int, steps: Mapping[str, int]) -> dict[str, float]:
         """Return what the weight of each site's update cannot exceed, by the site's own word."""
         cohort = msgspec.structs.replace(self._plan.cohort, late="refuse")
         plan, algorithm = msgspec.structs.replace(self._plan, cohort=cohort), self._method.algorithm
         said = self._said or self._journal.standings(self.run)
         return {
-            site: weight_limit(plan, algorithm, number, clients=1, examples=word.examples or None)
+            site: weight_limit(
+                plan,
+                algorithm,
+                number,
+                clients=1,
+                examples=word.examples or None,
+                steps=steps.get(site, 0),
+            )
             for site, word in said.items()
         }
 

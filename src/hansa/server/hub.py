@@ -238,7 +238,8 @@ class Hub:
             if open_task.task.key not in poll.holding:
                 wanted = open_task.exchange.waits_for(site)
                 task = open_task.task
-                tasks.append(Task(key=task.key, message=task.message, attempt=wanted or 1))
+                steps = open_task.exchange.ask.steps.get(site)
+                tasks.append(msgspec.structs.replace(task, attempt=wanted or 1, steps=steps))
         held = () if self.draining else poll.holding
         cancelled = [key for key in held if not self._wants(site, key)]
         return PollAnswer(

@@ -207,6 +207,7 @@ class People:
             )
             for name, standing in sorted(said.items())
         ]
+        rounds = int(row.submission.plan.get("rounds", 0))
         return RunFacts(
             run=row.run,
             state=row.state,
@@ -215,8 +216,9 @@ class People:
             submitter=row.submitter,
             created=row.created_at,
             ended=row.ended_at or "",
-            rounds_done=journal.rounds_done(row.run),
-            rounds=int(row.submission.plan.get("rounds", 0)),
+            # A workflow may go on after the plan's rounds, as cross-site evaluation does.
+            rounds_done=min(journal.rounds_done(row.run), rounds),
+            rounds=rounds,
             sites=sites,
         )
 

@@ -17,7 +17,7 @@ from hansa.server.journal import ENDED, RunRow
 from hansa.server.places import Places
 from hansa.server.round_files import Stores
 from hansa.server.submissions import read_plan
-from hansa.workflows import Progress, synchronous
+from hansa.workflows import Progress
 from hansa.workflows.driving import drive
 
 log = logging.getLogger("hansa.server")
@@ -202,7 +202,7 @@ class Runs:
     def _drive(self, row: RunRow) -> Progress:
         if self._has_ended(row.run):
             raise Interrupted
-        plan, method = read_plan(row.submission.plan)
+        plan, method, workflow = read_plan(row.submission.plan)
         federation = DeployedFederation(
             row,
             plan,
@@ -223,7 +223,7 @@ class Runs:
         try:
             if following:  # no model is held by a run that only waits
                 drive(federation.roster(following))
-            return drive(synchronous(federation, plan, method.algorithm))
+            return drive(workflow.run(federation, plan, method.algorithm))
         finally:
             federation.rest()
 

@@ -21,9 +21,10 @@ from hansa.protocol.messages import BlobRef, Submission
 from hansa.rounds import largest_parameter
 from hansa.store.blobs import BlobStore
 from hansa.store.files import load_params
+from hansa.workflows import Workflow, build_workflow
 
 
-def read_plan(table: dict[str, Any]) -> tuple[Plan, Method]:
+def read_plan(table: dict[str, Any]) -> tuple[Plan, Method, Workflow]:
     """Return a submitted plan, and what it names; project code never runs at a server.
 
     Raises:
@@ -52,7 +53,8 @@ def read_plan(table: dict[str, Any]) -> tuple[Plan, Method]:
             "Use a method that comes with Hansa, or simulate: hansa run without --on",
         )
 
-    return plan, build_method(plan, no_code)
+    method = build_method(plan, no_code)
+    return plan, method, build_workflow(plan, method, no_code)
 
 
 def check_submission(
@@ -76,7 +78,7 @@ def check_submission(
             f"The submitted plan is longer than {PLAN_BYTES_MAX} bytes. Nothing was recorded.",
             "Leave out what it does not need.",
         )
-    plan, _ = read_plan(submission.plan)
+    plan, _, _ = read_plan(submission.plan)
     _check_signature(submission, submitter, authority=authority, at=at)
     check_uploaded(submission, blobs)
     _check_package(submission, plan, blobs)

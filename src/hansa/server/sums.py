@@ -37,6 +37,7 @@ class Ask(NamedTuple):
     aggregator: Aggregator
     transform: Transform
     most: Mapping[str, float] = {}  # weight that a client's update can have at most, where known
+    steps: Mapping[str, int] = {}  # local steps of those who take others than the plan says
 
 
 class RoundSum:

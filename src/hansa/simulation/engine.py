@@ -7,7 +7,7 @@ bytes for the same updates.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from hansa.algorithms import Vectors
@@ -23,6 +23,7 @@ class Exchange(NamedTuple):
     number: int
     message: Vectors
     weight_limit: float
+    steps: Mapping[str, int] = {}  # local steps, where not the plan's
 
 
 class Engine(Protocol):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from hansa.algorithms import Vectors
@@ -18,6 +19,7 @@ from hansa.simulation.engine import Engine, Exchange
 from hansa.simulation.population import Population
 from hansa.simulation.runner import Report, encoded_bytes
 from hansa.store.client_states import ClientStates
+from hansa.store.files import load_params
 from hansa.workflows import (
     Commit,
     Evaluated,
@@ -28,6 +30,8 @@ from hansa.workflows import (
     rounded,
     to_files,
 )
+
+_NO_STEPS: Mapping[str, int] = MappingProxyType({})
 
 
 class Watcher(Protocol):
@@ -84,19 +88,31 @@ class SimulatedFederation:
         """Return seconds of work, those before an interruption included."""
         return self._before + monotonic() - self._began
 
+    def recall(self, round_number: int) -> GlobalState:
+        """Return a model that was kept, read back from the run folder."""
+        self._folder.check_model(round_number)
+        model = load_params(self._folder.model_path(round_number))
+        return from_files(self._project.method.algorithm, self._layout, model=model, extra=None)
+
     async def roster(self, round_number: int) -> Sequence[str]:
         """Return everybody: simulated clients are always there."""
         return self._population.names
 
     async def train(
-        self, round_number: int, state: GlobalState, cohort: Sequence[str], *, terms: Terms
+        self,
+        round_number: int,
+        state: GlobalState,
+        cohort: Sequence[str],
+        *,
+        terms: Terms,
+        steps: Mapping[str, int] | None = None,
     ) -> Trained:
         """Run the cohort on the engine and aggregate what it folded.
 
         Nobody is slow here, so no more clients are asked than are wanted.
         """
         cohort = cohort[: terms.goal]
-        exchange = self._exchange(round_number, state, len(cohort))
+        exchange = self._exchange(round_number, state, len(cohort), steps=steps or {})
         reports = _Reports(self._watcher, "training", len(cohort))
         partial = self._engine.train(exchange, cohort, reports)
         done = {name: r for name, r in reports.by_client.items() if r.kind == "done"}
@@ -157,7 +173,14 @@ class SimulatedFederation:
         )
         self._watcher.committed(commit.row, problems)
 
-    def _exchange(self, number: int, state: GlobalState, clients: int) -> Exchange:
+    def _exchange(
+        self,
+        number: int,
+        state: GlobalState,
+        clients: int,
+        *,
+        steps: Mapping[str, int] = _NO_STEPS,
+    ) -> Exchange:
         message = Vectors(self._project.method.algorithm.broadcast(state.algorithm))
         if len(state.buffers):
             message[BUFFERS] = state.buffers
@@ -167,8 +190,9 @@ class SimulatedFederation:
             number,
             clients=clients,
             examples=self._population.examples,
+            steps=sum(steps.values()),
         )
-        return Exchange(number, message, limit)
+        return Exchange(number, message, limit, steps)
 
     def _problems(self, number: int, reports: _Reports, *, phase: str) -> list[Problem]:
         """Log who dropped out at once: the round may never be committed."""

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -122,6 +122,7 @@ class Processes:
             deque(clients),
             queue.SimpleQueue(),
             self._scratch if kind is Train and self._runner.aggregator.streaming else None,
+            exchange.steps,
         )
         deaths: Counter[str] = Counter()
         running = [self._launch(worker, job) for worker in self._workers]
@@ -195,6 +196,11 @@ class _Job(NamedTuple):
     todo: deque[str]
     events: queue.SimpleQueue[Any]
     partials: Path | None  # where partial sums go; None when there are none
+    steps: Mapping[str, int]  # local steps, where not the plan's
+
+    def request(self, client: str) -> Train | Evaluate:
+        """Return what a worker is asked about a client."""
+        return Train(client, self.steps.get(client)) if self.kind is Train else Evaluate(client)
 
 
 class _Ended(NamedTuple):
@@ -223,7 +229,7 @@ def _drive(worker: _Worker, job: _Job) -> None:
                 client = job.todo.popleft()
             except IndexError:
                 break
-            reply = worker.ask(job.kind(client))
+            reply = worker.ask(job.request(client))
             job.events.put(Report(*reply.report))
             folded.append(client)
             client = ""

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from hansa.aggregators import AggregationSpec, Aggregator, Contribution, admit
 from hansa.algorithms import Vectors
-from hansa.client import Client, failure_of, plain
+from hansa.client import Client, Update, failure_of, plain
 from hansa.errors import AggregationError, HansaError, UpdateRefused
 from hansa.metrics import Mean, Metrics
 from hansa.params import Layout, Params
@@ -25,6 +26,9 @@ from hansa.rounds import BUFFERS, aggregation_spec
 from hansa.seeds import Key
 from hansa.simulation.population import Population
 from hansa.store.client_states import ClientStates
+from hansa.workflows.pace import drawn_seconds, speed_key, with_pace
+
+_NO_STEPS: Mapping[str, int] = MappingProxyType({})
 
 
 class Report(NamedTuple):
@@ -64,9 +68,15 @@ class Runner:
         self.learner = project.learner
         self.layout = client.layout
 
-    def open(self, number: int, message: Vectors, weight_limit: float) -> None:
-        """Begin an exchange: round number, what the cohort gets, and the sum of weights."""
-        self._number, self._message = number, message
+    def open(
+        self,
+        number: int,
+        message: Vectors,
+        weight_limit: float,
+        steps: Mapping[str, int] = _NO_STEPS,
+    ) -> None:
+        """Begin an exchange; the arguments are those of `simulation.engine.Exchange`."""
+        self._number, self._message, self._steps = number, message, steps
         self.spec: AggregationSpec = aggregation_spec(
             self._client.algorithm,
             message,
@@ -76,6 +86,11 @@ class Runner:
         self.partial: Any = self.aggregator.zero(self.spec)
         self._hyper = hyper_at(self._project.plan, number)
         self._model = self._client.layout.join(message.x, message.get(BUFFERS, np.empty(0)))
+
+    def ask_steps(self, name: str, steps: int | None) -> None:
+        """Let a client take so many local steps in this exchange; None leaves it to the plan."""
+        if steps is not None:
+            self._steps = {**self._steps, name: steps}
 
     def train(self, name: str) -> Report:
         """Have one client train, and fold its update."""
@@ -101,12 +116,15 @@ class Runner:
 
     def _train(self, name: str) -> Report:
         data = self._population.data(name).train
+        hyper = self._hyper
+        if name in self._steps:
+            hyper = hyper._replace(steps=self._steps[name])
         update, mine = self._client.train(
             self._message,
             data,
             self._states.load(name, before=self._number),
             name=name,
-            hyper=self._hyper,
+            hyper=hyper,
             key=self._root.child("client", self._number, name),
         )
         size = encoded_bytes(update.vectors)
@@ -125,7 +143,8 @@ class Runner:
         admit(contribution, self.spec)
         self._states.save(name, self._number, mine)
         self.partial = self.aggregator.add(self.partial, self._keep(contribution))
-        return Report(name, plain(update.metrics), bytes_up=size, weight=update.weight)
+        metrics = plain(timed(self._project, name, update))
+        return Report(name, metrics, bytes_up=size, weight=update.weight)
 
     def _keep(self, contribution: Contribution) -> Contribution:
         """Move what a rule over all updates must keep from memory to disk."""
@@ -133,6 +152,16 @@ class Runner:
             return contribution
         stored = self._states.spill(contribution.client, self._number, contribution.vectors)
         return contribution._replace(vectors=stored)
+
+
+def timed(project: Project, name: str, update: Update) -> Metrics:
+    """Return a client's metrics, with the time that it would have taken if that is wanted."""
+    workflow, steps = project.workflow, update.steps
+    if not workflow.timed:
+        return update.metrics
+    key = speed_key(project.plan.seed, name)
+    seconds = drawn_seconds(key, steps=steps, spread=workflow.spread)
+    return with_pace(update.metrics, seconds=seconds, steps=steps, epoch_steps=update.epoch_steps)
 
 
 def failure(name: str, error: BaseException) -> Report:

@@ -23,7 +23,7 @@ from hansa.simulation.federation import SimulatedFederation, Watcher
 from hansa.simulation.population import Population, project_population
 from hansa.simulation.runner import Runner
 from hansa.store.client_states import ClientStates
-from hansa.workflows import Problem, Progress, drive, from_files, synchronous, to_files
+from hansa.workflows import Problem, Progress, drive, from_files, to_files
 from hansa.workflows.sampling import cohort_size
 
 EngineName = Literal["inline", "processes"]
@@ -176,7 +176,7 @@ def _work(
             states=states,
             watcher=watcher,
         )
-        return drive(synchronous(federation, project.plan, project.method.algorithm))
+        return drive(project.workflow.run(federation, project.plan, project.method.algorithm))
     finally:
         engine.close()
         close(project.learner)

@@ -38,6 +38,7 @@ class Train(_Frame, frozen=True):
     """One client's turn to train."""
 
     client: str
+    steps: int | None = None  # local steps, where not the plan's
 
 
 class Evaluate(_Frame, frozen=True):

@@ -89,7 +89,8 @@ def _serve(runner: Runner, request: Request) -> Reply:
         case Open(number, message, weight_limit):
             vectors = Vectors(load_params(message).to_dict())
             runner.open(number, vectors, weight_limit)
-        case Train(client):
+        case Train(client, steps):
+            runner.ask_steps(client, steps)
             return _reported(runner.train(client))
         case Evaluate(client):
             return _reported(runner.evaluate(client))

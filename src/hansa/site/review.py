@@ -26,6 +26,7 @@ from hansa.protocol.messages import Offer
 from hansa.seeds import Key
 from hansa.site.requests import Request, find_request, list_requests, read_approvals, word_on
 from hansa.text import clean
+from hansa.workflows import build_workflow
 
 
 class FileChange(NamedTuple):
@@ -261,7 +262,10 @@ def _leaving(offer: Offer) -> tuple[list[Leaving], list[str]]:
     plan, leaving, warnings = None, [], []
     try:
         plan = read_plan(offer.plan, origin="the offer").plan
-        leaving = _vectors(build_method(plan, _not_imported), trained)
+        method = build_method(plan, _not_imported)
+        leaving = _vectors(method, trained)
+        if tells := build_workflow(plan, method, _not_imported).tells:
+            warnings.append(tells)
     except _OfTheProjectError as error:
         warnings.append(f"{error} is the project's own; only its code says what an update holds.")
     except HansaError as error:

@@ -250,7 +250,12 @@ class TaskRun:
         try:
             if key.phase == "train":
                 return workers.train(
-                    offer, joined.package, key.round, message=message, update=update
+                    offer,
+                    joined.package,
+                    key.round,
+                    message=message,
+                    update=update,
+                    steps=self._task.steps,
                 )
             return workers.evaluate(offer, joined.package, key.round, message=message)
         finally:

@@ -19,6 +19,7 @@ import numpy as np
 
 from hansa.algorithms import Vectors
 from hansa.client import Client, failure_of, plain
+from hansa.clock import monotonic
 from hansa.errors import RunError
 from hansa.learners.learner import ClientData, close
 from hansa.limits import WORKER_FILES_MAX
@@ -43,6 +44,7 @@ from hansa.site.worker_messages import (
 )
 from hansa.store.client_states import ClientStates
 from hansa.store.files import load_params
+from hansa.workflows.pace import with_pace
 
 _FAREWELL_S = 1.0
 
@@ -54,6 +56,7 @@ class Work(NamedTuple):
     data: ClientData
     name: str
     states: ClientStates
+    timed: bool = False  # the workflow wants to know how fast this site is
 
 
 class Result(NamedTuple):
@@ -125,7 +128,8 @@ def set_up(setup: Setup) -> Work:
     layout = ModelLayout(Layout.of(setup.tensors), setup.buffers)
     client = client_of(project, layout)
     data = site_data(project, setup.data, name=setup.name)
-    return Work(client, data, setup.name, ClientStates(Path(setup.states)))
+    states = ClientStates(Path(setup.states))
+    return Work(client, data, setup.name, states, project.workflow.timed)
 
 
 def serve(work: Work, request: Any) -> Result:
@@ -138,8 +142,8 @@ def serve(work: Work, request: Any) -> Result:
     match request:
         case Evaluate():
             return Result(_evaluated(work, message))
-        case Train(number):
-            return _trained(work, message, number)
+        case Train(number, _, steps):
+            return _trained(work, message, number, steps)
     raise AssertionError(f"no such task: {type(request).__name__}")
 
 
@@ -152,16 +156,28 @@ def _evaluated(work: Work, message: Vectors) -> Done:
     return Done(plain(metrics), examples=learner.examples(work.data.validation))
 
 
-def _trained(work: Work, message: Vectors, number: int) -> Result:
+def _trained(work: Work, message: Vectors, number: int, steps: int | None) -> Result:
     plan = work.client.plan
+    hyper = hyper_at(plan, number)
+    if steps is not None:
+        hyper = hyper._replace(steps=steps)
+    began = monotonic()
     update, mine = work.client.train(
         message,
         work.data.train,
         work.states.load(work.name, before=number),
         name=work.name,
-        hyper=hyper_at(plan, number),
+        hyper=hyper,
         key=Key.root(plan.seed).child("client", number, work.name),
     )
+    metrics = update.metrics
+    if work.timed:
+        metrics = with_pace(
+            metrics,
+            seconds=monotonic() - began,
+            steps=update.steps,
+            epoch_steps=update.epoch_steps,
+        )
     header, body = encode(Params.of(dict(update.vectors)))
     chunks: tuple[bytes | memoryview, ...] = (header, body)
     size, state = len(header) + body.nbytes, 0
@@ -170,7 +186,7 @@ def _trained(work: Work, message: Vectors, number: int) -> Result:
         header, body = encode(Params.of(dict(mine)))
         chunks, state = (*chunks, header, body), len(header) + body.nbytes
     weight = float(update.weight)
-    return Result(Done(plain(update.metrics), weight, update.examples, size, state), chunks)
+    return Result(Done(plain(metrics), weight, update.examples, size, state), chunks)
 
 
 def _finite(vector: np.ndarray) -> bool:

@@ -52,6 +52,7 @@ class Train(_Frame, frozen=True):
 
     number: int
     message: str  # file
+    steps: int | None = None  # local steps; None: the plan's
 
 
 class Evaluate(_Frame, frozen=True):

@@ -129,7 +129,13 @@ class Workers:
         return result.examples
 
     def train(
-        self, offer: Offer, package_folder: Path, round: int, message: Path, update: Path
+        self,
+        offer: Offer,
+        package_folder: Path,
+        round: int,
+        message: Path,
+        update: Path,
+        steps: int | None = None,
     ) -> WorkerResult:
         """Train in a round, and write the update.
 
@@ -139,14 +145,14 @@ class Workers:
           round: number, from 1.
           message: file with what the server broadcast; verified.
           update: file to write; it appears whole, and only when the result is `done`.
+          steps: local steps; None leaves them to the plan.
         """
 
         def work(slot: _Slot) -> WorkerResult:
             files = Files.beside(update, message)
             try:
-                answer = self._ask(
-                    slot, offer, package_folder, request=Train(round, str(message)), files=files
-                )
+                request = Train(round, str(message), steps)
+                answer = self._ask(slot, offer, package_folder, request=request, files=files)
                 result = _result(answer)
                 if result.state == "done":
                     result = result._replace(tensors=_tensors(files.update))

@@ -17,6 +17,7 @@ from hansa.project import client_of, with_learner
 from hansa.rounds import BUFFERS
 from hansa.seeds import Key
 from hansa.simulation.population import Asked
+from hansa.simulation.runner import timed
 
 STEPS = {  # what each client adds to half of the model, times the round: signed and unequal
     "client-0": (1.5, -4.0, 0.25),
@@ -51,12 +52,16 @@ class Case:
 
     Args:
       faults: by (client, round), "raise", "nan" or "interrupt"; may be changed at any time.
+      plan: keys of the plan that differ from `PLAN`.
     """
 
-    def __init__(self, faults: Mapping[Fault, str] | None = None) -> None:
+    def __init__(
+        self, faults: Mapping[Fault, str] | None = None, plan: Mapping[str, Any] | None = None
+    ) -> None:
         self.faults = dict(faults or {})
+        self.steps: dict[Fault, int | None] = {}  # that clients were asked to take
         self.asked: list[tuple[str, int]] = []  # who has trained, and in which round
-        self.plan = read_plan(PLAN).plan
+        self.plan = read_plan({**PLAN, **(plan or {})}).plan
         learner = FunctionLearner(self._init, self._train, self._evaluate)
         self.project = with_learner(self.plan, learner)
         self.plan = self.project.plan
@@ -70,27 +75,29 @@ class Case:
         held = VALIDATION.get(client)
         return ClientData([client] * EXAMPLES[client], [client] * held if held else None)
 
-    def train(self, client: str, number: int, message: Vectors) -> Update:
+    def train(self, client: str, number: int, message: Vectors, steps: int | None = None) -> Update:
         """Return a client's update in a round.
 
         Args:
           client: one of `clients`.
           number: of the round.
           message: vectors as the server broadcast them.
+          steps: local steps that the workflow asks of this client; None: those of the plan.
 
         Raises:
           HansaError: or any other exception: the client has failed, as it was to.
           Interruption: see above.
         """
+        hyper = hyper_at(self.plan, number)
         update, _ = self._client.train(
             message,
             self.data(client).train,
             None,
             name=client,
-            hyper=hyper_at(self.plan, number),
+            hyper=hyper if steps is None else hyper._replace(steps=steps),
             key=Key.root(self.plan.seed).child("client", number, client),
         )
-        return update
+        return update._replace(metrics=timed(self.project, client, update))
 
     def evaluate(self, client: str, message: Vectors) -> Metrics:
         """Return what a client measures on its validation part; nothing where it has none."""
@@ -106,6 +113,7 @@ class Case:
         self, params: dict[str, Array], data: list[str], ctx: TrainContext
     ) -> tuple[dict[str, Array], dict[str, float]]:
         self.asked.append((ctx.client, ctx.round))
+        self.steps[ctx.client, ctx.round] = ctx.steps
         fault = self.faults.get((ctx.client, ctx.round))
         if fault == "interrupt":
             raise Interruption
@@ -113,6 +121,7 @@ class Case:
             raise ArithmeticError(f"{ctx.client} was told to fail")
         loss = float(params["w"][0]) + len(data)
         params["w"] = params["w"] / 2 + np.array(STEPS[ctx.client], np.float32) * ctx.round
+        params["w"] += np.float32((ctx.steps or 0) / 64)
         params["n"] = params["n"] + len(data)
         if fault == "nan":
             params["w"][1] = np.nan

@@ -11,7 +11,7 @@
 A `Case` is a small federation whose clients are plain functions.  A simulation takes its `project`
 and `population`.  A deployed handle gets a stand-in for each of `case.clients`, which asks for
 tasks as a site does and answers with what `case.train` and `case.evaluate` return, or with a
-failure where they raise.
+failure where they raise; `case.train` is told the `steps` of the task.
 
 Some clients raise `Interruption` in the midst of an exchange.  It stands for the death of the
 process that holds the handle: the exchange must end by raising `interrupted`, after which the
@@ -20,7 +20,7 @@ handle is left, and opened again over the same folder.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,7 +39,6 @@ from hansa.workflows import (
     Progress,
     Trained,
     drive,
-    synchronous,
     to_files,
 )
 
@@ -102,7 +101,8 @@ def check_federation(
     mean of the cohort's updates, of no other clients; one that fails or sends what cannot be
     summed becomes a problem and stops nobody; a goal ends a round with as many; what was committed
     is there again, to the bit; an exchange that was interrupted, and a whole run that was, come to
-    the same bytes; clients without validation data do not count in an evaluation.
+    the same bytes, with every built-in workflow; clients without validation data do not count in an
+    evaluation; clients take the steps that they were asked for; a model that was kept is recalled.
 
     Args:
       opened: opens the handle for a case.
@@ -261,13 +261,29 @@ def _interrupted_exchange(trial: _Trial) -> None:
     )
 
 
+INTERRUPTED: tuple[tuple[int, dict[str, Any]], ...] = (
+    (2, {}),
+    (3, {"workflow": {"name": "semi_synchronous", "multiple": 5.0}, "weighting": "steps"}),
+    (4, {"workflow": {"name": "cyclic", "order": "random"}, "algorithm": "fed_avg", "rounds": 6}),
+    (6, {"workflow": {"name": "cross_site_evaluation", "own_models": True}}),
+)
+"""In which round a run is interrupted, and what its plan says besides the case's own."""
+
+
 def _interrupted_run(trial: _Trial) -> None:
-    plain = Case()
-    with trial.opened(plain, trial.within("whole")) as handle:
-        drive(synchronous(handle, plain.plan, plain.project.method.algorithm))
+    for number, plan in INTERRUPTED:
+        _interrupted_in(trial, number, plan)
+
+
+def _interrupted_in(trial: _Trial, number: int, plan: dict[str, Any]) -> None:
+    plain = Case(plan=plan)
+    name = plain.project.workflow.name
+    with trial.opened(plain, trial.within(f"whole-{name}")) as handle:
+        _whole_run(handle, plain)
         expected = handle.resume()
-    case, folder = Case(), trial.within("pieces")
-    case.faults = {(name, 2): "interrupt" for name in STEPS}  # whoever is asked first
+    # Whoever is asked first in that round.
+    case, folder = Case(plan=plan), trial.within(f"pieces-{name}")
+    case.faults = {(client, number): "interrupt" for client in STEPS}
     _interrupt(trial, case, folder, _whole_run)
     case.faults.clear()
     with trial.opened(case, folder) as handle:
@@ -276,17 +292,51 @@ def _interrupted_run(trial: _Trial) -> None:
         _whole_run(handle, case)
         found = handle.resume()
     trial.require(
-        begins == 1 and found.round == expected.round == case.plan.rounds,
-        f"a run that was interrupted in round 2 goes on from round {begins} and ends after round "
-        f"{found.round} of {case.plan.rounds}",
+        begins == number - 1 and found.round == expected.round >= case.plan.rounds,
+        f"a {name} run that was interrupted in round {number} goes on from round {begins} and ends "
+        f"after round {found.round} of {expected.round}",
         hint="Resume from the last commit.",
     )
     trial.require(
         _image(found.state) == _image(expected.state)
         and found.progress == expected.progress
-        and {**found.row, "seconds": 0} == {**expected.row, "seconds": 0},
-        f"a run that was interrupted ends in {found} instead of {expected}",
+        and {**found.row, "seconds": 0} == {**expected.row, "seconds": 0}
+        and case.steps == plain.steps,
+        f"a {name} run that was interrupted ends in {found} instead of {expected}",
         hint="Nothing may be counted twice, or be missing, after a start.",
+    )
+
+
+def _steps(trial: _Trial) -> None:
+    case, asked = Case(), {"client-1": 7, "client-4": 2}
+    with trial.opened(case, trial.within("steps")) as handle:
+        state = handle.resume().state
+        work = handle.train(1, state, case.clients, terms=Terms(), steps=asked)
+        drive(_after_roster(handle, work))
+    found = {client: steps for (client, _), steps in case.steps.items()}
+    trial.require(
+        found == {client: asked.get(client) for client in case.clients},
+        f"clients that were asked for the local steps {asked} take {found}",
+        hint="Give each client its own steps, and leave the others to the plan.",
+    )
+
+
+def _recalled(trial: _Trial) -> None:
+    case = Case()
+    with trial.opened(case, trial.within("recalled")) as handle:
+        state = handle.resume().state
+        for number in (1, 2):
+            x = np.array([number, -number / 3, 0.1], np.float32)
+            state = GlobalState(Vectors({**state.algorithm, "x": x}), np.array([number + 5.0]))
+            progress = Progress(best=0.5, best_round=1)._asdict()
+            row: dict[str, Any] = {"round": number, "clients": {}, "bytes": {}, "seconds": 0.0}
+            drive(handle.commit(Commit(number, state, row, progress), []))
+        found = handle.recall(1)
+    expected = np.array([1, -1 / 3, 0.1], np.float32)
+    trial.require(
+        np.array_equal(found.algorithm.x, expected) and found.buffers.tolist() == [6.0],
+        f"the best model, of round 1, is recalled as {found} instead of {expected}",
+        hint="Keep the best model, and read it back with its buffers.",
     )
 
 
@@ -321,6 +371,8 @@ LAWS: tuple[Callable[[_Trial], None], ...] = (
     _goal,
     _evaluation,
     _commits,
+    _steps,
+    _recalled,
     _interrupted_exchange,
     _interrupted_run,
 )
@@ -329,9 +381,13 @@ LAWS: tuple[Callable[[_Trial], None], ...] = (
 async def _training(
     handle: Federation, state: GlobalState, cohort: Sequence[str], *, terms: Terms
 ) -> Trained:
+    return await _after_roster(handle, handle.train(1, state, cohort, terms=terms))
+
+
+async def _after_roster(handle: Federation, work: Awaitable[Trained]) -> Trained:
     """Train as a workflow does: it asks for the roster first."""
     await handle.roster(1)
-    return await handle.train(1, state, cohort, terms=terms)
+    return await work
 
 
 def _first_round(handle: Federation, case: Case) -> None:
@@ -339,7 +395,7 @@ def _first_round(handle: Federation, case: Case) -> None:
 
 
 def _whole_run(handle: Federation, case: Case) -> None:
-    drive(synchronous(handle, case.plan, case.project.method.algorithm))
+    drive(case.project.workflow.run(handle, case.plan, case.project.method.algorithm))
 
 
 def _interrupt(

@@ -108,6 +108,14 @@ class Baseline(msgspec.Struct, frozen=True):
     by_client: dict[str, float | None] = {}
 
 
+class CrossSite(msgspec.Struct, frozen=True):
+    """Every model at every client: by metric, rows of models and columns of clients."""
+
+    models: list[str]
+    clients: list[str]
+    metrics: dict[str, list[list[float | None]]]
+
+
 class RunRecord(msgspec.Struct, frozen=True):
     """One run as its folder tells it."""
 
@@ -126,6 +134,7 @@ class RunRecord(msgspec.Struct, frozen=True):
     best: Best | None = None
     rounds: list[Round] = []
     problems: list[Problem] = []
+    cross_site: CrossSite | None = None
     partition: Partition | None = None
     baseline: Baseline | None = None
 

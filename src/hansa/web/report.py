@@ -31,6 +31,9 @@ ROUNDS_MAX = 120
 CLIENTS_MAX = 150
 """Clients listed in the table."""
 
+SITES_MAX = 20
+"""Columns of the tables of every model at every client."""
+
 PROBLEMS_MAX = 40
 """Kinds of problems listed."""
 
@@ -70,6 +73,7 @@ def render_report(record: RunRecord | Mapping[str, Any]) -> str:
         spread=drawings.spread_words(run),
         fairness=drawings.fairness(run),
         clients=_client_table(run),
+        cross_site=_cross_site_tables(run),
         partition=drawings.partition(run.partition),
         timeline=drawings.timeline(run),
         rounds=_round_table(run),
@@ -157,6 +161,27 @@ def _round_table(run: RunRecord) -> Table:
         rows.append([str(row.round), *values, f"{row.seconds:.2f}", *attendance, *traffic, digest])
     left = len(run.rounds) - len(shown)
     return Table(columns, rows, f"{left:,} rounds between these are left out." if left else "")
+
+
+def _cross_site_tables(run: RunRecord) -> dict[str, Table]:
+    """Return every model at every client, a table for each metric."""
+    found = run.cross_site
+    if found is None:
+        return {}
+    clients = [clean(name, 24) for name in found.clients[:SITES_MAX]]
+    left = len(found.clients) - len(clients)
+    note = f"{left:,} more clients are left out." if left > 0 else ""
+    return {
+        clean(metric, 24): Table(
+            ["model", *clients],
+            [
+                [clean(model, 40), *("" if v is None else number(v) for v in row[:SITES_MAX])]
+                for model, row in zip(found.models, values, strict=False)
+            ],
+            note,
+        )
+        for metric, values in list(found.metrics.items())[:3]
+    }
 
 
 def _client_table(run: RunRecord) -> Table:

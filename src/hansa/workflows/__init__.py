@@ -1,5 +1,8 @@
 """The order of exchanges between a server and its clients."""
 
+from hansa.workflows.building import WORKFLOWS, build_workflow
+from hansa.workflows.cross_site import cross_site_evaluation
+from hansa.workflows.cyclic import cyclic
 from hansa.workflows.driving import drive
 from hansa.workflows.federation import (
     Commit,
@@ -9,11 +12,14 @@ from hansa.workflows.federation import (
     Problem,
     Trained,
 )
+from hansa.workflows.semi_synchronous import semi_synchronous
 from hansa.workflows.state_files import from_files, rounded, to_files
 from hansa.workflows.stopping import Progress
-from hansa.workflows.synchronous import synchronous
+from hansa.workflows.synchronous import one_round, synchronous
+from hansa.workflows.workflow import Workflow
 
 __all__ = [
+    "WORKFLOWS",
     "Commit",
     "Evaluated",
     "Federation",
@@ -21,9 +27,15 @@ __all__ = [
     "Problem",
     "Progress",
     "Trained",
+    "Workflow",
+    "build_workflow",
+    "cross_site_evaluation",
+    "cyclic",
     "drive",
     "from_files",
+    "one_round",
     "rounded",
+    "semi_synchronous",
     "synchronous",
     "to_files",
 ]

@@ -77,13 +77,27 @@ class Federation(Protocol):
         The names are sorted or otherwise in an order of their own; they may be many and lazy.
         """
 
+    def recall(self, round_number: int) -> GlobalState:
+        """Return the model of a round that was kept: the last, the best, or every n-th.
+
+        What the algorithm kept besides is not; see `Plan.keep`.
+        """
+
     async def train(
-        self, round_number: int, state: GlobalState, cohort: Sequence[str], *, terms: Terms
+        self,
+        round_number: int,
+        state: GlobalState,
+        cohort: Sequence[str],
+        *,
+        terms: Terms,
+        steps: Mapping[str, int] | None = None,
     ) -> Trained:
         """Have a cohort train on the state's model and aggregate what comes back.
 
-        `terms.goal` is below the cohort's size where more clients are asked than are wanted; the
-        wanted ones come first, so a handle that loses nobody may ask these alone.
+        `steps` are the local steps of those clients that shall take others than the plan says; in
+        a round that is opened again after a crash they must be the same.  `terms.goal` is below
+        the cohort's size where more clients are asked than are wanted; the wanted ones come first,
+        so a handle that loses nobody may ask these alone.
         """
 
     async def evaluate(

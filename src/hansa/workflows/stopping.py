@@ -16,6 +16,7 @@ class Progress(NamedTuple):
     best_round: int = 0
     evaluations_since: int = 0
     ended: str | None = None  # why the run is over, in words
+    memory: dict[str, Any] = {}  # noqa: RUF012 - what the workflow must remember; never changed
 
 
 def watched(row: dict[str, Any], metric: str) -> float | None:

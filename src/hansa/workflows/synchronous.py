@@ -1,4 +1,4 @@
-"""The classic round: choose a cohort, train, aggregate, step, evaluate, commit.
+"""The classic rounds: choose a cohort, train, aggregate, step, evaluate, commit.
 
 McMahan et al. 2017, Alg. 1, for any algorithm of `hansa.algorithms`.
 """
@@ -23,6 +23,21 @@ from hansa.workflows.sampling import cohort_size, sample, spare
 from hansa.workflows.stopping import Progress, advance
 
 
+class Extra:
+    """What a workflow may add to a synchronous round; this one adds nothing."""
+
+    def steps(self, cohort: Sequence[str]) -> dict[str, int]:
+        """Return local steps of those of the cohort that take others than the plan says."""
+        return {}
+
+    def learn(self, trained: Trained) -> tuple[Trained, dict[str, Any], dict[str, Any]]:
+        """Return what came of the training, and what to add to the row and to the memory."""
+        return trained, {}, {}
+
+
+_NOTHING = Extra()
+
+
 async def synchronous(federation: Federation, plan: Plan, algorithm: Algorithm) -> Progress:
     """Run rounds until the plan says stop; continue from the last commit.
 
@@ -30,27 +45,45 @@ async def synchronous(federation: Federation, plan: Plan, algorithm: Algorithm) 
       RunError: every client of a round failed, or fewer answered than the plan's minimum.
     """
     commit = federation.resume()
-    progress = Progress(**commit.progress)
-    while progress.ended is None:
-        number = commit.round + 1
-        began = federation.elapsed()
-        roster = await federation.roster(number)
-        cohort, terms = choose(plan, roster, number)
-        trained = _enough(
-            await federation.train(number, commit.state, cohort, terms=terms), plan, number
-        )
-        state = step(algorithm, commit.state, trained, clients=len(roster))
-        row = _row(number, cohort, trained)
-        problems = list(trained.problems)
-        del trained  # its aggregate is as large as the model
-        if number % plan.evaluate.every == 0 or number >= plan.rounds:
-            problems += await _evaluate(federation, plan, row, state=state, roster=roster)
-        row["seconds"] = federation.elapsed() - began
-        minutes = federation.elapsed() / 60
-        progress = advance(progress, row, plan.stop, rounds=plan.rounds, minutes=minutes)
-        commit = Commit(number, state, row, progress._asdict())
+    while Progress(**commit.progress).ended is None:
+        commit, problems = await one_round(federation, plan, algorithm, commit)
         await federation.commit(commit, problems)
-    return progress
+    return Progress(**commit.progress)
+
+
+async def one_round(
+    federation: Federation,
+    plan: Plan,
+    algorithm: Algorithm,
+    commit: Commit,
+    *,
+    extra: Extra = _NOTHING,
+) -> tuple[Commit, list[Problem]]:
+    """Return the commit that follows another, which is not made yet, and who dropped out.
+
+    Raises:
+      RunError: every client of the round failed, or fewer answered than the plan's minimum.
+    """
+    number, progress = commit.round + 1, Progress(**commit.progress)
+    began = federation.elapsed()
+    roster = await federation.roster(number)
+    cohort, terms = choose(plan, roster, number)
+    if steps := extra.steps(cohort):
+        work = federation.train(number, commit.state, cohort, terms=terms, steps=steps)
+    else:
+        work = federation.train(number, commit.state, cohort, terms=terms)
+    trained, more, memory = extra.learn(_enough(await work, plan, number))
+    state = step(algorithm, commit.state, trained, clients=len(roster))
+    row = row_of(number, cohort, trained) | more
+    problems = list(trained.problems)
+    del trained  # its aggregate is as large as the model
+    if number % plan.evaluate.every == 0 or number >= plan.rounds:
+        problems += await evaluate_into(federation, plan, row, state=state, roster=roster)
+    row["seconds"] = federation.elapsed() - began
+    minutes = federation.elapsed() / 60
+    progress = advance(progress, row, plan.stop, rounds=plan.rounds, minutes=minutes)
+    progress = progress._replace(memory={**progress.memory, **memory})
+    return Commit(number, state, row, progress._asdict()), problems
 
 
 def choose(plan: Plan, roster: Sequence[str], number: int) -> tuple[list[str], Terms]:
@@ -91,24 +124,24 @@ def _enough(trained: Trained, plan: Plan, number: int) -> Trained:
     accepted = 0 if trained.aggregate is None else trained.aggregate.clients
     if accepted and accepted >= plan.cohort.minimum:
         return trained
-    reasons = _reasons(trained.problems)
+    why = reasons(trained.problems)
     kept = f"The run has failed; the model of round {number - 1} is kept."
     if accepted == 0:
         raise RunError(
             "run-all-failed",
             f"Round {number} closed with no update that counts. Who was asked, and why not: "
-            f"{reasons}. {kept}",
+            f"{why}. {kept}",
             "Correct the cause and run again.",
         )
     raise RunError(
         "run-too-few",
         f"Round {number} has {accepted} updates and the plan's minimum is {plan.cohort.minimum}: "
-        f"{reasons}. {kept}",
+        f"{why}. {kept}",
         "Correct the cause, or lower cohort.minimum, and run again.",
     )
 
 
-def _reasons(problems: Sequence[Problem]) -> str:
+def reasons(problems: Sequence[Problem]) -> str:
     """Say in one line which clients dropped out and why; like reasons are told once."""
     alike: dict[str, list[Problem]] = {}
     for problem in problems:
@@ -137,14 +170,14 @@ def _require_watched(plan: Plan, row: dict[str, Any]) -> None:
     )
 
 
-def _row(number: int, cohort: Sequence[str], trained: Trained) -> dict[str, Any]:
+def row_of(number: int, cohort: Sequence[str], trained: Trained) -> dict[str, Any]:
+    """Return what a round's row says of its training."""
     kinds = [problem.kind for problem in trained.problems]
-    assert trained.aggregate is not None
     return {
         "round": number,
         "clients": {
             "asked": len(cohort) if trained.asked is None else trained.asked,
-            "accepted": trained.aggregate.clients,
+            "accepted": 0 if trained.aggregate is None else trained.aggregate.clients,
             "failed": kinds.count("failed"),
             "refused": kinds.count("refused"),
         },
@@ -153,7 +186,7 @@ def _row(number: int, cohort: Sequence[str], trained: Trained) -> dict[str, Any]
     }
 
 
-async def _evaluate(
+async def evaluate_into(
     federation: Federation,
     plan: Plan,
     row: dict[str, Any],
