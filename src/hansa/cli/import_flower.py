@@ -27,7 +27,7 @@ command = LazyGroup(
 )
 @click.option("--client", metavar="MODULE:OBJECT", help="Client app, where none is declared.")
 @click.option("--model", metavar="MODULE:OBJECT", help="Function or class of the seed model.")
-@click.option("--strategy", metavar="NAME", help="Take this of Flower's server classes instead.")
+@click.option("--as", "strategy", metavar="NAME", help="Do as this server class of Flower.")
 @click.option("--clients", type=click.IntRange(1), help="Simulated clients.")
 def flower(
     path: Path,

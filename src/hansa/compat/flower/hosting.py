@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import math
@@ -28,6 +29,7 @@ from hansa.learners.generators import seeded
 from hansa.limits import SCRIPTS_MAX
 from hansa.seeds import Key
 
+_IMPORT_KEY = Key.root(0).child("import")  # the same in every process
 _ROUND = ("server-round", "server_round")  # under both spellings that Flower's servers use
 
 
@@ -54,8 +56,15 @@ class Host:
         make_current(self.folder, code)
         self._setup = setup
         self._states: dict[str, RecordDict] = {}
-        self._scripts: OrderedDict[str, Any] = OrderedDict()
+        self._scripts: OrderedDict[str, ClientApp] = OrderedDict()
         self._app: ClientApp | None = None
+        if any(b"torch" in content for content in code.values()):
+            with contextlib.suppress(ImportError):  # the code's own import says it better
+                importlib.import_module("torch")  # now, so that its first draws are seeded too
+        with seeded(_IMPORT_KEY):
+            if not setup.client.endswith(".py"):
+                self._app = _as_app(_named(setup.client), setup.client)
+            self._make_model = _named(setup.model) if setup.model is not None else None
 
     def serve(self, task: Task, arrays: dict[str, np.ndarray]) -> tuple[Answer, dict[str, Any]]:
         """Have a client do a task.
@@ -64,9 +73,9 @@ class Host:
           Exception: whatever the client's code raises.
         """
         with seeded(Key(task.key)):
-            if task.kind == "seed" and self._setup.model is not None:
+            if task.kind == "seed" and self._make_model is not None:
                 return Answer(0), self._made_model(task)
-            app = self._app_of(task)
+            app = self._app or self._script_app(task)
             state = self._states.get(task.client) or RecordDict()
             context = Context(
                 node_id=task.node_id,
@@ -107,14 +116,6 @@ class Host:
             return _told_by_client(task, reply.content), returned
         return _told(reply.content, self._setup.weighted_by), returned
 
-    def _app_of(self, task: Task) -> ClientApp:
-        """Return what handles a client's messages."""
-        if self._setup.client.endswith(".py"):
-            return self._script_app(task)
-        if self._app is None:
-            self._app = _as_app(_named(self._setup.client), self._setup.client)
-        return self._app
-
     def _script_app(self, task: Task) -> ClientApp:
         """Return a script's client; the script runs up to `start_client`, once for each client."""
         if task.client not in self._scripts:
@@ -122,8 +123,7 @@ class Host:
             while len(self._scripts) > SCRIPTS_MAX:
                 self._scripts.popitem(last=False)
         self._scripts.move_to_end(task.client)
-        app: ClientApp = self._scripts[task.client]
-        return app
+        return self._scripts[task.client]
 
     def _run_script(self, task: Task) -> ClientApp:
         path = self.folder / self._setup.client
@@ -144,7 +144,7 @@ class Host:
         raise _script_ended(path, "ended")
 
     def _made_model(self, task: Task) -> dict[str, np.ndarray]:
-        make = _named(str(self._setup.model))
+        make: Any = self._make_model
         parameters = inspect.signature(make).parameters.values() if callable(make) else ()
         needed = [p for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
         needed = [p for p in needed if p.kind is not p.VAR_POSITIONAL]

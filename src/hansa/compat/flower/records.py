@@ -46,8 +46,8 @@ class Array:
         torch_tensor: Any = None,
     ) -> None:
         given = next((v for v in (ndarray, torch_tensor, *args[:1]) if v is not None), None)
-        if isinstance(given, np.ndarray) or _is_tensor(given):
-            array = given if isinstance(given, np.ndarray) else _of_tensor(given)
+        if isinstance(given, np.ndarray | np.generic) or _is_tensor(given):
+            array = _of_tensor(given) if _is_tensor(given) else np.asarray(given)
             self.dtype, self.shape, self.stype = str(array.dtype), tuple(array.shape), NUMPY
             self.data = array_to_bytes(array)
             return

@@ -49,7 +49,7 @@ def _slice(expression: ast.expr, function: Function) -> list[ast.stmt] | None:
     needed = _names(expression)
     kept: list[ast.stmt] = []
     until = expression.lineno
-    for statement in reversed([s for s in function.body if s.lineno < until]):
+    for statement in reversed([s for s in function.body if (s.end_lineno or 0) < until]):
         if isinstance(statement, ast.Assign | ast.AnnAssign):
             targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
             stored = {name for target in targets for name in _names(target)}

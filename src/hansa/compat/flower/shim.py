@@ -13,6 +13,7 @@ import importlib.machinery
 import logging
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -68,6 +69,22 @@ def log(level: int, message: object, *args: Any, **options: Any) -> None:
 
 def configure(*args: Any, **options: Any) -> None:
     """Do nothing: where lines of the log go is Hansa's."""
+
+
+def unflatten_dict(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run_config, whose keys have dots, as nested dicts.
+
+    >>> unflatten_dict({"train.lr": 0.1, "seed": 3})
+    {'train': {'lr': 0.1}, 'seed': 3}
+    """
+    nested: dict[str, Any] = {}
+    for key, value in flat.items():
+        *parents, last = key.split(".")
+        inner = nested
+        for parent in parents:
+            inner = inner.setdefault(parent, {})
+        inner[last] = value
+    return nested
 
 
 def _of(module: ModuleType, *names: str) -> dict[str, Any]:
@@ -135,6 +152,7 @@ _PARTS: Mapping[str, Mapping[str, Any]] = {
     "flwr.clientapp.mod": _MODS,
     "flwr.clientapp.typing": {"ClientAppCallable": Any, "Mod": Any},
     "flwr.common": {**_RECORDS, **_MESSAGES, **_TYPES, **_PARAMETERS, **_LOGGER},
+    "flwr.common.config": {"unflatten_dict": unflatten_dict},
     "flwr.common.constant": {**_MESSAGES, "MessageTypeLegacy": messages.MessageType},
     "flwr.common.context": _MESSAGES,
     "flwr.common.logger": _LOGGER,
@@ -167,8 +185,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             module.__getattr__ = _not_executed  # type: ignore[method-assign]
             return
         vars(module).update(_PARTS[module.__name__])
-        if module.__name__ == NAME:
-            module.__getattr__ = _submodule  # type: ignore[method-assign]
+        module.__getattr__ = partial(_submodule, module.__name__)  # type: ignore[method-assign]
 
 
 def install() -> None:
@@ -197,9 +214,9 @@ def _not_executed(name: str) -> Any:
     return type(name, (NotExecuted,), {})
 
 
-def _submodule(name: str) -> Any:
+def _submodule(parent: str, name: str) -> Any:
     """Import `flwr.client` and the like for `import flwr as fl; fl.client`."""
-    full = f"{NAME}.{name}"
+    full = f"{parent}.{name}"
     if full not in _PARTS and not _is_server(full):
         raise AttributeError(f"There is no {full} in Hansa's stand-in.")
     return importlib.import_module(full)

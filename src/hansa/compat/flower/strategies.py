@@ -147,7 +147,7 @@ def refused(happened: str) -> PlanError:
     return PlanError(
         "import-refused",
         f"{happened} Nothing was written.",
-        "Choose the nearest with --strategy, for example: --strategy FedAvg",
+        "Choose the nearest with --as, for example: --as FedAvg",
     )
 
 

@@ -30,11 +30,13 @@ def main() -> None:
     requests, replies = take_streams()
     _end_with(requests)
     host: Host | None = None
+    folder = Path()
     while True:
         try:
             request, arrays = receive_with(requests, Request)
             try:
                 if isinstance(request, Setup):
+                    folder = Path(request.folder)
                     install()
                     host = Host(request)
                     send(replies, Ready())
@@ -44,7 +46,6 @@ def main() -> None:
             except Closed:
                 raise
             except (Exception, SystemExit) as error:  # noqa: BLE001 - it is the user's code
-                folder = host.folder if host is not None else Path()
                 send(replies, failed(error, folder))
         except Closed:
             break

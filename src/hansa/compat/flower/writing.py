@@ -9,6 +9,7 @@ import ast
 import json
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,6 +36,7 @@ _FIELDS = {  # keys of run_config that the plan decides: the field of the round'
     "lr": ("learning-rate", "learning_rate", "lr"),
     "batch_size": ("batch-size", "batch_size"),
 }
+_WHICH = re.compile(r"^--.*(partition|node|client|cid)", re.IGNORECASE)
 _LEFT = (PROJECT_FILE, "README.md", "LICENSE", ".gitignore", "requirements.txt")
 
 
@@ -188,7 +190,7 @@ def _chosen(
     server: tuple[ServerCode, str] | None,
 ) -> Chosen:
     if asked.strategy is not None:
-        where["strategy"] = f"--strategy {asked.strategy}"
+        where["strategy"] = f"--as {asked.strategy}"
         return counterpart(asked.strategy, {}, older=False)
     if strategy is None:
         if server is not None:
@@ -278,6 +280,8 @@ def module_text(found: _Found) -> str:
     from_plan |= {name: from_plan[key] for name, key in followed.items()}
     options = [f"client={_python(project.client)}", f"clients={_clients(found)}"]
     options += [f"model={_python(found.model)}"] if found.model else []
+    if (arguments := _arguments(project)) is not None:
+        options.append(f"arguments={_python(arguments)}")
     told = {
         "run_config": project.run_config,
         "train_config": train,
@@ -297,8 +301,8 @@ def module_text(found: _Found) -> str:
             lines.append(
                 f"# Not known without running the server app; add to {kind}_config: {names}"
             )
-    arguments = "".join(f"    {option},\n" for option in options)
-    lines += [f"flower = FlowerApp(\n    __file__,\n{arguments})"]
+    rows = "".join(f"    {option},\n" for option in options)
+    lines += [f"flower = FlowerApp(\n    __file__,\n{rows})"]
     lines += ["data, init, train, evaluate, close = flower.functions()", ""]
     return "\n".join(lines)
 
@@ -368,15 +372,30 @@ def _gives_parameters(code: Mapping[str, bytes]) -> bool:
     return any(b"def get_parameters" in content for content in code.values())
 
 
+def _client_tree(project: FlowerProject) -> ast.Module:
+    """Return the syntax of the client's file, or of an empty one where it has none."""
+    path = module_file(project.folder, project.client)
+    try:
+        return ast.parse(path.read_text(encoding="utf-8-sig") if path is not None else "")
+    except (SyntaxError, ValueError, RecursionError):
+        return ast.Module([], [])  # running it will say what is wrong
+
+
+def _arguments(project: FlowerProject) -> str | None:
+    """Return the arguments of a script that say which client it is, as far as they are known."""
+    if not project.client.endswith(".py"):
+        return None
+    for node in ast.walk(_client_tree(project)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            names = [a.value for a in node.args if isinstance(a, ast.Constant)]
+            if node.func.attr == "add_argument" and any(_WHICH.search(str(n)) for n in names):
+                return f"{names[-1]!s} {{partition}}"
+    return None
+
+
 def _metric(found: _Found) -> str | None:
     """Return the first metric of the client's code whose name speaks of accuracy."""
-    path = module_file(found.project.folder, found.project.client)
-    if path is None:
-        return None
-    try:
-        tree = ast.parse(path.read_text(encoding="utf-8-sig"))
-    except (SyntaxError, ValueError, RecursionError):
-        return None
+    tree = _client_tree(found.project)
     keys = [
         str(key.value)
         for node in ast.walk(tree)
