@@ -155,7 +155,7 @@ def test_initial_arrays_made_in_a_loop_are_refused_and_can_be_named(tmp_path):
         "    model = make(float(1))\n", "    for start in range(2):\n        model = make(start)\n"
     )
     source = message_project(tmp_path / "flower", server=looped)
-    with pytest.raises(PlanError, match="--model my_package.task:make_model"):
+    with pytest.raises(PlanError, match=r"--model my_package\.task"):
         import_project(Import(source))
     made = import_project(Import(source, model="tiny.task:make")).folder
     assert 'model="tiny.task:make"' in (made / "model.py").read_text()
@@ -193,9 +193,9 @@ def test_arrays_keep_dtype_and_shape(array):
 
 
 def test_an_array_of_objects_is_refused_both_ways():
-    with pytest.raises(ValueError, match="[Pp]ickle|[Oo]bject"):
+    with pytest.raises(ValueError, match=r"[Pp]ickle|[Oo]bject"):
         Array(np.array([object()]))
-    with pytest.raises(TypeError, match="only 'numpy.ndarray'"):
+    with pytest.raises(TypeError, match=r"only .numpy\.ndarray"):
         Array("float32", (1,), "pickle", b"x").numpy()
 
 
