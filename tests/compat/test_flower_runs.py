@@ -12,6 +12,7 @@ from flower_projects import MESSAGES, OLDER, SIZES, after, message_project, olde
 from projects import final_model, simulate
 
 from hansa.compat.flower import FlowerApp
+from hansa.compat.flower.shim import install
 from hansa.compat.flower.writing import Import, import_project
 from hansa.dev import Rehearsal
 from hansa.errors import LearnerError, RunError
@@ -287,3 +288,49 @@ def test_message_without_its_weight_is_refused(tmp_path):
 def test_a_project_is_opened_without_running_client_code(tmp_path):
     folder = imported(older_project(tmp_path / "flower", client=OLDER + "\n1 / 0\n"))
     assert open_project(folder).plan.rounds == 2
+
+
+DRAWING = """
+    import numpy as np, random
+    from flwr.client import NumPyClient
+
+    class Client(NumPyClient):
+        def get_parameters(self, config): return [np.random.normal(size=2)]
+        def fit(self, parameters, config):
+            return [parameters[0] + np.random.normal() + random.random()], 1, {}
+"""
+
+
+@pytest.mark.parametrize("torch", [False, True])
+def test_what_client_code_draws_depends_on_seed_round_and_client_alone(app, torch):
+    code = DRAWING
+    if torch:
+        pytest.importorskip("torch")
+        code = code.replace("import numpy as np, random", "import numpy as np, random, torch")
+        code = code.replace("np.random.normal(size=2)", "torch.randn(2).numpy()")
+    one, two = (app(code, client="client_app:Client") for _ in range(2))
+    first, again = trained(one)[0]["0"], trained(two)[0]["0"]
+    assert np.array_equal(first, again)
+    assert np.array_equal(trained(one)[0]["0"], first)  # not by how much was drawn before
+    other = context("client-0")
+    other.rng = Key.root(2).generator()
+    params = one.init(Key.root(0).generator(), None)
+    assert not np.array_equal(
+        one.train(params, one.data("client-0")["train"], other)[0]["0"], first
+    )
+
+
+def test_stand_in_is_not_put_over_a_module_that_is_there_already(monkeypatch):
+    monkeypatch.setitem(sys.modules, "flwr", sys)
+    finders = list(sys.meta_path)
+    with pytest.raises(LearnerError, match="before the stand-in"):
+        install()
+    assert sys.meta_path == finders
+
+
+def test_process_ends_with_the_app(app):
+    flower = app()
+    trained(flower)
+    process = flower._process._process
+    flower.close()
+    assert process.returncode == 0

@@ -3,6 +3,7 @@
     def init(rng, sample):           return {"w": ..., "b": ...}
     def train(params, data, ctx):    ...; return params              # or (params, {"loss": 0.3})
     def evaluate(params, data):      return {"accuracy": 0.9}        # optional; means over data
+    def close():                     ...                             # optional; once a run is over
 
 `params` is a dict of writable NumPy arrays, `data` is the client's training part, `ctx` says which
 round it is and what the plan asks for.  Only training and evaluation are offered, so algorithms
