@@ -85,7 +85,7 @@ class Host:
             )
             by_client = app.client_fn is not None
             if task.kind != "train" and not app.handles(task.kind) and not by_client:
-                return _without(task), {}
+                return Answer(0), {}  # a client need not evaluate
             answer, returned = self._ask(app, task, arrays, context)
             if context.state:
                 self._states[task.client] = context.state
@@ -281,7 +281,7 @@ def _told_by_client(task: Task, content: RecordDict) -> Answer:
     """Return what a client said in the older way."""
     prefix = "fitres" if task.kind == "train" else "evaluateres"
     if f"{prefix}.num_examples" not in content:
-        return _without(task)
+        return Answer(0)
     examples = float(content[f"{prefix}.num_examples"]["num_examples"])
     values = dict(content[f"{prefix}.metrics"])
     if task.kind == "evaluate":
@@ -312,11 +312,6 @@ def _totals(values: Mapping[str, Any], examples: float) -> dict[str, tuple[float
         name: (float(value) * examples if examples else math.nan, examples)
         for name, value in numbers.items()
     }
-
-
-def _without(task: Task) -> Answer:
-    """Return the answer of a client that does not evaluate."""
-    return Answer(0)
 
 
 def _script_ended(path: Path, how: str) -> LearnerError:
