@@ -63,7 +63,7 @@ PAGES = {
 }
 """Pages of commands beside the first, and their titles."""
 ELSEWHERE = {
-    **{name: "cli-files" for name in ("split", "export", "package")},
+    **{name: "cli-files" for name in ("import", "split", "export", "package")},
     **{name: "cli-federation" for name in ("join", "log", "stop")},
     **{name: f"cli-{name}" for name in ("site", "server")},
 }

@@ -264,6 +264,7 @@ CODES |= {
     "data-folder-not-empty": "the folder of a split already holds something else",
     "data-unwritable": "a folder of data cannot be written",
     "project-exists": "a project would overwrite files that are there",
+    "import-refused": "a project of another system has something without a counterpart here",
     "user-code": "the project's own code raised an error outside of a client's work",
     "defect": "Hansa itself failed",
     "system": "the operating system refused something: disk, permission, file handles",

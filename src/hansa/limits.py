@@ -131,6 +131,9 @@ CODE_FILES_MAX = 2_000
 CODE_BYTES_MAX = 32 * 2**20
 """Bytes of those files; ten times what two thousand files of usual length have."""
 
+PROJECT_FILE_BYTES_MAX = 2**20
+"""Bytes of another system's project description that is read; real ones have a few KiB."""
+
 CHUNK_BYTES = 8 * 2**20
 """Bytes of one piece of a large blob: what is sent again after a cut, 0.7 s at 100 Mbit/s."""
 

@@ -5,6 +5,8 @@ Nothing in a frame names code; models travel as files, or as plain bytes after a
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Any, BinaryIO
 
 import msgspec
@@ -32,17 +34,34 @@ def receive(pipe: BinaryIO, kind: Any) -> Any:
     Raises:
       Closed: the other process has ended, or sent something else.
     """
-    length = int.from_bytes(_exactly(pipe, 4), "little")
+    length = int.from_bytes(exactly(pipe, 4), "little")
     if length > WORKER_FRAME_BYTES_MAX:
         raise Closed
     try:
-        return msgspec.msgpack.decode(_exactly(pipe, length), type=kind)
+        return msgspec.msgpack.decode(exactly(pipe, length), type=kind)
     except msgspec.MsgspecError as error:
         raise Closed from error
 
 
-def _exactly(pipe: BinaryIO, count: int) -> bytes:
+def exactly(pipe: BinaryIO, count: int) -> bytes:
+    """Read so many bytes.
+
+    Raises:
+      Closed: the other process has ended.
+    """
     data = pipe.read(count)
     if len(data) < count:
         raise Closed
     return data
+
+
+def take_streams() -> tuple[BinaryIO, BinaryIO]:
+    """Keep a worker's standard streams for frames; what user code prints goes to standard error."""
+    requests = os.fdopen(os.dup(0), "rb")
+    replies = os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.dup2(2, 1)
+    sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
+    sys.stdout = os.fdopen(1, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)
+    return requests, replies

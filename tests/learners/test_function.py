@@ -2,10 +2,11 @@ import random
 
 import numpy as np
 import pytest
+from projects import make_project, simulate
 
 from hansa.errors import LearnerError
 from hansa.learners import FunctionLearner, Hyper
-from hansa.learners.function import count_examples
+from hansa.learners.function import as_metrics, count_examples
 from hansa.metrics import Mean
 from hansa.seeds import Key
 
@@ -125,3 +126,23 @@ def test_examples_are_counted_in_all_usual_kinds_of_data(blobs):
     assert count_examples([1, 2, 3]) == 3
     with pytest.raises(LearnerError, match="learner-data"):
         count_examples(iter(x))
+
+
+def test_statistics_of_batch_norm_are_buffers_and_not_trained():
+    arrays = {"w": np.ones(2, np.float32), "bn.running_mean": np.zeros(2, np.float32)}
+    seed = FunctionLearner(lambda rng, sample: arrays, lambda *_: None).init(None, Key.root(0))
+    assert seed.layout.trained.names == ("w",)
+    assert seed.layout.buffers.names == ("bn.running_mean",)
+
+
+def test_a_metric_may_say_itself_what_it_counts_for():
+    told = as_metrics({"loss": Mean(6.0, 4.0), "accuracy": 0.5}, 10, "train")
+    assert told == {"loss": Mean(6.0, 4.0), "accuracy": Mean(5.0, 10.0)}
+
+
+def test_close_is_called_once_a_run_is_over(tmp_path):
+    folder = make_project(tmp_path / "steps", train="pass")
+    with open(folder / "model.py", "a") as file:
+        file.write("\ndef close():\n    (HERE / 'closed').write_text('yes')\n")
+    simulate(folder)
+    assert (folder / "closed").read_text() == "yes"

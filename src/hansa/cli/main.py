@@ -20,6 +20,7 @@ from hansa.text import ERROR_CHARS, clean
 VERBS = {
     "hello": Verb("hello", "Train a first federated model: five clients, real digits, seconds."),
     "init": Verb("init", "Make a project folder: plan.toml, model.py, README.md."),
+    "import": Verb("import_flower", "Make a project from one of another system."),
     "run": Verb("run", "Run a project, or continue where it was interrupted."),
     "ls": Verb("ls", "List runs."),
     "show": Verb("show", "Show one run, round by round, and write its report page."),

@@ -39,7 +39,7 @@ from hansa.learners.command_process import Ended, Place
 from hansa.learners.command_rows import DataPath, Rows
 from hansa.learners.function import FunctionWork, TrainContext, as_metrics, count_examples
 from hansa.learners.learner import Hyper, Seed, Task
-from hansa.learners.script import STATISTICS
+from hansa.learners.function import statistics
 from hansa.limits import BLOB_BYTES_MAX, UPDATE_SLACK_BYTES
 from hansa.metrics import Metrics
 from hansa.params import Params, encode
@@ -90,8 +90,7 @@ class CommandLearner:
             params = read_params("init", call.place("model_out"), most=BLOB_BYTES_MAX)
         finally:
             shutil.rmtree(call.folder, ignore_errors=True)
-        statistics = [name for name in params if name.rpartition(".")[2] in STATISTICS]
-        return Seed(params, ModelLayout(params.layout, statistics))
+        return Seed(params, ModelLayout(params.layout, statistics(list(params))))
 
     def begin(self, task: Task, data: Any) -> FunctionWork:
         return FunctionWork(functools.partial(self._train, task, task.hyper), task, data)

@@ -3,6 +3,7 @@
     def init(rng, sample):           return {"w": ..., "b": ...}
     def train(params, data, ctx):    ...; return params              # or (params, {"loss": 0.3})
     def evaluate(params, data):      return {"accuracy": 0.9}        # optional; means over data
+    def close():                     ...                             # optional; once a run is over
 
 `params` is a dict of writable NumPy arrays, `data` is the client's training part, `ctx` says which
 round it is and what the plan asks for.  Only training and evaluation are offered, so algorithms
@@ -11,7 +12,7 @@ that reach into the local steps (FedProx, SCAFFOLD) are refused when the plan is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,9 @@ from hansa.metrics import Mean, Metrics
 from hansa.params import Params
 from hansa.params.model import ModelLayout
 from hansa.seeds import Key, global_generators
+
+STATISTICS = ("running_mean", "running_var")
+"""BatchNorm's tensors in a state_dict."""
 
 
 @dataclass
@@ -50,6 +54,7 @@ class FunctionLearner:
       init: returns the seed model's arrays by name, or a list of arrays.
       train: returns the trained arrays, or `(arrays, metrics)`.
       evaluate: returns means over the data it was given; None if there is nothing to evaluate.
+      close: is called once a run is over; None if there is nothing to end.
     """
 
     capabilities: frozenset[Capability] = frozenset()
@@ -59,14 +64,16 @@ class FunctionLearner:
         init: Callable[..., Any],
         train: Callable[..., Any],
         evaluate: Callable[..., Any] | None = None,
+        close: Callable[[], Any] | None = None,
     ) -> None:
         self._init, self._train, self._evaluate = init, train, evaluate
+        self._close = close
 
     def init(self, sample: Any, key: Key) -> Seed:
         key = key.child("init")
         with global_generators(key):
             params = Params.of(self._init(key.generator(), sample))
-        return Seed(params, ModelLayout(params.layout))
+        return Seed(params, ModelLayout(params.layout, statistics(params)))
 
     def begin(self, task: Task, data: Any) -> FunctionWork:
         return FunctionWork(self._train, task, data)
@@ -79,6 +86,11 @@ class FunctionLearner:
 
     def examples(self, data: Any) -> int:
         return count_examples(data)
+
+    def close(self) -> None:
+        """End what the user's code has started."""
+        if self._close is not None:
+            self._close()
 
 
 class FunctionWork:
@@ -120,7 +132,10 @@ class FunctionWork:
 
 
 def as_metrics(values: Any, examples: int, where: str) -> dict[str, Mean]:
-    """Return the user's means as totals; each counts for the examples it was measured on."""
+    """Return the user's means as totals; each counts for the examples it was measured on.
+
+    A value may be a `Mean` itself, where user code knows better what it counts for.
+    """
     if values is None:
         return {}
     if not isinstance(values, Mapping):
@@ -130,13 +145,21 @@ def as_metrics(values: Any, examples: int, where: str) -> dict[str, Mean]:
             'Return a dict such as {"accuracy": 0.9}.',
         )
     try:
-        return {str(name): Mean(float(v) * examples, float(examples)) for name, v in values.items()}
+        return {
+            str(name): v if isinstance(v, Mean) else Mean(float(v) * examples, float(examples))
+            for name, v in values.items()
+        }
     except (TypeError, ValueError):
         raise LearnerError(
             "learner-metrics",
             f"{where} returned a metric that is not a number: {values!r:.200}.",
             'Return floats, such as {"accuracy": 0.9}.',
         ) from None
+
+
+def statistics(names: Iterable[str]) -> list[str]:
+    """Return which tensors of a state_dict BatchNorm measures and nobody trains."""
+    return [name for name in names if name.rpartition(".")[2] in STATISTICS]
 
 
 def count_examples(data: Any) -> int:

@@ -14,7 +14,13 @@ from typing import Any
 
 from hansa.algorithms import Capability
 from hansa.errors import HansaWarning, LearnerError
-from hansa.learners.function import FunctionWork, TrainContext, as_metrics, count_examples
+from hansa.learners.function import (
+    FunctionWork,
+    TrainContext,
+    as_metrics,
+    count_examples,
+    statistics,
+)
 from hansa.learners.generators import seeded
 from hansa.learners.learner import Seed, Task
 from hansa.learners.script_session import Session, describe
@@ -26,7 +32,6 @@ from hansa.params.model import ModelLayout
 from hansa.seeds import Key
 
 _OBSERVER = "evaluation"  # the name, in place of a client's, of the script that only evaluates
-STATISTICS = ("running_mean", "running_var")  # BatchNorm's tensors in a state_dict
 
 
 class ScriptLearner:
@@ -58,8 +63,7 @@ class ScriptLearner:
     def init(self, sample: Any, key: Key) -> Seed:
         session = self._open(_OBSERVER, sample, key.child("init"))
         params = Params.of(session.initial)
-        statistics = [name for name in params if name.rpartition(".")[2] in STATISTICS]
-        return Seed(params, ModelLayout(params.layout, statistics))
+        return Seed(params, ModelLayout(params.layout, statistics(params)))
 
     def begin(self, task: Task, data: Any) -> FunctionWork:
         return FunctionWork(functools.partial(self._train, task.key.child("script")), task, data)

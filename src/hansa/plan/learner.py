@@ -43,7 +43,10 @@ def build_learner(
         case "function":
             needed = _functions(module, plan.kind, "init", "train")
             return FunctionLearner(
-                needed.init, needed.train, evaluate=getattr(needed, "evaluate", None)
+                needed.init,
+                needed.train,
+                evaluate=getattr(needed, "evaluate", None),
+                close=getattr(needed, "close", None),
             )
         case "torch":
             return _torch(plan, _functions(module, plan.kind, "model", "loss"))

@@ -84,10 +84,10 @@ def _buffers(kind: str, names: list[str]) -> list[str]:
         from hansa.learners.sklearn import COUNTER
 
         return [name for name in names if name == COUNTER]
-    if kind in ("script", "command"):
-        from hansa.learners.script import STATISTICS
+    if kind in ("script", "function", "command"):
+        from hansa.learners.function import statistics
 
-        return [name for name in names if name.rpartition(".")[2] in STATISTICS]
+        return statistics(names)
     return []
 
 

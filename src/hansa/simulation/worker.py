@@ -6,11 +6,8 @@ its input does, so a killed simulation leaves no orphan.
 
 from __future__ import annotations
 
-import os
 import signal
-import sys
 from pathlib import Path
-from typing import BinaryIO
 
 import msgspec
 
@@ -19,7 +16,7 @@ from hansa.errors import HansaError, RunError
 from hansa.learners.learner import close
 from hansa.params import Layout
 from hansa.params.model import ModelLayout
-from hansa.pipes import Closed, receive, send
+from hansa.pipes import Closed, receive, send, take_streams
 from hansa.plan import Plan
 from hansa.project import build_project, client_of, identity
 from hansa.simulation.population import project_population
@@ -43,7 +40,7 @@ from hansa.store.files import load_params, save_params
 def main() -> None:
     """Serve one simulation until it closes the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    requests, replies = _take_streams()
+    requests, replies = take_streams()
     runner: Runner | None = None
     while True:
         try:
@@ -101,17 +98,6 @@ def _serve(runner: Runner, request: Request) -> Reply:
 
 def _reported(report: Report) -> Reported:
     return Reported(tuple(report))
-
-
-def _take_streams() -> tuple[BinaryIO, BinaryIO]:
-    """Keep the pipes for ourselves; what user code prints goes to standard error."""
-    requests = os.fdopen(os.dup(0), "rb")
-    replies = os.fdopen(os.dup(1), "wb")
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.dup2(2, 1)
-    sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
-    return requests, replies
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from hansa.learners.learner import ClientData, close
 from hansa.limits import WORKER_FILES_MAX
 from hansa.params import Layout, Params, encode
 from hansa.params.model import ModelLayout
-from hansa.pipes import Closed, receive, send
+from hansa.pipes import Closed, receive, send, take_streams
 from hansa.plan import Plan, hyper_at
 from hansa.project import build_project, client_of, identity
 from hansa.rounds import BUFFERS
@@ -69,7 +69,7 @@ class Result(NamedTuple):
 def main() -> None:
     """Serve one run until the site closes the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    requests, replies = _take_streams()
+    requests, replies = take_streams()
     _end_with(requests)
     work: Work | None = None
     while True:
@@ -201,18 +201,6 @@ def _answer(replies: BinaryIO, result: Result) -> None:
         replies.flush()
     except OSError as error:
         raise Closed from error
-
-
-def _take_streams() -> tuple[BinaryIO, BinaryIO]:
-    """Keep the pipes for ourselves; what user code prints goes to standard error."""
-    requests = os.fdopen(os.dup(0), "rb")
-    replies = os.fdopen(os.dup(1), "wb")
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.dup2(2, 1)
-    sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
-    sys.stdout = os.fdopen(1, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)
-    return requests, replies
 
 
 def _end_with(requests: BinaryIO) -> None:

@@ -1,0 +1,120 @@
+"""The process that runs a project's Flower clients, seen from the project.
+
+It is the only one in which `flwr` is Hansa's stand-in.  It starts when a client is first needed,
+serves one client after the other, and ends with the project or with its parent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import weakref
+from typing import Any
+
+import numpy as np
+
+import hansa.errors
+from hansa.compat.flower.wire import Answer, Failed, Ready, Reply, Setup, Task, receive_with
+from hansa.compat.flower.wire import send_with as send_task
+from hansa.errors import HansaError, LearnerError
+from hansa.pipes import Closed, send
+
+_FAREWELL_S = 2.0  # what the process gets to end by itself
+
+
+class ClientFailed(Exception):  # noqa: N818 - the cause of an error, for its traceback alone
+    """The traceback of the other process."""
+
+    def __init__(self, trace: str) -> None:
+        super().__init__(trace)
+        self._trace = trace
+
+    def __str__(self) -> str:
+        return f"\n{self._trace}"
+
+
+class ClientProcess:
+    """Starts the process when it is asked for something, and again after it has died.
+
+    Args:
+      setup: whose code it runs.
+    """
+
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
+        self._process: subprocess.Popen[bytes] | None = None
+        self._end: weakref.finalize[Any, Any] | None = None
+
+    def ask(self, task: Task, arrays: dict[str, np.ndarray]) -> tuple[Answer, dict[str, Any]]:
+        """Have a client do something; return its answer and arrays.
+
+        Raises:
+          LearnerError: the client's code raised, or its process died.
+        """
+        process = self._running()
+        try:
+            send_task(process.stdin, task, arrays)  # type: ignore[arg-type]
+            answer, returned = receive_with(process.stdout, Reply)  # type: ignore[arg-type]
+        except Closed:
+            raise self._lost() from None
+        except BaseException:  # Ctrl-C: what it is doing will not be asked for again
+            process.kill()
+            self.close()
+            raise
+        if isinstance(answer, Failed):
+            raise _error(answer) from ClientFailed(answer.trace)
+        return answer, returned
+
+    def close(self) -> None:
+        """End the process, if it runs."""
+        if self._end is not None:
+            self._end()
+        self._process = self._end = None
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is not None:
+            return self._process
+        options = ["-s"] if sys.flags.no_user_site else []
+        self._process = process = subprocess.Popen(
+            [sys.executable, "-P", *options, "-m", "hansa.compat.flower.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        self._end = weakref.finalize(self, _end, process)
+        try:
+            send(process.stdin, self._setup)  # type: ignore[arg-type]
+            ready, _ = receive_with(process.stdout, Reply)  # type: ignore[arg-type]
+        except Closed:
+            raise self._lost() from None
+        if not isinstance(ready, Ready):
+            self.close()
+            raise _error(ready) from ClientFailed(ready.trace)
+        return process
+
+    def _lost(self) -> LearnerError:
+        assert self._process is not None
+        self._process.kill()
+        status = self._process.wait()
+        self.close()
+        return LearnerError(
+            "client-lost",
+            f"The process that runs the Flower clients ended with status {status}.",
+            "What it printed stands above, or in workers.log; -9 may mean too little memory.",
+        )
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(OSError):
+        process.stdin.close()  # type: ignore[union-attr]
+    try:
+        process.wait(timeout=_FAREWELL_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    process.stdout.close()  # type: ignore[union-attr]
+
+
+def _error(failed: Failed) -> HansaError:
+    code = failed.code if failed.code in hansa.errors.CODES else "client-failed"
+    return LearnerError(code, failed.happened, failed.hint)

@@ -1,0 +1,453 @@
+"""From a Flower project to a Hansa project: what is taken from where, and the files of it.
+
+Nothing of the Flower project is executed, and nothing that exists is written over.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hansa.code import read_code
+from hansa.compat.flower.reading import (
+    CLIENTS,
+    PROJECT_FILE,
+    FlowerProject,
+    module_file,
+    read_project,
+)
+from hansa.compat.flower.seed_code import FUNCTION, seed_code
+from hansa.compat.flower.server_code import ServerCode, Settings, Strategy
+from hansa.compat.flower.strategies import Chosen, counterpart, refused
+from hansa.errors import PlanError
+from hansa.plan import PLAN_FILE
+
+SEED_FILE = "hansa_seed.py"
+_MODULES = ("model.py", "hansa_model.py")  # the second where the project has the first
+_ROUNDS = ("num-server-rounds", "num_server_rounds", "num-rounds", "num_rounds")
+_FIELDS = {  # keys of run_config that the plan decides: the field of the round's context
+    "epochs": ("local-epochs", "local_epochs", "epochs", "num-epochs", "num_epochs"),
+    "lr": ("learning-rate", "learning_rate", "lr"),
+    "batch_size": ("batch-size", "batch_size"),
+}
+_WHICH = re.compile(r"^--.*(partition|node|client|cid)", re.IGNORECASE)
+_LEFT = (PROJECT_FILE, "README.md", "LICENSE", ".gitignore", "requirements.txt")
+
+
+class Import(NamedTuple):
+    """What was asked for on the command line."""
+
+    source: Path
+    target: Path | None = None
+    client: str | None = None
+    model: str | None = None
+    strategy: str | None = None
+    clients: int | None = None
+
+
+class Written(NamedTuple):
+    """A project that was made."""
+
+    folder: Path
+    facts: list[tuple[str, str]]  # what it says, and where that was taken from
+    left: list[str]  # files that are not code, which were not copied
+
+
+class _Found(NamedTuple):
+    """All that was read."""
+
+    project: FlowerProject
+    strategy: Strategy | None  # None where the command line or nothing names one
+    chosen: Chosen
+    train: Settings
+    evaluate: Settings
+    model: str | None
+    seed: str | None  # text of the file that makes the seed model
+    where: Mapping[str, str]  # what -> where it was taken from
+    module: str
+
+
+def import_project(asked: Import) -> Written:
+    """Write a Hansa project beside a Flower project.
+
+    Raises:
+      PlanError: import-refused, something has no counterpart; project-exists.
+      LearnerError: there is too much code.
+    """
+    source = asked.source.resolve()
+    if not source.is_dir():
+        raise PlanError(
+            "import-refused", f"There is no folder {asked.source}.", "Name a Flower project."
+        )
+    target = asked.target or source.with_name(f"{source.name}-hansa")
+    if target.exists() or target.is_symlink():
+        raise PlanError(
+            "project-exists",
+            f"{target} is there already. Nothing was written.",
+            "Choose another folder with --to.",
+        )
+    code = read_code(source)
+    found = _read(asked, source, code)
+    files = {name: content for name, content in code.items()}
+    texts = {PLAN_FILE: plan_text(found), found.module: module_text(found)}
+    texts["README.md"] = readme_text(found)
+    if found.seed is not None:
+        texts[SEED_FILE] = found.seed
+    target.mkdir(parents=True)
+    for name, content in files.items():
+        path = target / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    for name, text in texts.items():
+        (target / name).write_text(text, encoding="utf-8")
+    return Written(target, list(_facts(found)), list(_not_code(source, target)))
+
+
+def _read(asked: Import, source: Path, code: Mapping[str, bytes]) -> _Found:
+    project = read_project(source, asked.client)
+    if module_file(source, project.client) is None:
+        raise PlanError(
+            "import-refused",
+            f"{source} has no file for the client app {project.client!r}. Nothing was written.",
+            "Name it with --client, for example: --client client_app:app",
+        )
+    if SEED_FILE in code or all(name in code for name in _MODULES):
+        taken = SEED_FILE if SEED_FILE in code else _MODULES[1]
+        raise refused(f"{source} has a file {taken}, which would be written.")
+    where: dict[str, str] = {}
+    server = _server(source, project)
+    strategy = None if server is None or asked.strategy else _strategy(server[0], server[1])
+    chosen = _chosen(asked, strategy, where, server)
+    train = evaluate = Settings({}, {}, [])
+    if server is not None:
+        train, evaluate = server[0].settings(train=True), server[0].settings(train=False)
+    model, seed = asked.model, None
+    made = seed_code(server[0]) if server is not None and model is None else None
+    if made is not None and server is not None:
+        model, seed = f"{Path(SEED_FILE).stem}:{FUNCTION}", made.text
+        where["model"] = f"{server[1]}, line {made.line}"
+    elif model is not None:
+        where["model"] = "--model"
+    if model is None and not _gives_parameters(code):
+        raise PlanError(
+            "import-refused",
+            "No client of the project has get_parameters, and the lines that make the initial "
+            "arrays could not be taken out of the server app. Nothing was written.",
+            "Write a function that returns the model, its state_dict or a list of arrays, and name "
+            "it: --model my_package.task:make_model",
+        )
+    if asked.clients is not None:
+        project = project._replace(clients=asked.clients)
+        where["clients"] = "--clients"
+    module = next(name for name in _MODULES if name not in code)
+    return _Found(project, strategy, chosen, train, evaluate, model, seed, where, module)
+
+
+def _server(source: Path, project: FlowerProject) -> tuple[ServerCode, str] | None:
+    """Return the server file's syntax and its name, if there is one."""
+    path = module_file(source, project.server) if project.server else None
+    if path is None:
+        guesses = (source / name for name in ("server_app.py", "server.py", "main.py", "sim.py"))
+        path = next((guess for guess in guesses if guess.is_file()), None)
+    if path is None:
+        return None
+    package = ".".join(path.relative_to(source).parent.parts)
+    try:
+        return ServerCode(path, package, project.run_config), path.name
+    except (SyntaxError, ValueError, RecursionError) as error:
+        raise refused(f"{path} cannot be read as Python: {error}.") from None
+
+
+def _strategy(server: ServerCode, name: str) -> Strategy | None:
+    """Return the one server class of a file.
+
+    Raises:
+      PlanError: it uses several, or one of the project's own.
+    """
+    found = server.strategies()
+    names = {strategy.name for strategy in found}
+    if len(names) > 1:
+        used = ", ".join(f"{s.name} (line {s.line})" for s in found)
+        raise refused(f"{name} uses more than one of Flower's server classes: {used}.")
+    if found and found[0].own is not None:
+        raise refused(
+            f"{name}, line {found[0].line}: {found[0].own} is the project's own server class, "
+            f"which derives from {found[0].name}; what it changes would not be done."
+        )
+    return found[0] if found else None
+
+
+def _chosen(
+    asked: Import,
+    strategy: Strategy | None,
+    where: dict[str, str],
+    server: tuple[ServerCode, str] | None,
+) -> Chosen:
+    if asked.strategy is not None:
+        where["strategy"] = f"--as {asked.strategy}"
+        return counterpart(asked.strategy, {}, older=False)
+    if strategy is None:
+        if server is not None:
+            raise refused(f"{server[1]} uses none of Flower's server classes that Hansa knows.")
+        where["strategy"] = "no server app was found; FedAvg is Flower's default"
+        return counterpart("FedAvg", {}, older=False)
+    assert server is not None  # a server class stands in a file
+    where["strategy"] = f"{strategy.name} in {server[1]}, line {strategy.line}"
+    return counterpart(strategy.name, strategy.arguments, older=strategy.older)
+
+
+def plan_text(found: _Found) -> str:
+    """Return plan.toml, with a word on each line about where it was taken from."""
+    project, config = found.project, found.project.run_config
+    rounds = next((key for key in _ROUNDS if isinstance(config.get(key), int)), None)
+    lines = [
+        f"# What will run, taken from the Flower project {project.name}.",
+        "# Every key is explained by: hansa config explain",
+        f"name = {_toml(_plan_name(project.name))}",
+        _line("rounds", max(config[rounds], 1) if rounds else 3, _key(rounds)),
+        _line("algorithm", _named(found.chosen.counterpart.algorithm, found.chosen.options),
+              _said(found)),
+    ]  # fmt: skip
+    if found.chosen.counterpart.aggregator != "mean":
+        rule = _named(found.chosen.counterpart.aggregator, found.chosen.rule)
+        lines.append(_line("aggregator", rule, "the same class"))
+    lines += [
+        _line("weighting", "user", "an update weighs the examples that its client says"),
+        "",
+        "[learner]",
+        _line("kind", "function"),
+        _line("module", found.module),
+        *_learner_lines(config),
+        "",
+        "[data]",
+        _line("clients", _clients(found), found.where.get("clients", _from_federation(found))),
+        *_cohort_lines(found),
+    ]
+    if (metric := _metric(found)) is not None:
+        lines += ["", "[stop]", _line("metric", metric, "named in the client's code")]
+    return "\n".join([*lines, ""])
+
+
+def _learner_lines(config: Mapping[str, Any]) -> Iterator[str]:
+    keys = _plan_keys(config)
+    for field, key in keys.items():
+        value, comment = config[key], _key(key)
+        if field == "lr":
+            yield f"optimizer = {{ lr = {value} }}  # {comment}"
+        else:
+            yield _line(field, value, comment)
+
+
+def _cohort_lines(found: _Found) -> Iterator[str]:
+    arguments = found.strategy.arguments if found.strategy else {}
+    train = _share(arguments, found.project.run_config, ("fraction_train", "fraction_fit"))
+    evaluate = _share(arguments, found.project.run_config, ("fraction_evaluate",))
+    if train is not None and 0 < train[0] < 1:
+        yield from ["", "[cohort]", _line("fraction", train[0], train[1])]
+    if evaluate is not None and evaluate[0] < 1:
+        count = math.ceil(evaluate[0] * _clients(found))
+        yield from ["", "[evaluate]", _line("clients", count, evaluate[1])]
+
+
+def _share(
+    arguments: Mapping[str, Any], config: Mapping[str, Any], names: tuple[str, ...]
+) -> tuple[float, str] | None:
+    """Return a share of clients from the server class's arguments, or else from run_config."""
+    spelled = [*names, *(name.replace("_", "-") for name in names)]
+    for values, place in ((arguments, "the server app"), (config, PROJECT_FILE)):
+        for name in spelled:
+            value = values.get(name)
+            if isinstance(value, int | float) and 0 <= value <= 1:
+                return float(value), f"{name} in {place}"
+    return None
+
+
+def module_text(found: _Found) -> str:
+    """Return the module that hands the client side to Hansa."""
+    project = found.project
+    sends = dict(found.chosen.sends)
+    if sends:  # under the spelling of each generation
+        sends |= {name.replace("-", "_"): value for name, value in sends.items()}
+    train = {**sends, **found.train.values}
+    from_plan = {key: field for field, key in _plan_keys(project.run_config).items()}
+    followed = {n: k for n, k in found.train.keys.items() if k in from_plan}
+    from_plan |= {name: from_plan[key] for name, key in followed.items()}
+    options = [f"client={_python(project.client)}", f"clients={_clients(found)}"]
+    options += [f"model={_python(found.model)}"] if found.model else []
+    if (arguments := _arguments(project)) is not None:
+        options.append(f"arguments={_python(arguments)}")
+    told = {
+        "run_config": project.run_config,
+        "train_config": train,
+        "evaluate_config": found.evaluate.values,
+        "from_plan": from_plan,
+    }
+    options += [f"{name}={_python(value)}" for name, value in told.items() if value]
+    lines = [
+        f'"""The client side of the Flower project {project.name}, unchanged, as a learner."""',
+        "",
+        "from hansa.compat.flower import FlowerApp",
+        "",
+    ]
+    for kind, settings in (("train", found.train), ("evaluate", found.evaluate)):
+        if settings.unknown:
+            names = ", ".join(settings.unknown)
+            lines.append(
+                f"# Not known without running the server app; add to {kind}_config: {names}"
+            )
+    rows = "".join(f"    {option},\n" for option in options)
+    lines += [f"flower = FlowerApp(\n    __file__,\n{rows})"]
+    lines += ["data, init, train, evaluate, close = flower.functions()", ""]
+    return "\n".join(lines)
+
+
+def readme_text(found: _Found) -> str:
+    """Return the README."""
+    seed = f"`{SEED_FILE}` makes the seed model. " if found.seed else ""
+    rows = "\n".join(f"    {what:<12} {taken}" for what, taken in _facts(found))
+    return (
+        f"# {found.project.name}\n\n"
+        f"Made from a Flower project: `{PLAN_FILE}` says what will run, `{found.module}` hands the "
+        f"client app to\nHansa. {seed}All other Python files are the Flower project's, "
+        "unchanged.\n\n"
+        "    hansa run                    # simulate it on this machine\n"
+        "    hansa dev                    # rehearse it: a server and sites as processes\n"
+        "    hansa run --on ADDRESS       # run it on a federation's sites\n\n"
+        f"Taken over:\n\n{rows}\n\n"
+        "The server app is not executed. The client app runs in a process of its own, in which\n"
+        "`flwr` is Hansa's stand-in, whether Flower is installed or not.\n"
+    )
+
+
+def _facts(found: _Found) -> Iterator[tuple[str, str]]:
+    chosen = found.chosen.counterpart
+    rule = "" if chosen.aggregator == "mean" else f" with {chosen.aggregator}"
+    yield "client", f"{found.project.client}, unchanged"
+    note = f"; {chosen.note}" if chosen.note else ""
+    yield "algorithm", f"{chosen.algorithm}{rule}: {found.where['strategy']}{note}"
+    yield "clients", f"{_clients(found)}: {found.where.get('clients', _from_federation(found))}"
+    if found.model is not None:
+        yield "seed model", f"{found.model}: {found.where['model']}"
+    else:
+        yield "seed model", "the first client's get_parameters"
+    unknown = [*found.train.unknown, *found.evaluate.unknown]
+    if unknown:
+        yield "to add", f"{', '.join(unknown)} in {found.module}: not known without running code"
+
+
+def _clients(found: _Found) -> int:
+    return found.project.clients or CLIENTS
+
+
+def _from_federation(found: _Found) -> str:
+    said = found.project.clients is not None
+    return f"num-supernodes in {PROJECT_FILE}" if said else "not said; Flower's own default is 10"
+
+
+def _said(found: _Found) -> str:
+    note = found.chosen.counterpart.note
+    return f"{found.where['strategy']}{f'; {note}' if note else ''}"
+
+
+def _plan_keys(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return which key of run_config each field of the plan takes the place of."""
+    keys = {}
+    for field, names in _FIELDS.items():
+        kinds: Any = (int, float) if field == "lr" else int
+        for name in names:
+            value = config.get(name)
+            if isinstance(value, kinds) and not isinstance(value, bool) and value > 0:
+                keys[field] = name
+                break
+    return keys
+
+
+def _gives_parameters(code: Mapping[str, bytes]) -> bool:
+    return any(b"def get_parameters" in content for content in code.values())
+
+
+def _client_tree(project: FlowerProject) -> ast.Module:
+    """Return the syntax of the client's file, or of an empty one where it has none."""
+    path = module_file(project.folder, project.client)
+    try:
+        return ast.parse(path.read_text(encoding="utf-8-sig") if path is not None else "")
+    except (SyntaxError, ValueError, RecursionError):
+        return ast.Module([], [])  # running it will say what is wrong
+
+
+def _arguments(project: FlowerProject) -> str | None:
+    """Return the arguments of a script that say which client it is, as far as they are known."""
+    if not project.client.endswith(".py"):
+        return None
+    for node in ast.walk(_client_tree(project)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            names = [a.value for a in node.args if isinstance(a, ast.Constant)]
+            if node.func.attr == "add_argument" and any(_WHICH.search(str(n)) for n in names):
+                return f"{names[-1]!s} {{partition}}"
+    return None
+
+
+def _metric(found: _Found) -> str | None:
+    """Return the first metric of the client's code whose name speaks of accuracy."""
+    tree = _client_tree(found.project)
+    keys = [
+        str(key.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Dict)
+        for key in node.keys
+        if isinstance(key, ast.Constant)
+    ]
+    found_key = next((key for key in keys if "acc" in key and "train" not in key), None)
+    return None if found_key == "accuracy" else found_key
+
+
+def _not_code(source: Path, target: Path) -> Iterator[str]:
+    """Yield files that a client might read and that were not copied."""
+    for here, folders, files in os.walk(source):
+        at = Path(here)
+        folders[:] = sorted(f for f in folders if not f.startswith((".", "__")) and f != "runs")
+        if at.resolve() == target.resolve():
+            folders[:] = []
+            continue
+        for name in sorted(files):
+            if not name.endswith((".py", ".pyc")) and name not in _LEFT and name[0] != ".":
+                yield (at / name).relative_to(source).as_posix()
+
+
+def _plan_name(name: str) -> str:
+    kept = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in name)
+    return kept.strip("-_")[:40] or "study"
+
+
+def _key(name: str | None) -> str:
+    return f"{name} in {PROJECT_FILE}" if name else "not said"
+
+
+def _named(name: str, options: Mapping[str, Any]) -> Any:
+    return {"name": name, **options} if options else name
+
+
+def _line(key: str, value: Any, comment: str = "") -> str:
+    return f"{key} = {_toml(value)}{f'  # {comment}' if comment else ''}"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"{{ {', '.join(f'{k} = {_toml(v)}' for k, v in value.items())} }}"
+    return json.dumps(value)
+
+
+def _python(value: Any) -> str:
+    """Return a value as Python writes it, with the quotes that formatters like."""
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{_python(k)}: {_python(v)}' for k, v in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(_python(v) for v in value)}]"
+    plain = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+    return repr(value) if plain else json.dumps(str(value), ensure_ascii=False)
