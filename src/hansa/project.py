@@ -23,6 +23,7 @@ from hansa.learners.learner import Learner
 from hansa.plan import Method, Plan, build_method, check_capabilities, check_plan
 from hansa.plan.learner import build_learner, check_made_learner, is_plain_sgd
 from hansa.plan.load import PLAN_FILE, load_plan
+from hansa.plan.measured import check_measured
 
 MADE_IN_PYTHON = "python"
 """The learner kind of a run whose plan alone does not say what was trained."""
@@ -69,6 +70,7 @@ def build_project(
     module = import_module(plan.learner.module) if plan.learner.module and not scripted else None
     learner = build_learner(plan.learner, module, folder)
     check_capabilities(method.algorithm, learner.capabilities, plan.learner.kind)
+    check_measured(plan, learner)
     told = dict(sources or {})
     return Project(plan, method, learner, module, folder, told, code, folder)
 
@@ -88,6 +90,7 @@ def with_learner(plan: Plan, learner: Learner) -> Project:
     if not is_plain_sgd(plan.learner.optimizer):  # the learner was made before the plan
         capabilities -= {Capability.PLAIN_SGD}
     check_capabilities(method.algorithm, capabilities, type(learner).__name__)
+    check_measured(plan, learner)
     return Project(plan, method, learner, None, None, {}, {})
 
 

@@ -73,6 +73,11 @@ class Perceptron:
         rows = np.arange(len(y))
         return {"loss": -log_p[rows, y], "accuracy": log_p.argmax(axis=1) == y}
 
+    def predict(self, params: Tensors, x: np.ndarray) -> np.ndarray:
+        """Return the probability of each class, [n, classes]."""
+        p: np.ndarray = np.exp(_log_softmax(self._forward(params, x)[-1]))
+        return p
+
     def _forward(self, params: Tensors, x: np.ndarray) -> list[np.ndarray]:
         """Return the input, every hidden activation, and the logits."""
         activations = [np.asarray(x.reshape(len(x), -1), np.float32)]

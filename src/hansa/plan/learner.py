@@ -31,7 +31,10 @@ def build_learner(plan: LearnerPlan, module: ModuleType | None, folder: Path | N
         case "function":
             needed = _functions(module, plan.kind, "init", "train")
             return FunctionLearner(
-                needed.init, needed.train, evaluate=getattr(needed, "evaluate", None)
+                needed.init,
+                needed.train,
+                evaluate=getattr(needed, "evaluate", None),
+                predict=getattr(needed, "predict", None),
             )
         case "torch":
             return _torch(plan, _functions(module, plan.kind, "model", "loss"))
@@ -114,6 +117,7 @@ def _torch(plan: LearnerPlan, module: ModuleType) -> Learner:
         module.loss,
         metrics=getattr(module, "metrics", None),
         optimizer=own,
+        predict=getattr(module, "predict", None),
         plain_sgd=is_plain_sgd(plan.optimizer),
     )
 

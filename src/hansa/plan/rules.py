@@ -9,7 +9,7 @@ from typing import Any
 from hansa.aggregators import Aggregator
 from hansa.algorithms import Algorithm
 from hansa.errors import PlanError
-from hansa.limits import LATE_ROUNDS_MAX, OVER_MAX, SPEC_EXPONENT_MAX
+from hansa.limits import LATE_ROUNDS_MAX, METRICS_MAX, OVER_MAX, SPEC_EXPONENT_MAX
 from hansa.plan.schema import CohortPlan, LearnerPlan, Plan
 
 _NAME = re.compile(r"[^\W_][\w-]{0,63}")  # begins with a letter or digit, of any language
@@ -55,6 +55,12 @@ def check_plan(plan: Plan) -> None:
         ),
         ("evaluate.every", plan.evaluate.every, plan.evaluate.every >= 1, "at least 1"),
         ("evaluate.clients", plan.evaluate.clients, plan.evaluate.clients >= 0, "at least 0"),
+        (
+            "evaluate.roc_bins",
+            plan.evaluate.roc_bins,
+            2 <= plan.evaluate.roc_bins <= METRICS_MAX // 2,
+            f"from 2 to {METRICS_MAX // 2}",
+        ),
         ("stop.target", stop.target, math.isfinite(stop.target or 0), "finite"),
         ("stop.patience", stop.patience, _at_least_1(stop.patience), "at least 1"),
         ("stop.minutes", stop.minutes, _positive(stop.minutes), "positive"),

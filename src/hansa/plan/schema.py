@@ -143,6 +143,12 @@ class EvaluatePlan(_Part, frozen=True):
     """rounds between evaluations; the last round is always evaluated"""
     clients: int = 100
     """at most so many clients evaluate, drawn anew each time"""
+    metrics: tuple[str, ...] = ()
+    """metrics beside the learner's own, each as it would be on all clients' examples together; see
+    the page on metrics: accuracy, f1, precision, recall (each also with _weighted and _per_class),
+    confusion, log_loss, roc_auc, roc_auc_per_class; or mse, mae, r2"""
+    roc_bins: int = 64
+    """equal bins from 0 to 1 that scores are counted in for roc_auc, for each class"""
 
 
 class StopPlan(_Part, frozen=True):
