@@ -35,6 +35,8 @@ def check_plan(plan: Plan) -> None:
         ("data.test", plan.data.test, 0 <= plan.data.test < 1, "at least 0 and below 1"),
         ("data.validation", plan.data.validation, 0 <= plan.data.validation < 1, "in [0, 1)"),
         ("data.clients", plan.data.clients, plan.data.clients >= 1, "at least 1"),
+        ("data.shape", plan.data.shape, all(n >= 1 for n in plan.data.shape or ()), "sizes"),
+        ("data.classes", plan.data.classes, _at_least_1(plan.data.classes), "at least 1"),
         ("cohort.fraction", cohort.fraction, 0 < cohort.fraction <= 1, "above 0, at most 1"),
         ("cohort.count", cohort.count, _at_least_1(cohort.count), "at least 1"),
         ("cohort.minimum", cohort.minimum, cohort.minimum >= 1, "at least 1"),
@@ -139,8 +141,8 @@ def _positive(value: float | None) -> bool:
     return value is None or (math.isfinite(value) and value > 0)
 
 
-def _at_least_1(value: int | str | None) -> bool:
-    return not isinstance(value, int) or value >= 1
+def _at_least_1(value: int | str | tuple[str, ...] | None) -> bool:
+    return value != () and (not isinstance(value, int) or value >= 1)
 
 
 def _summable(value: float | None) -> bool:

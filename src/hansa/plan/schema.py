@@ -110,6 +110,11 @@ class DataPlan(_Part, frozen=True):
     """share of each client's examples kept for evaluation at the client"""
     clients: int = 10
     """simulated clients, when the project's data(client) is asked"""
+    shape: tuple[int, ...] | None = None
+    """shape of one example, such as [28, 28]; who has others takes no part, and says only that"""
+    classes: int | tuple[str, ...] | None = None
+    """number of classes, or their names in order; who has others takes no part, and says only
+    that"""
 
 
 class CohortPlan(_Part, frozen=True):
