@@ -60,7 +60,8 @@ class NumPyLearner:
         self.capabilities = frozenset({Capability.CORRECT, Capability.GRADIENT} | extra)
 
     def init(self, sample: Any, key: Key) -> Seed:
-        _check_data(sample)
+        if sample is not None:  # a model that knows its own size needs none
+            _check_data(sample)
         params = Params.of(self._model.init(key.child("init").generator(), sample))
         return Seed(params, ModelLayout(params.layout))
 

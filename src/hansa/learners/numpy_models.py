@@ -31,6 +31,12 @@ class Perceptron:
 
     def init(self, rng: np.random.Generator, sample: Any) -> dict[str, np.ndarray]:
         """Return seed weights for the sample's shape: He et al. 2015 normal, zero biases."""
+        if sample is None:
+            raise LearnerError(
+                "learner-data",
+                "The built-in softmax and mlp models take their size from some data.",
+                "Give a model to start from, or write init() so that it needs no sample.",
+            )
         if sample.classes is None:
             raise LearnerError(
                 "learner-data",
