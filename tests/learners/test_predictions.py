@@ -119,3 +119,10 @@ def test_sklearn(blobs):
     both = {str(i): evaluate(line, params, part, asked) for i, part in enumerate(parts(numbers))}
     r2 = sklearn_metrics.r2_score(numbers.y, fit.predict(numbers.x.astype(float)))
     assert summarise_all(both, asked)["r2"]["mean"] == pytest.approx(r2, rel=1e-9)
+
+
+def test_more_sums_than_a_result_carries_are_refused_with_the_learners_own(blobs):
+    data = blobs(30)
+    evaluate(NumPyLearner(Perceptron()), model(data), data, Asked(("roc_auc",), 332))
+    with pytest.raises(LearnerError, match="1001 sums"):
+        evaluate(NumPyLearner(Perceptron()), model(data), data, Asked(("roc_auc",), 333))

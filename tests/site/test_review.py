@@ -153,3 +153,11 @@ def test_a_review_is_plain_values(site: Sample) -> None:
     found = json.loads(json.dumps(plain(seen(site))))
     assert found["submitter"] == "anna"
     assert found["plan"]["rounds"] == 3
+
+
+def test_what_is_counted_for_metrics_by_name_is_shown() -> None:
+    from hansa.plan import read_plan
+    from hansa.site.review import _metrics
+
+    told = _metrics(read_plan({"evaluate": {"metrics": ["f1", "confusion"]}}).plan)
+    assert told.endswith("counts of examples by class and score, for f1, confusion")

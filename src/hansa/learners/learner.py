@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol, cast
 import numpy as np
 
 from hansa.algorithms import Capability, Vector, Work
-from hansa.metrics import NONE_ASKED, Asked, Mean, Metrics, sums
+from hansa.metrics import NONE_ASKED, Asked, Mean, Metrics, check_number, sums
 from hansa.params import Params
 from hansa.params.model import ModelLayout
 from hansa.seeds import Key
@@ -114,6 +114,7 @@ def evaluate(learner: Learner, params: Params, data: Any, asked: Asked = NONE_AS
         for name, mean in sums(asked, predicted).items():
             seen = found.get(name, Mean(0.0, 0.0))
             found[name] = Mean(seen.total + mean.total, seen.weight + mean.weight)
+    check_number(measured | found)
     return measured | found
 
 

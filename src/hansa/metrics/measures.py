@@ -77,14 +77,23 @@ def sums(asked: Asked, predicted: Predicted) -> dict[str, Mean]:
         found = _of_numbers(kinds, predicted)
     else:
         found = _of_classes(kinds, predicted, asked.roc_bins)
+    check_number(found)
+    if np.isfinite(predicted.scores).all():
+        return found
+    return dict.fromkeys(found, Mean(math.nan, math.nan))
+
+
+def check_number(found: Metrics) -> None:
+    """Refuse more metrics and sums than one result can carry.
+
+    Raises:
+      LearnerError: there are too many (learner-metrics).
+    """
     if len(found) > METRICS_MAX:
         raise _unfit(
             f"The plan's metrics take {len(found)} sums; up to {METRICS_MAX} can be sent.",
             "Lower evaluate.roc_bins, or ask for fewer metrics.",
         )
-    if np.isfinite(predicted.scores).all():
-        return found
-    return dict.fromkeys(found, Mean(math.nan, math.nan))
 
 
 def shown(asked: Asked, found: Metrics) -> dict[str, Value]:
