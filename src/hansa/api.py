@@ -159,9 +159,11 @@ def function_learner(
     init: Callable[..., Any],
     train: Callable[..., Any],
     evaluate: Callable[..., Any] | None = None,
+    *,
+    predict: Callable[..., Any] | None = None,
 ) -> FunctionLearner:
     """Return a learner made of plain functions; see `hansa.learners.function`."""
-    return FunctionLearner(init, train, evaluate)
+    return FunctionLearner(init, train, evaluate, predict=predict)
 
 
 def torch(model: Callable[..., Any], loss: Callable[..., Any], **options: Any) -> Learner:
@@ -170,7 +172,8 @@ def torch(model: Callable[..., Any], loss: Callable[..., Any], **options: Any) -
     Args:
       model: called without arguments; returns the module.
       loss: `loss(model, batch)` returns the mean loss of a batch.
-      options: metrics=..., a function of (model, batch) that returns values by example.
+      options: metrics=..., a function of (model, batch) that returns values by example;
+        predict=..., one that returns (probabilities, targets), for metrics by name.
 
     Raises:
       LearnerError: PyTorch is not installed.

@@ -16,6 +16,7 @@ from hansa.data.dataset import held_out
 from hansa.data.folders import check_own_labels
 from hansa.errors import DataError
 from hansa.learners.learner import ClientData
+from hansa.plan.schema import DataPlan
 from hansa.seeds import Key
 
 
@@ -84,3 +85,51 @@ def as_dataset(value: Any, name: str) -> Any:
             check_own_labels(y, f"The arrays (x, y) of {name}")
             return Dataset.of(x, y, name=name)
     return value
+
+
+def check_fits(plan: DataPlan, data: ClientData, name: str) -> None:
+    """Refuse a client's data of another shape or other classes than the plan asks for.
+
+    The message may leave the site, so it says no more than what does not fit; what is there stands
+    in the error's cause, for the traceback that the owner keeps.
+
+    Raises:
+      DataError: data-mismatch.
+    """
+    for rows in (data.train, data.validation):
+        if rows is None or (plan.shape is None and plan.classes is None):
+            continue
+        if not isinstance(rows, Dataset):
+            raise _misfit(
+                name,
+                "cannot be compared with data.shape and data.classes of the plan",
+                f"data() returned {type(rows).__name__}, and only a hansa.Dataset or (x, y) can be",
+            )
+        shape = rows.x.shape[1:]
+        if plan.shape is not None and shape != plan.shape:
+            asked = " x ".join(map(str, plan.shape))
+            raise _misfit(name, f"have another shape than {asked}", f"one example has {shape}")
+        if plan.classes is not None and not _has_classes(rows.classes, plan.classes):
+            named = plan.classes if isinstance(plan.classes, tuple) else (str(plan.classes),)
+            asked = ", ".join(named)
+            raise _misfit(name, f"have other classes than the plan's: {asked}", f"{rows.classes}")
+
+
+def _has_classes(own: tuple[str, ...] | None, asked: int | tuple[str, ...]) -> bool:
+    """Return whether labels mean what the plan means; a client may lack the last few of a number.
+
+    Arrays of labels tell no names, so `classes` reaches to the highest label that is there.
+    """
+    if own is None:
+        return False
+    return len(own) <= asked if isinstance(asked, int) else own == asked
+
+
+def _misfit(name: str, what: str, cause: str) -> DataError:
+    error = DataError(
+        "data-mismatch",
+        f"The examples of {name} {what}.",
+        "Declare other data by that name, or change the plan's data.shape or data.classes.",
+    )
+    error.__cause__ = ValueError(cause)
+    return error

@@ -425,6 +425,9 @@ REQUESTS_OF_SUBMITTER_MAX = 500
 METRICS_MAX = 1_000
 """Metrics of one result; each goes into events, tables and a site's ledger."""
 
+METRIC_CLASSES_MAX = 31
+"""Classes of a confusion matrix that is reported: its cells are metrics of one result."""
+
 METRIC_NAME_CHARS_MAX = 200
 """Characters of a metric's name; it becomes a column head."""
 

@@ -25,6 +25,7 @@ from hansa.params.model import ModelLayout
 from hansa.plan import Method, Plan, build_method, check_capabilities, check_chain, check_plan
 from hansa.plan.learner import build_learner, check_made_learner, is_plain_sgd
 from hansa.plan.load import PLAN_FILE, load_plan
+from hansa.plan.measured import check_measured
 from hansa.plan.schema import LearnerPlan
 from hansa.workflows import Workflow, build_workflow
 
@@ -75,6 +76,7 @@ def build_project(
     module = import_module(plan.learner.module) if plan.learner.module and not run else None
     learner = build_learner(plan.learner, module, folder, code)
     _check_learner(method, learner.capabilities, plan.learner.kind)
+    check_measured(plan, learner)
     told = dict(sources or {})
     return Project(plan, method, workflow, learner, module, folder, told, code, folder)
 
@@ -95,6 +97,7 @@ def with_learner(plan: Plan, learner: Learner) -> Project:
     if not is_plain_sgd(plan.learner.optimizer):  # the learner was made before the plan
         capabilities -= {Capability.PLAIN_SGD}
     _check_learner(method, capabilities, type(learner).__name__)
+    check_measured(plan, learner)
     return Project(plan, method, workflow, learner, None, None, {}, {})
 
 

@@ -47,7 +47,8 @@ def test_everything_on_the_page_works(
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_page_is_short_and_its_blocks_are_of_a_known_kind(page: Path) -> None:
     text = text_of(page)
-    assert len(text.splitlines()) <= LINES_MAX
+    made = "Made by docs/generate.py" in text  # such a page is looked up, and not read
+    assert len(text.splitlines()) <= (2 * LINES_MAX if made else LINES_MAX)
     assert text.count("```") == 2 * len(blocks(page)), "a fence is indented, or not closed"
     assert {block.kind for block in blocks(page)} <= KINDS
 

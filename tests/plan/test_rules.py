@@ -32,6 +32,7 @@ BAD = {
     "data.test": NOT_A_SHARE,
     "data.validation": NOT_A_SHARE,
     "data.clients": NUMBERS_BELOW_1,
+    "evaluate.roc_bins": [1, 0, -2, 501],
     "cohort.fraction": [0.0, -0.5, 1.1, math.nan],
     "cohort.count": NUMBERS_BELOW_1,
     "cohort.minimum": NUMBERS_BELOW_1,

@@ -185,3 +185,11 @@ def test_a_package_with_a_file_that_its_plan_does_not_name_is_refused(site: Samp
     with pytest.raises(PackageError) as error:
         ask(site, {"t.sh": b"true\n", "stowaway.sh": b"false\n"}, learner=learner)
     assert error.value.code == "package-identity"
+
+
+def test_what_is_counted_for_metrics_by_name_is_shown() -> None:
+    from hansa.plan import read_plan
+    from hansa.site.review import _metrics
+
+    told = _metrics(read_plan({"evaluate": {"metrics": ["f1", "confusion"]}}).plan)
+    assert told.endswith("counts of examples by class and score, for f1, confusion")

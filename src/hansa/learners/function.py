@@ -4,6 +4,7 @@
     def train(params, data, ctx):    ...; return params              # or (params, {"loss": 0.3})
     def evaluate(params, data):      return {"accuracy": 0.9}        # optional; means over data
     def close():                     ...                             # optional; once a run is over
+    def predict(params, data):       return probabilities, labels    # for metrics by name
 
 `params` is a dict of writable NumPy arrays, `data` is the client's training part, `ctx` says which
 round it is and what the plan asks for.  Only training and evaluation are offered, so algorithms
@@ -12,7 +13,7 @@ that reach into the local steps (FedProx, SCAFFOLD) are refused when the plan is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +23,7 @@ from hansa.algorithms import Capability, Correct
 from hansa.errors import LearnerError
 from hansa.learners.batches import local_steps
 from hansa.learners.learner import Hyper, Seed, Task
-from hansa.metrics import Mean, Metrics
+from hansa.metrics import Mean, Metrics, Predicted
 from hansa.params import Params
 from hansa.params.model import ModelLayout
 from hansa.seeds import Key, global_generators
@@ -55,6 +56,7 @@ class FunctionLearner:
       train: returns the trained arrays, or `(arrays, metrics)`.
       evaluate: returns means over the data it was given; None if there is nothing to evaluate.
       close: is called once a run is over; None if there is nothing to end.
+      predict: returns scores and targets of the data, for the metrics that a plan asks for.
     """
 
     capabilities: frozenset[Capability] = frozenset()
@@ -64,10 +66,13 @@ class FunctionLearner:
         init: Callable[..., Any],
         train: Callable[..., Any],
         evaluate: Callable[..., Any] | None = None,
+        *,
         close: Callable[[], Any] | None = None,
+        predict: Callable[..., Any] | None = None,
     ) -> None:
         self._init, self._train, self._evaluate = init, train, evaluate
         self._close = close
+        self._predict, self.can_predict = predict, predict is not None
 
     def init(self, sample: Any, key: Key) -> Seed:
         key = key.child("init")
@@ -83,6 +88,10 @@ class FunctionLearner:
             return {}
         values = self._evaluate(params.copy().to_dict(), data)
         return as_metrics(values, self.examples(data), "evaluate")
+
+    def predictions(self, params: Params, data: Any) -> Iterator[Predicted]:
+        if self._predict is not None:
+            yield as_predicted(self._predict(params.copy().to_dict(), data))
 
     def examples(self, data: Any) -> int:
         return count_examples(data)
@@ -160,6 +169,21 @@ def as_metrics(values: Any, examples: int, where: str) -> dict[str, Mean]:
 def statistics(names: Iterable[str]) -> list[str]:
     """Return which tensors of a state_dict BatchNorm measures and nobody trains."""
     return [name for name in names if name.rpartition(".")[2] in STATISTICS]
+
+
+def as_predicted(value: Any) -> Predicted:
+    """Return what the user's `predict` returned, as scores and targets.
+
+    Raises:
+      LearnerError: it is no such pair.
+    """
+    if not isinstance(value, tuple) or len(value) != 2:
+        raise LearnerError(
+            "learner-metrics",
+            f"predict returned {type(value).__name__}.",
+            "Return (scores, targets): probabilities [n, classes] and labels [n], or numbers.",
+        )
+    return Predicted(np.asarray(value[0]), np.asarray(value[1]))
 
 
 def count_examples(data: Any) -> int:

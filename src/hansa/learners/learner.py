@@ -4,17 +4,20 @@
     Learner.begin  one client's local work in one round: the primitives of `algorithms.Work`
     Learner.evaluate   metrics of a model on some data
 
+A learner with `can_predict` and `predictions(params, data)` offers more: the metrics that a plan
+asks for by name are computed from its predictions, alike for all learners.
+
 A learner sees one client's data only while that client takes part, and keeps nothing of it.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 
 from hansa.algorithms import Capability, Vector, Work
-from hansa.metrics import Metrics
+from hansa.metrics import NONE_ASKED, Asked, Mean, Metrics, check_number, sums
 from hansa.optimizers import Module
 from hansa.params import Params
 from hansa.params.model import ModelLayout
@@ -91,6 +94,30 @@ class Learner(Protocol):
 
     def examples(self, data: Any) -> int:
         """Return how many examples there are."""
+
+
+def evaluate(learner: Learner, params: Params, data: Any, asked: Asked = NONE_ASKED) -> Metrics:
+    """Return what a learner measures itself, and the sums behind the metrics that are asked for.
+
+    Args:
+      learner: has `predictions(params, data)`, which yields `Predicted`, if any are asked for.
+      params: the model.
+      data: to be evaluated on.
+      asked: by the plan.
+
+    Raises:
+      LearnerError: the predictions are not what the metrics need.
+    """
+    measured = dict(learner.evaluate(params, data))
+    if not asked.metrics:
+        return measured
+    found: dict[str, Mean] = {}
+    for predicted in cast(Any, learner).predictions(params, data):
+        for name, mean in sums(asked, predicted).items():
+            seen = found.get(name, Mean(0.0, 0.0))
+            found[name] = Mean(seen.total + mean.total, seen.weight + mean.weight)
+    check_number(measured | found)
+    return measured | found
 
 
 def close(learner: Learner) -> None:

@@ -5,11 +5,14 @@ The user's module has three functions on plain arrays:
     def init(rng, sample):      return {"w": ..., "b": ...}          # the seed model
     def loss(params, x, y):     return mean_loss, {"w": dw, "b": db}  # and its gradient
     def metrics(params, x, y):  return {"accuracy": per_example}      # one value per example
+    def predict(params, x):     return probabilities                 # [n, classes], or [n] numbers
+
+`predict` is needed only for the metrics that a plan asks for by name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,7 +22,7 @@ from hansa.errors import LearnerError
 from hansa.learners.batches import batches, endless, local_steps
 from hansa.learners.descent import Descent
 from hansa.learners.learner import Seed, Task
-from hansa.metrics import Mean, Metrics
+from hansa.metrics import Mean, Metrics, Predicted
 from hansa.params import Params
 from hansa.params.model import ModelLayout, zeros
 from hansa.seeds import Key
@@ -52,12 +55,14 @@ class NumPyLearner:
 
     def __init__(self, model: NumPyModel, *, plain_sgd: bool = True) -> None:
         self._model = model
+        self.can_predict = callable(getattr(model, "predict", None))
         extra = {Capability.PLAIN_SGD} if plain_sgd else set()
         steps = {Capability.CORRECT, Capability.GRADIENT, Capability.CHAIN}
         self.capabilities = frozenset(steps | extra)
 
     def init(self, sample: Any, key: Key) -> Seed:
-        _check_data(sample)
+        if sample is not None:  # a model that knows its own size needs none
+            _check_data(sample)
         params = Params.of(self._model.init(key.child("init").generator(), sample))
         return Seed(params, ModelLayout(params.layout))
 
@@ -75,6 +80,12 @@ class NumPyLearner:
                 total = float(np.sum(values, dtype=np.float64))
                 totals[name] = Mean(seen.total + total, seen.weight + len(values))
         return totals
+
+    def predictions(self, params: Params, data: Any) -> Iterator[Predicted]:
+        tensors, predict = params.to_dict(), getattr(self._model, "predict")  # noqa: B009
+        for start in range(0, len(data.x), _EVALUATION_BATCH):
+            part = slice(start, start + _EVALUATION_BATCH)
+            yield Predicted(np.asarray(predict(tensors, data.x[part])), np.asarray(data.y[part]))
 
     def examples(self, data: Any) -> int:
         _check_data(data)

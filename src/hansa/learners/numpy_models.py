@@ -31,6 +31,12 @@ class Perceptron:
 
     def init(self, rng: np.random.Generator, sample: Any) -> dict[str, np.ndarray]:
         """Return seed weights for the sample's shape: He et al. 2015 normal, zero biases."""
+        if sample is None:
+            raise LearnerError(
+                "learner-data",
+                "The built-in softmax and mlp models take their size from some data.",
+                "Give a model to start from, or write init() so that it needs no sample.",
+            )
         if sample.classes is None:
             raise LearnerError(
                 "learner-data",
@@ -72,6 +78,11 @@ class Perceptron:
         log_p = _log_softmax(self._forward(params, x)[-1])
         rows = np.arange(len(y))
         return {"loss": -log_p[rows, y], "accuracy": log_p.argmax(axis=1) == y}
+
+    def predict(self, params: Tensors, x: np.ndarray) -> np.ndarray:
+        """Return the probability of each class, [n, classes]."""
+        p: np.ndarray = np.exp(_log_softmax(self._forward(params, x)[-1]))
+        return p
 
     def _forward(self, params: Tensors, x: np.ndarray) -> list[np.ndarray]:
         """Return the input, every hidden activation, and the logits."""

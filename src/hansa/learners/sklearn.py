@@ -13,7 +13,7 @@ LinearSVC ...) each client solves its own problem to the end in every round; est
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +24,7 @@ from hansa.learners.batches import batches, local_steps
 from hansa.learners.generators import seeded
 from hansa.learners.learner import Hyper, Seed, Task
 from hansa.learners.optional import optional
-from hansa.metrics import Mean, Metrics
+from hansa.metrics import Mean, Metrics, Predicted
 from hansa.params import Params
 from hansa.params.model import ModelLayout
 from hansa.seeds import Key
@@ -49,6 +49,7 @@ class SklearnLearner:
     """
 
     capabilities: frozenset[Capability] = frozenset()
+    can_predict = True
 
     def __init__(self, model: Callable[..., Any]) -> None:
         self._model = model
@@ -82,6 +83,18 @@ class SklearnLearner:
                     total = seen.total + float(np.sum(values, dtype=np.float64))
                     totals[name] = Mean(total, seen.weight + values.size)
         return totals
+
+    def predictions(self, params: Params, data: Any) -> Iterator[Predicted]:
+        with seeded(Key.root(0).child("evaluate")):
+            estimator = self._estimator(_Shape.of(data), Hyper())
+            _write(estimator, params)
+            scores, sure = estimator.predict, True
+            if self._is_classifier(estimator):
+                sure = hasattr(estimator, "predict_proba")
+                scores = estimator.predict_proba if sure else estimator.decision_function
+            for start in range(0, len(data.x), _PREDICTION_BATCH):
+                part = slice(start, start + _PREDICTION_BATCH)
+                yield Predicted(scores(_rows(data.x[part])), np.asarray(data.y[part]), sure)
 
     def examples(self, data: Any) -> int:
         return len(_checked(data).x)

@@ -6,6 +6,7 @@ The user's module has plain functions; only the first two are needed:
     def loss(model, batch):       return cross_entropy(...)         # mean over the batch
     def metrics(model, batch):    return {"accuracy": per_example}  # or a mean, for each name
     def optimizer(model, hyper):  return torch.optim.SGD(...)       # instead of the plan's
+    def predict(model, batch):    return probabilities, targets     # for metrics by name
 
 A GPU is used when there is one; the environment variable HANSA_DEVICE ("cpu", "cuda:1") decides
 otherwise.  Every random draw of torch, NumPy and Python is seeded for each client and round.  On a
@@ -15,19 +16,20 @@ GPU the same bits twice need `torch.use_deterministic_algorithms(True)` in the u
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from hansa.algorithms import Capability
 from hansa.errors import LearnerError
+from hansa.learners.function import as_predicted
 from hansa.learners.generators import seeded
 from hansa.learners.learner import Seed, Task
 from hansa.learners.optional import optional
-from hansa.learners.torch_arrays import to_tensor
+from hansa.learners.torch_arrays import to_array, to_tensor
 from hansa.learners.torch_data import Examples, count
 from hansa.learners.torch_module import FlatModule
 from hansa.learners.torch_work import Functions, TorchWork, checked_loss, float_dtype, parts
-from hansa.metrics import Mean, Metrics
+from hansa.metrics import Mean, Metrics, Predicted
 from hansa.params import Params
 from hansa.seeds import Key
 
@@ -51,6 +53,7 @@ class TorchLearner:
       metrics: returns for each name a value per example, or their mean; None measures the loss.
       optimizer: returns a torch optimizer, made anew for each client and round; None takes the
         plan's.
+      predict: returns scores and targets of a batch, for the metrics that a plan asks for.
       plain_sgd: whether the plan's optimizer is SGD without momentum.
 
     Raises:
@@ -64,8 +67,10 @@ class TorchLearner:
         *,
         metrics: Callable[[Any, Any], Mapping[str, Any]] | None = None,
         optimizer: Callable[[Any, Any], Any] | None = None,
+        predict: Callable[[Any, Any], Any] | None = None,
         plain_sgd: bool = True,
     ) -> None:
+        self._predict, self.can_predict = predict, predict is not None
         self._functions = Functions(model, loss, metrics, optimizer)
         self._device = choose_device()
         self._flat: FlatModule | None = None
@@ -101,6 +106,21 @@ class TorchLearner:
                     seen = totals.get(name, Mean(0.0, 0.0))
                     totals[name] = Mean(seen.total + mean.total, seen.weight + mean.weight)
         return totals
+
+    def predictions(self, params: Params, data: Any) -> Iterator[Predicted]:
+        flat, predict = self._module(), self._predict
+        if predict is None:
+            return
+        examples = Examples(data, self._device, float_dtype(flat.module))
+        x, buffers = flat.layout.split(params)
+        with seeded(_FIXED), torch.no_grad():
+            flat.load(to_tensor(x), buffers)
+            flat.module.eval()
+            for rows in parts(len(examples)):
+                found = predict(flat.module, examples.batch(rows))
+                if isinstance(found, tuple):
+                    found = tuple(to_array(t) if torch.is_tensor(t) else t for t in found)
+                yield as_predicted(found)
 
     def examples(self, data: Any) -> int:
         return count(data)

@@ -47,6 +47,7 @@ def build_learner(
                 needed.train,
                 evaluate=getattr(needed, "evaluate", None),
                 close=getattr(needed, "close", None),
+                predict=getattr(needed, "predict", None),
             )
         case "torch":
             return _torch(plan, _functions(module, plan.kind, "model", "loss"))
@@ -119,6 +120,7 @@ def _torch(plan: LearnerPlan, module: ModuleType) -> Learner:
         module.loss,
         metrics=getattr(module, "metrics", None),
         optimizer=own,
+        predict=getattr(module, "predict", None),
         plain_sgd=is_plain_sgd(plan.optimizer),
     )
 

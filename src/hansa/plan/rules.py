@@ -11,7 +11,7 @@ from hansa.algorithms import Algorithm
 from hansa.data import Files
 from hansa.errors import PlanError
 from hansa.learners.command_places import PLACES, unknown_places
-from hansa.limits import COMMAND_S_MAX, LATE_ROUNDS_MAX, OVER_MAX, SPEC_EXPONENT_MAX
+from hansa.limits import COMMAND_S_MAX, LATE_ROUNDS_MAX, METRICS_MAX, OVER_MAX, SPEC_EXPONENT_MAX
 from hansa.plan.schema import COMMANDS, CohortPlan, LearnerPlan, Plan
 
 _NAME = re.compile(r"[^\W_][\w-]{0,63}")  # begins with a letter or digit, of any language
@@ -37,6 +37,8 @@ def check_plan(plan: Plan) -> None:
         ("data.test", plan.data.test, 0 <= plan.data.test < 1, "at least 0 and below 1"),
         ("data.validation", plan.data.validation, 0 <= plan.data.validation < 1, "in [0, 1)"),
         ("data.clients", plan.data.clients, plan.data.clients >= 1, "at least 1"),
+        ("data.shape", plan.data.shape, all(n >= 1 for n in plan.data.shape or ()), "sizes"),
+        ("data.classes", plan.data.classes, _at_least_1(plan.data.classes), "at least 1"),
         ("cohort.fraction", cohort.fraction, 0 < cohort.fraction <= 1, "above 0, at most 1"),
         ("cohort.count", cohort.count, _at_least_1(cohort.count), "at least 1"),
         ("cohort.minimum", cohort.minimum, cohort.minimum >= 1, "at least 1"),
@@ -57,6 +59,12 @@ def check_plan(plan: Plan) -> None:
         ),
         ("evaluate.every", plan.evaluate.every, plan.evaluate.every >= 1, "at least 1"),
         ("evaluate.clients", plan.evaluate.clients, plan.evaluate.clients >= 0, "at least 0"),
+        (
+            "evaluate.roc_bins",
+            plan.evaluate.roc_bins,
+            2 <= plan.evaluate.roc_bins <= METRICS_MAX // 2,
+            f"from 2 to {METRICS_MAX // 2}",
+        ),
         ("stop.target", stop.target, math.isfinite(stop.target or 0), "finite"),
         ("stop.patience", stop.patience, _at_least_1(stop.patience), "at least 1"),
         ("stop.minutes", stop.minutes, _positive(stop.minutes), "positive"),
@@ -188,8 +196,8 @@ def _positive(value: float | None) -> bool:
     return value is None or (math.isfinite(value) and value > 0)
 
 
-def _at_least_1(value: int | str | None) -> bool:
-    return not isinstance(value, int) or value >= 1
+def _at_least_1(value: int | str | tuple[str, ...] | None) -> bool:
+    return value != () and (not isinstance(value, int) or value >= 1)
 
 
 def _summable(value: float | None) -> bool:

@@ -144,6 +144,11 @@ class DataPlan(_Part, frozen=True):
     """share of each client's examples kept for evaluation at the client"""
     clients: int = 10
     """simulated clients, when the project's data(client) is asked"""
+    shape: tuple[int, ...] | None = None
+    """shape of one example, such as [28, 28]; who has others takes no part, and says only that"""
+    classes: int | tuple[str, ...] | None = None
+    """number of classes, or their names in order; who has others takes no part, and says only
+    that"""
 
 
 class CohortPlan(_Part, frozen=True):
@@ -177,6 +182,12 @@ class EvaluatePlan(_Part, frozen=True):
     """rounds between evaluations; the last round is always evaluated"""
     clients: int = 100
     """at most so many clients evaluate, drawn anew each time"""
+    metrics: tuple[str, ...] = ()
+    """metrics beside the learner's own, each as it would be on all clients' examples together; see
+    the page on metrics: accuracy, f1, precision, recall (each also with _weighted and _per_class),
+    confusion, log_loss, roc_auc, roc_auc_per_class; or mse, mae, r2"""
+    roc_bins: int = 64
+    """equal bins from 0 to 1 that scores are counted in for roc_auc, for each class"""
 
 
 class StopPlan(_Part, frozen=True):

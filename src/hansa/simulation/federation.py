@@ -9,9 +9,11 @@ from typing import Any, Protocol
 from hansa.algorithms import Vectors
 from hansa.clock import monotonic
 from hansa.errors import LearnerError
+from hansa.learners.learner import evaluate
 from hansa.metrics import Metrics
 from hansa.params.model import ModelLayout
 from hansa.plan import weight_limit
+from hansa.plan.measured import asked_of
 from hansa.project import Project
 from hansa.rounds import BUFFERS, Terms
 from hansa.runs import RunFolder
@@ -151,7 +153,8 @@ class SimulatedFederation:
             return {}
         model = self._layout.join(state.algorithm.x, state.buffers)
         try:
-            return self._project.learner.evaluate(model, self._population.test)
+            asked = asked_of(self._project.plan)
+            return evaluate(self._project.learner, model, self._population.test, asked)
         except Exception as error:
             raise LearnerError(
                 "client-failed",

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from blake3 import blake3
 
-from hansa.client_data import answered, as_dataset, data_key, validation_rows
+from hansa.client_data import answered, as_dataset, check_fits, data_key, validation_rows
 from hansa.data import Dataset, Files, Partition, load, load_test, partition
 from hansa.data.groups import natural_order
 from hansa.data.partition import ClientNames
@@ -22,6 +22,7 @@ from hansa.errors import DataError, PlanError
 from hansa.learners.command_rows import DataPath
 from hansa.learners.learner import ClientData
 from hansa.limits import PARTITION_ROWS_SHOWN
+from hansa.plan.schema import DataPlan
 from hansa.project import Project, project_data
 from hansa.seeds import Key
 
@@ -167,6 +168,7 @@ class Asked:
       validation: share of a `Dataset` or `(x, y)` kept for evaluation.
       test: the server's own data, or None.
       key: decides which rows are kept.
+      plan: what every client's data must be.
     """
 
     examples: int | None = None
@@ -179,8 +181,10 @@ class Asked:
         validation: float = 0.1,
         test: Any = None,
         key: Key,
+        plan: DataPlan | None = None,
     ) -> None:
         self._data, self._validation, self._key = data, validation, key
+        self._plan = plan or DataPlan()
         self.names = ClientNames(clients)
         self.test = as_dataset(test, "the test part")
 
@@ -188,9 +192,12 @@ class Asked:
         """Ask the project for one client's data.
 
         Raises:
-          DataError: the function returned nothing, or labels that clients would number apart.
+          DataError: the function returned nothing, labels that clients would number apart, or
+            data that do not fit the plan.
         """
-        return answered(self._data(name), self._validation, key=self._key, name=name)
+        own = answered(self._data(name), self._validation, key=self._key, name=name)
+        check_fits(self._plan, own, name)
+        return own
 
     def sample(self) -> Any:
         """Return the first client's training data."""
@@ -277,6 +284,7 @@ def project_population(project: Project) -> Population:
             validation=plan.data.validation,
             test=test() if callable(test) else None,
             key=key,
+            plan=plan.data,
         )
     if plan.learner.rows == "path":
         return Placed((data_place(plan.data.set, project.data_folder) or Path()) / plan.data.set)
@@ -294,6 +302,7 @@ def project_population(project: Project) -> Population:
         validation, test_part = test_part, None  # the clients' own valid parts stay theirs
     elif test_part is None and plan.data.test:
         dataset, test_part = dataset.holdout(plan.data.test, key.child("test"))
+    check_fits(plan.data, ClientData(dataset, test_part), plan.data.set)
     parts = partition(plan.data.split, dataset, key.child("split"))
     return Partitioned(dataset, parts, test=test_part, validation=validation, key=key)
 

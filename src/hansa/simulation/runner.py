@@ -17,10 +17,12 @@ from hansa.aggregators import AggregationSpec, Aggregator, Contribution, admit
 from hansa.algorithms import Vectors
 from hansa.client import Client, Update, failure_of, plain
 from hansa.errors import AggregationError, HansaError, UpdateRefused
+from hansa.learners.learner import evaluate
 from hansa.metrics import Mean, Metrics
 from hansa.params import Layout, Params
 from hansa.params.dtypes import dtype_name
 from hansa.plan import hyper_at
+from hansa.plan.measured import asked_of
 from hansa.project import Project
 from hansa.rounds import BUFFERS, aggregation_spec
 from hansa.seeds import Key
@@ -109,7 +111,8 @@ class Runner:
             validation = self._population.data(name).validation
             if validation is None:
                 return Report(name, {})
-            metrics = self._client.learner.evaluate(self._model, validation)
+            asked = asked_of(self._project.plan)
+            metrics = evaluate(self._client.learner, self._model, validation, asked)
             return Report(name, plain(metrics))
         except (Exception, SystemExit) as error:  # noqa: BLE001 - it is the user's code
             return failure(name, error)

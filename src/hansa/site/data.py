@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from hansa.client_data import answered, cut, data_key
+from hansa.client_data import answered, check_fits, cut, data_key
 from hansa.data import Dataset
 from hansa.data.folders import load_own
 from hansa.errors import DataError, SiteError
@@ -21,7 +21,7 @@ from hansa.site.worker_messages import Declared
 
 
 def site_data(project: Project, sources: Mapping[str, Declared], *, name: str) -> ClientData:
-    """Return the data of this site that a project asks for.
+    """Return the data of this site that a project asks for, once it is known to fit.
 
     A plan's `data.set` names declared data: a .csv or .npz file, of which a part is kept for
     validation, or a folder with train.npz and perhaps valid.npz, which is then the validation
@@ -35,9 +35,15 @@ def site_data(project: Project, sources: Mapping[str, Declared], *, name: str) -
 
     Raises:
       SiteError: site-data, nothing is declared by that name.
-      DataError: a file is missing or cannot be used.
+      DataError: a file is missing or cannot be used, or the data are not what the plan asks for.
       LearnerError: the plan names no data, and the project has no `data(client)`.
     """
+    data = _site_data(project, sources, name=name)
+    check_fits(project.plan.data, data, name)
+    return data
+
+
+def _site_data(project: Project, sources: Mapping[str, Declared], *, name: str) -> ClientData:
     plan = project.plan
     key, fraction = data_key(plan.seed), plan.data.validation
     if plan.data.set is None:

@@ -302,7 +302,11 @@ def _vectors(method: Method, trained: list[tuple[str, str, list[int]]]) -> list[
 
 def _metrics(plan: Plan | None) -> str:
     kind = plan.learner.kind if plan else "python"
-    return "loss, accuracy and the like" if kind in ("numpy", "sklearn") else "named by its code"
+    own = "loss, accuracy and the like" if kind in ("numpy", "sklearn") else "named by its code"
+    if plan is None or not plan.evaluate.metrics:
+        return own
+    asked = ", ".join(clean(name) for name in plan.evaluate.metrics)
+    return f"{own}; and counts of examples by class and score, for {asked}"
 
 
 class _OfTheProjectError(Exception):

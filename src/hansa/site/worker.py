@@ -21,12 +21,13 @@ from hansa.algorithms import Vectors
 from hansa.client import Client, failure_of, plain
 from hansa.clock import monotonic
 from hansa.errors import RunError
-from hansa.learners.learner import ClientData, close
+from hansa.learners.learner import ClientData, close, evaluate
 from hansa.limits import WORKER_FILES_MAX
 from hansa.params import Layout, Params, encode
 from hansa.params.model import ModelLayout
 from hansa.pipes import Closed, receive, send, take_streams
 from hansa.plan import Plan, hyper_at
+from hansa.plan.measured import asked_of
 from hansa.project import build_project, client_of, identity
 from hansa.rounds import BUFFERS
 from hansa.rounds.messages import from_message
@@ -152,7 +153,8 @@ def _evaluated(work: Work, message: Vectors) -> Done:
         return Done({})
     learner = work.client.learner
     model = work.client.layout.join(message.x, message.get(BUFFERS, np.empty(0)))
-    metrics = learner.evaluate(model, work.data.validation)
+    asked = asked_of(work.client.plan)
+    metrics = evaluate(learner, model, work.data.validation, asked)
     return Done(plain(metrics), examples=learner.examples(work.data.validation))
 
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from hansa.algorithms import Algorithm, Vectors
 from hansa.errors import PlanError, RunError
-from hansa.metrics import Metrics, summarise_all
+from hansa.metrics import Metrics, confusions, summarise_all
+from hansa.plan.measured import asked_of
 from hansa.plan.schema import Plan
 from hansa.rounds import BUFFERS, Terms, largest_parameter
 from hansa.seeds import Key
@@ -199,10 +200,13 @@ async def evaluate_into(
     key = Key.root(plan.seed).child("evaluate", number)
     size = min(plan.evaluate.clients, len(roster))
     evaluated = await federation.evaluate(number, state, sample(roster, size, key))
-    if evaluated.metrics:
-        row["validation"] = summarise_all(evaluated.metrics)
     test: Metrics = await federation.test(number, state)
-    if test:
-        row["test"] = summarise_all({"server": test})
+    asked = asked_of(plan)
+    for part, reports in (("validation", evaluated.metrics), ("test", {"server": test})):
+        if not any(reports.values()):
+            continue
+        row[part] = summarise_all(reports, asked)
+        if (matrix := confusions(reports, asked)) is not None:
+            row.setdefault("confusion", {})[part] = matrix
     _require_watched(plan, row)
     return list(evaluated.problems)

@@ -1,4 +1,4 @@
-"""Softmax regression in plain NumPy.  Change it to your own model; three functions are all."""
+"""Softmax regression in plain NumPy.  Change it to your own model; three functions are needed."""
 
 import numpy as np
 
@@ -26,6 +26,11 @@ def metrics(params, x, y):
     """Return one value per example; Hansa averages them exactly over all clients."""
     log_p = log_softmax(x @ params["weight"] + params["bias"])
     return {"loss": -log_p[np.arange(len(y)), y], "accuracy": log_p.argmax(axis=1) == y}
+
+
+def predict(params, x):
+    """Return probabilities of classes; asked for metrics by name: evaluate.metrics = ["f1"]."""
+    return np.exp(log_softmax(x @ params["weight"] + params["bias"]))
 
 
 def log_softmax(logits):

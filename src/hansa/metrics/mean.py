@@ -9,9 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import NamedTuple
 
 
 class Mean(NamedTuple):
@@ -57,44 +55,16 @@ def pooled(means: list[Mean]) -> Mean:
 
 def _sum(values: Iterable[float]) -> float:
     """Return the exact sum, rounded once; infinite if it is beyond the largest float."""
-    total = Fraction(0)
+    whole, total = 0, Fraction(0)
     for value in values:
         if not math.isfinite(value):
             return math.nan
-        total += Fraction(float(value))
+        if float(value).is_integer():  # counts are many, and integers are ten times faster
+            whole += int(value)
+        else:
+            total += Fraction(float(value))
+    total += whole
     try:
         return float(total)
     except OverflowError:
         return math.inf if total > 0 else -math.inf
-
-
-def summarise(by_client: Mapping[str, Mean]) -> dict[str, Any]:
-    """Return the pooled mean of one metric and its spread over clients, as plain JSON data.
-
-    Values that are not finite become None, and do not count in the quartiles, which interpolate
-    linearly (Hyndman-Fan type 7).
-    """
-    mean = pooled(list(by_client.values()))
-    values = {client: m.value for client, m in sorted(by_client.items())}
-    finite = np.asarray([v for v in values.values() if math.isfinite(v)])
-    ranks = np.quantile(finite, [0, 0.25, 0.5, 0.75, 1]) if len(finite) else [math.nan] * 5
-    names = ("min", "q25", "median", "q75", "max")
-    return {
-        "mean": _json(mean.value),
-        "weight": _json(mean.weight),
-        **{name: _json(float(rank)) for name, rank in zip(names, ranks, strict=True)},
-        "by_client": {client: _json(value) for client, value in values.items()},
-    }
-
-
-def summarise_all(reports: Mapping[str, Metrics]) -> dict[str, dict[str, Any]]:
-    """Return `summarise` of every metric that any client reported; `reports` is by client."""
-    names = sorted({name for metrics in reports.values() for name in metrics})
-    return {
-        name: summarise({c: metrics[name] for c, metrics in reports.items() if name in metrics})
-        for name in names
-    }
-
-
-def _json(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -1,0 +1,47 @@
+"""The metrics that a plan asks for by name."""
+
+from __future__ import annotations
+
+from hansa.errors import PlanError
+from hansa.learners.learner import Learner
+from hansa.metrics import MEASURES, Asked
+from hansa.plan.load import nearest
+from hansa.plan.schema import Plan
+
+
+def asked_of(plan: Plan) -> Asked:
+    """Return what is measured beside the learner's own metrics."""
+    return Asked(plan.evaluate.metrics, plan.evaluate.roc_bins)
+
+
+def check_measured(plan: Plan, learner: Learner) -> None:
+    """Refuse metrics that nobody knows, or that cannot be had together or from this learner.
+
+    Raises:
+      PlanError: names the metric, and what would work.
+    """
+    kinds: dict[str, str] = {}
+    for name in plan.evaluate.metrics:
+        if name not in MEASURES:
+            raise PlanError(
+                "plan-unknown-name",
+                f"The plan's evaluate.metrics has {name!r}, which does not exist. "
+                "Nothing was started.",
+                f"{nearest(name, MEASURES)} All: {', '.join(sorted(MEASURES))}.",
+            )
+        kinds.setdefault(MEASURES[name].of, name)
+    if len(kinds) > 1:
+        raise PlanError(
+            "plan-impossible",
+            f"The plan's evaluate.metrics has {kinds['classes']}, which is of classes, and "
+            f"{kinds['numbers']}, which is of numbers. Nothing was started.",
+            "Ask for those of one sort.",
+        )
+    if kinds and not getattr(learner, "can_predict", False):
+        raise PlanError(
+            "plan-impossible",
+            f"The plan's evaluate.metrics needs predictions, which this {plan.learner.kind} "
+            "learner does not offer. Nothing was started.",
+            "Define predict() in the module (a script cannot), or return means from "
+            "its own evaluation.",
+        )
