@@ -59,11 +59,11 @@ PAGES = {
 """Pages of commands beside the first, and their titles."""
 ELSEWHERE = {
     **{name: "cli-files" for name in ("split", "export")},
-    **{name: "cli-federation" for name in ("join", "log", "stop")},
+    **{name: "cli-federation" for name in ("join", "log", "stop", "console")},
     **{name: f"cli-{name}" for name in ("site", "server")},
 }
 """Commands that are told on one of those pages."""
-FAR = ("blob", "identity", "invite", "member", "package", "server", "site", "too", "update")
+FAR = ("blob", "console", "identity", "invite", "member", "package", "server", "site", "too", "update")
 """Groups of error codes of a federation and of updates; they have a page of their own."""
 TO_WRITE = "\n## What it means\n\n## What to do\n"
 

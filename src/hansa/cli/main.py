@@ -25,6 +25,7 @@ VERBS = {
     "show": Verb("show", "Show one run, round by round, and write its report page."),
     "log": Verb("log", "Tell what happened in a run and why, one line an event."),
     "stop": Verb("stop", "End a run of a federation for good."),
+    "console": Verb("console", "Administer a federation from a prompt, in NVIDIA FLARE's words."),
     "compare": Verb("compare", "Compare runs: what differed, and which was better."),
     "split": Verb("split", "Divide a data set among clients, into files."),
     "reproduce": Verb("reproduce", "Run a run's plan and code again; the model must be the same."),
