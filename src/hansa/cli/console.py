@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -130,10 +130,8 @@ def _prompt(session: Session) -> Iterator[Callable[[str], str]]:
     readline.set_completer_delims(" \t\n")
     libedit = "libedit" in (readline.__doc__ or "")
     readline.parse_and_bind("bind ^I rl_complete" if libedit else "tab: complete")
-    try:
+    with suppress(OSError):  # there is none yet, or it is another program's
         readline.read_history_file(history)
-    except OSError:
-        pass  # there is none yet, or it is another program's
     try:
         yield input
     finally:
@@ -142,8 +140,6 @@ def _prompt(session: Session) -> Iterator[Callable[[str], str]]:
 
 def _keep_history(readline: object, history: Path) -> None:
     """Write the history, for its owner alone; a disk that is full keeps none."""
-    from contextlib import suppress
-
     from hansa.limits import CONSOLE_HISTORY_LINES
 
     with suppress(OSError):

@@ -7,13 +7,11 @@ in folders that were named when the console was started; of anything else it say
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from hansa.console.answers import table
 from hansa.console.parsing import Command
-from hansa.console.seat import ENDED, Seat
+from hansa.console.seat import ENDED, Seat, own_sites
 from hansa.errors import ConsoleError, HansaError
-from hansa.identity import load_membership
 from hansa.limits import SERVER_END_S, SITE_END_S
 from hansa.remote import asking
 from hansa.server.presence import stop_process
@@ -49,21 +47,6 @@ def shutdown(seat: Seat, command: Command) -> Iterator[str]:
         yield from _clients(seat, names)
     if target in ("server", "all"):
         yield from _server(seat)
-
-
-def own_sites(folder: Path | None) -> dict[str, Path]:
-    """Return the sites whose folders are below one of this machine, by name."""
-    if folder is None:
-        return {}
-    found = {}
-    for path in sorted(folder.glob("*/member.json")):
-        try:
-            membership = load_membership(path.parent)
-        except HansaError:
-            continue
-        if membership.role == "site":
-            found[membership.name] = path.parent
-    return found
 
 
 def _clients(seat: Seat, names: list[str]) -> Iterator[str]:

@@ -102,7 +102,7 @@ class Told:
         self._last = state
         why = ""
         if facts.state == "waiting":
-            why = f" waiting: {clean(facts.reason, ERROR_CHARS)}"
+            why = f" waiting: {clean(facts.reason, ERROR_CHARS) or 'for sites'}"
         elif silent and facts.state not in ENDED:
             why = f" at work: {silent}"
         yield (

@@ -38,10 +38,8 @@ def parse(line: str) -> Command | None:
     """
     if len(line) > CONSOLE_LINE_CHARS_MAX:
         raise _wrong(f"The line has {len(line)} characters.", "Type less than that.")
-    text = line.strip()
-    text = text[2:] if text.startswith("> ") else text
     try:
-        words = shlex.split(text, comments=True)
+        words = shlex.split(line.strip().removeprefix(">"), comments=True)
     except ValueError as error:
         raise _wrong(f"The line cannot be read: {error}.", "Close the quotes.") from None
     if not words:

@@ -6,15 +6,14 @@ Verbs take a seat and a command, and yield their answer.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from hansa.clock import date_of, wall
 from hansa.console.progress import Progress
 from hansa.console.workspace import Workspace
-from hansa.errors import ConsoleError, RunError
-from hansa.identity import Membership
+from hansa.errors import ConsoleError, HansaError, RunError
+from hansa.identity import Membership, load_membership
 from hansa.limits import CONSOLE_EVENT_PAGES
 from hansa.protocol.connection import Connection
 from hansa.protocol.messages import RunFacts
@@ -184,4 +183,16 @@ def heard(sites: list[dict[str, Any]]) -> dict[str, str]:
     }
 
 
-Deed = Callable[..., Any]
+def own_sites(folder: Path | None) -> dict[str, Path]:
+    """Return the sites whose folders are below one of this machine, by name."""
+    if folder is None:
+        return {}
+    found = {}
+    for path in sorted(folder.glob("*/member.json")):
+        try:
+            membership = load_membership(path.parent)
+        except HansaError:
+            continue
+        if membership.role == "site":
+            found[membership.name] = path.parent
+    return found

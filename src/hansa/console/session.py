@@ -2,68 +2,41 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-import hansa
 from hansa.clock import monotonic, now
-from hansa.console import answers, apps, ending, jobs, status, views
+from hansa.console import answers, views
 from hansa.console.parsing import Command, completions, parse
 from hansa.console.seat import Seat
-from hansa.console.verbs import ALIASES, VERBS
+from hansa.console.verbs import VERBS
 from hansa.errors import ConsoleError, HansaError
-from hansa.text import clean
 
 Deed = Callable[[Seat, Command], Iterator[str]]
 
 PROMPT = "> "
 
 
-def help_(seat: Seat, command: Command) -> Iterator[str]:
-    """List the verbs, or explain one."""
-    if not command.words:
-        yield from answers.help_lines()
-        return
-    name = ALIASES.get(command.words[0], command.words[0])
-    if name not in VERBS:
-        parse(name)  # says that there is none, and what is near
-    yield answers.help_on(name)
-
-
-def info(seat: Seat, command: Command) -> Iterator[str]:
-    """Tell who one is and where things are."""
-    member = seat.membership
-    yield f"You: {clean(member.name)}, {member.role} of {clean(member.federation or member.url)}"
-    yield f"Server: {member.url}" + (
-        f", whose folder is {seat.server_folder}" if seat.server_folder else ""
-    )
-    yield f"Workspace: {seat.workspace.folder}"
-    own = ending.own_sites(seat.sites_folder)
-    yield f"Sites of this machine: {', '.join(own) or 'none'}"
-    yield f"Hansa: {hansa.__version__}"
-
-
-def lpwd(seat: Seat, command: Command) -> Iterator[str]:
-    """Tell the folder that the console works in."""
-    yield str(seat.workspace.folder)
-
-
-def bye(seat: Seat, command: Command) -> Iterator[str]:
-    """Leave."""
-    yield "Bye bye"
-
-
-DEEDS: Mapping[str, Deed] = {
-    **{name: getattr(apps, name) for name in ("upload_app", "set_run_number", "deploy_app",
-       "start_app", "delete_run_number", "submit_job", "clone_job")},
-    **{name: getattr(status, name) for name in ("check_status", "list_clients", "show_users",
-       "report_version", "list_jobs", "get_job_meta", "show_stats", "show_errors")},
-    **{name: getattr(jobs, name) for name in ("abort", "abort_job", "get_job_log", "monitor_job",
-       "download_job")},
-    **{name: getattr(ending, name) for name in ("remove_client", "shutdown")},
-    **{name: getattr(views, name) for name in ("ls", "cat", "head", "tail", "grep", "pwd")},
-    "help": help_, "info": info, "lpwd": lpwd, "bye": bye,
+DEEDS: Mapping[str, str] = {
+    **dict.fromkeys(("upload_app", "set_run_number", "deploy_app", "start_app",
+                     "delete_run_number", "submit_job", "clone_job"), "apps"),
+    **dict.fromkeys(("check_status", "list_clients", "show_users", "report_version", "list_jobs",
+                     "get_job_meta", "show_stats", "show_errors"), "status"),
+    **dict.fromkeys(("abort", "abort_job", "get_job_log", "monitor_job", "download_job"), "jobs"),
+    **dict.fromkeys(("remove_client", "shutdown"), "ending"),
+    **dict.fromkeys(("ls", "cat", "head", "tail", "grep", "pwd"), "views"),
+    **dict.fromkeys(("help", "info", "lpwd", "bye"), "sitting"),
 }  # fmt: skip
-"""What does each verb of the table that is done."""
+"""The module below hansa.console that does each verb, in a function of its name.
+
+They are imported when they are needed, so that a single command answers at once.
+"""
+
+
+def deed(verb: str) -> Deed:
+    """Return what does a verb: it takes a seat and a command, and yields its answer."""
+    found: Deed = getattr(importlib.import_module(f"hansa.console.{DEEDS[verb]}"), verb)
+    return found
 
 
 class Session:
@@ -91,7 +64,7 @@ class Session:
             return True
         self._confirm(command)
         began = monotonic()
-        for piece in DEEDS[command.verb](self.seat, command):
+        for piece in deed(command.verb)(self.seat, command):
             self._told(piece)
         if VERBS[command.verb].scope != "console":
             self._told(answers.done(monotonic() - began, now()))

@@ -119,8 +119,10 @@ def show_stats(seat: Seat, command: Command) -> Iterator[str]:
     run = seat.started_run()
     progress = seat.progress(run)
     plan = asking.details(seat.connection, run).submission.plan
-    metric = str((plan.get("stop") or {}).get("metric") or "")
     rows = progress.rows
+    measured = rows[-1].get("validation", {}) if rows else {}
+    wanted = str((plan.get("stop") or {}).get("metric") or "")
+    metric = wanted if wanted in measured else next(iter(measured), wanted)
     yield (
         str(Table(round_cells(row, metric) for row in rows))
         if rows
@@ -225,5 +227,6 @@ def _members(seat: Seat) -> list[dict[str, Any]]:
 
 
 def _known_sites(seat: Seat) -> list[dict[str, Any]]:
-    _members(seat)
-    return seat.sites() or []
+    found = [m for m in _members(seat) if m["kind"] == "site" and m["state"] != "revoked"]
+    seat.known_sites = [site["name"] for site in found]
+    return found

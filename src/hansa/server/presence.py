@@ -16,7 +16,6 @@ import msgspec
 
 from hansa.clock import monotonic, now
 from hansa.errors import ServerError
-from hansa.server.opening import is_served
 from hansa.store.files import write_durably
 
 PROCESS_FILE = "process.json"
@@ -38,6 +37,19 @@ def announced(folder: Path) -> Iterator[None]:
     finally:
         with contextlib.suppress(OSError):
             (folder / PROCESS_FILE).unlink(missing_ok=True)
+
+
+def is_served(folder: Path) -> bool:
+    """Tell whether a process serves from a folder at this moment."""
+    import filelock
+
+    if not (folder / "lock").exists():
+        return False
+    try:
+        with filelock.FileLock(folder / "lock", timeout=0):
+            return False
+    except filelock.Timeout:
+        return True
 
 
 def find_process(folder: Path) -> Process | None:
