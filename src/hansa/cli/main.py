@@ -34,6 +34,7 @@ VERBS = {
     "config": Verb("config", "Explain every value of a plan and where it came from."),
     "server": Verb("server", "Operate a federation's server: start, invite, look after it."),
     "dev": Verb("dev", "Rehearse a federation here: a server and sites as real processes."),
+    "poc": Verb("poc", "Lay out a server, sites and an admin's kit here, to be started by hand."),
     "site": Verb("site", "Hold a data owner's part of a federation: join, decide, see what left."),
 }
 """Every verb, in the order in which a person meets them."""
