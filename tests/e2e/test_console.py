@@ -185,3 +185,21 @@ def test_at_a_terminal_there_is_a_prompt_completion_history_and_a_confirmation(
     history = poc.folder / "home" / "console-history"
     assert "nonsense" in history.read_text() and history.stat().st_mode & 0o077 == 0
     assert all(child.alive for child in poc.children.values())
+
+
+def test_an_idle_console_goes_on_after_its_server_was_restarted(poc: Rehearsal) -> None:
+    """NVFlare#189: a console that was left alone for a while is logged out."""
+    person = Terminal(poc)
+    person.sees("> ")
+    person.type("list_jobs\n")
+    person.sees("Done [")
+    poc.kill(SERVER)
+    person.type("list_jobs\n")
+    person.sees("[server-unreachable]")
+    poc.start(SERVER)
+    poc.wait_for("site-1", "site-2")
+    person.type("check_status server\n")
+    person.sees("Registered clients: 2")
+    person.type("bye\n")
+    person.sees("Bye bye")
+    assert person.status() == 0
