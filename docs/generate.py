@@ -3,9 +3,9 @@
     python docs/generate.py            write them
     python docs/generate.py --check    exit with 1 if one is not what the code says
 
-Made are the references of the command line, the plan, the modules of optimizers and the errors,
-the page on how a round goes, and the head of each error page; below its head an error page is
-written by hand.
+Made are the references of the command line, the console, the plan, the modules of optimizers and
+the errors, the page on how a round goes, and the head of each error page; below its head an error
+page is written by hand.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ from hansa import errors
 from hansa.aggregators import AGGREGATORS
 from hansa.algorithms import ALGORITHMS
 from hansa.cli.main import VERBS, cli
+from hansa.console.parsing import usage as console_usage
+from hansa.console.verbs import ALIASES, SCOPES, in_scope
+from hansa.console.verbs import VERBS as CONSOLE_VERBS
 from hansa.data import Scheme
 from hansa.optimizers import MODULES, Need
 from hansa.optimizers.named import OPTIMIZERS
@@ -64,11 +67,22 @@ PAGES = {
 """Pages of commands beside the first, and their titles."""
 ELSEWHERE = {
     **{name: "cli-files" for name in ("import", "split", "export", "package")},
-    **{name: "cli-federation" for name in ("join", "log", "stop")},
+    **{name: "cli-federation" for name in ("join", "log", "stop", "console", "poc")},
     **{name: f"cli-{name}" for name in ("site", "server")},
 }
 """Commands that are told on one of those pages."""
-FAR = ("blob", "identity", "invite", "member", "package", "server", "site", "too", "update")
+FAR = (
+    "blob",
+    "console",
+    "identity",
+    "invite",
+    "member",
+    "package",
+    "server",
+    "site",
+    "too",
+    "update",
+)
 """Groups of error codes of a federation and of updates; they have a page of their own."""
 TO_WRITE = "\n## What it means\n\n## What to do\n"
 
@@ -96,6 +110,7 @@ def pages() -> Iterator[tuple[Path, str]]:
     for page in PAGES:
         if any(ELSEWHERE.get(name) == page for name in VERBS):
             yield DOCS / "reference" / f"{page}.md", _page(group_lines(page))
+    yield DOCS / "reference" / "console.md", _page(console_lines())
     yield DOCS / "reference" / "plan.md", _page(plan_lines())
     yield DOCS / "reference" / "optimizers.md", _page(optimizer_lines())
     yield DOCS / "reference" / "errors.md", _page(errors_lines())
@@ -202,6 +217,26 @@ def _value(option: click.Option) -> str:
     words = {click.IntRange: "N", type(click.INT): "N", type(click.FLOAT): "X", click.Path: "PATH"}
     word = option.metavar or words.get(type(option.type), "TEXT")
     return " " + f"`{word}`".replace("|", r"\|")
+
+
+# ---------------------------------------------------------------- the console
+
+
+def console_lines() -> Iterator[str]:
+    """Yield every verb of the console, and what to do instead of those that are not done."""
+    yield "# Verbs of the console"
+    yield ""
+    yield "What `hansa console` understands; see [how it is used](../howto/console.md). Words in"
+    yield "brackets may be left out. Quotes and `#` work as in a shell."
+    for scope, told in SCOPES.items():
+        yield from ["", f"## {told}", "", "| verb | |", "|---|---|"]
+        for name, verb in in_scope(scope):
+            if verb.done:
+                yield f"| `{_cell(console_usage(name))}` | {_cell(verb.told)} |"
+    yield from ["", "## Known, and not done", "", "| verb | instead |", "|---|---|"]
+    yield from (f"| `{n}` | {_cell(v.instead)} |" for n, v in CONSOLE_VERBS.items() if not v.done)
+    yield from ["", "## Other names", "", "| typed | means |", "|---|---|"]
+    yield from (f"| `{name}` | `{verb}` |" for name, verb in ALIASES.items())
 
 
 # ---------------------------------------------------------------- the plan
@@ -339,7 +374,7 @@ def optimizer_lines() -> Iterator[str]:
     yield from ["## Optimizers by name", ""]
     yield "What `learner.optimizer.name` may be; each is only a chain."
     yield from ["", "| name | chain | options |", "|---|---|---|"]
-    yield from (_factory_row(name, made) for name, made in OPTIMIZERS.items())
+    yield from (_factory_row("optimizer", name, made) for name, made in OPTIMIZERS.items())
 
 
 def _module_row(name: str, factory: Any) -> str:

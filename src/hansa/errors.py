@@ -12,6 +12,7 @@
     |-- PackageError      an archive of code that must not be opened
     |-- ServerError       a server that cannot start, go on or be reached
     |-- SiteError         a site's settings, policy or folder
+    |-- ConsoleError      a line of the admin console that is not done
     |-- RequestRefused    what a server answered no to
 
 Each error carries a stable code with a page of its own under `docs/errors/`.
@@ -98,6 +99,10 @@ class ServerError(HansaError):
 
 class SiteError(HansaError):
     """A site's settings, policy or folder need a person."""
+
+
+class ConsoleError(HansaError):
+    """A line of the admin console was not done."""
 
 
 class RequestRefused(HansaError):  # noqa: N818 - a refusal, as above
@@ -242,6 +247,13 @@ CODES |= {
     "site-request": "a site has no such request, or too many",
     "site-damaged": "a record of a site is not as it was written",
     "site-running": "a site's agent is running, or is not, where the other is needed",
+    # the admin console
+    "console-verb": "the console has no such verb, or its words are not what the verb takes",
+    "console-order": "a verb of the console needs another one before it",
+    "console-refused": "a verb of the console asks for what is not done, or not from there",
+    "console-app": "a folder that the console shall upload is not a project that a site can run",
+    "console-file": "a file view names no file of the run, or one that cannot be shown",
+    "console-workspace": "the workspace of a console is damaged",
     # workers at a site
     "site-data": "a run asks for data that a site has not declared",
     "site-no-sandbox": "a site has no sandbox, and its policy does not run code without one",

@@ -480,6 +480,7 @@ COMMAND_LINES_SHOWN = 3
 
 COMMAND_SHOWN_CHARS = 500
 """Characters of those lines; they may leave a site, so they are few."""
+
 SPEEDS_KEPT_MAX = 10_000
 """Clients whose speed a semi-synchronous run remembers; each takes 60 bytes of each commit."""
 
@@ -494,3 +495,24 @@ CYCLE_CLIENTS_MAX = 1_000
 
 CROSS_SITE_MODELS_MAX = 100
 """Clients' own models that are evaluated at each other's data; each takes a round of its own."""
+
+CONSOLE_LINE_CHARS_MAX = 4_096
+"""Characters of one line of the console; a verb has a handful of words."""
+
+CONSOLE_KEPT = 20
+"""Rounds and problems that the console keeps of a run to show; the run folder has them all."""
+
+CONSOLE_VIEW_BYTES = 4 * 2**20
+"""Bytes of a file that the console looks at; a longer one is for a pager."""
+
+CONSOLE_VIEW_LINES = 2_000
+"""Lines of a file that the console shows; more scroll away unread."""
+
+CONSOLE_EVENT_PAGES = 1_000
+"""Pages of a run's events that the console reads for one answer: a million events."""
+
+SERVER_END_S = 20.0
+"""Seconds that a server gets to answer what is open when the console tells it to end."""
+
+CONSOLE_HISTORY_LINES = 1_000
+"""Lines of the console that are remembered for the next time."""

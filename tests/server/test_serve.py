@@ -22,7 +22,7 @@ from hansa.identity import authority
 from hansa.protocol.messages import Poll, PollAnswer
 from hansa.server import serve
 from hansa.server.founding import found
-from hansa.server.opening import is_served
+from hansa.server.presence import is_served
 from hansa.server.settings import ServerSettings
 
 MEMBER_FELT_S = 5.0

@@ -26,6 +26,7 @@ VERBS = {
     "show": Verb("show", "Show one run, round by round, and write its report page."),
     "log": Verb("log", "Tell what happened in a run and why, one line an event."),
     "stop": Verb("stop", "End a run of a federation for good."),
+    "console": Verb("console", "Administer a federation from a prompt, in NVIDIA FLARE's words."),
     "compare": Verb("compare", "Compare runs: what differed, and which was better."),
     "split": Verb("split", "Divide a data set among clients, into files."),
     "reproduce": Verb("reproduce", "Run a run's plan and code again; the model must be the same."),
@@ -35,6 +36,7 @@ VERBS = {
     "config": Verb("config", "Explain every value of a plan and where it came from."),
     "server": Verb("server", "Operate a federation's server: start, invite, look after it."),
     "dev": Verb("dev", "Rehearse a federation here: a server and sites as real processes."),
+    "poc": Verb("poc", "Lay out a server, sites and an admin's kit here, to be started by hand."),
     "site": Verb("site", "Hold a data owner's part of a federation: join, decide, see what left."),
 }
 """Every verb, in the order in which a person meets them."""

@@ -23,7 +23,8 @@ def status(folder: Path, as_json: bool) -> None:
     """
     from hansa.server.journal import Journal
     from hansa.server.members import members
-    from hansa.server.opening import is_served, opened
+    from hansa.server.opening import opened
+    from hansa.server.presence import is_served
 
     with opened(folder) as server:
         there = [m for m in members(server.database) if not m["revoked_at"]]

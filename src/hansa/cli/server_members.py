@@ -188,7 +188,7 @@ def _presence(server: Opened) -> tuple[list[dict[str, Any]], str]:
     from hansa.errors import HansaError
     from hansa.server.asking import served_members
     from hansa.server.members import members
-    from hansa.server.opening import is_served
+    from hansa.server.presence import is_served
 
     if not is_served(server.folder):
         why = "The server does not run here, so nobody knows who is there."

@@ -135,7 +135,7 @@ class Rehearsal:
             )
         for name in ("home", "sites", "logs", "runs"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
-        with _environment(self.environment):
+        with environment_with(self.environment):
             found(self.folder / SERVER, self.settings, admin=ADMIN)
         words = ["server", "start", "--folder", str(self.folder / SERVER)]
         self._child(SERVER, words)
@@ -474,7 +474,7 @@ def _more(names: Sequence[str]) -> str:
 
 
 @contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+def environment_with(variables: Mapping[str, str]) -> Iterator[None]:
     """Set variables of this process for the length of a block."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)

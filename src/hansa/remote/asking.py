@@ -1,4 +1,4 @@
-"""What a server is asked about runs, and told to do with them."""
+"""What a server is asked about runs and members, and told to do with them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ from hansa.protocol.messages import EventPage, RunDetails, RunFacts
 
 class _Runs(msgspec.Struct, frozen=True):
     runs: list[RunFacts]
+
+
+class _Members(msgspec.Struct, frozen=True):
+    members: list[dict[str, Any]]
 
 
 class _Nothing(msgspec.Struct, frozen=True):
@@ -39,6 +43,25 @@ def events(connection: Connection, run: str, *, after: int, wait_s: float = 0.0)
     path = f"{run_path(run)}/events?after={after}&wait_s={wait_s:g}"
     # A server that is away says so by itself; one that hangs is given up a little later.
     return connection.call("GET", path, kind=EventPage, timeout_s=2 * wait_s if wait_s else None)
+
+
+def members(connection: Connection) -> list[dict[str, Any]]:
+    """Return all members; of sites also their state and how many seconds ago each was heard of.
+
+    Raises:
+      RequestRefused: identity-role, only a viewer and an admin may ask.
+    """
+    return connection.call("GET", "/v1/members", kind=_Members).members
+
+
+def revoke(connection: Connection, name: str) -> None:
+    """End a membership at once.
+
+    Raises:
+      RequestRefused: identity-role, only an admin may; member-missing.
+    """
+    path = f"/v1/members/{quote(name, safe='')}/revoke"
+    connection.call("POST", path, _Nothing(), kind=dict[str, Any])
 
 
 def facts_record(facts: RunFacts) -> dict[str, Any]:

@@ -27,7 +27,8 @@ from hansa.limits import (
 from hansa.server.audit import newest
 from hansa.server.backing_up import BACKED_UP, SECRET
 from hansa.server.journal import ENDED, Journal
-from hansa.server.opening import Opened, is_served
+from hansa.server.opening import Opened
+from hansa.server.presence import is_served
 from hansa.server.round_files import Updates
 from hansa.server.upkeep import left_over, wanted_blobs
 from hansa.store.blobs import BlobStore

@@ -62,19 +62,6 @@ def check_database(folder: Path) -> None:
         )
 
 
-def is_served(folder: Path) -> bool:
-    """Tell whether a process serves from a folder at this moment."""
-    import filelock
-
-    if not (folder / "lock").exists():
-        return False
-    try:
-        with filelock.FileLock(folder / "lock", timeout=0):
-            return False
-    except filelock.Timeout:
-        return True
-
-
 def invitation(server: Opened, name: str, *, role: Role, org: str, expires_s: float, at: float
                ) -> str:  # fmt: skip
     """Return the line that invites a member; it is told once and kept only as a hash.

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hansa.clock import wall
+from hansa.clock import monotonic, wall
 from hansa.errors import RequestRefused, ServerError
 from hansa.identity import Invite, Sessions, load_authority, load_key
 from hansa.identity.roles import Role
@@ -21,6 +21,7 @@ from hansa.server.exchange import Desk
 from hansa.server.federation import Pace
 from hansa.server.hub import Hub
 from hansa.server.journal import Journal
+from hansa.server.presence import announced
 from hansa.server.round_files import Messages, Stores, Updates
 from hansa.server.runs import Runs
 from hansa.server.settings import ServerSettings, load_settings
@@ -116,7 +117,7 @@ class ServerState:
         return Invite(self.settings.url, token, self.authority.fingerprint).line()
 
     def member_facts(self) -> list[dict[str, Any]]:
-        """Return all members, and when sites were heard of."""
+        """Return all members, and how many seconds ago sites were heard of."""
         there = self.hub.online()
         facts = []
         for row in members.members(self.database):
@@ -124,7 +125,9 @@ class ServerState:
             state = "revoked" if row["revoked_at"] else "member"
             if row["kind"] == "site" and not row["revoked_at"]:
                 state = "active" if presence and presence.online else "silent"
-            facts.append({**row, "state": state, "version": presence.version if presence else ""})
+            heard_s = round(max(0.0, monotonic() - presence.heard), 1) if presence else None
+            version = presence.version if presence else ""
+            facts.append({**row, "state": state, "version": version, "heard_s": heard_s})
         return facts
 
     def sweep(self) -> None:
@@ -151,7 +154,7 @@ def held(folder: Path) -> Iterator[None]:
     import filelock
 
     try:
-        with filelock.FileLock(folder / "lock", timeout=1.0):
+        with filelock.FileLock(folder / "lock", timeout=1.0), announced(folder):
             yield
     except filelock.Timeout:
         raise ServerError(
