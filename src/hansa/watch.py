@@ -13,9 +13,8 @@ from typing import Any, Protocol
 
 import click
 
-from hansa.simulation.federation import Watcher
 from hansa.text import TEXT_CHARS, clean
-from hansa.workflows import Problem
+from hansa.workflows import Problem, Watcher
 
 _KEPT_LINES = 30  # rounds of the live table that stay on the screen
 

@@ -14,8 +14,8 @@ from stand_in import StandIn, event, join, model, unreachable
 from hansa.errors import HansaError, RequestRefused, RunError
 from hansa.identity import Membership
 from hansa.project import open_project
-from hansa.remote import follow, submit
-from hansa.remote.follow import Story
+from hansa.remote.follow import Story, follow
+from hansa.remote.submit import submit
 from hansa.runs import RunFolder
 from hansa.runs.record import run_record, write_report
 from hansa.runs.reproduce import saved_project

@@ -22,7 +22,7 @@ import msgspec
 import pytest
 from projects import make_project
 
-from hansa.remote import connected
+from hansa.remote.connecting import connected
 from hansa.runs import RunFolder, find_run
 from hansa.server.founding import found
 from hansa.server.settings import ServerSettings

@@ -15,8 +15,8 @@ from hansa.identity import Membership
 from hansa.packages import read_archive
 from hansa.project import identity, open_project
 from hansa.protocol.enrolment import renew_if_due
-from hansa.remote import submit
 from hansa.remote.seed import seed_model
+from hansa.remote.submit import submit
 from hansa.runs import RunFolder
 from hansa.store.files import save_params
 

@@ -80,7 +80,7 @@ def command(
 
 def _membership(on: str | None, server: Path | None) -> Membership:
     from hansa.identity import find_membership
-    from hansa.remote import membership_at
+    from hansa.remote.connecting import membership_at
     from hansa.server.settings import load_settings
 
     if server is not None:

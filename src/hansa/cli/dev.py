@@ -159,7 +159,9 @@ def _run(
     from hansa.cli.remote import ended_badly
     from hansa.cli.session import closing
     from hansa.dev import Chaos
-    from hansa.remote import connected, follow, submit
+    from hansa.remote.connecting import connected
+    from hansa.remote.follow import follow
+    from hansa.remote.submit import submit
     from hansa.runs.record import write_report
     from hansa.watch import watching
 

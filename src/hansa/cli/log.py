@@ -47,7 +47,8 @@ def command(run: str | None, on: str | None, follow: bool, runs: Path, as_json: 
 
 def _pages(server: Membership, run: str, *, follow: bool) -> Iterator[Sequence[dict[str, Any]]]:
     from hansa.limits import FOLLOW_WAIT_S
-    from hansa.remote import asking, connected
+    from hansa.remote import asking
+    from hansa.remote.connecting import connected
 
     after = 0
     with connected(server) as connection:

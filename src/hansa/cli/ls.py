@@ -58,7 +58,8 @@ def _line(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _list_remote(on: str, as_json: bool) -> None:
-    from hansa.remote import asking, connected, membership_at
+    from hansa.remote import asking
+    from hansa.remote.connecting import connected, membership_at
     from hansa.runs.result import Table
 
     membership = membership_at(on)

@@ -12,8 +12,9 @@ from hansa.cli.session import closing, outcome, where_option
 from hansa.errors import CODES, HansaError, RunError
 from hansa.identity import Membership
 from hansa.project import Project
-from hansa.remote import connected, follow, hand_over, submit
-from hansa.remote.connecting import check_not_rehearsed, membership_at
+from hansa.remote.connecting import check_not_rehearsed, connected, membership_at
+from hansa.remote.follow import follow
+from hansa.remote.submit import hand_over, submit
 from hansa.runs import RunFolder
 from hansa.runs.record import relative, write_report
 from hansa.watch import watching

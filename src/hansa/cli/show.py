@@ -61,7 +61,8 @@ def command(run: str | None, open_page: bool, on: str | None, runs: Path, as_jso
 
 
 def _show_remote(run: str | None, on: str, as_json: bool) -> None:
-    from hansa.remote import asking, connected, membership_at
+    from hansa.remote import asking
+    from hansa.remote.connecting import connected, membership_at
     from hansa.runs.result import Table
     from hansa.text import ERROR_CHARS, clean
 

@@ -25,8 +25,8 @@ def command(run: str, on: str | None, runs: Path, as_json: bool) -> None:
       hansa stop my-study-1
       hansa stop digits-12 --on hansa.example.org
     """
-    from hansa.remote import asking, connected
-    from hansa.remote.connecting import place_of
+    from hansa.remote import asking
+    from hansa.remote.connecting import connected, place_of
 
     server, name = place_of(run, on, runs=runs)
     with connected(server) as connection:

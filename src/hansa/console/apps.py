@@ -19,8 +19,8 @@ from hansa.packages import build_archive
 from hansa.plan import PLAN_FILE
 from hansa.project import Project, open_project
 from hansa.protocol.transfer import upload
-from hansa.remote import submit
 from hansa.remote.deployable import check_deployable
+from hansa.remote.submit import submit
 from hansa.runs import RunFolder
 from hansa.runs.making import project_files
 from hansa.web.words import byte_size

@@ -13,7 +13,9 @@ from hansa.console.seat import ENDED, Seat
 from hansa.errors import CODES, ConsoleError, RunError
 from hansa.limits import CONSOLE_EVENT_PAGES, FOLLOW_WAIT_S
 from hansa.protocol.messages import RunFacts
-from hansa.remote import asking, fetch_models, sentence
+from hansa.remote import asking
+from hansa.remote.fetch import fetch_models
+from hansa.remote.words import sentence
 from hansa.runs.record import write_report
 from hansa.text import ERROR_CHARS, clean
 

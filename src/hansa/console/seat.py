@@ -17,7 +17,8 @@ from hansa.identity import Membership, load_membership
 from hansa.limits import CONSOLE_EVENT_PAGES
 from hansa.protocol.connection import Connection
 from hansa.protocol.messages import RunFacts
-from hansa.remote import asking, connected
+from hansa.remote import asking
+from hansa.remote.connecting import connected
 from hansa.runs import RunFolder
 
 ENDED = ("finished", "failed", "stopped")

@@ -31,8 +31,10 @@ from hansa.params import encode
 from hansa.project import Project, open_project
 from hansa.protocol.connection import Connection
 from hansa.protocol.enrolment import enrol
-from hansa.remote import connected, follow, submit
+from hansa.remote.connecting import connected
+from hansa.remote.follow import follow
 from hansa.remote.seed import seed_model
+from hansa.remote.submit import submit
 from hansa.runs import RunFolder, find_run
 from hansa.server.founding import found
 from hansa.server.people import InviteRequest

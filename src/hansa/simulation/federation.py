@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Protocol
 
 from hansa.algorithms import Vectors
 from hansa.clock import monotonic
@@ -28,22 +27,13 @@ from hansa.workflows import (
     GlobalState,
     Problem,
     Trained,
+    Watcher,
     from_files,
     rounded,
     to_files,
 )
 
 _NO_STEPS: Mapping[str, int] = MappingProxyType({})
-
-
-class Watcher(Protocol):
-    """Whoever wants to see a run while it goes on."""
-
-    def working(self, what: str, done: int, total: int) -> None:
-        """Say how far an exchange is; `what` is "training" or "evaluating"."""
-
-    def committed(self, row: dict[str, Any], problems: Sequence[Problem]) -> None:
-        """Say that a round is done."""
 
 
 class SimulatedFederation:

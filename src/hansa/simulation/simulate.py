@@ -19,11 +19,11 @@ from hansa.runs import RunFolder, all_runs
 from hansa.runs.making import Clients, make_run
 from hansa.seeds import Key
 from hansa.simulation.engine import Engine, Inline
-from hansa.simulation.federation import SimulatedFederation, Watcher
+from hansa.simulation.federation import SimulatedFederation
 from hansa.simulation.population import Population, project_population
 from hansa.simulation.runner import Runner
 from hansa.store.client_states import ClientStates
-from hansa.workflows import Problem, Progress, drive, from_files, to_files
+from hansa.workflows import Problem, Progress, Watcher, drive, from_files, to_files
 from hansa.workflows.sampling import cohort_size
 
 EngineName = Literal["inline", "processes"]

@@ -11,6 +11,7 @@ from hansa.workflows.federation import (
     GlobalState,
     Problem,
     Trained,
+    Watcher,
 )
 from hansa.workflows.semi_synchronous import semi_synchronous
 from hansa.workflows.state_files import from_files, rounded, to_files
@@ -27,6 +28,7 @@ __all__ = [
     "Problem",
     "Progress",
     "Trained",
+    "Watcher",
     "Workflow",
     "build_workflow",
     "cross_site_evaluation",

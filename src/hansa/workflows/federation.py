@@ -62,6 +62,16 @@ class Commit(NamedTuple):
     progress: dict[str, Any]  # what the workflow itself must remember
 
 
+class Watcher(Protocol):
+    """Whoever wants to see a run while it goes on."""
+
+    def working(self, what: str, done: int, total: int) -> None:
+        """Say how far an exchange is; `what` is "training" or "evaluating"."""
+
+    def committed(self, row: dict[str, Any], problems: Sequence[Problem]) -> None:
+        """Say that a round is done."""
+
+
 class Federation(Protocol):
     """What a workflow can do."""
 
