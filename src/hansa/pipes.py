@@ -6,12 +6,16 @@ Nothing in a frame names code; models travel as files, or as plain bytes after a
 from __future__ import annotations
 
 import os
+import select
 import sys
+import threading
 from typing import Any, BinaryIO
 
 import msgspec
 
 from hansa.limits import WORKER_FRAME_BYTES_MAX
+
+_FAREWELL_S = 1.0
 
 
 class Closed(Exception):  # noqa: N818 - not an error: the other side has ended
@@ -65,3 +69,18 @@ def take_streams() -> tuple[BinaryIO, BinaryIO]:
     sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
     sys.stdout = os.fdopen(1, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)
     return requests, replies
+
+
+def end_with(requests: BinaryIO) -> None:
+    """End the process as soon as the one that asks it does, even in the middle of a task."""
+    if not hasattr(select, "poll"):
+        return
+    poll = select.poll()
+    poll.register(requests.fileno(), 0)  # tells of the other end's closing only
+
+    def wait() -> None:
+        poll.poll()
+        threading.Event().wait(_FAREWELL_S)  # the main thread sees it too, unless it is at work
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()

@@ -21,6 +21,7 @@ from hansa.client import Client
 from hansa.code import Code, code_digest, import_path, make_current, read_code
 from hansa.errors import HansaError, LearnerError, PlanError
 from hansa.learners.learner import Learner
+from hansa.learners.optional import PACKAGES
 from hansa.params.model import ModelLayout
 from hansa.plan import Method, Plan, build_method, check_capabilities, check_chain, check_plan
 from hansa.plan.learner import build_learner, check_made_learner, is_plain_sgd
@@ -173,7 +174,7 @@ def _import_failed(path: Path, error: BaseException) -> LearnerError:
         return LearnerError(
             "learner-missing-package",
             f"{path.name} imports {package}, which is not installed.",
-            f"Install it with: pip install {package}",
+            f"Install it with: pip install {PACKAGES.get(package, package)}",
         )
     frames = traceback.extract_tb(error.__traceback__)
     line = next((f.lineno for f in reversed(frames) if f.filename == str(path)), None)

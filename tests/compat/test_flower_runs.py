@@ -11,7 +11,7 @@ import pytest
 from flower_projects import MESSAGES, OLDER, SIZES, after, message_project, older_project, write
 from projects import final_model, simulate
 
-from hansa.compat.flower import FlowerApp
+from hansa.compat.flower import FlowerApp, process
 from hansa.compat.flower.shim import install
 from hansa.compat.flower.writing import Import, import_project
 from hansa.dev import Rehearsal
@@ -253,6 +253,23 @@ def test_a_process_that_died_is_started_again(app, tmp_path):
     )
     flower = app(dying)
     with pytest.raises(LearnerError, match="status 3"):
+        trained(flower)
+    assert trained(flower)[2].weight == SIZES[0]
+
+
+def test_an_interruption_at_the_start_leaves_no_answer_behind(app, monkeypatch):
+    """Its answer would be taken for that to the next question."""
+    real, calls = process.receive_with, []
+
+    def interrupted(*words):
+        calls.append(words)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return real(*words)
+
+    monkeypatch.setattr(process, "receive_with", interrupted)
+    flower = app(OLDER)
+    with pytest.raises(KeyboardInterrupt):
         trained(flower)
     assert trained(flower)[2].weight == SIZES[0]
 

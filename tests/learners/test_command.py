@@ -172,6 +172,18 @@ def test_targets_of_64_bits_lose_nothing_in_a_table(made, start, tmp_path):
     assert [[float(a), float(b)] for a, b in rows] == [[1 / 3, 0.1 + 0.2], [-2.5, -1e-300]]
 
 
+def test_clients_that_share_their_features_have_their_own_labels(made, start, tmp_path):
+    from hansa.data import Dataset
+
+    x = np.array([[1.0], [-2.0]])
+    one = made(f'cat "$HANSA_DATA_PATH" >> {tmp_path}/rows; {COPY}', CODE, rows="csv")
+    first = Dataset.of(x, np.array([0.5, -1.5]), name="t")
+    for data in (first, first._replace(y=np.array([2.5, 3.5]))):
+        turn(one, start, data)
+    text = (tmp_path / "rows").read_text().split()
+    assert [line.split(",")[1] for line in text] == ["y", "0.5", "-1.5", "y", "2.5", "3.5"]
+
+
 def test_rows_are_written_once_while_they_are_in_memory(made, blobs, start, tmp_path):
     one = made(f'echo "$HANSA_DATA_PATH" >> {tmp_path}/paths; {COPY}', CODE)
     data = blobs(5)

@@ -15,6 +15,7 @@ from command_cases import INIT, tensors
 
 from hansa.errors import PackageError
 from hansa.learners.command import CommandLearner, Commands
+from hansa.learners.command_environment import _digest
 from hansa.seeds import Key
 
 NEEDS = b"--no-index\n--find-links wheels\ntinymath\n"
@@ -105,3 +106,15 @@ def test_requirements_that_are_not_in_the_package_are_told() -> None:
     made = CommandLearner(Commands({"train": INIT, "init": INIT}, {}, requirements="needs.txt"))
     with pytest.raises(PackageError, match=r"no file needs\.txt"):
         said(made)
+
+
+def test_what_is_installed_from_a_folder_of_the_package_is_part_of_the_address() -> None:
+    def address(requirements: bytes, **code: bytes) -> str:
+        files = {name.replace("_", "/") + ".py": content for name, content in code.items()}
+        return _digest("needed.txt", {"needed.txt": requirements, **files})
+
+    assert address(b"./lib", lib_setup=b"1") != address(b"./lib", lib_setup=b"2")
+    assert address(b"numpy\n  -e lib", lib_setup=b"1") != address(
+        b"numpy\n  -e lib", lib_setup=b"2"
+    )
+    assert address(b"numpy", train=b"1") == address(b"numpy", train=b"2")  # not built anew for that

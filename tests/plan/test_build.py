@@ -276,6 +276,7 @@ def test_defaults_are_handed_on() -> None:
         "optimizer": "sgd",
         "options": {},
         "chain": None,
+        "scheduled": 7,
     }
 
 

@@ -19,7 +19,9 @@ from hansa.project import client_of, open_project, with_learner
 from hansa.seeds import Key
 
 MINE = SimpleNamespace(
-    halve=lambda factor=0.5: Module("halve", lambda u, state, at: (factor * u, state))
+    halve=lambda factor=0.5: Module("halve", lambda u, state, at: (factor * u, state)),
+    alone=lambda: Module("alone", lambda u, state, at: u),
+    first=lambda: Module("first", lambda u, state, at: (u[:1], state)),
 )
 
 
@@ -66,6 +68,15 @@ def test_regularizers_go_before_a_named_optimizer() -> None:
     x = np.array([-2.0])
     _, state = module.update(np.array([1.0]), module.init(x), Point(x))
     np.testing.assert_allclose(state["1.m"], 0.75 * (1.0 - 0.01))
+
+
+@pytest.mark.parametrize("name", ["alone", "first"])
+def test_a_module_of_ones_own_that_returns_something_else_is_told(name: str) -> None:
+    """A direction of another shape would train something else, without a word."""
+    x = np.array([1.0, -2.0])
+    module = local(chain=["momentum", f"mine.py:{name}"])
+    with pytest.raises(PlanError, match=rf"mine.py:{name} in .*\(2,\)"):
+        module.update(x, module.init(x), Point(x))
 
 
 @pytest.mark.parametrize("name", MODULES)

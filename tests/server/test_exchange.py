@@ -73,6 +73,34 @@ def test_the_same_result_sent_ten_times_counts_once_and_has_one_receipt(league: 
     assert [r.client for r in league.north.receipts()] == ["north"]
 
 
+def test_no_receipt_is_given_before_the_result_is_durable(league: League) -> None:
+    """Goal: a repetition waits for the first.  Method: the disk stands still meanwhile."""
+    run = league.begin("north")
+    key, content = league.north.task(run).key, update_bytes(D["north"])
+    league.north.put(content)
+    go, answers = threading.Event(), list[Reply]()
+    held = league.server.state.database.submit(lambda _: go.wait(30))
+
+    def report() -> None:
+        answers.append(league.north.report(key, done(content, 1.0)))
+
+    threads = [threading.Thread(target=report) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    exchange = league.server.state.hub.exchange(run, 1, "train")
+    assert exchange is not None
+    league.server.until(lambda: exchange.state.digests, "the result is decided on")
+    threads[0].join(0.3)
+    assert answers == []
+    go.set()
+    held.result(30)
+    for thread in threads:
+        thread.join()
+    assert [a.status for a in answers] == [200] * 3
+    (receipt,) = {a.body for a in answers}
+    assert league.north.receipts()[0].signature.encode() in receipt
+
+
 def test_ten_threads_racing_with_the_first_report_count_once(league: League) -> None:
     run = league.begin()
     key, content = league.north.task(run).key, update_bytes(D["north"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import filelock
 import pytest
 
+from hansa.births import born
 from hansa.errors import ServerError
 from hansa.server.presence import (
     PROCESS_FILE,
@@ -75,6 +77,19 @@ def test_a_server_that_does_not_say_which_process_it_is(tmp_path: Path, text: st
         with pytest.raises(ServerError) as told:
             find_process(tmp_path)
         assert told.value.code == "server-busy"
+
+
+def test_a_process_that_has_got_the_number_of_a_dead_one_is_left_alone(tmp_path: Path) -> None:
+    innocent = subprocess.Popen(["sleep", "60"])
+    try:
+        facts = {"pid": innocent.pid, "started": "", "born": born(os.getpid())}
+        (tmp_path / PROCESS_FILE).write_text(json.dumps(facts))
+        with filelock.FileLock(tmp_path / "lock"), pytest.raises(ServerError) as told:
+            stop_process(tmp_path, seconds=1)
+        assert told.value.code == "server-busy" and innocent.poll() is None
+    finally:
+        innocent.kill()
+        innocent.wait()
 
 
 def test_another_persons_process_is_left_alone(

@@ -12,6 +12,7 @@ from timekeeper import Timekeeper
 from hansa.algorithms import fed_avg
 from hansa.errors import PlanError
 from hansa.plan import build_method, read_plan
+from hansa.project import build_project
 from hansa.runs import RunFolder
 from hansa.runs.record import run_record
 from hansa.runs.result import Result
@@ -122,6 +123,7 @@ def test_who_is_away_is_left_out_and_told() -> None:
     [
         {"evaluate": {"clients": 0}},
         {"aggregator": "median", "workflow": {"own_models": True}},
+        {"cohort": {"late": "discount"}, "workflow": {"own_models": True}},
         {"algorithm": "fed_avg", "aggregator": {"name": "krum", "byzantine": 1},
          "workflow": {"own_models": True}},
     ],
@@ -132,3 +134,19 @@ def test_what_cannot_be_had_is_refused_at_plan_time(change: dict[str, Any]) -> N
     with pytest.raises(PlanError, match="Nothing was started") as refused:
         build_workflow(plan, build_method(plan, no_code), no_code)
     assert refused.value.code == "plan-impossible"
+
+
+def test_metrics_by_name_are_shown_and_not_the_sums_they_are_made_of(tmp_path: Path) -> None:
+    plan = {
+        "workflow": "cross_site_evaluation",
+        "rounds": 1,
+        "data": {"set": "digits", "split": {"scheme": "iid", "clients": 3}},
+        "evaluate": {"metrics": ["f1", "roc_auc"]},
+    }
+    project = build_project(read_plan(plan).plan)
+    run, population = open_run(project, Simulation(tmp_path))
+    continue_run(run, project, population, simulation=Simulation(tmp_path))
+    metrics = run_record(run)["cross_site"]["metrics"]
+    assert {"f1", "roc_auc"} <= metrics.keys()
+    assert not [name for name in metrics if "/" in name]
+    assert all(0 < value < 1 for value in metrics["f1"][0])

@@ -73,7 +73,7 @@ def finish(acc: Sum) -> Aggregate:
     vectors = {}
     for name, spec in acc.spec.vectors.items():
         if spec.bound is None:
-            vectors[name] = fixed_point.wide_mean(acc.totals[name], weight, dtype=spec.dtype)
+            vectors[name] = fixed_point.wide_mean(acc.totals.pop(name), weight, dtype=spec.dtype)
         else:
             k = fixed_point.point(spec.bound, acc.spec.weight_limit)
             vectors[name] = fixed_point.mean(acc.totals.pop(name), weight, k=k, dtype=spec.dtype)

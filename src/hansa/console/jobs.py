@@ -109,7 +109,7 @@ class Told:
             why = f" at work: {silent}"
         yield (
             f"status: {facts.state.upper()} elapsed_s: {elapsed_s:.1f} "
-            f"round: {progress.committed}/{facts.rounds}{why}"
+            f"round: {min(progress.committed, facts.rounds)}/{facts.rounds}{why}"
         )
 
 

@@ -11,6 +11,7 @@ a package that brings its wheels is built without a network, as in a site's sand
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import stat
 import sys
@@ -25,6 +26,8 @@ from hansa.learners.command_process import Place
 from hansa.limits import ENVIRONMENT_BUILD_S
 
 _READY = "ready"
+_PATHS = re.compile(rb"^\s*(-e\b|--editable\b|\.|/)|@\s*file:", re.MULTILINE)
+"""Lines of requirements that name a folder or a file."""
 
 
 def environment_python(
@@ -58,8 +61,11 @@ def environment_python(
 
 def _digest(requirements: str, code: Mapping[str, bytes]) -> str:
     hasher = blake3(f"{sys.version}\0{sys.platform}\0{sys.base_prefix}".encode())
+    # What is installed from a folder of the package may be any of its files.
+    whole = any(_PATHS.search(text) for name, text in code.items() if name.endswith(".txt"))
+    whole |= bool(_PATHS.search(code[requirements]))
     for name, content in sorted(code.items()):
-        if name == requirements or name.endswith((".whl", ".txt")):
+        if whole or not name.endswith(".py"):
             hasher.update(f"\0{name}\0{len(content)}\0".encode() + content)
     return hasher.hexdigest()[:32]
 

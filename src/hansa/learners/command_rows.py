@@ -34,7 +34,7 @@ class Rows:
 
     def __init__(self, form: str) -> None:
         self._form = form
-        self._written: dict[int, Path] = {}  # by the identity of x, while it lives
+        self._written: dict[tuple[int, int], Path] = {}  # by identity of x and y
         self._count = 0
 
     def file(self, data: Any, folder: Path) -> Path:
@@ -52,8 +52,8 @@ class Rows:
                 f"A command learner cannot write {type(data).__name__} to a file.",
                 "Give arrays (x, y), or let it read its client's own files: learner.rows = 'path'.",
             )
-        if id(x) in self._written:
-            return self._written[id(x)]
+        if (id(x), id(y)) in self._written:
+            return self._written[id(x), id(y)]
         self._count += 1
         path = folder / f"rows-{self._count}.{self._form}"
         folder.mkdir(parents=True, exist_ok=True)
@@ -68,12 +68,13 @@ class Rows:
                 f"{error.strerror or error}.",
                 "Free some space, or let it read its client's own files: learner.rows = 'path'.",
             ) from None
-        self._written[id(x)] = path
-        weakref.finalize(x, _forget, self._written, id(x), path).atexit = False
+        self._written[id(x), id(y)] = path
+        for array in (x, y):
+            weakref.finalize(array, _forget, self._written, (id(x), id(y)), path).atexit = False
         return path
 
 
-def _forget(written: dict[int, Path], key: int, path: Path) -> None:
+def _forget(written: dict[tuple[int, int], Path], key: tuple[int, int], path: Path) -> None:
     written.pop(key, None)
     path.unlink(missing_ok=True)
 

@@ -26,7 +26,9 @@ class Descent:
         self._state = self._module.init(start)
         starts = task.layout.trained.float_starts() if Need.TENSORS in self._module.needs else ()
         key = task.key.child("optimizer")
-        self._at = Point(start, start, step=0, round=hyper.round, key=key, starts=starts)
+        self._at = Point(
+            start, start, step=0, round=hyper.scheduled or hyper.round, key=key, starts=starts
+        )
 
     def direction(self, x: Vector, g: Vector) -> Vector:
         """Return u of the next step, x - lr * u; it may be `g` itself, which is not changed."""

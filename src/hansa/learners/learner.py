@@ -42,6 +42,7 @@ class Hyper(NamedTuple):
     optimizer: str = "sgd"
     options: dict[str, float] = {}  # noqa: RUF012 - further arguments of the optimizer; read only
     chain: Module | None = None  # takes the place of optimizer and options
+    scheduled: int = 0  # the round that schedules look at, where it is another; 0: `round`
 
 
 class Seed(NamedTuple):

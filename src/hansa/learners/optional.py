@@ -18,7 +18,7 @@ def optional(module: str) -> Any:
         return _Missing(module, str(error))
 
 
-_PACKAGES = {"torch": "torch", "sklearn": "scikit-learn"}
+PACKAGES = {"torch": "torch", "sklearn": "scikit-learn"}
 
 
 class _Missing:
@@ -32,5 +32,5 @@ class _Missing:
         raise LearnerError(
             "learner-missing-package",
             f"The {extra} learner needs {self._module}, which cannot be imported: {self._reason}.",
-            f"Install it with: pip install {_PACKAGES[extra]}",
+            f"Install it with: pip install {PACKAGES[extra]}",
         )

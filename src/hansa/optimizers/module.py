@@ -27,6 +27,7 @@ from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from hansa.errors import PlanError
 from hansa.seeds import Key
 
 Vector = Any
@@ -69,6 +70,30 @@ class Module(NamedTuple):
     init: Callable[[Vector], State] = lambda x: {}
     needs: frozenset[Need] = frozenset()
     plain: bool = False  # a step remains x - lr * (the gradient at x of some objective)
+
+
+def checked(module: Module, where: str) -> Module:
+    """Return a module of somebody's own that is refused once it returns something else.
+
+    Raises:
+      PlanError: from its `update`, plan-wrong-type.
+    """
+
+    def update(u: Vector, state: State, at: Point) -> tuple[Vector, State]:
+        made = module.update(u, state, at)
+        pair = isinstance(made, tuple) and len(made) == 2
+        given = tuple(getattr(u, "shape", ()))
+        shape = tuple(getattr(made[0], "shape", ())) if pair else None
+        if shape != given:
+            told = f"a direction of shape {shape}" if pair else type(made).__name__
+            raise PlanError(
+                "plan-wrong-type",
+                f"The update of {where} returned {told}, for a direction of shape {given}.",
+                "Return (u, state), with u of the shape that it was given.",
+            )
+        return made
+
+    return module._replace(update=update)
 
 
 def chain(*modules: Module) -> Module:

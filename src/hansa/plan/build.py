@@ -19,6 +19,7 @@ from hansa.learners.learner import Hyper
 from hansa.limits import CHAIN_MODULES_MAX
 from hansa.optimizers import MODULES, REGULARIZERS, Module
 from hansa.optimizers import chain as joined
+from hansa.optimizers.module import checked
 from hansa.optimizers.named import OPTIMIZERS
 from hansa.optimizers.schedules import cosine_factor, step_factor
 from hansa.plan.load import nearest
@@ -192,7 +193,13 @@ def hyper_at(plan: Plan, round_number: int) -> Hyper:
     if values["batch_size"] == "all":
         values["batch_size"] = None
     options = named_options(learner.optimizer)
-    return Hyper(round=round_number, optimizer=learner.optimizer.name, options=options, **values)
+    return Hyper(
+        round=round_number,
+        scheduled=scheduled,
+        optimizer=learner.optimizer.name,
+        options=options,
+        **values,
+    )
 
 
 def _factor(plan: Plan, round_number: int) -> float:
@@ -223,10 +230,13 @@ def _modules(where: str, named: Any, import_module: Import) -> tuple[Module, ...
             f"It must have at most {CHAIN_MODULES_MAX}.",
         )
     table = REGULARIZERS if where.endswith(".regularizers") else MODULES
-    return tuple(
-        build_named(f"{where}[{i}]", one, table, kind=Module, import_module=import_module)
-        for i, one in enumerate(named)
-    )
+    made = []
+    for i, one in enumerate(named):
+        here = f"{where}[{i}]"
+        module = build_named(here, one, table, kind=Module, import_module=import_module)
+        name = one.get("name") if isinstance(one, dict) else one
+        made.append(module if name in table else checked(module, f"{name} in {here}"))
+    return tuple(made)
 
 
 def build_named(
@@ -305,11 +315,11 @@ def _checked(
             continue
         try:
             options[key] = msgspec.convert(value, hints.get(key, Any))
-        except msgspec.ValidationError as error:
+        except msgspec.ValidationError:
             raise PlanError(
                 "plan-wrong-type",
-                f"The plan's {where}.{key} is {value!r}: {error}.",
-                "Nothing was started.",
+                f"The plan's {where}.{key} is {value!r}. Nothing was started.",
+                _wanted(hints.get(key, Any)),
             ) from None
         if isinstance(value, float) and not math.isfinite(value):
             raise PlanError(
@@ -334,6 +344,16 @@ def _examples(missing: list[str], options: dict[str, Any], hints: dict[str, Any]
     given = [f"{key} = {json.dumps(value)}" for key, value in options.items()]
     made = [f"{key} = {_EXAMPLES.get(hints.get(key), '0.1')}" for key in missing]
     return ", ".join([*given, *made])
+
+
+def _wanted(hint: Any) -> str:
+    """Say what an option may be."""
+    if typing.get_origin(hint) is typing.Literal:
+        return f"It is one of: {', '.join(map(repr, typing.get_args(hint)))}."
+    words = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}
+    return (
+        f"It must be {words.get(hint, f'like {_EXAMPLES[hint]}' if hint in _EXAMPLES else hint)}."
+    )
 
 
 _EXAMPLES: dict[Any, str] = {

@@ -42,6 +42,6 @@ def check_measured(plan: Plan, learner: Learner) -> None:
             "plan-impossible",
             f"The plan's evaluate.metrics needs predictions, which this {plan.learner.kind} "
             "learner does not offer. Nothing was started.",
-            "Define predict() in the module (a script cannot), or return means from "
-            "its own evaluation.",
+            "Define predict() in the module; scripts and commands cannot, and return means from "
+            "their own evaluation.",
         )

@@ -104,6 +104,7 @@ class Exchange:
         self._problems: dict[str, Problem] = {}
         self._missing: set[str] = set()  # counted, but the update is gone
         self._away: set[str] = set()  # not heard of
+        self._given: dict[str, Future[Receipt]] = {}  # receipts, done once they are durable
         self._late: dict[str, str] = {}  # digests of updates of earlier rounds, by client@round
         self.state: RoundState = open_round(_asked(ask, past), _terms(ask, past))
         self._again(past)
@@ -287,15 +288,18 @@ class Exchange:
             if again:  # the site has trained once more, perhaps to other bytes
                 digests = {**self.state.digests, client: digest}
                 self.state = self.state._replace(digests=digests)
+                self._open_answers += 1
+                self._given[client] = Future()
         if again:
-            return self._replace(client, contribution, metrics, digest=digest, size=size)
+            return self._count(client, contribution, metrics, digest=digest, size=size)
         effects = self._decided(Answered(client, digest))
         for effect in effects:
             match effect:
                 case Count():
                     return self._count(client, contribution, metrics, digest=digest, size=size)
                 case Repeat():
-                    return self._receipt(client, digest, size)
+                    given = self._given.get(client)  # None: it counted before a restart
+                    return given.result() if given else self._receipt(client, digest, size)
                 case Reject(code=code):
                     if self._sum is not None and client not in self.state.digests:
                         self._sum.give_up(client)
@@ -338,27 +342,17 @@ class Exchange:
             hit("after_update_recorded")
         except BaseException as error:
             self._break(error)
+            if client in self._given:
+                self._given[client].set_exception(error)
             raise
+        if client in self._given:
+            self._given[client].set_result(receipt)
         hit("after_update_folded")
         with self._changed:
             self._results[client] = (metrics, size)
             self._open_answers -= 1
             self._changed.notify_all()
         return receipt
-
-    def _replace(
-        self,
-        client: str,
-        contribution: Contribution | None,
-        metrics: Metrics,
-        *,
-        digest: str,
-        size: int,
-    ) -> Receipt:
-        """Take again what had been counted and was lost with the server's disk."""
-        with self._lock:
-            self._open_answers += 1
-        return self._count(client, contribution, metrics, digest=digest, size=size)
 
     def _recorded(
         self,
@@ -431,7 +425,10 @@ class Exchange:
         """Take one step; a result that counts holds the exchange open until it is folded."""
         with self._changed:
             self.state, effects = step(self.state, event)
-            self._open_answers += sum(isinstance(e, Count) for e in effects)
+            for effect in effects:
+                if isinstance(effect, Count):
+                    self._open_answers += 1
+                    self._given[effect.client] = Future()
             if any(isinstance(e, Close) for e in effects):
                 self._changed.notify_all()
         return effects

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from hansa.births import born
 from hansa.clock import monotonic, now
 from hansa.errors import ServerError
 from hansa.store.files import write_durably
@@ -26,12 +27,15 @@ class Process(msgspec.Struct, frozen=True):
 
     pid: int
     started: str
+    born: str = ""  # empty where the system does not tell
 
 
 @contextlib.contextmanager
 def announced(folder: Path) -> Iterator[None]:
     """Say who serves, for the length of a block; the caller holds the folder's lock."""
-    write_durably(folder / PROCESS_FILE, [msgspec.json.encode(Process(os.getpid(), now()))])
+    write_durably(
+        folder / PROCESS_FILE, [msgspec.json.encode(Process(os.getpid(), now(), born(os.getpid())))]
+    )
     try:
         yield
     finally:
@@ -64,7 +68,7 @@ def find_process(folder: Path) -> Process | None:
         found = msgspec.json.decode((folder / PROCESS_FILE).read_bytes(), type=Process)
     except (OSError, msgspec.MsgspecError):
         found = None
-    if found is None or found.pid <= 1:
+    if found is None or found.pid <= 1 or found.born != born(found.pid):
         raise ServerError(
             "server-busy",
             f"A process serves from {folder.resolve()}, and {PROCESS_FILE} does not say which.",

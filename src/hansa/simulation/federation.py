@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from hansa.algorithms import Vectors
 from hansa.clock import monotonic
-from hansa.errors import LearnerError
+from hansa.errors import HansaError, LearnerError
 from hansa.learners.learner import evaluate
 from hansa.metrics import Metrics
 from hansa.params.model import ModelLayout
@@ -145,6 +145,8 @@ class SimulatedFederation:
         try:
             asked = asked_of(self._project.plan)
             return evaluate(self._project.learner, model, self._population.test, asked)
+        except HansaError:
+            raise
         except Exception as error:
             raise LearnerError(
                 "client-failed",

@@ -16,7 +16,7 @@ from hansa.errors import HansaError, RunError
 from hansa.learners.learner import close
 from hansa.params import Layout
 from hansa.params.model import ModelLayout
-from hansa.pipes import Closed, receive, send, take_streams
+from hansa.pipes import Closed, end_with, receive, send, take_streams
 from hansa.plan import Plan
 from hansa.project import build_project, client_of, identity
 from hansa.simulation.population import project_population
@@ -41,6 +41,7 @@ def main() -> None:
     """Serve one simulation until it closes the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     requests, replies = take_streams()
+    end_with(requests)
     runner: Runner | None = None
     while True:
         try:

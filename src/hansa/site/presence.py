@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from hansa.births import born
 from hansa.clock import monotonic, now
 from hansa.errors import HansaError, RequestRefused, SiteError
 from hansa.store.files import write_durably
@@ -29,6 +30,7 @@ class Agent(msgspec.Struct, frozen=True):
     pid: int
     group: int  # process group, 0 where there are none
     started: str
+    born: str = ""  # empty where the system does not tell
 
 
 class End(msgspec.Struct, frozen=True):
@@ -52,7 +54,7 @@ def present(folder: Path) -> Iterator[None]:
     try:
         with filelock.FileLock(folder / "lock", timeout=1.0):  # somebody may only be asking
             group = os.getpgid(0) if hasattr(os, "getpgid") else 0
-            facts = msgspec.json.encode(Agent(os.getpid(), group, now()))
+            facts = msgspec.json.encode(Agent(os.getpid(), group, now(), born(os.getpid())))
             write_durably(folder / AGENT_FILE, [facts])
             (folder / END_FILE).unlink(missing_ok=True)
             yield
@@ -101,7 +103,7 @@ def find_agent(folder: Path) -> Agent | None:
         facts = msgspec.json.decode((folder / AGENT_FILE).read_bytes(), type=Agent)
     except (OSError, msgspec.MsgspecError):
         facts = None
-    if facts is None or facts.pid <= 1:
+    if facts is None or facts.pid <= 1 or facts.born != born(facts.pid):
         raise SiteError(
             "site-running",
             f"An agent holds {folder / 'lock'}, and {folder / AGENT_FILE} does not say which.",

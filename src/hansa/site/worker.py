@@ -6,11 +6,8 @@ when its input does, so a killed site leaves no orphan.
 
 from __future__ import annotations
 
-import os
-import select
 import signal
 import sys
-import threading
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -25,7 +22,7 @@ from hansa.learners.learner import ClientData, close, evaluate
 from hansa.limits import WORKER_FILES_MAX
 from hansa.params import Layout, Params, encode
 from hansa.params.model import ModelLayout
-from hansa.pipes import Closed, receive, send, take_streams
+from hansa.pipes import Closed, end_with, receive, send, take_streams
 from hansa.plan import Plan, hyper_at
 from hansa.plan.measured import asked_of
 from hansa.project import build_project, client_of, identity
@@ -46,8 +43,6 @@ from hansa.site.worker_messages import (
 from hansa.store.client_states import ClientStates
 from hansa.store.files import load_params
 from hansa.workflows.pace import with_pace
-
-_FAREWELL_S = 1.0
 
 
 class Work(NamedTuple):
@@ -71,7 +66,7 @@ def main() -> None:
     """Serve one run until the site closes the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     requests, replies = take_streams()
-    _end_with(requests)
+    end_with(requests)
     work: Work | None = None
     while True:
         try:
@@ -203,21 +198,6 @@ def _answer(replies: BinaryIO, result: Result) -> None:
         replies.flush()
     except OSError as error:
         raise Closed from error
-
-
-def _end_with(requests: BinaryIO) -> None:
-    """End the process as soon as the site does, even in the middle of a task."""
-    if not hasattr(select, "poll"):
-        return
-    poll = select.poll()
-    poll.register(requests.fileno(), 0)  # tells of the other end's closing only
-
-    def wait() -> None:
-        poll.poll()
-        threading.Event().wait(_FAREWELL_S)  # the main thread sees it too, unless it is at work
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
 
 
 if __name__ == "__main__":

@@ -23,8 +23,9 @@ import numpy as np
 from hansa.algorithms import Algorithm, Vectors
 from hansa.errors import PlanError
 from hansa.limits import CROSS_SITE_MODELS_MAX
-from hansa.metrics import Metrics
+from hansa.metrics import Metrics, summarise_all
 from hansa.plan import Method, Plan
+from hansa.plan.measured import asked_of
 from hansa.rounds import BUFFERS, Terms, largest_parameter
 from hansa.seeds import Key
 from hansa.workflows.federation import Commit, Federation, GlobalState, Problem, Trained
@@ -89,6 +90,13 @@ def _check(plan: Plan, method: Method, *, own_models: bool) -> None:
             "does not get that. Nothing was started.",
             'Leave own_models out, or use algorithm = "fed_avg" and aggregator = "mean".',
         )
+    if own_models and plan.cohort.late == "discount":
+        raise PlanError(
+            "plan-impossible",
+            'A client\'s own model is made of its update alone, and with cohort.late = "discount" '
+            "another's late one would be added. Nothing was started.",
+            "Leave own_models out, or cohort.late.",
+        )
 
 
 def _evaluating(
@@ -133,7 +141,7 @@ async def _one_model(
             "refused": 0,
         },
         "bytes": {"down": trained.bytes_down, "up": trained.bytes_up},
-        "cross_site": {"model": model, "metrics": _values(metrics)},
+        "cross_site": {"model": model, "metrics": _values(metrics, plan)},
         "seconds": federation.elapsed() - began,
     }
     if number - progress.memory["rounds"] == len(models):
@@ -171,14 +179,13 @@ def _was_away(number: int, client: str) -> Problem:
     return Problem(number, client, "failed", "client-silent", "it was not there when it was asked")
 
 
-def _values(metrics: dict[str, Metrics]) -> dict[str, dict[str, Any]]:
-    """Return means by metric and client, as plain JSON data."""
-    names = sorted({name for measured in metrics.values() for name in measured})
+def _values(metrics: dict[str, Metrics], plan: Plan) -> dict[str, dict[str, Any]]:
+    """Return each client's own value by metric and client, as plain JSON data."""
+    summary = summarise_all(metrics, asked_of(plan))
     return {
         name: {
-            client: found[name].value if np.isfinite(found[name].value) else None
-            for client, found in sorted(metrics.items())
-            if name in found
+            client: value if value is not None and np.isfinite(value) else None
+            for client, value in sorted(found["by_client"].items())
         }
-        for name in names
+        for name, found in summary.items()
     }

@@ -87,6 +87,10 @@ class ClientProcess:
             ready, _ = receive_with(process.stdout, Reply)  # type: ignore[arg-type]
         except Closed:
             raise self._lost() from None
+        except BaseException:  # Ctrl-C: its answer would be taken for that to the next question
+            process.kill()
+            self.close()
+            raise
         if not isinstance(ready, Ready):
             self.close()
             raise _error(ready) from ClientFailed(ready.trace)

@@ -6,29 +6,23 @@ its input does.
 
 from __future__ import annotations
 
-import os
-import select
 import signal
-import threading
 import traceback
 from pathlib import Path
-from typing import BinaryIO
 
 from hansa.compat.flower.hosting import Host
 from hansa.compat.flower.shim import NAME, install
 from hansa.compat.flower.wire import Failed, Ready, Request, Setup, receive_with, send_with
 from hansa.errors import HansaError
 from hansa.limits import FAILURE_CHARS_MAX, MESSAGE_CHARS_MAX
-from hansa.pipes import Closed, send, take_streams
-
-_FAREWELL_S = 1.0
+from hansa.pipes import Closed, end_with, send, take_streams
 
 
 def main() -> None:
     """Serve one project until it closes the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     requests, replies = take_streams()
-    _end_with(requests)
+    end_with(requests)
     host: Host | None = None
     folder = Path()
     while True:
@@ -82,21 +76,6 @@ def failed(error: BaseException, folder: Path) -> Failed:
 def _sound(text: str) -> str:
     """Return text that can be written anywhere; file names bring lone surrogates."""
     return text.encode("utf-8", "backslashreplace").decode()
-
-
-def _end_with(requests: BinaryIO) -> None:
-    """End the process as soon as the project's does, even while a client trains."""
-    if not hasattr(select, "poll"):
-        return
-    poll = select.poll()
-    poll.register(requests.fileno(), 0)  # tells of the other end's closing only
-
-    def wait() -> None:
-        poll.poll()
-        threading.Event().wait(_FAREWELL_S)  # the main thread sees it too, unless it is at work
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
 
 
 if __name__ == "__main__":

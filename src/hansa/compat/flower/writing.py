@@ -27,6 +27,7 @@ from hansa.compat.flower.server_code import ServerCode, Settings, Strategy
 from hansa.compat.flower.strategies import Chosen, counterpart, refused
 from hansa.errors import PlanError
 from hansa.plan import PLAN_FILE
+from hansa.text import clean
 
 SEED_FILE = "hansa_seed.py"
 _MODULES = ("model.py", "hansa_model.py")  # the second where the project has the first
@@ -207,7 +208,7 @@ def plan_text(found: _Found) -> str:
     project, config = found.project, found.project.run_config
     rounds = next((key for key in _ROUNDS if isinstance(config.get(key), int)), None)
     lines = [
-        f"# What will run, taken from the Flower project {project.name}.",
+        f"# What will run, taken from the Flower project {_plan_name(project.name)}.",
         "# Every key is explained by: hansa config explain",
         f"name = {_toml(_plan_name(project.name))}",
         _line("rounds", max(config[rounds], 1) if rounds else 3, _key(rounds)),
@@ -289,15 +290,16 @@ def module_text(found: _Found) -> str:
         "from_plan": from_plan,
     }
     options += [f"{name}={_python(value)}" for name, value in told.items() if value]
+    name = _plan_name(project.name)  # safe to write into code
     lines = [
-        f'"""The client side of the Flower project {project.name}, unchanged, as a learner."""',
+        f'"""The client side of the Flower project {name}, unchanged, as a learner."""',
         "",
         "from hansa.compat.flower import FlowerApp",
         "",
     ]
     for kind, settings in (("train", found.train), ("evaluate", found.evaluate)):
         if settings.unknown:
-            names = ", ".join(settings.unknown)
+            names = ", ".join(clean(name) for name in settings.unknown)
             lines.append(
                 f"# Not known without running the server app; add to {kind}_config: {names}"
             )
