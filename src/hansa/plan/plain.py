@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,6 +35,8 @@ def plain(value: Any, where: str = "", *, depth: int = 0) -> Any:
         return [plain(inner, f"{where}[{i}]", depth=depth + 1) for i, inner in enumerate(value)]
     if isinstance(value, np.generic):
         value = value.item()
+    if isinstance(value, datetime.date | datetime.time):  # which TOML has, and JSON has not
+        raise _refused(where, "is a date or a time, and no key takes one")
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         raise _refused(where, "is an integer that does not fit into 64 bits")
     return value
