@@ -91,7 +91,7 @@ BROAD = {
     "remote/seed.py",  # the project's data(client) and init, away from the sites
     "simulation/runner.py",
     "site/worker.py",
-    "compat/flower/worker.py",
+    "compat/serving.py",
     "simulation/federation.py",
     "simulation/processes.py",
     "learners/script_session.py",
