@@ -23,7 +23,9 @@ class Signal:
     """Says that a task shall end."""
 
     def __init__(self) -> None:
-        self.reset()
+        self.value: Any = None
+        self.trigger_time: float | None = None
+        self.triggered = False
 
     def trigger(self, value: Any) -> None:
         """Say so."""
@@ -31,9 +33,7 @@ class Signal:
 
     def reset(self, value: Any = None) -> None:
         """Take it back."""
-        self.value: Any = value
-        self.trigger_time: float | None = None
-        self.triggered = False
+        self.value, self.trigger_time, self.triggered = value, None, False
 
 
 class FLContext:
