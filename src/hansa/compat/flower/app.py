@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +30,8 @@ _KEY_BYTES = 16
 _NO_KEY = Key.root(0).child("evaluate").material
 
 
-class Shard(NamedTuple):
+@dataclass(frozen=True)
+class Shard:
     """One client's data, which only its own code can read."""
 
     client: str

@@ -10,8 +10,9 @@ process of its own, which `hansa.compat.process` starts.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +29,8 @@ _KEY_BYTES = 16
 _NO_KEY = Key.root(0).child("evaluate").material
 
 
-class Shard(NamedTuple):
+@dataclass(frozen=True)
+class Shard:
     """One client's data, which only its own code can read."""
 
     site: str

@@ -55,7 +55,6 @@ _APP = _of(
     names, "AppConstants", "ModelName", "ValidateType", "EnvironmentKey",
     "DefaultCheckpointFileName", "AlgorithmConstants",
 )  # fmt: skip
-_NP = _of(np_examples, "NPTrainer", "NPValidator", "NPModelPersistor")
 _FORMAT = _of(torch_names, "PTModelPersistenceFormatManager")
 _PERSISTOR = _of(torch_names, "PTFileModelPersistor")
 
@@ -87,9 +86,9 @@ PARTS: Mapping[str, Mapping[str, Any]] = {
     "nvflare.app_common.executors.learner_executor": _of(components, "LearnerExecutor"),
     "nvflare.app_common.np": {},
     "nvflare.app_common.np.constants": _of(names, "NPConstants"),
-    "nvflare.app_common.np.np_model_persistor": _NP,
-    "nvflare.app_common.np.np_trainer": _NP,
-    "nvflare.app_common.np.np_validator": _NP,
+    "nvflare.app_common.np.np_model_persistor": _of(np_examples, "NPModelPersistor"),
+    "nvflare.app_common.np.np_trainer": _of(np_examples, "NPTrainer"),
+    "nvflare.app_common.np.np_validator": _of(np_examples, "NPValidator"),
     "nvflare.app_common.pt": {},
     "nvflare.app_common.pt.pt_fed_utils": _FORMAT,
     "nvflare.app_common.pt.pt_file_model_persistor": _PERSISTOR,
