@@ -75,29 +75,35 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], Any], str]] 
     "its own workflow": (lambda s, c: s["workflows"][0].update(path="mine.ScatterAndGather"),
                          "the app's own"),
     "a workflow that is not known": (
-        lambda s, c: s["workflows"][0].update(path="nvflare.app_common.workflows.x.Swarm"), "Swarm"),
+        lambda s, c: s["workflows"][0].update(path="nvflare.app_common.workflows.x.Swarm"),
+        "Swarm"),
     "two that train": (lambda s, c: s["workflows"].append(s["workflows"][0]), "one that trains"),
     "a filter of the server": (lambda s, c: s.update(task_result_filters=[{"tasks": ["train"]}]),
                                "task_result_filters"),
-    "its own aggregator": (lambda s, c: s["components"][2].update(path="mine.Median"), "mine.Median"),
+    "its own aggregator": (lambda s, c: s["components"][2].update(path="mine.Median"),
+        "mine.Median"),
     "a collection": (lambda s, c: s["components"][2]["args"].update(expected_data_kind={"a": "b"}),
                      "expects"),
     "left out variables": (lambda s, c: s["components"][2]["args"].update(exclude_vars="bias"),
                            "exclude_vars"),
     "a negative weight": (
-        lambda s, c: s["components"][2]["args"].update(aggregation_weights={"site-1": -1}), "weights"),
+        lambda s, c: s["components"][2]["args"].update(aggregation_weights={"site-1": -1}),
+        "weights"),
     "no persistor": (lambda s, c: s["components"].pop(0), "'persistor'"),
     "another persistor of FLARE's": (
-        lambda s, c: s["components"][0].update(path="nvflare.app_opt.tf.TFModelPersistor"), "no stand-in"),
+        lambda s, c: s["components"][0].update(path="nvflare.app_opt.tf.TFModelPersistor"),
+        "no stand-in"),
     "another executor of FLARE's": (
-        lambda s, c: c["executors"][0]["executor"].update(path="nvflare.app_opt.xgboost.X"), "no stand-in"),
+        lambda s, c: c["executors"][0]["executor"].update(path="nvflare.app_opt.xgboost.X"),
+        "no stand-in"),
     "a filter of FLARE's": (
         lambda s, c: c.update(task_result_filters=[
             {"tasks": ["train"], "filters": [{"path": "nvflare.app_common.filters.SVTPrivacy"}]}]),
         "SVTPrivacy"),
     "nobody who trains": (lambda s, c: c["executors"][0].update(tasks=["validate"]), "'train'"),
     "no rounds": (lambda s, c: s["workflows"][0]["args"].update(num_rounds=0), "num_rounds"),
-    "rounds in words": (lambda s, c: s["workflows"][0]["args"].update(num_rounds="3"), "num_rounds"),
+    "rounds in words": (lambda s, c: s["workflows"][0]["args"].update(num_rounds="3"),
+        "num_rounds"),
     "text for a list": (lambda s, c: c.update(components="none"), "components"),
     "a component without a name": (lambda s, c: c.update(components=[{"id": "x"}]), "neither path"),
 }  # fmt: skip
