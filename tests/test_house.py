@@ -91,6 +91,7 @@ BROAD = {
     "remote/seed.py",  # the project's data(client) and init, away from the sites
     "simulation/runner.py",
     "site/worker.py",
+    "compat/nvflare/engine.py",  # handlers of events: what one raises is in the log
     "compat/serving.py",
     "simulation/federation.py",
     "simulation/processes.py",
