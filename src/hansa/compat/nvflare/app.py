@@ -52,7 +52,7 @@ class FlareApp:
       result_filters: its task_result_filters.
       train_task: name of the task that trains.
       validate_task: name of the task that validates.
-      expects: the kind of a result: WEIGHTS, or WEIGHT_DIFF, which is added.
+      expects: the kind of a result: WEIGHTS, or WEIGHT_DIFF, which is added; "" takes either.
       weights: aggregation_weights of clients by name; 1 for others.
       rounds: in all, which executors are told.
       start_round: what the first round is called.

@@ -230,7 +230,9 @@ class _Site:
         self, dxo: DXO, given: Mapping[str, np.ndarray], name: str
     ) -> tuple[Answer, dict[str, Any]]:
         """Return what a training gave, as a whole model."""
-        expected = self._setup.expects
+        expected = self._setup.expects or dxo.data_kind
+        if expected not in (DataKind.WEIGHTS, DataKind.WEIGHT_DIFF):
+            expected = DataKind.WEIGHTS
         if dxo.data_kind != expected or dxo.get_meta_prop(MetaKey.PROCESSED_ALGORITHM):
             how = "encrypted" if dxo.data_kind == expected else dxo.data_kind
             raise LearnerError(
@@ -244,7 +246,8 @@ class _Site:
             arrays = _added(arrays, given)
         steps = dxo.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND, 1.0)
         before = dxo.get_meta_prop(MetaKey.INITIAL_METRICS)
-        metrics = _numbers({MetaKey.INITIAL_METRICS: before} if before is not None else {})
+        told = before if isinstance(before, dict) else {MetaKey.INITIAL_METRICS: before}
+        metrics = _numbers(told)
         return Answer(0, metrics, float(steps)), in_given_precision(arrays, given)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -106,13 +107,17 @@ class NPValidator(Executor):
 
 
 class NPModelPersistor(ModelPersistor):
-    """Starts from the numbers 1 to 9, or from a file of the run folder."""
+    """Starts from the numbers 1 to 9, or from a list of numbers."""
 
-    def __init__(self, model_dir: str = "models", model_name: str = "server.npy") -> None:
+    def __init__(
+        self, model_dir: str = "models", model_name: str = "server.npy", model: Any = None
+    ) -> None:
         super().__init__()
-        self.model_dir, self.model_name = model_dir, model_name
+        self.model_dir, self.model_name, self._model = model_dir, model_name, model
 
     def load_model(self, fl_ctx: FLContext) -> ModelLearnable:
         """Return the model that a run starts from."""
         start = np.arange(1, 10, dtype=np.float32).reshape(3, 3)
+        if self._model is not None:
+            start = np.asarray(self._model, np.float32)
         return make_model_learnable({NPConstants.NUMPY_KEY: start}, {})

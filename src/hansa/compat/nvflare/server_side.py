@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from hansa.compat.nvflare.reading import App, arguments, path_of, refused, rows
 from hansa.compat.nvflare.shim import NAME, is_there, place_of
 
-WORKFLOWS = ("ScatterAndGather", "CyclicController", "CrossSiteModelEval", "GlobalModelEval")
+TRAINING = ("ScatterAndGather", "FedAvg", "CyclicController")
+WORKFLOWS = (*TRAINING, "CrossSiteModelEval", "GlobalModelEval")
 AGGREGATORS = ("InTimeAccumulateWeightedAggregator", "AccumulateWeightedAggregator")
 GENERATORS = ("FullModelShareableGenerator",)
 
@@ -17,6 +18,7 @@ class ServerSide(NamedTuple):
     """What the plan is made of."""
 
     workflow: str  # synchronous or cyclic
+    source: str  # FLARE's name of it
     rounds: int
     start_round: int
     minimum: int
@@ -43,7 +45,7 @@ def server_side(app: App) -> ServerSide:
     components = {str(row.get("id")): row for row in rows(app.server, "components")}
     found = rows(app.server, "workflows")
     kinds = [_known(row, WORKFLOWS, "workflow") for row in found]
-    training = [k for k in kinds if k in ("ScatterAndGather", "CyclicController")]
+    training = [k for k in kinds if k in TRAINING]
     after = [k for k in kinds if k not in training]
     if len(training) != 1 or kinds[:1] != training or len(after) > 1:
         raise refused(
@@ -51,21 +53,30 @@ def server_side(app: App) -> ServerSide:
             "and one that evaluates may follow."
         )
     given = arguments(found[0])
-    cyclic = training == ["CyclicController"]
+    cyclic, plain = training == ["CyclicController"], training == ["FedAvg"]
     told = arguments(found[1]) if after else {}
     if cyclic and after:
         raise refused("After a cyclic workflow there is no cross-site evaluation.")
-    generator = _component(components, given, "shareable_generator_id", "shareable_generator")
-    _known(generator, GENERATORS, "shareable generator")
+    if not plain:
+        generator = _component(components, given, "shareable_generator_id", "shareable_generator")
+        _known(generator, GENERATORS, "shareable generator")
     persistor = _component(components, given, "persistor_id", "persistor")
-    aggregator, expects, weights = ("", "WEIGHTS", {}) if cyclic else _aggregator(components, given)
+    if plain:
+        aggregator, expects, weights = _of_fed_avg(given)
+    elif cyclic:
+        aggregator, expects, weights = "", "WEIGHTS", {}
+    else:
+        aggregator, expects, weights = _aggregator(components, given)
     return ServerSide(
         workflow="cyclic" if cyclic else "synchronous",
+        source=training[0],
         rounds=_count(given, "num_rounds", 5),
         start_round=_count(given, "start_round", 0, at_least=0),
-        minimum=1 if cyclic else _count(given, "min_clients", 1),
+        minimum=1 if cyclic else _count(given, "num_clients" if plain else "min_clients", 1),
         deadline_s=float(_count(given, "train_timeout", 0, at_least=0)) or None,
-        waits_s=float(_count(given, "wait_time_after_min_received", 10, at_least=0)),
+        waits_s=float(
+            _count(given, "wait_time_after_min_received", 0 if plain else 10, at_least=0)
+        ),
         persistor=_there(persistor),
         aggregator=aggregator,
         expects=expects,
@@ -87,10 +98,22 @@ def _aggregator(
     expects = told.get("expected_data_kind", "WEIGHT_DIFF")
     if expects not in ("WEIGHTS", "WEIGHT_DIFF"):
         raise refused(f"{name} expects {expects!r}; WEIGHTS or WEIGHT_DIFF are taken over.")
+    return name, expects, _weights(told, name)
+
+
+def _of_fed_avg(given: Mapping[str, Any]) -> tuple[str, str, dict[str, float]]:
+    """Return what the workflow FedAvg, which aggregates by itself, says of that."""
+    for key in ("aggregator", "aggregator_id", "exclude_vars", "stop_cond", "fedprox_mu", "model"):
+        if given.get(key):
+            raise refused(f"The workflow FedAvg has {key}, which is not taken over.")
+    return "FedAvg", "", _weights(given, "FedAvg")
+
+
+def _weights(told: Mapping[str, Any], name: str) -> dict[str, float]:
     weights = told.get("aggregation_weights") or {}
     if not isinstance(weights, dict) or not all(_is_weight(w) for w in weights.values()):
         raise refused(f"aggregation_weights of {name} are not positive numbers by client.")
-    return name, expects, {str(site): float(weight) for site, weight in weights.items()}
+    return {str(site): float(weight) for site, weight in weights.items()}
 
 
 def _is_weight(value: Any) -> bool:

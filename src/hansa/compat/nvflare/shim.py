@@ -11,7 +11,14 @@ from types import ModuleType
 from typing import Any
 
 from hansa.compat import stand_in
-from hansa.compat.nvflare import components, exchange, names, np_examples, torch_names
+from hansa.compat.nvflare import (
+    client_api,
+    components,
+    exchange,
+    names,
+    np_examples,
+    torch_names,
+)
 
 NAME = "nvflare"
 VERSION = "0+hansa"
@@ -30,6 +37,7 @@ SERVER = (
     "nvflare.app_common.tracking",
     "nvflare.app_common.widgets",
     "nvflare.app_common.workflows",
+    "nvflare.client.tracking",
     "nvflare.widgets",
 )
 """Names that can be imported, called and derived from, and do nothing."""
@@ -58,6 +66,19 @@ _APP = _of(
 _FORMAT = _of(torch_names, "PTModelPersistenceFormatManager")
 _PERSISTOR = _of(torch_names, "PTFileModelPersistor")
 
+_MODEL_OF_SCRIPTS = _of(client_api, "FLModel", "ParamsType")
+_CLIENT = {
+    **_MODEL_OF_SCRIPTS,
+    **_of(
+        client_api, "init", "receive", "send", "is_running", "is_train", "is_evaluate",
+        "is_submit_model", "get_task_name", "get_site_name", "get_job_id", "system_info",
+    ),
+    **{name: client_api.do_nothing for name in ("log", "shutdown", "clear")},
+}  # fmt: skip
+_SCRIPTS = {"InProcessClientAPIExecutor": client_api.ScriptExecutor,
+            "ClientAPIExecutor": client_api.ScriptExecutor,
+            "PTInProcessClientAPIExecutor": client_api.TorchScriptExecutor}  # fmt: skip
+
 PARTS: Mapping[str, Mapping[str, Any]] = {
     "nvflare": {"__version__": VERSION},
     "nvflare.apis": {},
@@ -74,6 +95,12 @@ PARTS: Mapping[str, Mapping[str, Any]] = {
     "nvflare.apis.signal": _of(components, "Signal"),
     "nvflare.apis.workspace": _of(components, "Workspace"),
     "nvflare.app_common": {},
+    "nvflare.app_common.abstract.fl_model": _MODEL_OF_SCRIPTS,
+    "nvflare.app_common.executors.client_api_executor": _SCRIPTS,
+    "nvflare.app_common.executors.in_process_client_api_executor": _SCRIPTS,
+    "nvflare.app_opt.pt.in_process_client_api_executor": _SCRIPTS,
+    "nvflare.client": _CLIENT,
+    "nvflare.client.api": _CLIENT,
     "nvflare.app_common.abstract": {},
     "nvflare.app_common.abstract.learnable": _of(exchange, "Learnable"),
     "nvflare.app_common.abstract.learnable_persistor": _of(components, "LearnablePersistor"),

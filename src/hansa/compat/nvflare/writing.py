@@ -155,8 +155,7 @@ def _workflow(server: ServerSide) -> Any:
 
 
 def _workflow_said(server: ServerSide) -> str:
-    first = "CyclicController" if server.workflow == "cyclic" else "ScatterAndGather"
-    return f"{first}, then {server.cross_site}" if server.cross_site else first
+    return f"{server.source}, then {server.cross_site}" if server.cross_site else server.source
 
 
 def _saved(server: ServerSide) -> str | None:
@@ -185,7 +184,11 @@ def module_text(found: _Found) -> str:
         "turns": found.clients if server.workflow == "cyclic" else None,
         "log_levels": found.app.log_levels,
     }
-    options = "".join(f"    {name}={python(value)},\n" for name, value in told.items() if value)
+    options = "".join(
+        f"    {name}={python(value)},\n"
+        for name, value in told.items()
+        if value or name == "expects"
+    )
     return (
         f'"""The client side of the FLARE app {_plain(found.app.name)}, unchanged."""\n'
         "\n"
@@ -227,7 +230,7 @@ def _facts(found: _Found) -> Iterator[tuple[str, str]]:
     yield "seed model", f"{server.persistor['path']}"
     if (file := _saved(server)) is not None:
         yield "saved", f"{file} in the run's folder"
-    if server.workflow != "cyclic":
+    if server.source == "ScatterAndGather":
         yield (
             "not waited",
             f"{server.waits_s:g} s after min_clients: a round ends with its last answer",
