@@ -91,7 +91,9 @@ BROAD = {
     "remote/seed.py",  # the project's data(client) and init, away from the sites
     "simulation/runner.py",
     "site/worker.py",
-    "compat/flower/worker.py",
+    "compat/nvflare/engine.py",  # handlers of events: what one raises is in the log
+    "compat/nvflare/client_api.py",  # the thread of a training script
+    "compat/serving.py",
     "simulation/federation.py",
     "simulation/processes.py",
     "learners/script_session.py",

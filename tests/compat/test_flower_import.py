@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from flower_projects import PYPROJECT, SERVER, message_project, older_project, write
 
 from hansa.cli.import_flower import flower as command
-from hansa.compat.flower import shim
+from hansa.compat import stand_in
 from hansa.compat.flower.records import (
     Array,
     ArrayRecord,
@@ -224,8 +224,8 @@ def test_torch_state_dict_comes_back_as_it_was():
 
 
 def test_names_of_the_servers_side_can_be_used_and_do_nothing():
-    server = shim._not_executed("ServerApp")
+    server = stand_in._not_executed("ServerApp")
     app = server(server_fn=print)
     assert app.main()(test_records_hold_what_flower_lets_them_hold)
-    assert issubclass(type("Mine", (shim._not_executed("FedAvg"),), {}), shim.NotExecuted)
+    assert issubclass(type("Mine", (stand_in._not_executed("FedAvg"),), {}), stand_in.NotExecuted)
     assert list(app.start(1, two=2)) == []

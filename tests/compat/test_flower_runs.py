@@ -209,7 +209,7 @@ def test_flwr_means_the_stand_in_there_even_beside_a_real_one_and_nowhere_else(a
     assert trained(flower)[2].weight == SIZES[0]
     assert "flwr" not in sys.modules
     assert not any(
-        "Finder" in type(f).__name__ and "shim" in type(f).__module__ for f in sys.meta_path
+        "Finder" in type(f).__name__ and "stand_in" in type(f).__module__ for f in sys.meta_path
     )
 
 

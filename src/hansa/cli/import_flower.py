@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from hansa.cli.lazy import LazyGroup, Verb
 
-VERBS = {"flower": Verb("import_flower:flower", "Make a project from a Flower project.")}
+if TYPE_CHECKING:
+    from hansa.compat.laying_out import Written
+
+VERBS = {
+    "flower": Verb("import_flower:flower", "Make a project from a Flower project."),
+    "nvflare": Verb("import_nvflare:nvflare", "Make a project from an app of NVIDIA FLARE."),
+}
 """Every system that a project may come from."""
 
 command = LazyGroup(
@@ -50,7 +57,11 @@ def flower(
     from hansa.compat.flower.writing import Import, import_project
 
     asked = Import(path, target, client, model, strategy, clients)
-    written = import_project(asked)
+    say_written(import_project(asked))
+
+
+def say_written(written: Written) -> None:
+    """Say what was made, and from what."""
     click.echo(f"Made {written.folder}:")
     for what, taken in written.facts:
         click.echo(f"  {what:<12} {taken}")

@@ -15,6 +15,7 @@ from hansa.limits import COMMAND_S_MAX, LATE_ROUNDS_MAX, METRICS_MAX, OVER_MAX, 
 from hansa.plan.schema import COMMANDS, CohortPlan, LearnerPlan, Plan
 
 _NAME = re.compile(r"[^\W_][\w-]{0,63}")  # begins with a letter or digit, of any language
+_NUMPY_FILE = re.compile(r"([A-Za-z0-9_-]{1,64}/){0,3}[A-Za-z0-9_-]{1,64}\.np[yz]")
 
 Rule = tuple[str, Any, bool, str]
 """Key, value, whether that holds, and what it may be."""
@@ -69,6 +70,12 @@ def check_plan(plan: Plan) -> None:
         ("stop.patience", stop.patience, _at_least_1(stop.patience), "at least 1"),
         ("stop.minutes", stop.minutes, _positive(stop.minutes), "positive"),
         ("keep.every", plan.keep.every, plan.keep.every >= 0, "at least 0"),
+        (
+            "keep.as_numpy",
+            plan.keep.as_numpy,
+            plan.keep.as_numpy is None or bool(_NUMPY_FILE.fullmatch(plan.keep.as_numpy)),
+            'a file name in the run folder that ends in .npy or .npz, such as "models/server.npy"',
+        ),
     ]
     rules += _learner_rules(plan.learner) + _data_rules(plan)
     for key, value, holds, allowed in rules:

@@ -210,6 +210,9 @@ class KeepPlan(_Part, frozen=True):
 
     every: int = 10
     """rounds between models that are kept for good; 0 keeps none"""
+    as_numpy: str | None = None
+    """file of the run folder that always holds the newest model for NumPy, such as
+    "models/server.npy" for a model of one tensor, or a .npz for any"""
 
 
 class Plan(_Part, frozen=True):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hansa.errors import LearnerError
+from hansa.errors import LearnerError, PlanError
 from hansa.params import Params
 from hansa.store.files import load_params, save_params, write_durably
 
@@ -34,6 +34,28 @@ def export_model(model: Path, output: Path, *, kind: str) -> str:
         return f'arrays = numpy.load("{output}")'
     write_durably(output, [_torch(params)])
     return f'net.load_state_dict(torch.load("{output}"))'
+
+
+def write_numpy(output: Path, params: Params) -> None:
+    """Write a model of one tensor as .npy, or any as .npz; never a pickle.
+
+    Raises:
+      PlanError: the file is a .npy, and the model has not exactly one tensor.
+      OSError: the file cannot be written.
+    """
+    if output.suffix == ".npz":
+        write_durably(output, [_npz(params)])
+        return
+    arrays = list(params.to_dict().values())
+    if len(arrays) != 1:
+        raise PlanError(
+            "plan-impossible",
+            f"The plan's keep.as_numpy is {output.name}, and the model has {len(arrays)} tensors.",
+            "Let it end in .npz, which holds them all.",
+        )
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, _plain(arrays[0]), allow_pickle=False)
+    write_durably(output, [buffer.getvalue()])
 
 
 def _npz(params: Params) -> bytes:

@@ -28,6 +28,7 @@ from blake3 import blake3
 from hansa.errors import ParamsError, RunError
 from hansa.params import Params
 from hansa.runs.events import Event, EventLog
+from hansa.runs.export import write_numpy
 from hansa.store.files import load_params, save_params, write_durably
 
 RUNS = "runs"
@@ -173,6 +174,7 @@ class RunFolder:
         if number:
             self._append_row(event["row"])
         self._forget(number, event["progress"].get("best_round", 0))
+        self._write_as_numpy(model)
         return event
 
     def mirror(self, events: Sequence[Event]) -> None:
@@ -199,7 +201,10 @@ class RunFolder:
     def forget_models(self) -> None:
         """Remove models that nobody asked to keep, once newer ones are here."""
         if commits := self.commits():
-            self._forget(commits[-1]["round"], commits[-1]["progress"].get("best_round", 0))
+            number = commits[-1]["round"]
+            self._forget(number, commits[-1]["progress"].get("best_round", 0))
+            if self.plan()["keep"].get("as_numpy") and self.model_path(number).is_file():
+                self._write_as_numpy(load_params(self.model_path(number)))
 
     def load(self, commit: Event) -> tuple[Params, Params | None]:
         """Return the model and the algorithm's state of a commit, checked against its digests.
@@ -252,6 +257,16 @@ class RunFolder:
 
     def _state_path(self, number: int) -> Path:
         return self.path / "state" / f"round-{number:06d}.safetensors"
+
+    def _write_as_numpy(self, model: Params) -> None:
+        """Write the newest model as the plan's keep.as_numpy says; old plans say nothing.
+
+        Raises:
+          PlanError: an array file is asked for, and the model has several tensors.
+        """
+        if (name := self.plan()["keep"].get("as_numpy")) is not None:
+            (self.path / name).parent.mkdir(parents=True, exist_ok=True)
+            write_numpy(self.path / name, model)
 
     def _append_row(self, row: dict[str, Any]) -> None:
         with open(self.path / "metrics.jsonl", "ab") as file:

@@ -4,31 +4,34 @@
     data, init, train, evaluate, close = flower.functions()
 
 `hansa import flower` writes these lines.  Nothing of the Flower project is imported here: that
-happens in a process of its own, which `hansa.compat.flower.process` starts.
+happens in a process of its own, which `hansa.compat.process` starts.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from hansa.code import code_digest, read_code
-from hansa.compat.flower.process import ClientProcess
 from hansa.compat.flower.wire import Answer, Kind, Setup, Task
+from hansa.compat.process import ClientProcess
 from hansa.errors import LearnerError
 from hansa.metrics import Mean
 from hansa.seeds import Key
 
+WORKER = "hansa.compat.flower.worker"
 _SIMULATED = "client-"  # and a number: names of simulated clients
 _KEY_BYTES = 16
 _NO_KEY = Key.root(0).child("evaluate").material
 
 
-class Shard(NamedTuple):
+@dataclass(frozen=True)
+class Shard:
     """One client's data, which only its own code can read."""
 
     client: str
@@ -77,7 +80,7 @@ class FlowerApp:
         folder = Path(file).resolve().parent
         digest = code_digest(read_code(folder))
         setup = Setup(str(folder), digest, client, arguments, model, weighted_by)
-        self._process = ClientProcess(setup)
+        self._process = ClientProcess(WORKER, setup, Answer, "Flower")
         self._clients, self._nodes = clients, dict(nodes or {})
         self._run_config = dict(run_config or {})
         self._configs = {"train": dict(train_config or {}), "evaluate": dict(evaluate_config or {})}

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from hansa.code import code_digest, make_current, read_code
+from hansa.compat.arrays import in_given_precision
 from hansa.compat.flower.client_app import GET_PARAMETERS, ClientApp
 from hansa.compat.flower.clients import Client, NumPyClient, Parameters, parameters_to_ndarrays
 from hansa.compat.flower.messages import Context, Message, Metadata
@@ -91,6 +92,12 @@ class Host:
                 self._states[task.client] = context.state
             return replaced(answer, keeps=bool(context.state)), returned
 
+    def abort(self) -> None:
+        """Do nothing: a Flower client has no way to be asked to stop."""
+
+    def close(self) -> None:
+        """Do nothing: a Flower client is not told that a run has ended."""
+
     def _ask(
         self, app: ClientApp, task: Task, arrays: dict[str, np.ndarray], context: Context
     ) -> tuple[Answer, dict[str, np.ndarray]]:
@@ -111,7 +118,7 @@ class Host:
             )
         if task.kind == "seed":
             return Answer(0), _seed(reply.content)
-        returned = _like(_model(reply.content), arrays) if task.kind == "train" else {}
+        returned = in_given_precision(_model(reply.content), arrays) if task.kind == "train" else {}
         if by_client:
             return _told_by_client(task, reply.content), returned
         return _told(reply.content, self._setup.weighted_by), returned
@@ -262,19 +269,6 @@ def _seed(content: RecordDict) -> dict[str, np.ndarray]:
             'Write a function that returns it, and name it: FlowerApp(..., model="file:function").',
         )
     return arrays
-
-
-def _like(arrays: dict[str, np.ndarray], given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return floats in the precision that the model has, and everything else as it is.
-
-    Much code returns float64 for float32, or the other way round, and Flower's server takes it.
-    """
-    return {
-        name: array.astype(given[name].dtype)
-        if name in given and array.dtype.kind == given[name].dtype.kind == "f"
-        else array
-        for name, array in arrays.items()
-    }
 
 
 def _told_by_client(task: Task, content: RecordDict) -> Answer:

@@ -1,26 +1,20 @@
 """What stands in for the module `flwr` in the process that runs a Flower project's client code.
 
-`install` is called by that process alone (`hansa.compat.flower.worker`), before any user code: it
-puts a finder in front of all others.  There is no folder named flwr anywhere, so nothing can be
-put on a path by mistake.  Names of the client's side are real; names of the server's side exist,
-so that a file with both can be imported, and do nothing.
+`install` is called by that process alone (`hansa.compat.flower.worker`); how it works stands in
+`hansa.compat.stand_in`.
 """
 
 from __future__ import annotations
 
-import importlib.abc
-import importlib.machinery
 import logging
-import sys
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from hansa.compat import stand_in
 from hansa.compat.flower import client_app, clients, messages, mods, records
-from hansa.errors import LearnerError
 
 NAME = "flwr"
 VERSION = "0+hansa"
@@ -33,25 +27,6 @@ class Started(BaseException):
     def __init__(self, client: Any) -> None:
         super().__init__()
         self.client = client
-
-
-class NotExecuted:
-    """What any name of the server's side is: it can be called, derived from, and decorate."""
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        pass
-
-    def __call__(self, *args: Any, **options: Any) -> Any:
-        """Return what is decorated, or itself."""
-        return args[0] if len(args) == 1 and callable(args[0]) and not options else self
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return NotExecuted()
-
-    def __iter__(self) -> Any:
-        return iter(())
 
 
 def start_client(*args: Any, client: Any = None, client_fn: Any = None, **options: Any) -> None:
@@ -165,58 +140,10 @@ _PARTS: Mapping[str, Mapping[str, Any]] = {
 """Every module of the client's side and what is in it."""
 
 
-class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Makes the modules of the table when they are imported."""
-
-    def find_spec(
-        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        """Return how a module is made; nothing but `flwr` and what is below it is ours."""
-        if name.partition(".")[0] != NAME:
-            return None
-        if name not in _PARTS and not _is_server(name):
-            # Never the real package beside this one: its classes are not ours.
-            raise ModuleNotFoundError(f"There is no {name} in Hansa's stand-in.", name=name)
-        return importlib.machinery.ModuleSpec(name, self, is_package=True)
-
-    def exec_module(self, module: ModuleType) -> None:
-        """Fill a module."""
-        if _is_server(module.__name__):
-            module.__getattr__ = _not_executed  # type: ignore[method-assign]
-            return
-        vars(module).update(_PARTS[module.__name__])
-        module.__getattr__ = partial(_submodule, module.__name__)  # type: ignore[method-assign]
-
-
 def install() -> None:
     """Let `flwr` mean this, in this process, from now on.
 
     Raises:
       LearnerError: the real one has been imported already.
     """
-    if NAME in sys.modules:
-        raise LearnerError(
-            "learner-module",
-            f"The module {NAME} was imported before the stand-in for it.",
-            "Start Python without what imports it, such as a .pth file or sitecustomize.",
-        )
-    sys.meta_path.insert(0, _Finder())
-
-
-def _is_server(name: str) -> bool:
-    return name.startswith(tuple(f"{part}." for part in _SERVER)) or name in _SERVER
-
-
-def _not_executed(name: str) -> Any:
-    """Return a class of its own for a name, so that user code may derive from it."""
-    if name.startswith("__"):
-        raise AttributeError(name)
-    return type(name, (NotExecuted,), {})
-
-
-def _submodule(parent: str, name: str) -> Any:
-    """Import `flwr.client` and the like for `import flwr as fl; fl.client`."""
-    full = f"{parent}.{name}"
-    if full not in _PARTS and not _is_server(full):
-        raise AttributeError(f"There is no {full} in Hansa's stand-in.")
-    return importlib.import_module(full)
+    stand_in.install(NAME, _PARTS, _SERVER)

@@ -6,9 +6,7 @@ Nothing of the Flower project is executed, and nothing that exists is written ov
 from __future__ import annotations
 
 import ast
-import json
 import math
-import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -25,6 +23,16 @@ from hansa.compat.flower.reading import (
 from hansa.compat.flower.seed_code import FUNCTION, seed_code
 from hansa.compat.flower.server_code import ServerCode, Settings, Strategy
 from hansa.compat.flower.strategies import Chosen, counterpart, refused
+from hansa.compat.laying_out import (
+    Written,
+    lay_out,
+    line,
+    new_folder,
+    not_code,
+    plan_name,
+    python,
+    toml,
+)
 from hansa.errors import PlanError
 from hansa.plan import PLAN_FILE
 from hansa.text import clean
@@ -50,14 +58,6 @@ class Import(NamedTuple):
     model: str | None = None
     strategy: str | None = None
     clients: int | None = None
-
-
-class Written(NamedTuple):
-    """A project that was made."""
-
-    folder: Path
-    facts: list[tuple[str, str]]  # what it says, and where that was taken from
-    left: list[str]  # files that are not code, which were not copied
 
 
 class _Found(NamedTuple):
@@ -86,28 +86,15 @@ def import_project(asked: Import) -> Written:
         raise PlanError(
             "import-refused", f"There is no folder {asked.source}.", "Name a Flower project."
         )
-    target = asked.target or source.with_name(f"{source.name}-hansa")
-    if target.exists() or target.is_symlink():
-        raise PlanError(
-            "project-exists",
-            f"{target} is there already. Nothing was written.",
-            "Choose another folder with --to.",
-        )
+    target = new_folder(source, asked.target)
     code = read_code(source)
     found = _read(asked, source, code)
-    files = {name: content for name, content in code.items()}
     texts = {PLAN_FILE: plan_text(found), found.module: module_text(found)}
     texts["README.md"] = readme_text(found)
     if found.seed is not None:
         texts[SEED_FILE] = found.seed
-    target.mkdir(parents=True)
-    for name, content in files.items():
-        path = target / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    for name, text in texts.items():
-        (target / name).write_text(text, encoding="utf-8")
-    return Written(target, list(_facts(found)), list(_not_code(source, target)))
+    lay_out(target, code, texts)
+    return Written(target, list(_facts(found)), list(not_code(source, target, _LEFT)))
 
 
 def _read(asked: Import, source: Path, code: Mapping[str, bytes]) -> _Found:
@@ -208,30 +195,30 @@ def plan_text(found: _Found) -> str:
     project, config = found.project, found.project.run_config
     rounds = next((key for key in _ROUNDS if isinstance(config.get(key), int)), None)
     lines = [
-        f"# What will run, taken from the Flower project {_plan_name(project.name)}.",
+        f"# What will run, taken from the Flower project {plan_name(project.name)}.",
         "# Every key is explained by: hansa config explain",
-        f"name = {_toml(_plan_name(project.name))}",
-        _line("rounds", max(config[rounds], 1) if rounds else 3, _key(rounds)),
-        _line("algorithm", _named(found.chosen.counterpart.algorithm, found.chosen.options),
+        f"name = {toml(plan_name(project.name))}",
+        line("rounds", max(config[rounds], 1) if rounds else 3, _key(rounds)),
+        line("algorithm", _named(found.chosen.counterpart.algorithm, found.chosen.options),
               _said(found)),
     ]  # fmt: skip
     if found.chosen.counterpart.aggregator != "mean":
         rule = _named(found.chosen.counterpart.aggregator, found.chosen.rule)
-        lines.append(_line("aggregator", rule, "the same class"))
+        lines.append(line("aggregator", rule, "the same class"))
     lines += [
-        _line("weighting", "user", "an update weighs the examples that its client says"),
+        line("weighting", "user", "an update weighs the examples that its client says"),
         "",
         "[learner]",
-        _line("kind", "function"),
-        _line("module", found.module),
+        line("kind", "function"),
+        line("module", found.module),
         *_learner_lines(config),
         "",
         "[data]",
-        _line("clients", _clients(found), found.where.get("clients", _from_federation(found))),
+        line("clients", _clients(found), found.where.get("clients", _from_federation(found))),
         *_cohort_lines(found),
     ]
     if (metric := _metric(found)) is not None:
-        lines += ["", "[stop]", _line("metric", metric, "named in the client's code")]
+        lines += ["", "[stop]", line("metric", metric, "named in the client's code")]
     return "\n".join([*lines, ""])
 
 
@@ -242,7 +229,7 @@ def _learner_lines(config: Mapping[str, Any]) -> Iterator[str]:
         if field == "lr":
             yield f"optimizer = {{ lr = {value} }}  # {comment}"
         else:
-            yield _line(field, value, comment)
+            yield line(field, value, comment)
 
 
 def _cohort_lines(found: _Found) -> Iterator[str]:
@@ -250,10 +237,10 @@ def _cohort_lines(found: _Found) -> Iterator[str]:
     train = _share(arguments, found.project.run_config, ("fraction_train", "fraction_fit"))
     evaluate = _share(arguments, found.project.run_config, ("fraction_evaluate",))
     if train is not None and 0 < train[0] < 1:
-        yield from ["", "[cohort]", _line("fraction", train[0], train[1])]
+        yield from ["", "[cohort]", line("fraction", train[0], train[1])]
     if evaluate is not None and evaluate[0] < 1:
         count = math.ceil(evaluate[0] * _clients(found))
-        yield from ["", "[evaluate]", _line("clients", count, evaluate[1])]
+        yield from ["", "[evaluate]", line("clients", count, evaluate[1])]
 
 
 def _share(
@@ -279,18 +266,18 @@ def module_text(found: _Found) -> str:
     from_plan = {key: field for field, key in _plan_keys(project.run_config).items()}
     followed = {n: k for n, k in found.train.keys.items() if k in from_plan}
     from_plan |= {name: from_plan[key] for name, key in followed.items()}
-    options = [f"client={_python(project.client)}", f"clients={_clients(found)}"]
-    options += [f"model={_python(found.model)}"] if found.model else []
+    options = [f"client={python(project.client)}", f"clients={_clients(found)}"]
+    options += [f"model={python(found.model)}"] if found.model else []
     if (arguments := _arguments(project)) is not None:
-        options.append(f"arguments={_python(arguments)}")
+        options.append(f"arguments={python(arguments)}")
     told = {
         "run_config": project.run_config,
         "train_config": train,
         "evaluate_config": found.evaluate.values,
         "from_plan": from_plan,
     }
-    options += [f"{name}={_python(value)}" for name, value in told.items() if value]
-    name = _plan_name(project.name)  # safe to write into code
+    options += [f"{name}={python(value)}" for name, value in told.items() if value]
+    name = plan_name(project.name)  # safe to write into code
     lines = [
         f'"""The client side of the Flower project {name}, unchanged, as a learner."""',
         "",
@@ -409,47 +396,9 @@ def _metric(found: _Found) -> str | None:
     return None if found_key == "accuracy" else found_key
 
 
-def _not_code(source: Path, target: Path) -> Iterator[str]:
-    """Yield files that a client might read and that were not copied."""
-    for here, folders, files in os.walk(source):
-        at = Path(here)
-        folders[:] = sorted(f for f in folders if not f.startswith((".", "__")) and f != "runs")
-        if at.resolve() == target.resolve():
-            folders[:] = []
-            continue
-        for name in sorted(files):
-            if not name.endswith((".py", ".pyc")) and name not in _LEFT and name[0] != ".":
-                yield (at / name).relative_to(source).as_posix()
-
-
-def _plan_name(name: str) -> str:
-    kept = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in name)
-    return kept.strip("-_")[:40] or "study"
-
-
 def _key(name: str | None) -> str:
     return f"{name} in {PROJECT_FILE}" if name else "not said"
 
 
 def _named(name: str, options: Mapping[str, Any]) -> Any:
     return {"name": name, **options} if options else name
-
-
-def _line(key: str, value: Any, comment: str = "") -> str:
-    return f"{key} = {_toml(value)}{f'  # {comment}' if comment else ''}"
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return f"{{ {', '.join(f'{k} = {_toml(v)}' for k, v in value.items())} }}"
-    return json.dumps(value)
-
-
-def _python(value: Any) -> str:
-    """Return a value as Python writes it, with the quotes that formatters like."""
-    if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{_python(k)}: {_python(v)}' for k, v in value.items())}}}"
-    if isinstance(value, list):
-        return f"[{', '.join(_python(v) for v in value)}]"
-    plain = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
-    return repr(value) if plain else json.dumps(str(value), ensure_ascii=False)

@@ -1,7 +1,8 @@
-"""The process that runs a project's Flower clients, seen from the project.
+"""The process that runs a project's foreign client code, seen from the project.
 
-It is the only one in which `flwr` is Hansa's stand-in.  It starts when a client is first needed,
-serves one client after the other, and ends with the project or with its parent.
+It is the only one in which the other system's modules are Hansa's stand-in.  It starts when a
+client is first needed, serves one client after the other, and ends with the project or with its
+parent.
 """
 
 from __future__ import annotations
@@ -10,17 +11,20 @@ import contextlib
 import subprocess
 import sys
 import weakref
-from typing import Any
+from typing import Any, Generic, TypeVar
 
+import msgspec
 import numpy as np
 
 import hansa.errors
-from hansa.compat.flower.wire import Answer, Failed, Ready, Reply, Setup, Task, receive_with
-from hansa.compat.flower.wire import send_with as send_task
+from hansa.compat.wire import Failed, Ready, receive_with
+from hansa.compat.wire import send_with as send_task
 from hansa.errors import HansaError, LearnerError
 from hansa.pipes import Closed, send
 
 _FAREWELL_S = 2.0  # what the process gets to end by itself
+
+A = TypeVar("A", bound=msgspec.Struct)
 
 
 class ClientFailed(Exception):  # noqa: N818 - the cause of an error, for its traceback alone
@@ -34,19 +38,23 @@ class ClientFailed(Exception):  # noqa: N818 - the cause of an error, for its tr
         return f"\n{self._trace}"
 
 
-class ClientProcess:
+class ClientProcess(Generic[A]):
     """Starts the process when it is asked for something, and again after it has died.
 
     Args:
+      worker: module that is run in it.
       setup: whose code it runs.
+      answer: kind of what it answers.
+      whose: the other system's name, for messages.
     """
 
-    def __init__(self, setup: Setup) -> None:
-        self._setup = setup
+    def __init__(self, worker: str, setup: msgspec.Struct, answer: type[A], whose: str) -> None:
+        self._worker, self._setup, self._whose = worker, setup, whose
+        self._reply: Any = answer | Ready | Failed
         self._process: subprocess.Popen[bytes] | None = None
         self._end: weakref.finalize[Any, Any] | None = None
 
-    def ask(self, task: Task, arrays: dict[str, np.ndarray]) -> tuple[Answer, dict[str, Any]]:
+    def ask(self, task: msgspec.Struct, arrays: dict[str, np.ndarray]) -> tuple[A, dict[str, Any]]:
         """Have a client do something; return its answer and arrays.
 
         Raises:
@@ -55,11 +63,10 @@ class ClientProcess:
         process = self._running()
         try:
             send_task(process.stdin, task, arrays)  # type: ignore[arg-type]
-            answer, returned = receive_with(process.stdout, Reply)  # type: ignore[arg-type]
+            answer, returned = receive_with(process.stdout, self._reply)  # type: ignore[arg-type]
         except Closed:
             raise self._lost() from None
         except BaseException:  # Ctrl-C: what it is doing will not be asked for again
-            process.kill()
             self.close()
             raise
         if isinstance(answer, Failed):
@@ -77,14 +84,14 @@ class ClientProcess:
             return self._process
         options = ["-s"] if sys.flags.no_user_site else []
         self._process = process = subprocess.Popen(
-            [sys.executable, "-P", *options, "-m", "hansa.compat.flower.worker"],
+            [sys.executable, "-P", *options, "-m", self._worker],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
         self._end = weakref.finalize(self, _end, process)
         try:
             send(process.stdin, self._setup)  # type: ignore[arg-type]
-            ready, _ = receive_with(process.stdout, Reply)  # type: ignore[arg-type]
+            ready, _ = receive_with(process.stdout, self._reply)  # type: ignore[arg-type]
         except Closed:
             raise self._lost() from None
         except BaseException:  # Ctrl-C: its answer would be taken for that to the next question
@@ -103,7 +110,7 @@ class ClientProcess:
         self.close()
         return LearnerError(
             "client-lost",
-            f"The process that runs the Flower clients ended with status {status}.",
+            f"The process that runs the {self._whose} clients ended with status {status}.",
             "What it printed stands above, or in workers.log; -9 may mean too little memory.",
         )
 

@@ -1,0 +1,144 @@
+"""A FLARE app's client side as the functions of a `function` learner.
+
+    flare = FlareApp(__file__, executors=[...], persistor={...}, rounds=3)
+    data, init, train, evaluate, close = flare.functions()
+
+`hansa import nvflare` writes these lines.  Nothing of the app is imported here: that happens in a
+process of its own, which `hansa.compat.process` starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hansa.code import code_digest, read_code
+from hansa.compat.nvflare.wire import Answer, Kind, Setup, Task
+from hansa.compat.process import ClientProcess
+from hansa.errors import LearnerError
+from hansa.metrics import Mean
+from hansa.seeds import Key
+
+WORKER = "hansa.compat.nvflare.worker"
+_SIMULATED = "client-"  # and a number: names of simulated clients
+_KEY_BYTES = 16
+_NO_KEY = Key.root(0).child("evaluate").material
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One client's data, which only its own code can read."""
+
+    site: str
+
+    def __len__(self) -> int:
+        """Return 1: how many steps there are, the client says when it has trained."""
+        return 1
+
+
+class FlareApp:
+    """The client side of a FLARE app.
+
+    Args:
+      file: `__file__` of the caller; the app's custom/ lies in its folder.
+      executors: as in config_fed_client.json: tasks, and the executor's path and args.
+      persistor: path and args of what loads the seed model.
+      components: as in config_fed_client.json.
+      data_filters: its task_data_filters.
+      result_filters: its task_result_filters.
+      train_task: name of the task that trains.
+      validate_task: name of the task that validates.
+      expects: the kind of a result: WEIGHTS, or WEIGHT_DIFF, which is added; "" takes either.
+      weights: aggregation_weights of clients by name; 1 for others.
+      rounds: in all, which executors are told.
+      start_round: what the first round is called.
+      turns: rounds of Hansa in one of the app's; of a cyclic workflow, the number of clients.
+      log_levels: of loggers by name; "root" is that of all others.
+    """
+
+    def __init__(
+        self,
+        file: str,
+        *,
+        executors: Sequence[Mapping[str, Any]],
+        persistor: Mapping[str, Any],
+        components: Sequence[Mapping[str, Any]] = (),
+        data_filters: Sequence[Mapping[str, Any]] = (),
+        result_filters: Sequence[Mapping[str, Any]] = (),
+        train_task: str = "train",
+        validate_task: str = "validate",
+        expects: str = "WEIGHTS",
+        weights: Mapping[str, float] | None = None,
+        rounds: int = 1,
+        start_round: int = 0,
+        turns: int = 1,
+        log_levels: Mapping[str, str] | None = None,
+    ) -> None:
+        folder = Path(file).resolve().parent
+        setup = Setup(
+            folder=str(folder),
+            digest=code_digest(read_code(folder)),
+            executors=[dict(part) for part in executors],
+            components=[dict(part) for part in components],
+            data_filters=[dict(part) for part in data_filters],
+            result_filters=[dict(part) for part in result_filters],
+            persistor=dict(persistor),
+            tasks={"train": train_task, "evaluate": validate_task},
+            expects=expects,
+            rounds=rounds,
+            start_round=start_round,
+            log_levels=dict(log_levels or {}),
+        )
+        self._process = ClientProcess(WORKER, setup, Answer, "FLARE")
+        self._weights, self._start, self._turns = dict(weights or {}), start_round, turns
+        self._round = start_round
+
+    def functions(self) -> tuple[Callable[..., Any], ...]:
+        """Return data, init, train, evaluate and close, which a function learner asks for."""
+        return self.data, self.init, self.train, self.evaluate, self.close
+
+    def data(self, client: str) -> dict[str, Shard]:
+        """Return what stands for a client's data; client-0 is called site-1, as FLARE does."""
+        number = client.removeprefix(_SIMULATED)
+        if client.startswith(_SIMULATED) and number.isdecimal():
+            client = f"site-{int(number) + 1}"
+        return {"train": Shard(client), "validation": Shard(client)}
+
+    def init(self, rng: np.random.Generator, sample: Any) -> dict[str, np.ndarray]:
+        """Return the model that the app's persistor loads."""
+        task = Task("seed", "server", self._start, rng.bytes(_KEY_BYTES), size=0)
+        return self._process.ask(task, {})[1]
+
+    def train(
+        self, params: dict[str, np.ndarray], data: Shard, ctx: Any
+    ) -> tuple[dict[str, np.ndarray], dict[str, Mean]]:
+        """Have a client train; it weighs its aggregation weight times its number of steps."""
+        self._round = self._start + (ctx.round - 1) // self._turns
+        answer, arrays = self._ask("train", data, params, key=ctx.rng.bytes(_KEY_BYTES))
+        ctx.weight = self._weights.get(data.site, 1.0) * answer.steps
+        weight = ctx.weight
+        return arrays, {name: Mean(v * weight, weight) for name, v in answer.metrics.items()}
+
+    def evaluate(self, params: dict[str, np.ndarray], data: Shard) -> dict[str, Mean]:
+        """Have a client validate; all clients count alike."""
+        answer, _ = self._ask("evaluate", data, params, key=_NO_KEY)
+        return {name: Mean(value, 1.0) for name, value in answer.metrics.items()}
+
+    def close(self) -> None:
+        """End the process that runs the clients."""
+        self._process.close()
+
+    def _ask(
+        self, kind: Kind, data: Shard, params: dict[str, np.ndarray], *, key: bytes
+    ) -> tuple[Answer, dict[str, np.ndarray]]:
+        if not isinstance(data, Shard):
+            raise LearnerError(
+                "learner-data",
+                "Clients of a FLARE app read their data themselves; the plan gives them some.",
+                "Remove set and split from [data] of plan.toml.",
+            )
+        return self._process.ask(Task(kind, data.site, self._round, key, size=0), params)

@@ -1,0 +1,153 @@
+"""What a FLARE app folder says, or a job folder with one app in it."""
+
+from __future__ import annotations
+
+import configparser
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hansa.errors import PlanError
+from hansa.limits import PROJECT_FILE_BYTES_MAX
+
+SERVER, CLIENT = "config_fed_server.json", "config_fed_client.json"
+META = "meta.json"
+_LEVELS = {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}
+
+
+class App(NamedTuple):
+    """A FLARE app as its files describe it."""
+
+    name: str
+    folder: Path  # with config/ and custom/ in it
+    server: dict[str, Any]
+    client: dict[str, Any]
+    log_levels: dict[str, str]  # of resources/log.config
+    meta: dict[str, Any]  # of a job folder; empty for an app folder
+
+
+def read_app(folder: Path) -> App:
+    """Read an app folder, or a job folder with one app; nothing of it is executed.
+
+    Raises:
+      PlanError: import-refused, there is no app, or a file cannot be read.
+    """
+    if not folder.is_dir():
+        raise refused(f"There is no folder {folder}.", "Name a FLARE app.")
+    folder = folder.resolve()
+    meta = _read(folder / META) if (folder / META).is_file() else {}
+    app = _only_app(folder, meta) if meta and not _config(folder, SERVER) else folder
+    found = {name: _config(app, name) for name in (SERVER, CLIENT)}
+    for name, path in found.items():
+        if path is None:
+            raise refused(
+                f"{app} has no {name}, neither in config/ nor beside it.",
+                "Name the folder of an app; configurations other than JSON are not read.",
+            )
+    server, client = (_resolved(_read(path)) for path in found.values() if path is not None)
+    name = str(meta.get("name") or folder.name)
+    return App(name, app, server, client, _log_levels(app / "resources" / "log.config"), meta)
+
+
+def refused(why: str, hint: str = "See docs/howto/coming-from-nvflare.md for what is taken over."
+            ) -> PlanError:  # fmt: skip
+    """Return the error for what has no counterpart."""
+    return PlanError("import-refused", f"{why} Nothing was written.", hint)
+
+
+def rows(table: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    """Return a list of objects in a configuration.
+
+    Raises:
+      PlanError: it is something else.
+    """
+    value = table.get(key) or []
+    if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
+        raise refused(f"{key} of the app's configuration is no list of objects.", "Correct it.")
+    return value
+
+
+def path_of(described: Mapping[str, Any]) -> str:
+    """Return the dotted path, or the short name, of a component."""
+    found = described.get("path") or described.get("class_path") or described.get("name")
+    if not isinstance(found, str):
+        raise refused(f"A component of the app has neither path nor name: {dict(described)!r:.100}")
+    return found
+
+
+def arguments(described: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a component's arguments."""
+    found = described.get("args") or {}
+    if not isinstance(found, dict):
+        raise refused(f"The arguments of {path_of(described)} are no object.", "Correct them.")
+    return found
+
+
+def _only_app(folder: Path, meta: Mapping[str, Any]) -> Path:
+    """Return the folder of the one app that a job deploys."""
+    deployed = meta.get("deploy_map") or {"app": ["@ALL"]}
+    names = [name for name, sites in deployed.items() if sites]
+    if len(names) != 1:
+        raise refused(
+            f"The job {folder.name} deploys {len(names)} apps: {', '.join(names)}.",
+            "Import the folder of one of them.",
+        )
+    app: Path = folder / str(names[0])
+    if Path(names[0]).name != names[0] or not app.is_dir():
+        raise refused(f"The job {folder.name} deploys {names[0]!r}, which is not there.")
+    return app
+
+
+def _config(app: Path, name: str) -> Path | None:
+    return next((p for p in (app / "config" / name, app / name) if p.is_file()), None)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > PROJECT_FILE_BYTES_MAX:
+            raise ValueError(f"it has more than {PROJECT_FILE_BYTES_MAX >> 20} MiB")
+        table = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise refused(f"{path} cannot be read: {error}.", "Correct the file.") from None
+    if not isinstance(table, dict):
+        raise refused(f"{path} holds no object.", "Correct the file.")
+    return table
+
+
+def _resolved(table: dict[str, Any]) -> dict[str, Any]:
+    """Put values of the first level in place of "{name}", as FLARE does."""
+    named = {key: v for key, v in table.items() if isinstance(v, str | int | float)}
+
+    def resolve(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: resolve(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [resolve(item) for item in value]
+        if isinstance(value, str) and value[:1] == "{" and value[-1:] == "}":
+            return named.get(value[1:-1], value)
+        return value
+
+    found: dict[str, Any] = resolve(table)
+    return found
+
+
+def _log_levels(path: Path) -> dict[str, str]:
+    """Return levels of loggers; handlers and formats are not taken over.
+
+    `logging.config.fileConfig` evaluates text of the file, so it is not used.
+    """
+    if not path.is_file():
+        return {}
+    parser = configparser.ConfigParser(interpolation=None)
+    try:
+        parser.read_string(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, configparser.Error) as error:
+        raise refused(f"{path} cannot be read: {error}.", "Correct the file.") from None
+    levels = {}
+    for section in parser.sections():
+        level = parser[section].get("level", "").upper()
+        if section.startswith("logger_") and level in _LEVELS:
+            short = section.removeprefix("logger_")
+            levels[parser[section].get("qualname", short) if short != "root" else short] = level
+    return levels

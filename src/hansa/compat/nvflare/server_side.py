@@ -1,0 +1,166 @@
+"""What a FLARE app's server side says, in Hansa's words; what has none is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from hansa.compat.nvflare.reading import App, arguments, path_of, refused, rows
+from hansa.compat.nvflare.shim import NAME, is_there, place_of
+
+TRAINING = ("ScatterAndGather", "FedAvg", "CyclicController")
+WORKFLOWS = (*TRAINING, "CrossSiteModelEval", "GlobalModelEval")
+AGGREGATORS = ("InTimeAccumulateWeightedAggregator", "AccumulateWeightedAggregator")
+GENERATORS = ("FullModelShareableGenerator",)
+
+
+class ServerSide(NamedTuple):
+    """What the plan is made of."""
+
+    workflow: str  # synchronous or cyclic
+    source: str  # FLARE's name of it
+    rounds: int
+    start_round: int
+    minimum: int
+    deadline_s: float | None
+    waits_s: float  # after the minimum; told, and not done
+    persistor: dict[str, Any]
+    aggregator: str  # FLARE's name
+    expects: str  # kind of a result
+    weights: dict[str, float]
+    train_task: str
+    validate_task: str
+    cross_site: str | None  # FLARE's name of an evaluation after the training
+
+
+def server_side(app: App) -> ServerSide:
+    """Return what an app's server side says.
+
+    Raises:
+      PlanError: import-refused, it has something without a counterpart.
+    """
+    for key in ("task_data_filters", "task_result_filters"):
+        if rows(app.server, key):
+            raise refused(f"The app has {key} on the server, which have no counterpart.")
+    components = {str(row.get("id")): row for row in rows(app.server, "components")}
+    found = rows(app.server, "workflows")
+    kinds = [_known(row, WORKFLOWS, "workflow") for row in found]
+    training = [k for k in kinds if k in TRAINING]
+    after = [k for k in kinds if k not in training]
+    if len(training) != 1 or kinds[:1] != training or len(after) > 1:
+        raise refused(
+            f"The app's workflows are {', '.join(kinds) or 'none'}; one that trains comes first, "
+            "and one that evaluates may follow."
+        )
+    given = arguments(found[0])
+    cyclic, plain = training == ["CyclicController"], training == ["FedAvg"]
+    told = arguments(found[1]) if after else {}
+    if cyclic and after:
+        raise refused("After a cyclic workflow there is no cross-site evaluation.")
+    if not plain:
+        generator = _component(components, given, "shareable_generator_id", "shareable_generator")
+        _known(generator, GENERATORS, "shareable generator")
+    persistor = _component(components, given, "persistor_id", "persistor")
+    if plain:
+        aggregator, expects, weights = _of_fed_avg(given)
+    elif cyclic:
+        aggregator, expects, weights = "", "WEIGHTS", {}
+    else:
+        aggregator, expects, weights = _aggregator(components, given)
+    return ServerSide(
+        workflow="cyclic" if cyclic else "synchronous",
+        source=training[0],
+        rounds=_count(given, "num_rounds", 5),
+        start_round=_count(given, "start_round", 0, at_least=0),
+        minimum=1 if cyclic else _count(given, "num_clients" if plain else "min_clients", 1),
+        deadline_s=float(_count(given, "train_timeout", 0, at_least=0)) or None,
+        waits_s=float(
+            _count(given, "wait_time_after_min_received", 0 if plain else 10, at_least=0)
+        ),
+        persistor=_there(persistor),
+        aggregator=aggregator,
+        expects=expects,
+        weights=weights,
+        train_task=str(given.get("train_task_name") or given.get("task_name") or "train"),
+        validate_task=str(told.get("validation_task_name") or "validate"),
+        cross_site=after[0] if after else None,
+    )
+
+
+def _aggregator(
+    components: Mapping[str, dict[str, Any]], given: Mapping[str, Any]
+) -> tuple[str, str, dict[str, float]]:
+    described = _component(components, given, "aggregator_id", "aggregator")
+    name = _known(described, AGGREGATORS, "aggregator")
+    told = arguments(described)
+    if told.get("exclude_vars"):
+        raise refused(f"{name} leaves variables out (exclude_vars), which has no counterpart.")
+    expects = told.get("expected_data_kind", "WEIGHT_DIFF")
+    if expects not in ("WEIGHTS", "WEIGHT_DIFF"):
+        raise refused(f"{name} expects {expects!r}; WEIGHTS or WEIGHT_DIFF are taken over.")
+    return name, expects, _weights(told, name)
+
+
+def _of_fed_avg(given: Mapping[str, Any]) -> tuple[str, str, dict[str, float]]:
+    """Return what the workflow FedAvg, which aggregates by itself, says of that."""
+    for key in ("aggregator", "aggregator_id", "exclude_vars", "stop_cond", "fedprox_mu", "model"):
+        if given.get(key):
+            raise refused(f"The workflow FedAvg has {key}, which is not taken over.")
+    return "FedAvg", "", _weights(given, "FedAvg")
+
+
+def _weights(told: Mapping[str, Any], name: str) -> dict[str, float]:
+    weights = told.get("aggregation_weights") or {}
+    if not isinstance(weights, dict) or not all(_is_weight(w) for w in weights.values()):
+        raise refused(f"aggregation_weights of {name} are not positive numbers by client.")
+    return {str(site): float(weight) for site, weight in weights.items()}
+
+
+def _is_weight(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 2**31
+
+
+def _component(
+    components: Mapping[str, dict[str, Any]], given: Mapping[str, Any], key: str, default: str
+) -> dict[str, Any]:
+    wanted = given.get(key) or default
+    if wanted not in components:
+        raise refused(f"The app's workflow names the component {wanted!r}, which is not there.")
+    return components[wanted]
+
+
+def _known(described: Mapping[str, Any], names: tuple[str, ...], what: str) -> str:
+    """Return the class name of one of FLARE's own components."""
+    path = path_of(described)
+    name = path.rpartition(".")[2]
+    if name not in names or ("." in path and not path.startswith(f"{NAME}.")):
+        own = "the app's own" if "." in path and not path.startswith(f"{NAME}.") else "not known"
+        raise refused(f"The {what} {path} is {own}; taken over are {', '.join(names)}.")
+    return name
+
+
+def _there(described: dict[str, Any]) -> dict[str, Any]:
+    """Return a component's description, if its class is the app's own or stood in for."""
+    path = path_of(described)
+    if "." not in path:
+        path = place_of(path) or path
+    if path.startswith(f"{NAME}.") and not is_there(path):
+        raise refused(f"Hansa has no stand-in for {path}.")
+    return {"path": path, "args": arguments(described)}
+
+
+def component(described: dict[str, Any]) -> dict[str, Any]:
+    """Return a client's component for `FlareApp`, with its id.
+
+    Raises:
+      PlanError: import-refused, it is FLARE's, and not stood in for.
+    """
+    named = {"id": described["id"]} if "id" in described else {}
+    return named | _there(described)
+
+
+def _count(given: Mapping[str, Any], key: str, default: int, *, at_least: int = 1) -> int:
+    value = given.get(key, default)
+    if not isinstance(value, int | float) or isinstance(value, bool) or value < at_least:
+        raise refused(f"{key} of the app's workflow is {value!r}.", "Correct it.")
+    return int(value)

@@ -1,0 +1,44 @@
+"""What a project's process and the one that runs its FLARE clients ask and answer."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+Kind = Literal["seed", "train", "evaluate"]
+
+
+class Setup(msgspec.Struct, tag="setup", frozen=True):
+    """Whose code is to be run."""
+
+    folder: str  # of the project
+    digest: bytes  # of its code
+    executors: list[dict[str, Any]]  # as in config_fed_client.json
+    components: list[dict[str, Any]]
+    data_filters: list[dict[str, Any]]
+    result_filters: list[dict[str, Any]]
+    persistor: dict[str, Any]  # path and args
+    tasks: dict[str, str]  # of "train" and "evaluate": the task's name in the app
+    expects: str  # kind of a result
+    rounds: int
+    start_round: int
+    log_levels: dict[str, str]
+
+
+class Task(msgspec.Struct, tag="task", frozen=True):
+    """What one client is to do; the model follows."""
+
+    kind: Kind
+    site: str  # the client's name, as the app knows it
+    round: int  # as the app counts it
+    key: bytes
+    size: int
+
+
+class Answer(msgspec.Struct, tag="answer", frozen=True):
+    """What a client has done; its arrays follow."""
+
+    size: int
+    metrics: dict[str, float] = {}
+    steps: float = 1.0  # NUM_STEPS_CURRENT_ROUND

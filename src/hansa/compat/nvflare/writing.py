@@ -1,0 +1,239 @@
+"""From a FLARE app to a Hansa project: what is taken from where, and the files of it.
+
+Nothing of the app is executed, and nothing that exists is written over.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hansa.code import read_code
+from hansa.compat.laying_out import (
+    Written,
+    lay_out,
+    line,
+    new_folder,
+    not_code,
+    plan_name,
+    python,
+    toml,
+)
+from hansa.compat.nvflare.reading import CLIENT, META, SERVER, App, read_app, refused, rows
+from hansa.compat.nvflare.server_side import ServerSide, component, server_side
+from hansa.compat.nvflare.shim import does_nothing
+from hansa.plan import PLAN_FILE
+
+_MODULES = ("model.py", "hansa_model.py")  # the second where the app has the first
+_LEFT = (SERVER, CLIENT, META, "log.config", "README.md", "LICENSE", "requirements.txt")
+_FILE = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*\.npy")
+
+
+class _Found(NamedTuple):
+    """All that was read."""
+
+    app: App
+    server: ServerSide
+    executors: list[dict[str, Any]]
+    components: list[dict[str, Any]]
+    idle: list[str]  # components that do nothing here
+    filters: dict[str, list[dict[str, Any]]]  # by argument of FlareApp
+    clients: int
+    module: str
+
+
+def import_app(source: Path, target: Path | None = None, clients: int | None = None) -> Written:
+    """Write a Hansa project beside a FLARE app, or a job folder with one app.
+
+    Raises:
+      PlanError: import-refused, something has no counterpart; project-exists.
+      LearnerError: there is too much code.
+    """
+    app = read_app(source)
+    target = new_folder(source.resolve(), target)
+    code = read_code(app.folder)
+    found = _read(app, clients, next((n for n in _MODULES if n not in code), None))
+    texts = {
+        PLAN_FILE: plan_text(found),
+        found.module: module_text(found),
+        "README.md": readme_text(found),
+    }
+    lay_out(target, code, texts)
+    return Written(target, list(_facts(found)), list(not_code(app.folder, target, _LEFT)))
+
+
+def _read(app: App, clients: int | None, module: str | None) -> _Found:
+    if module is None:
+        raise refused(f"{app.folder} has files {' and '.join(_MODULES)}, which would be written.")
+    server = server_side(app)
+    parts = rows(app.client, "components")
+    idle = [part for part in parts if does_nothing(str(part.get("path")))]
+    executors = []
+    for row in rows(app.client, "executors"):
+        if not isinstance(row.get("executor"), dict) or not isinstance(row.get("tasks"), list):
+            raise refused(f"An executor of {CLIENT} has no tasks, or no executor.", "Correct it.")
+        executors.append({"tasks": row["tasks"], "executor": component(row["executor"])})
+    tasks = [task for row in executors for task in row["tasks"]]
+    if server.train_task not in tasks and "*" not in tasks:
+        raise refused(f"No executor of {CLIENT} does the task {server.train_task!r}.")
+    if server.cross_site and server.validate_task not in tasks and "*" not in tasks:
+        raise refused(f"No executor of {CLIENT} does the task {server.validate_task!r}.")
+    return _Found(
+        app,
+        server,
+        executors,
+        [component(part) for part in parts if part not in idle],
+        [str(part.get("path")) for part in idle],
+        {
+            "data_filters": _filters(app, "task_data_filters"),
+            "result_filters": _filters(app, "task_result_filters"),
+        },
+        clients or max(server.minimum, 2),
+        module,
+    )
+
+
+def _filters(app: App, key: str) -> list[dict[str, Any]]:
+    return [
+        {"tasks": row.get("tasks", []), "filters": [component(f) for f in rows(row, "filters")]}
+        for row in rows(app.client, key)
+    ]
+
+
+def plan_text(found: _Found) -> str:
+    """Return plan.toml, with a word on each line about where it was taken from."""
+    server = found.server
+    turns = found.clients if server.workflow == "cyclic" else 1
+    of_rounds = f"num_rounds in {SERVER}"
+    if turns > 1:
+        of_rounds += f", times {turns} clients: each one's turn is a round"
+    lines = [
+        f"# What will run, taken from the FLARE app {_plain(found.app.name)}.",
+        "# Every key is explained by: hansa config explain",
+        f"name = {toml(plan_name(found.app.name))}",
+        line("rounds", server.rounds * turns, of_rounds),
+        line("workflow", _workflow(server), _workflow_said(server)),
+        line("algorithm", "fed_avg", "FullModelShareableGenerator"),
+    ]
+    if server.workflow != "cyclic":
+        lines.append(line("aggregator", "mean", server.aggregator))
+    lines += [
+        line("weighting", "user", "aggregation_weights x NUM_STEPS_CURRENT_ROUND, or 1"),
+        "",
+        "[learner]",
+        line("kind", "function"),
+        line("module", found.module),
+        "",
+        "[data]",
+        line("clients", found.clients, "simulated ones: site-1, site-2 ..."),
+        "",
+        "[cohort]",
+        line("minimum", server.minimum, f"min_clients in {SERVER}"),
+    ]  # fmt: skip
+    if server.deadline_s:
+        lines.append(line("deadline_s", server.deadline_s, "train_timeout"))
+    if server.cross_site:
+        why = "all rounds but the last train only; then come the models"
+        lines += ["", "[evaluate]", line("every", max(server.rounds, 1), why)]
+    else:
+        lines += ["", "[evaluate]", line("clients", 0, "no workflow of the app validates")]
+    if (file := _saved(server)) is not None:
+        lines += ["", "[keep]", line("as_numpy", file, "what the persistor saves, every round")]
+    return "\n".join([*lines, ""])
+
+
+def _workflow(server: ServerSide) -> Any:
+    if server.workflow == "cyclic":
+        return {"name": "cyclic", "cycles": server.rounds}
+    if server.cross_site is None:
+        return "synchronous"
+    if server.cross_site == "CrossSiteModelEval":
+        return {"name": "cross_site_evaluation", "own_models": True}
+    return "cross_site_evaluation"
+
+
+def _workflow_said(server: ServerSide) -> str:
+    return f"{server.source}, then {server.cross_site}" if server.cross_site else server.source
+
+
+def _saved(server: ServerSide) -> str | None:
+    """Return the file that an NPModelPersistor saves, below the run's folder."""
+    if not server.persistor["path"].endswith(".NPModelPersistor"):
+        return None
+    told = server.persistor["args"]
+    file = f"{told.get('model_dir', 'models')}/{told.get('model_name', 'server.npy')}"
+    return file if _FILE.fullmatch(file) else None
+
+
+def module_text(found: _Found) -> str:
+    """Return the module that hands the client side to Hansa."""
+    server = found.server
+    told: dict[str, Any] = {
+        "executors": found.executors,
+        "persistor": server.persistor,
+        "components": found.components,
+        **found.filters,
+        "train_task": server.train_task if server.train_task != "train" else None,
+        "validate_task": server.validate_task if server.validate_task != "validate" else None,
+        "expects": server.expects,
+        "weights": server.weights,
+        "rounds": server.rounds,
+        "start_round": server.start_round,
+        "turns": found.clients if server.workflow == "cyclic" else None,
+        "log_levels": found.app.log_levels,
+    }
+    options = "".join(
+        f"    {name}={python(value)},\n"
+        for name, value in told.items()
+        if value or name == "expects"
+    )
+    return (
+        f'"""The client side of the FLARE app {_plain(found.app.name)}, unchanged."""\n'
+        "\n"
+        "from hansa.compat.nvflare import FlareApp\n"
+        "\n"
+        f"flare = FlareApp(\n    __file__,\n{options})\n"
+        "data, init, train, evaluate, close = flare.functions()\n"
+    )
+
+
+def _plain(name: str) -> str:
+    return "".join(c for c in name if c.isalnum() or c in " -_.")
+
+
+def readme_text(found: _Found) -> str:
+    """Return the README."""
+    told = "\n".join(f"    {what:<12} {taken}" for what, taken in _facts(found))
+    return (
+        f"# {found.app.name}\n\n"
+        f"Made from a FLARE app: `{PLAN_FILE}` says what will run, `{found.module}` names the "
+        "executors.\nAll other Python files are the app's, unchanged.\n\n"
+        "    hansa run                    # simulate it on this machine\n"
+        "    hansa dev                    # rehearse it: a server and sites as processes\n"
+        "    hansa run --on ADDRESS       # run it on a federation's sites\n\n"
+        f"Taken over:\n\n{told}\n\n"
+        "Executors run in a process of their own, in which `nvflare` is Hansa's stand-in,\n"
+        "whether FLARE is installed or not. Nothing of the server's side is executed but the\n"
+        "persistor's load_model, which makes the seed model.\n"
+    )
+
+
+def _facts(found: _Found) -> Iterator[tuple[str, str]]:
+    server = found.server
+    for row in found.executors:
+        yield "executor", f"{row['executor']['path']}: {', '.join(map(str, row['tasks']))}"
+    yield "workflow", f"{toml(_workflow(server))}: {_workflow_said(server)}"
+    yield "rounds", f"{server.rounds}: num_rounds"
+    yield "clients", f"{found.clients} simulated, at least {server.minimum} in a round: min_clients"
+    yield "seed model", f"{server.persistor['path']}"
+    if (file := _saved(server)) is not None:
+        yield "saved", f"{file} in the run's folder"
+    if server.source == "ScatterAndGather":
+        yield (
+            "not waited",
+            f"{server.waits_s:g} s after min_clients: a round ends with its last answer",
+        )
+    for path in found.idle:
+        yield "does nothing", path

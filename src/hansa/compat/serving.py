@@ -1,0 +1,125 @@
+"""What a process that runs foreign client code does, whatever the system.
+
+It is spoken to through its standard streams, ignores Ctrl-C (the project decides), and ends when
+its input does.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import threading
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+import numpy as np
+
+from hansa.compat.wire import Failed, Ready, receive_with, send_with
+from hansa.errors import HansaError
+from hansa.limits import FAILURE_CHARS_MAX, MESSAGE_CHARS_MAX
+from hansa.pipes import Closed, send, take_streams
+
+_FAREWELL_S = 1.0
+
+
+class Host(Protocol):
+    """What runs the client code of one project."""
+
+    def serve(self, request: Any, arrays: dict[str, np.ndarray]) -> tuple[Any, dict[str, Any]]:
+        """Have a client do a task; return the answer, and arrays."""
+
+    def abort(self) -> None:
+        """Ask the client that is at work to stop; called from another thread."""
+
+    def close(self) -> None:
+        """End, because the project has."""
+
+
+def serve(
+    setup: type[Any], task: type[Any], host_of: Callable[[Any], Host], *, name: str, page: str
+) -> None:
+    """Serve one project until it closes the pipe.
+
+    Args:
+      setup: kind of the first request, which has the project's `folder`.
+      task: kind of all others.
+      host_of: puts the stand-in in place and makes the host from the first request.
+      name: of the package that is stood in for.
+      page: of the documentation, about what of it is there.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    requests, replies = take_streams()
+    hosts: list[Host] = []
+    _end_with(requests, hosts)
+    folder = Path()
+    while True:
+        try:
+            request, arrays = receive_with(requests, setup | task)
+            try:
+                if isinstance(request, setup):
+                    folder = Path(request.folder)
+                    hosts.append(host_of(request))
+                    send(replies, Ready())
+                else:
+                    send_with(replies, *hosts[0].serve(request, arrays))
+            except Closed:
+                raise
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - it is the user's code
+                send(replies, failed(error, folder, name=name, page=page))
+        except Closed:
+            break
+    for host in hosts:
+        host.close()
+
+
+def failed(error: BaseException, folder: Path, *, name: str, page: str) -> Failed:
+    """Describe what a client's code raised."""
+    trace = _sound("".join(traceback.format_exception(error))[-FAILURE_CHARS_MAX:])
+    if isinstance(error, HansaError):
+        return Failed(error.code, _sound(error.happened), _sound(error.hint), trace)
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if Path(frame.filename).is_relative_to(folder)]
+    where = f"{Path(own[-1].filename).name}, line {own[-1].lineno}" if own else "The client"
+    what = _sound(f"{type(error).__name__}: {error}"[:MESSAGE_CHARS_MAX])
+    if isinstance(error, ImportError) and (error.name or "").partition(".")[0] == name:
+        return Failed(
+            "learner-module",
+            f"{where} imports something of {name} that Hansa does not stand in for: {error}",
+            f"The client's side is there; see {page} for what is not.",
+            trace,
+        )
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        package = error.name.partition(".")[0]
+        return Failed(
+            "learner-missing-package",
+            f"{where} imports {package}, which is not installed.",
+            f"Install it beside Hansa with: pip install {package}",
+            trace,
+        )
+    hint = "Correct the client's code; its traceback is kept with the failure."
+    return Failed("client-failed", f"{where} raised {what}.", hint, trace)
+
+
+def _sound(text: str) -> str:
+    """Return text that can be written anywhere; file names bring lone surrogates."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _end_with(requests: BinaryIO, hosts: list[Host]) -> None:
+    """End the process as soon as the project's does, even while a client trains."""
+    if not hasattr(select, "poll"):
+        return
+    poll = select.poll()
+    poll.register(requests.fileno(), 0)  # tells of the other end's closing only
+
+    def wait() -> None:
+        poll.poll()
+        for host in hosts:
+            host.abort()
+        threading.Event().wait(_FAREWELL_S)  # the main thread sees it too, unless it is at work
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
