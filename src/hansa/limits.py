@@ -491,3 +491,9 @@ CYCLE_CLIENTS_MAX = 1_000
 
 CROSS_SITE_MODELS_MAX = 100
 """Clients' own models that are evaluated at each other's data; each takes a round of its own."""
+
+ENVIRONMENT_BYTES_MAX = 2**20
+"""Bytes of a federation environment of MetisFL; one of a hundred learners has 60 kB."""
+
+MEMBERS_NAMED_MAX = 1_000
+"""Learners of a federation environment, and keys of one of its tables; each is named in a file."""

@@ -25,7 +25,7 @@ class Wanted(NamedTuple):
     store: ModelStoreConfig
     signals: TerminationSignals
     learners: int
-    params: Mapping[str, Parameter] = {}  # noqa: RUF012 - read only
+    params: Mapping[str, Parameter] = {}
 
 
 def settings_of(wanted: Wanted) -> Settings:
@@ -46,13 +46,13 @@ def plan_text(wanted: Wanted, name: str = "metisfl") -> str:
     weighting = "uniform" if config.scaling_factor == "NumParticipants" else "user"
     rounds = signals.federation_rounds or NO_ROUNDS_LIMIT
     lines = [
-        f"name      = {json.dumps(name)}",
+        f"name = {json.dumps(name)}",
         _line("rounds", rounds, "federation_rounds", signals.federation_rounds),
         *_workflow(config),
         _line("weighting", weighting, "scaling_factor", config.scaling_factor),
         "",
         "[learner]",
-        'kind   = "function"',
+        'kind = "function"',
         'module = "model.py"',
         *_local(wanted.params),
         "",
@@ -60,7 +60,7 @@ def plan_text(wanted: Wanted, name: str = "metisfl") -> str:
         "validation = 0  # a learner evaluates on rows of its own",
         "",
         "[cohort]",
-        _line("fraction", config.participation_ratio, "participation_ratio", "read, not ignored"),
+        _line("fraction", config.participation_ratio, "participation_ratio", config.participation_ratio),
         _line("minimum", asked, "learners", wanted.learners),
     ]
     lines += _stop(signals)
@@ -103,4 +103,5 @@ def _stop(signals: TerminationSignals) -> list[str]:
 
 
 def _line(key: str, value: Parameter, source: str, said: object) -> str:
-    return f"{key:<9} = {json.dumps(value)}  # {source}: {said}"
+    shown = said if isinstance(said, str) and said.isidentifier() else json.dumps(said)
+    return f"{key} = {json.dumps(value)}  # {source}: {shown}"

@@ -121,7 +121,7 @@ def _learner() -> Learner:
 
 
 def _length(learner: Learner, name: str) -> int | None:
-    rows = getattr(learner, name, None)
+    rows: Any = getattr(learner, name, None)
     return len(rows) if hasattr(rows, "__len__") else None
 
 
