@@ -161,3 +161,6 @@ def spoken() -> Iterator[None]:
     except HansaError as error:
         print(f"Error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        print("Interrupted. What was started before goes on.", file=sys.stderr)
+        raise SystemExit(130) from None
