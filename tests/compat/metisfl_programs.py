@@ -149,6 +149,11 @@ class Programs:
     def wait(self, key: str, seconds: float = 60.0) -> int:
         return self._running[key].wait(seconds)
 
+    def kill(self, key: str) -> None:
+        """Kill -9, and wait until it is gone."""
+        self._running[key].kill()
+        self._running[key].wait()
+
     def said(self, key: str) -> str:
         return (self.folder / f"{key}.log").read_text(encoding="utf-8")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,10 +81,22 @@ def test_a_learner_killed_in_the_midst_does_not_stall_the_others(programs: Progr
     programs.start_all()
     programs.start("driver")
     programs.until_said("driver", "round 2/")
-    programs._running["learner -l 2"].send_signal(signal.SIGKILL)
+    programs.kill("learner -l 2")
     assert programs.wait("driver") == 0, programs.said("driver")
     assert programs.results["ended"]["state"] == "finished"
     assert programs.results["global_iteration"] > 2
+
+
+def test_a_killed_controller_goes_on_at_its_next_start(programs: Programs) -> None:
+    programs.write(signals="federation_rounds=40")
+    programs.start_all()
+    programs.start("driver")
+    programs.until_said("driver", "round 2/40")
+    programs.kill("controller")
+    programs.start("controller")
+    assert programs.wait("driver") == 0, programs.said("driver")
+    assert np.allclose(model(programs), expected(40), atol=1e-4)
+    assert programs.results["global_iteration"] == 40
 
 
 def test_a_wrong_word_is_a_sentence_and_no_traceback(programs: Programs) -> None:
