@@ -128,13 +128,13 @@ class Programs:
             text = text.format(port=self.port, config=config, signals=signals, more=more)
             (self.folder / f"{name}.py").write_text(text, encoding="utf-8")
 
-    def start(self, name: str, *words: str) -> subprocess.Popen[str]:
+    def start(self, name: str, *words: str, home: Path | None = None) -> subprocess.Popen[str]:
         key = " ".join((name, *words))
         with open(self.folder / f"{key}.log", "a") as log:
             self._running[key] = subprocess.Popen(
                 [sys.executable, f"{name}.py", *words],
                 cwd=self.folder,
-                env={**os.environ, "HANSA_HOME": str(self.home)},
+                env={**os.environ, "HANSA_HOME": str(home or self.home)},
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 text=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,6 +98,21 @@ def test_a_killed_controller_goes_on_at_its_next_start(programs: Programs) -> No
     assert programs.wait("driver") == 0, programs.said("driver")
     assert np.allclose(model(programs), expected(40), atol=1e-4)
     assert programs.results["global_iteration"] == 40
+
+
+def test_a_learner_of_another_machine_comes_with_an_invitation(programs: Programs) -> None:
+    programs.write()
+    programs.start("controller")
+    programs.until_said("controller", "Controller at")
+    here = f"metisfl/localhost-{programs.port}"
+    words = ["server", "invite", "learner-50002", "--folder", str(programs.home / here / "server")]
+    printed = subprocess.check_output([sys.executable, "-P", "-m", "hansa", *words], text=True)
+    elsewhere = programs.folder / "elsewhere"
+    programs.start("learner", "-l", "1", home=elsewhere)
+    programs.until_said("learner -l 1", "put an invitation into")
+    (elsewhere / here / "learner-50002.invite").write_text(printed, encoding="utf-8")
+    programs.until_said("learner -l 1", "takes part")
+    assert not (elsewhere / "federations").exists()  # it is no admin there
 
 
 def test_a_wrong_word_is_a_sentence_and_no_traceback(programs: Programs) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hansa.compat.metisfl.config import (
     ControllerConfig,
     ModelStoreConfig,
@@ -28,7 +30,7 @@ from hansa.compat.metisfl.plan_text import Parameter, Wanted, plan_text, setting
 from hansa.compat.metisfl.present import begin_with
 from hansa.compat.metisfl.project import write_project
 from hansa.compat.metisfl.results import results_of
-from hansa.errors import HansaError, RunError
+from hansa.errors import HansaError, PlanError, RunError
 from hansa.project import open_project
 from hansa.remote import connected, follow, submit
 from hansa.runs import RunFolder
@@ -114,7 +116,7 @@ class DriverSession:
         check_config(config, store)
         wanted = Wanted(config, store, self.termination_signals, len(names), self.train_params)
         write_project(place.folder / "project", plan_text(wanted), settings_of(wanted))
-        begin_with(list(load_params(place.weights(names[0])).copy().to_dict().values()))
+        begin_with(_first_weights(place, names))
         project = open_project(place.folder / "project")
         membership = place.admin()
         folder = submit(project, membership, runs=place.folder / "runs", new=True)
@@ -122,6 +124,22 @@ class DriverSession:
         with connected(membership) as connection, watching(project.plan.rounds, metric) as view:
             follow(folder, connection, membership=membership, view=view)
         return folder
+
+
+def _first_weights(place: Place, names: Sequence[str]) -> list[np.ndarray]:
+    """Return the weights of the first learner that has left some here.
+
+    Raises:
+      PlanError: plan-impossible, none has.
+    """
+    for path in map(place.weights, names):
+        if path.exists():
+            return list(load_params(path).copy().to_dict().values())
+    raise PlanError(
+        "plan-impossible",
+        f"No learner has left its weights in {place.folder / 'weights'}. Nothing was started.",
+        "Copy that file from the machine of one of them: it is in the same place there.",
+    )
 
 
 def _check_ended(folder: RunFolder, results: dict[str, Any]) -> None:

@@ -78,7 +78,9 @@ def app(
         folder = place.learner(name)
         _leave_weights(place.weights(name), learner)
         if not (folder / SITE_FILE).exists():
-            wait_until(lambda: _joined(place, name, folder), f"{name} waits for {place.url}")
+            where = f"if it is on another machine, put an invitation into {place.invite(name)}"
+            told = f"{name} waits for {place.url}; {where}"
+            wait_until(lambda: _joined(place, name, folder), told)
         present.bring(learner)
         end_when_over(place)
         told = f"{name} takes part at {place.url}"
@@ -91,17 +93,14 @@ def _leave_weights(path: Path, learner: Learner) -> None:
 
 
 def _joined(place: Place, name: str, folder: Path) -> bool:
-    """Join, invited by oneself: whoever started the controller here may; False if it is not up.
+    """Join, invited by a file or by oneself, who started the controller; False if it is not up.
 
     Raises:
       HansaError: the server answers, and refuses.
     """
     try:
         if not (folder / "member.json").exists():
-            with connected(place.admin()) as connection:
-                asked = InviteRequest(name=name)
-                answer = connection.call("POST", "/v1/invites", asked, kind=dict[str, str])
-            enrol(parse_invite(answer["invite"]), folder)
+            enrol(parse_invite(_invitation(place, name)), folder)
     except HansaError as error:
         if error.code == "server-unreachable":
             return False
@@ -110,3 +109,19 @@ def _joined(place: Place, name: str, folder: Path) -> bool:
     policy = Policy(submitters=(ADMIN,), approve="submitters", sandbox="none")
     write_settings(folder, SiteSettings(name=name, policy=policy))
     return True
+
+
+def _invitation(place: Place, name: str) -> str:
+    """Return the invitation that lies in the place, or one that its founder makes.
+
+    Raises:
+      HansaError: there is none, and no server here that would make one.
+    """
+    path = place.invite(name)
+    if path.exists():
+        said = path.read_text(encoding="utf-8", errors="replace").split()
+        return next((word.strip("'") for word in said if "#" in word), "")
+    with connected(place.admin()) as connection:
+        asked = InviteRequest(name=name)
+        answer = connection.call("POST", "/v1/invites", asked, kind=dict[str, str])
+    return answer["invite"]

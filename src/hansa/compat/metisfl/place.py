@@ -69,6 +69,10 @@ class Place(NamedTuple):
         """Return the folder of a learner's site."""
         return self.folder / "learners" / name
 
+    def invite(self, name: str) -> Path:
+        """Return the file where a learner looks for an invitation, on another machine."""
+        return self.folder / f"{name}.invite"
+
     def weights(self, name: str) -> Path:
         """Return the file with the weights that a learner came with."""
         return self.folder / "weights" / f"{name}.safetensors"

@@ -42,7 +42,8 @@ def plan_text(wanted: Wanted, name: str = "metisfl") -> str:
       name: of the runs.
     """
     config, signals = wanted.config, wanted.signals
-    asked = max(1, round(config.participation_ratio * wanted.learners))
+    ratio = config.participation_ratio
+    asked = max(1, round(ratio * wanted.learners))
     weighting = "uniform" if config.scaling_factor == "NumParticipants" else "user"
     rounds = signals.federation_rounds or NO_ROUNDS_LIMIT
     lines = [
@@ -60,7 +61,7 @@ def plan_text(wanted: Wanted, name: str = "metisfl") -> str:
         "validation = 0  # a learner evaluates on rows of its own",
         "",
         "[cohort]",
-        _line("fraction", config.participation_ratio, "participation_ratio", config.participation_ratio),
+        _line("fraction", ratio, "participation_ratio", ratio),
         _line("minimum", asked, "learners", wanted.learners),
     ]
     lines += _stop(signals)
