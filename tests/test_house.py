@@ -92,6 +92,7 @@ BROAD = {
     "simulation/runner.py",
     "site/worker.py",
     "compat/flower/worker.py",
+    "compat/metisfl/own_process.py",  # the learner, in a process that its user has started
     "simulation/federation.py",
     "simulation/processes.py",
     "learners/script_session.py",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from site_cases import make_case
 
+import hansa.compat.metisfl
 from hansa.compat.metisfl import (
     ControllerConfig,
     Learner,
@@ -359,3 +361,16 @@ def test_without_pyyaml_a_sentence_says_so(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setitem(__import__("sys").modules, "yaml", None)
     with pytest.raises(PlanError, match="PyYAML"):
         import_environment(tmp_path / "env.yaml", tmp_path / "study")
+
+
+@pytest.mark.parametrize("name", ["controller.py", "driver.py", "learner.py"])
+def test_the_example_names_only_what_there_is(name: str) -> None:
+    folder = Path(__file__).resolve().parents[2] / "examples" / "metisfl"
+    tree = ast.parse((folder / name).read_text(encoding="utf-8"))
+    imported = {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module == "hansa.compat.metisfl"
+        for alias in node.names
+    }
+    assert imported and imported <= set(hansa.compat.metisfl.__all__)
