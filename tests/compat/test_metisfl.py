@@ -27,7 +27,7 @@ from hansa.compat.metisfl.own_process import OwnProcess
 from hansa.compat.metisfl.place import learner_name
 from hansa.compat.metisfl.plan_text import Wanted, plan_text
 from hansa.compat.metisfl.present import Settings, functions
-from hansa.compat.metisfl.project import is_ours, module_text, write_project
+from hansa.compat.metisfl.project import MODULE, is_ours, module_text, write_project
 from hansa.errors import DataError, LearnerError, PlanError
 from hansa.learners.function import TrainContext
 from hansa.plan import read_plan
@@ -77,7 +77,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
 def trained(learner: Learner, settings: Settings, ctx: TrainContext) -> Any:
     present.bring(learner)
     text = module_text(settings)
-    assert is_ours({"model.py": text.encode()})
+    assert is_ours({MODULE: text.encode()})
     data, init, train, _ = functions(_said(settings))
     params = dict(zip("ab", init(None, None), strict=True))
     return train(params, data("learner-1")["train"], ctx)
@@ -178,7 +178,7 @@ def package(tmp_path: Path, extra: str = "") -> Path:
     config, signals = ControllerConfig(scaling_factor="NumParticipants"), TerminationSignals(2)
     wanted = Wanted(config, ModelStoreConfig(), signals, 1)
     write_project(tmp_path / "code", plan_text(wanted), Settings("NumParticipants"))
-    with open(tmp_path / "code" / "model.py", "a") as file:
+    with open(tmp_path / "code" / MODULE, "a") as file:
         file.write(extra)
     return tmp_path / "code"
 
@@ -218,7 +218,7 @@ def test_other_code_is_refused_before_it_is_imported(here: None, tmp_path: Path)
     folder = package(tmp_path)
     case, workers = make_case(folder), own_process(tmp_path)
     mark = tmp_path / "imported"
-    with open(folder / "model.py", "a") as file:
+    with open(folder / MODULE, "a") as file:
         file.write(f"open({str(mark)!r}, 'w')\n")
     result = workers.train(case.offer, case.package, 1, case.message, tmp_path / "update")
     assert (result.state, result.code) == ("failed", "site-request")
@@ -237,9 +237,9 @@ def test_other_code_is_refused_before_it_is_imported(here: None, tmp_path: Path)
 )
 def test_only_the_very_bytes_are_ours(change: Any) -> None:
     text = module_text(Settings("NumParticipants"))
-    assert is_ours({"model.py": text.encode()})
-    assert not is_ours({"model.py": change(text).encode()})
-    assert not is_ours({"model.py": text.encode(), "other.py": b""})
+    assert is_ours({MODULE: text.encode()})
+    assert not is_ours({MODULE: change(text).encode()})
+    assert not is_ours({MODULE: text.encode(), "other.py": b""})
 
 
 # ---- configuration
@@ -327,7 +327,7 @@ def test_an_environment_becomes_a_project(tmp_path: Path) -> None:
     found = import_environment(tmp_path / "env.yaml", tmp_path / "study")
     assert found.left == ["DockerImage", "CommunicationProtocol.EnableSSL"]
     texts = {path.name: path.read_text() for path in (tmp_path / "study").iterdir()}
-    assert set(texts) == {"README.md", "plan.toml", "model.py", "controller.py", "driver.py"}
+    assert set(texts) == {"README.md", "plan.toml", MODULE, "controller.py", "driver.py"}
     assert not any("hunter2" in text or "ana" in text.split() for text in texts.values())
     plan = read_plan(tomllib.loads(texts["plan.toml"])).plan
     assert (plan.rounds, plan.learner.epochs, plan.cohort.minimum) == (4, 2, 2)

@@ -122,3 +122,17 @@ def test_a_wrong_word_is_a_sentence_and_no_traceback(programs: Programs) -> None
     said = programs.said("controller")
     assert "Traceback" not in said and "plan-impossible" in said
     assert not (programs.home / "metisfl").exists()
+
+
+def test_a_learner_may_import_a_module_of_its_own_while_it_trains(programs: Programs) -> None:
+    """A project's module is imported in the same process and must not stand in for the user's."""
+    programs.write(signals="federation_rounds=2")
+    (programs.folder / "model.py").write_text("LR = 0.1\n", encoding="utf-8")
+    text = (programs.folder / "learner.py").read_text(encoding="utf-8")
+    text = text.replace("w - 0.1 *", 'w - __import__("model").LR *')
+    assert "LR" in text
+    (programs.folder / "learner.py").write_text(text, encoding="utf-8")
+    programs.start_all()
+    programs.start("driver")
+    assert programs.wait("driver") == 0, programs.said("driver")
+    assert np.allclose(model(programs), expected(2), atol=1e-5)

@@ -13,6 +13,7 @@ from hansa.compat.metisfl.config import (
     TerminationSignals,
 )
 from hansa.compat.metisfl.present import Settings
+from hansa.compat.metisfl.project import MODULE
 
 Parameter = bool | int | float | str
 """A value of the configuration that `train` and `evaluate` are given."""
@@ -54,7 +55,7 @@ def plan_text(wanted: Wanted, name: str = "metisfl") -> str:
         "",
         "[learner]",
         'kind = "function"',
-        'module = "model.py"',
+        f"module = {json.dumps(MODULE)}",
         *_local(wanted.params),
         "",
         "[data]",

@@ -13,7 +13,8 @@ import msgspec
 
 from hansa.compat.metisfl.present import Settings
 
-MODULE = "model.py"
+MODULE = "hansa_hand_over.py"
+"""A name that no module of the user has: it is imported in the process of the user."""
 
 _BEFORE = '''"""Trains in the processes of MetisFL learners; written by hansa.compat.metisfl."""
 
