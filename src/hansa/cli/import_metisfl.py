@@ -16,7 +16,7 @@ import click
 def metisfl(path: Path, target: Path | None) -> None:
     """Make a project from MetisFL's federation environment, the YAML file at PATH.
 
-    It writes a plan, controller.py, driver.py and a README that says what was taken from where.
+    It writes a plan, two of the programs and a README that says what was taken from where.
     Reading YAML takes PyYAML.  The new folder must not exist.
 
     \b
