@@ -516,3 +516,9 @@ SERVER_END_S = 20.0
 
 CONSOLE_HISTORY_LINES = 1_000
 """Lines of the console that are remembered for the next time."""
+
+ENVIRONMENT_BYTES_MAX = 2**20
+"""Bytes of a federation environment of MetisFL; one of a hundred learners has 60 kB."""
+
+MEMBERS_NAMED_MAX = 1_000
+"""Learners of a federation environment, and keys of one of its tables; each is named in a file."""

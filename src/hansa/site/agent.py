@@ -44,12 +44,18 @@ log = logging.getLogger("hansa.site")
 T = TypeVar("T")
 
 
-def run_agent(folder: Path, *, started: Callable[[SiteSettings], None] = lambda _: None) -> None:
+def run_agent(
+    folder: Path,
+    *,
+    started: Callable[[SiteSettings], None] = lambda _: None,
+    workers: Callable[[Path, SiteSettings], Workers] = Workers,
+) -> None:
     """Work for a site until SIGTERM or Ctrl-C.
 
     Args:
       folder: of the site, which has joined.
       started: called once the agent is at work.
+      workers: makes what runs the code of runs.
 
     Raises:
       SiteError: another agent works from this folder, or its settings are wrong.
@@ -58,7 +64,7 @@ def run_agent(folder: Path, *, started: Callable[[SiteSettings], None] = lambda 
     with present(folder):
         settings = load_settings(folder)
         _log_to(folder / "agent.log")
-        agent = Agent(folder, settings)
+        agent = Agent(folder, settings, workers=workers(folder, settings))
         log.info("the agent of %s starts, Hansa %s", settings.name, hansa.__version__)
         log.info("sandbox: %s", sandbox_told(settings.policy))
         try:
@@ -76,9 +82,12 @@ class Agent:
     Args:
       folder: of the site.
       settings: its site.toml.
+      workers: run the code of runs; by default processes of their own.
     """
 
-    def __init__(self, folder: Path, settings: SiteSettings) -> None:
+    def __init__(
+        self, folder: Path, settings: SiteSettings, *, workers: Workers | None = None
+    ) -> None:
         membership = load_membership(folder)
         self._folder, self._membership = folder, membership
         self._connection = Connection(
@@ -88,7 +97,7 @@ class Agent:
             certificate=membership.certificate,
         )
         ledger = Ledger(folder / LEDGER_FILE)
-        workers = Workers(folder, settings)
+        workers = workers or Workers(folder, settings)
         outbox = Outbox(folder / "outbox")
         self._desk = Desk(folder, membership, self._connection, ledger, outbox, workers)
         self._offers = Offers(folder, self._desk, patient=self._patiently)

@@ -15,7 +15,7 @@ import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from blake3 import blake3
 
@@ -82,6 +82,29 @@ class Log:
                 full = file.tell() > WORKER_LOG_BYTES_MAX
             if full:
                 os.replace(self._path, self._path.with_name(f"{self._path.name}.1"))
+
+
+class Worker(Protocol):
+    """What runs one run's code, as the site sees it: a process of its own, unless it says so."""
+
+    def ask(self, request: Request, *, seconds: float, files: Files | None = None) -> Answer:
+        """Return the answer to a request, or raise `Lost`; as `WorkerProcess.ask`."""
+
+    def cancel(self) -> None:
+        """End what is under way because nobody wants its result; from any thread."""
+
+    def kill(self) -> None:
+        """End it."""
+
+    def close(self) -> None:
+        """Let it end."""
+
+    @property
+    def alive(self) -> bool:
+        """Return whether it can be asked."""
+
+    def last_words(self) -> str:
+        """Return the end of what it has printed."""
 
 
 class WorkerProcess:

@@ -43,7 +43,7 @@ from hansa.site.worker_messages import (
     Setup,
     Train,
 )
-from hansa.site.worker_process import Answer, Files, Log, Lost, WorkerProcess
+from hansa.site.worker_process import Answer, Files, Log, Lost, Worker, WorkerProcess
 from hansa.store.files import load_params
 from hansa.text import clean
 
@@ -78,7 +78,7 @@ class _Slot:
     def __init__(self) -> None:
         self.lock = threading.Lock()  # held during a task
         self.identity = ""
-        self.worker: WorkerProcess | None = None
+        self.worker: Worker | None = None
         self.examples = 0
         self.busy = self.cancelled = False
 
@@ -261,7 +261,7 @@ class Workers:
             raise _Refused(answer.reply)
         return answer
 
-    def _worker(self, slot: _Slot, offer: Offer, package: Path) -> WorkerProcess:
+    def _worker(self, slot: _Slot, offer: Offer, package: Path) -> Worker:
         """Return the run's worker, set up."""
         if slot.cancelled:
             raise Lost("site-cancelled", "The task was cancelled before it had begun.")
@@ -270,15 +270,7 @@ class Workers:
         if slot.worker is not None:
             slot.worker.close()
         command, folder, setup = self._prepare(offer, package)
-        start = self._starter.submit(
-            WorkerProcess,
-            command,
-            environment=environment(),
-            folder=folder,
-            log=self._log,
-            counted=folder is None and hasattr(os, "geteuid") and os.geteuid() == 0,
-        )
-        worker = slot.worker = start.result()
+        worker = slot.worker = self.start_worker(command, folder)
         slot.identity = offer.identity
         if slot.cancelled:
             worker.cancel()
@@ -289,6 +281,23 @@ class Workers:
         assert isinstance(answer.reply, Ready)  # `ask` has seen to it
         slot.examples = answer.reply.examples
         return worker
+
+    def start_worker(self, command: list[str], folder: Path | None) -> Worker:
+        """Start what runs the code of one run: a process, unless a subclass has another way.
+
+        Args:
+          command: of the process.
+          folder: to run it in; None in a sandbox, which has its own.
+        """
+        start = self._starter.submit(
+            WorkerProcess,
+            command,
+            environment=environment(),
+            folder=folder,
+            log=self._log,
+            counted=folder is None and hasattr(os, "geteuid") and os.geteuid() == 0,
+        )
+        return start.result()
 
     def _prepare(self, offer: Offer, package: Path) -> tuple[list[str], Path | None, Setup]:
         """Return the command, the folder to run it in where there is no sandbox, and the setup."""

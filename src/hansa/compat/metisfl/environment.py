@@ -1,0 +1,235 @@
+"""The YAML federation environment of MetisFL's older generation, as a project and a README.
+
+Nothing of it is executed.  What has no counterpart is named in the README, or refused.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hansa.compat.metisfl.config import (
+    ControllerConfig,
+    ModelStoreConfig,
+    ServerParams,
+    TerminationSignals,
+    check_config,
+    check_signals,
+)
+from hansa.compat.metisfl.place import learner_name
+from hansa.compat.metisfl.plan_text import Parameter, Wanted, plan_text, settings_of
+from hansa.compat.metisfl.programs import README, controller_text, driver_text
+from hansa.compat.metisfl.project import write_project
+from hansa.errors import PlanError
+from hansa.limits import ENVIRONMENT_BYTES_MAX, MEMBERS_NAMED_MAX
+from hansa.text import clean
+
+
+class Environment(NamedTuple):
+    """What a file says, in Hansa's terms."""
+
+    wanted: Wanted
+    controller: ServerParams
+    learners: list[ServerParams]
+    taken: list[tuple[str, str]]  # key of the file, what became of it
+    left: list[str]  # keys of the file that mean nothing here
+
+
+def import_environment(path: Path, target: Path) -> Environment:
+    """Write a project from a federation environment.
+
+    Args:
+      path: of the YAML file.
+      target: folder to write; must not exist.
+
+    Raises:
+      PlanError: import-refused, the file cannot be read or is no environment; project-exists;
+        plan-impossible or plan-bad-value, it asks for what Hansa does not do.
+    """
+    environment = read_environment(path)
+    if target.exists():
+        raise PlanError(
+            "project-exists",
+            f"{target} exists already. Nothing was written.",
+            "Name another folder with --to.",
+        )
+    write_project(target, plan_text(environment.wanted), settings_of(environment.wanted))
+    (target / "controller.py").write_text(
+        controller_text(environment.controller, environment.wanted), encoding="utf-8"
+    )
+    (target / "driver.py").write_text(
+        driver_text(environment.learners, environment.wanted), encoding="utf-8"
+    )
+    (target / "README.md").write_text(_readme(path, environment), encoding="utf-8")
+    return environment
+
+
+def read_environment(path: Path) -> Environment:
+    """Return what a federation environment says.
+
+    Raises:
+      PlanError: as `import_environment`.
+    """
+    table = _Reading(_loaded(path), path)
+    config = _config(table)
+    store = ModelStoreConfig(
+        _text(table, "ModelStoreConfig.ModelStore", "Name", default="InMemory"),
+        int(table.number("ModelStoreConfig.LineageLength") or 0),
+    )
+    rounds = table.number("TerminationSignals.FederationRounds")
+    score = table.number("TerminationSignals.MetricCutoffScore")
+    metric = _text(table, "EvaluationMetric", default="")
+    signals = TerminationSignals(
+        None if rounds is None else int(rounds),
+        table.number("TerminationSignals.ExecutionCutoffTimeMins"),
+        metric or None,
+        score if metric else None,
+    )
+    controller, learners = _hosts(table)
+    check_config(config, store)
+    check_signals(signals)
+    wanted = Wanted(config, store, signals, len(learners), _params(table))
+    return Environment(wanted, controller, learners, table.taken, table.left())
+
+
+class _Reading:
+    """A file's table, and which of its keys have been read."""
+
+    def __init__(self, table: Mapping[str, Any], path: Path) -> None:
+        self.table, self.path = table, path
+        self.taken: list[tuple[str, str]] = []
+
+    def get(self, key: str) -> Any:
+        """Return the value at a dotted key, None where there is none."""
+        value: Any = self.table
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        if value is not None and not isinstance(value, Mapping | list):
+            self.taken.append((key, clean(str(value), 200)))
+        return value
+
+    def number(self, key: str) -> float | None:
+        """Return a number, None where there is none.
+
+        Raises:
+          PlanError: it is something else.
+        """
+        value = self.get(key)
+        if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+            return value
+        raise refused(f"{key} of {self.path} is {value!r:.80}, and must be a number.")
+
+    def left(self) -> list[str]:
+        """Return the keys that nobody has asked for, without those of hosts."""
+        read = {key for key, _ in self.taken}
+        return [key for key in _keys(self.table) if key not in read]
+
+
+def _config(table: _Reading) -> ControllerConfig:
+    rule = "GlobalModelConfig.AggregationRule"
+    ratio = table.number("GlobalModelConfig.ParticipationRatio")
+    specifics = f"{rule}.RuleSpecifications"
+    scaling = _text(table, "GlobalModelConfig.ScalingFactor", default="") or _text(
+        table, f"{specifics}.ScalingFactor", default="NumTrainingExamples"
+    )
+    stride = table.number("GlobalModelConfig.StrideLength") or table.number(
+        f"{specifics}.StrideLength"
+    )
+    protocol = "CommunicationProtocol"
+    multiple = table.number(f"{protocol}.SemiSyncLambda") or table.number(
+        f"{protocol}.Specifications.SemiSyncLambda"
+    )
+    return ControllerConfig(
+        aggregation_rule=_text(table, rule, "Name", default="FedAvg"),
+        scheduler=_text(table, protocol, "Name", default="Synchronous"),
+        scaling_factor=scaling,
+        participation_ratio=1.0 if ratio is None else float(ratio),
+        stride_length=None if stride is None else int(stride),
+        semi_sync_lambda=multiple,
+        semi_sync_recompute_num_updates=bool(table.get(f"{protocol}.SemiSyncRecompute")),
+    )
+
+
+def _params(table: _Reading) -> dict[str, Parameter]:
+    """Return what learners are told of local training."""
+    keys = {"BatchSize": "batch_size", "LocalEpochs": "epochs"}
+    found = {name: table.number(f"LocalModelConfig.{key}") for key, name in keys.items()}
+    return {name: int(value) for name, value in found.items() if value is not None}
+
+
+def _text(table: _Reading, key: str, inner: str | None = None, *, default: str) -> str:
+    """Return a word, which newer files write as a table with a name."""
+    value = table.get(key)
+    if inner and isinstance(value, Mapping):
+        value = table.get(f"{key}.{inner}")
+    if value is not None and not isinstance(value, str):
+        raise refused(f"{key} of {table.path} is {value!r:.80}, and must be a word.")
+    return value or default
+
+
+def _hosts(table: _Reading) -> tuple[ServerParams, list[ServerParams]]:
+    learners = table.table.get("Learners")
+    if not isinstance(learners, list) or not 0 < len(learners) <= MEMBERS_NAMED_MAX:
+        raise refused(f"{table.path} lists no learners under Learners.")
+    hosts = [_host(learner, f"Learners[{i}]", table) for i, learner in enumerate(learners)]
+    if len({learner_name(host) for host in hosts}) < len(hosts):
+        raise refused(f"Two learners of {table.path} have the same host and port.")
+    return _host(table.table.get("Controller"), "Controller", table), hosts
+
+
+def _host(part: Any, where: str, table: _Reading) -> ServerParams:
+    """Return where a part of the federation listens; the host of its login is not asked."""
+    server = (
+        part.get("GRPCServer") or part.get("GRPCServicer") if isinstance(part, Mapping) else None
+    )
+    if not isinstance(server, Mapping):
+        raise refused(f"{where} of {table.path} has no GRPCServer with Hostname and Port.")
+    host, port = server.get("Hostname"), server.get("Port")
+    if not isinstance(host, str) or type(port) is not int or not 0 < port < 65536:
+        raise refused(f"{where}.GRPCServer of {table.path} needs a Hostname and a Port.")
+    return ServerParams(host, port)
+
+
+def _loaded(path: Path) -> Mapping[str, Any]:
+    try:
+        yaml: Any = importlib.import_module("yaml")
+    except ModuleNotFoundError:
+        raise refused(
+            f"Reading {path} takes PyYAML, which is not installed.", "pip install pyyaml"
+        ) from None
+    try:
+        with open(path, "rb") as file:
+            content = file.read(ENVIRONMENT_BYTES_MAX + 1)
+        if len(content) > ENVIRONMENT_BYTES_MAX:
+            raise refused(f"{path} has more than {ENVIRONMENT_BYTES_MAX} bytes.")
+        table = yaml.safe_load(content)
+    except (OSError, UnicodeDecodeError, RecursionError, ValueError, yaml.YAMLError) as error:
+        raise refused(f"{path} cannot be read: {error!s:.300}.") from None
+    table = table.get("FederationEnvironment", table) if isinstance(table, Mapping) else None
+    if not isinstance(table, Mapping):
+        raise refused(f"{path} is no federation environment.")
+    return table
+
+
+def _keys(table: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    for name, value in list(table.items())[:MEMBERS_NAMED_MAX]:
+        key = f"{above}{clean(str(name), 80)}"
+        if isinstance(value, Mapping) and above.count(".") < 4:  # aliases may nest without end
+            yield from _keys(value, f"{key}.")
+        elif key != "Learners" and not key.startswith("Controller."):
+            yield key
+
+
+def _readme(path: Path, environment: Environment) -> str:
+    names = ", ".join(learner_name(params) for params in environment.learners)
+    taken = "\n".join(f"| `{key}` | {json.dumps(value)} |" for key, value in environment.taken)
+    left = "\n".join(f"- `{key}`" for key in environment.left) or "- nothing"
+    return README.format(path=path.name, names=names, taken=taken, left=left)
+
+
+def refused(happened: str, hint: str = "Correct the file.") -> PlanError:
+    """Return the error for a file that cannot be imported."""
+    return PlanError("import-refused", f"{happened} Nothing was written.", hint)

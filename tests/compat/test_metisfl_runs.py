@@ -1,0 +1,138 @@
+"""MetisFL's three programs as processes over TLS, to the model; the oracle is FedAvg in NumPy."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from metisfl_programs import SIZES, Programs, expected
+
+from hansa.dev.rehearsal import free_port
+from hansa.runs import find_run
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Iterator[Programs]:
+    made = Programs(tmp_path, free_port())
+    yield made
+    made.close()
+
+
+def model(programs: Programs) -> np.ndarray:
+    place = programs.home / "metisfl" / f"localhost-{programs.port}"
+    run = find_run(place / "runs", None)
+    params, _ = run.load(run.commits()[-1])
+    return next(iter(params.to_dict().values()))
+
+
+def test_the_three_programs_train_and_end_together(programs: Programs) -> None:
+    programs.write()
+    programs.start_all()  # learners first: they wait
+    programs.start("driver")
+    assert programs.wait("driver") == 0, programs.said("driver")
+    assert np.allclose(model(programs), expected(3), atol=1e-5)
+    assert model(programs).dtype == np.float32
+    keys = ["controller", *(f"learner -l {number}" for number in (1, 2, 3))]
+    for key in keys:
+        assert programs.wait(key) == 0, programs.said(key)
+    results = programs.results
+    assert results["global_iteration"] == 3
+    assert len(results["tasks"]) == 2 * 3 * 3
+    assert len(results["train_results"]) == len(results["evaluation_results"]) == 9
+    weights = {
+        task["learner_id"]: results["train_results"][task["id"]]["metadata"]["weight"]
+        for task in results["tasks"]
+        if task["id"] in results["train_results"]
+    }
+    assert weights == {f"learner-{50002 + i}": size for i, size in enumerate(SIZES)}
+    assert set(results["model_metadata"]) == {"1", "2", "3"}
+    assert results["ended"]["state"] == "finished" and results["problems"] == []
+
+
+def test_it_runs_again_with_participants_alike_and_its_own_epochs(programs: Programs) -> None:
+    programs.write()
+    programs.start_all()
+    programs.start("driver")
+    assert programs.wait("driver") == 0, programs.said("driver")
+    programs.wait("controller")
+    for number in (1, 2, 3):
+        programs.wait(f"learner -l {number}")
+    programs.write(
+        config='scaling_factor="NumParticipants"',
+        signals="federation_rounds=2",
+        more='train_params={"epochs": 1},',
+    )
+    programs.start_all()
+    programs.start("driver")
+    assert programs.wait("driver") == 0, programs.said("driver")
+    assert np.allclose(model(programs), expected(2, weights=(1, 1, 1), epochs=1), atol=1e-5)
+
+
+def test_a_learner_killed_in_the_midst_does_not_stall_the_others(programs: Programs) -> None:
+    programs.write(
+        signals="federation_rounds=100000, execution_cutoff_time_mins=0.15",
+        config="participation_ratio=0.34",
+    )
+    programs.start_all()
+    programs.start("driver")
+    programs.until_said("driver", "round 2/")
+    programs.kill("learner -l 2")
+    assert programs.wait("driver") == 0, programs.said("driver")
+    assert programs.results["ended"]["state"] == "finished"
+    assert programs.results["global_iteration"] > 2
+
+
+def test_a_killed_controller_goes_on_at_its_next_start(programs: Programs) -> None:
+    programs.write(signals="federation_rounds=40")
+    programs.start_all()
+    programs.start("driver")
+    programs.until_said("driver", "round 2/40")
+    programs.kill("controller")
+    programs.start("controller")
+    assert programs.wait("driver") == 0, programs.said("driver")
+    assert np.allclose(model(programs), expected(40), atol=1e-4)
+    assert programs.results["global_iteration"] == 40
+
+
+def test_a_learner_of_another_machine_comes_with_an_invitation(programs: Programs) -> None:
+    programs.write()
+    programs.start("controller")
+    programs.until_said("controller", "Controller at")
+    here = f"metisfl/localhost-{programs.port}"
+    words = ["server", "invite", "learner-50002", "--folder", str(programs.home / here / "server")]
+    printed = subprocess.check_output([sys.executable, "-P", "-m", "hansa", *words], text=True)
+    elsewhere = programs.folder / "elsewhere"
+    programs.start("learner", "-l", "1", home=elsewhere)
+    programs.until_said("learner -l 1", "put an invitation into")
+    (elsewhere / here / "learner-50002.invite").write_text(printed, encoding="utf-8")
+    programs.until_said("learner -l 1", "takes part")
+    assert not (elsewhere / "federations").exists()  # it is no admin there
+
+
+def test_a_wrong_word_is_a_sentence_and_no_traceback(programs: Programs) -> None:
+    programs.write(config='scheduler="Asynchronous"')
+    programs.start("controller")
+    assert programs.wait("controller") == 1
+    said = programs.said("controller")
+    assert "Traceback" not in said and "plan-impossible" in said
+    assert not (programs.home / "metisfl").exists()
+
+
+def test_a_learner_may_import_a_module_of_its_own_while_it_trains(programs: Programs) -> None:
+    """A project's module is imported in the same process and must not stand in for the user's."""
+    programs.write(signals="federation_rounds=2")
+    (programs.folder / "model.py").write_text("LR = 0.1\n", encoding="utf-8")
+    text = (programs.folder / "learner.py").read_text(encoding="utf-8")
+    text = text.replace("w - 0.1 *", 'w - __import__("model").LR *')
+    assert "LR" in text
+    (programs.folder / "learner.py").write_text(text, encoding="utf-8")
+    programs.start_all()
+    programs.start("driver")
+    assert programs.wait("driver") == 0, programs.said("driver")
+    assert np.allclose(model(programs), expected(2), atol=1e-5)
