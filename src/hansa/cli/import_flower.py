@@ -9,7 +9,10 @@ import click
 
 from hansa.cli.lazy import LazyGroup, Verb
 
-VERBS = {"flower": Verb("import_flower:flower", "Make a project from a Flower project.")}
+VERBS = {
+    "flower": Verb("import_flower:flower", "Make a project from a Flower project."),
+    "fedn": Verb("import_fedn:fedn", "Make a project from a FEDn compute package."),
+}
 """Every system that a project may come from."""
 
 command = LazyGroup(

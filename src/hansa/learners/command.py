@@ -37,9 +37,14 @@ from hansa.learners.command_call import (
 from hansa.learners.command_environment import environment_python
 from hansa.learners.command_process import Ended, Place
 from hansa.learners.command_rows import DataPath, Rows
-from hansa.learners.function import FunctionWork, TrainContext, as_metrics, count_examples
+from hansa.learners.function import (
+    FunctionWork,
+    TrainContext,
+    as_metrics,
+    count_examples,
+    statistics,
+)
 from hansa.learners.learner import Hyper, Seed, Task
-from hansa.learners.function import statistics
 from hansa.limits import BLOB_BYTES_MAX, UPDATE_SLACK_BYTES
 from hansa.metrics import Metrics
 from hansa.params import Params, encode
