@@ -72,7 +72,7 @@ class _Call:
     def __init__(self, asked: argparse.Namespace) -> None:
         self.asked = asked
         self.form: Form = FORMS[asked.helper]
-        self.tree = Path.cwd() / "fedn"  # what FEDn unpacks into a folder `package`
+        self.tree = Path.cwd() / "unpacked"  # what FEDn unpacks into a folder `package`
         self.files = Path.cwd() / "files"
         self.files.mkdir()
         self.folder = self._prepared()
