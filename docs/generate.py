@@ -339,7 +339,7 @@ def optimizer_lines() -> Iterator[str]:
     yield from ["## Optimizers by name", ""]
     yield "What `learner.optimizer.name` may be; each is only a chain."
     yield from ["", "| name | chain | options |", "|---|---|---|"]
-    yield from (_factory_row(name, made) for name, made in OPTIMIZERS.items())
+    yield from (_factory_row("optimizer", name, made) for name, made in OPTIMIZERS.items())
 
 
 def _module_row(name: str, factory: Any) -> str:

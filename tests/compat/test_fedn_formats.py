@@ -1,4 +1,4 @@
-"""Model files of FEDn's helpers, written by hand byte for byte; and the stand-in that reads them."""
+"""Model files of FEDn's helpers, written by hand byte for byte, and the stand-in for `fedn`."""
 
 from __future__ import annotations
 
