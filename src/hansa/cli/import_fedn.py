@@ -49,7 +49,7 @@ def fedn(
     startup: bool,
     environment: bool,
 ) -> None:
-    """Make a project from the FEDn compute package PACKAGE, a folder or a .tgz; it stays as it is.
+    """Make a project from PACKAGE of FEDn, a folder or a .tgz, which stays as it is.
 
     Nothing of it is executed.  The new folder must not exist.
 

@@ -11,7 +11,7 @@ from hansa.cli.lazy import LazyGroup, Verb
 
 VERBS = {
     "flower": Verb("import_flower:flower", "Make a project from a Flower project."),
-    "fedn": Verb("import_fedn:fedn", "Make a project from a FEDn compute package."),
+    "fedn": Verb("import_fedn:fedn", "Make a project from a package of FEDn."),
 }
 """Every system that a project may come from."""
 
