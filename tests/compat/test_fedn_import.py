@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from fedn_packages import archived, npz, old_package, package, write
 
 from hansa.cli.import_fedn import fedn as command
+from hansa.cli.package import command as package_command
 from hansa.compat.fedn.reading import read_package
 from hansa.compat.fedn.small_yaml import read_yaml
 from hansa.compat.fedn.writing import Import, import_package
@@ -39,6 +40,8 @@ def test_files_are_copied_unchanged_and_the_lines_stand_in_the_plan(tmp_path):
     assert "python entrypoint.py init_seed" in plan["learner"]["init"]
     assert plan["name"] == "study" and plan["learner"]["rows"] == "path"
     assert "requirements" not in plan["learner"]  # fedn alone, which is ours
+    checked = CliRunner().invoke(package_command, ["check", str(tmp_path / "mine")])
+    assert checked.exit_code == 0 and "Nothing in it is wrong" in checked.output
     again = CliRunner().invoke(command, [str(source), "--to", str(tmp_path / "mine")])
     assert isinstance(again.exception, PlanError) and again.exception.code == "project-exists"
 
