@@ -56,7 +56,10 @@ def test_no_format_that_carries_code_is_imported(path: Path) -> None:
 def test_no_text_is_executed_and_no_pickled_array_is_loaded(path: Path) -> None:
     for called, node in calls(TREES[path]):
         assert called not in ("eval", "exec", "compile", "__import__"), called
-        assert called not in ("torch.load", "os.system", "tarfile.open"), called
+        assert called not in ("torch.load", "os.system"), called
+        # One file reads other systems' archives, into memory; nothing ever unpacks one by itself.
+        assert called != "tarfile.open" or name_of(path) == "packages/tar.py", called
+        assert called.rpartition(".")[2] not in ("extractall", "unpack_archive"), called
         keywords = {k.arg: ast.unparse(k.value) for k in node.keywords}
         assert keywords.get("allow_pickle", "False") == "False", called
         assert keywords.get("shell", "False") == "False", called

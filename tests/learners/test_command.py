@@ -24,6 +24,7 @@ from hansa.client import failure_of
 from hansa.errors import LearnerError
 from hansa.learners import Hyper
 from hansa.learners.command import CommandLearner
+from hansa.learners.command_call import Call
 from hansa.learners.command_rows import DataPath
 from hansa.metrics import Mean
 from hansa.params import Params
@@ -398,3 +399,14 @@ def test_python_is_the_one_that_runs_hansa_whatever_the_system_calls_its_own(
     program = f"import sys\nopen({str(tmp_path / 'said')!r}, 'w').write(sys.prefix)\n" + ADD
     turn(made((name, "add.py"), CODE | {"add.py": program.encode()}), start, blobs(4))
     assert (tmp_path / "said").read_text() == sys.prefix
+
+
+def test_a_module_of_hansa_runs_in_hansa_s_own_python(tmp_path: Path) -> None:
+    """An environment of the package's own need not know Hansa; its programs are still first."""
+    call = Call("init", tmp_path, None, {})
+    other = tmp_path / "bin" / "python"
+    ours = call.words(["python", "-m", "hansa.compat.fedn.call", "init"], other)
+    assert ours[0] == sys.executable
+    for words in (["python", "-m", "hansard"], ["python", "hansa.py"], ["python3"]):
+        assert call.words(words, other)[0] == str(other)
+    assert call.environment(other)["PATH"].startswith(str(other.parent))

@@ -17,6 +17,7 @@ VERBS = {
     "flower": Verb("import_flower:flower", "Make a project from a Flower project."),
     "nvflare": Verb("import_nvflare:nvflare", "Make a project from an app of NVIDIA FLARE."),
     "metisfl": Verb("import_metisfl:metisfl", "Make a project from MetisFL's environment file."),
+    "fedn": Verb("import_fedn:fedn", "Make a project from a package of FEDn."),
 }
 """Every system that a project may come from."""
 

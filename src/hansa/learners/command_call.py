@@ -79,7 +79,11 @@ class Call(NamedTuple):
     def words(self, command: Sequence[str], python: Path) -> list[str]:
         """Return the command with paths in the place of names in braces, and of `python`."""
         # Systems differ in which of the two names they have.
-        own = [str(python)] if command[0] in ("python", "python3") else [command[0]]
+        own = [command[0]]
+        if command[0] in ("python", "python3"):
+            # An environment of the package's own knows nothing of Hansa.
+            ours = " ".join(command[1:3]).startswith("-m hansa.")
+            own = [str(own_python() if ours else python)]
         filled = [*own, *command[1:]]
         for name, path in self.places().items():
             filled = [word.replace(f"{{{name}}}", path) for word in filled]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -91,8 +92,8 @@ def _commands(made: Made) -> Iterator[Fault]:
         elif program not in ("python", "python3") and shutil.which(program) is None:
             what = f"{task} starts {program}, which is not installed on this machine"
             yield Fault(PLAN, line, what, grave=False)
-        for word in words[1:]:
-            if _is_file(word) and word.removeprefix("./") not in made.files:
+        for before, word in itertools.pairwise(words):
+            if before != "-m" and _is_file(word) and word.removeprefix("./") not in made.files:
                 yield Fault(PLAN, line, f"{task} names {word}, which the package lacks")
     if made.commands and "init" not in made.commands:
         told = "[learner] has no init: runs start only with --on and --model FILE"

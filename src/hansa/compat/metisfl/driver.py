@@ -32,7 +32,9 @@ from hansa.compat.metisfl.project import write_project
 from hansa.compat.metisfl.results import results_of
 from hansa.errors import HansaError, PlanError, RunError
 from hansa.project import open_project
-from hansa.remote import connected, follow, submit
+from hansa.remote.connecting import connected
+from hansa.remote.follow import follow
+from hansa.remote.submit import submit
 from hansa.runs import RunFolder
 from hansa.store.files import load_params, write_durably
 from hansa.watch import watching

@@ -22,7 +22,7 @@ from hansa.errors import HansaError
 from hansa.identity import parse_invite
 from hansa.params import Params, encode
 from hansa.protocol.enrolment import enrol
-from hansa.remote import connected
+from hansa.remote.connecting import connected
 from hansa.server.people import InviteRequest
 from hansa.site.agent import run_agent
 from hansa.site.policy import Policy

@@ -1,0 +1,226 @@
+"""From a FEDn compute package to a Hansa project, in which the package lies unchanged."""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from hansa.compat.fedn.formats import FORMS, read_model
+from hansa.compat.fedn.reading import DESCRIPTION, FednPackage, read_package
+from hansa.errors import PlanError
+from hansa.limits import BLOB_BYTES_MAX
+from hansa.params import Params
+from hansa.plan import PLAN_FILE
+from hansa.store.files import save_params
+
+TOP = "package"
+SEED_FILE = "seed.safetensors"
+REQUIREMENTS = "requirements.txt"
+_CALL = ("python", "-m", "hansa.compat.fedn.call")
+_PLACES = {
+    "train": ("--data", "{data}", "--model", "{model_in}", "--out", "{update_out}",
+              "--result", "{result_out}"),
+    "validate": ("--data", "{data}", "--model", "{model_in}", "--result", "{result_out}"),
+    "predict": ("--data", "{data}", "--model", "{model_in}", "--out", "{predictions_out}"),
+    "init": ("--out", "{model_out}"),
+}  # fmt: skip
+
+
+class Import(NamedTuple):
+    """What was asked for on the command line."""
+
+    source: Path
+    target: Path | None = None
+    seed_model: Path | None = None
+    init: str | None = None  # a line that builds the seed model
+    helper: str | None = None
+    data: str = "data"
+    env: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+    startup: bool = True
+    environment: bool = True
+
+
+class Written(NamedTuple):
+    """A project that was made."""
+
+    folder: Path
+    facts: list[tuple[str, str]]
+
+
+def import_package(asked: Import) -> Written:
+    """Write a Hansa project around a FEDn package.
+
+    Raises:
+      PlanError: import-refused, something has no counterpart; project-exists.
+      PackageError: the archive cannot be taken.
+      LearnerError: the seed model's file is none of the helper's.
+    """
+    package = read_package(asked.source, asked.helper)
+    if asked.init is not None:
+        package = package._replace(lines={**package.lines, "init": asked.init})
+    name = _plan_name(asked.source, package)
+    target = asked.target or Path(f"{name}-hansa")
+    if target.exists() or target.is_symlink():
+        raise PlanError(
+            "project-exists",
+            f"{target} is there already. Nothing was written.",
+            "Choose another folder with --to.",
+        )
+    _check_pairs(asked)
+    seed = None if asked.seed_model is None else _seed(asked.seed_model, package)
+    needs = _requirements(package) if asked.environment else None
+    target.mkdir(parents=True)
+    for inside, content in package.files.items():
+        path = target / TOP / inside
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    if seed is not None:
+        save_params(target / SEED_FILE, seed)
+    if needs is not None:
+        (target / REQUIREMENTS).write_text(needs, encoding="utf-8")
+    text = plan_text(name, package, asked)
+    (target / PLAN_FILE).write_text(text, encoding="utf-8")
+    (target / "README.md").write_text(_readme(name, asked), encoding="utf-8")
+    return Written(target, list(_facts(package, asked, seed)))
+
+
+def _check_pairs(asked: Import) -> None:
+    for option, values in (("--env", asked.env), ("--setting", asked.settings)):
+        for value in values:
+            if not re.match(r"[A-Za-z_]\w*=", value):
+                raise PlanError(
+                    "import-refused",
+                    f"{option} {value!r:.80} is not NAME=VALUE. Nothing was written.",
+                    'For example: --env "ENTRYPOINT_OPTS=--data_path={data}/mnist.pt"',
+                )
+
+
+def _seed(path: Path, package: FednPackage) -> Params:
+    if not path.is_file():
+        raise PlanError("import-refused", f"There is no file {path}.", "Name the seed model.")
+    return read_model(path.read_bytes(), FORMS[package.helper], most=BLOB_BYTES_MAX)
+
+
+def _requirements(package: FednPackage) -> str | None:
+    """Return the list of an environment of its own; None where it needs none."""
+    if not package.needs:
+        return None
+    lines = [f"# From {package.environment}; `fedn` is Hansa's stand-in, which needs NumPy."]
+    named = {re.split(r"[^\w.-]", need, maxsplit=1)[0].lower() for need in package.needs}
+    lines += [] if "numpy" in named else ["numpy"]
+    return "\n".join([*lines, *package.needs, ""])
+
+
+def plan_text(name: str, package: FednPackage, asked: Import) -> str:
+    """Return plan.toml, in which the package's own command lines can be read."""
+    said = DESCRIPTION if package.described else "the names of its files"
+    lines = [
+        f"# What will run, made of a FEDn compute package and {said}.",
+        "# Every key is explained by: hansa config explain",
+        f"name = {_toml(name)}",
+        "rounds = 5  # of a session in FEDn",
+        "",
+        "[learner]",
+        'kind = "command"',
+        'rows = "path"  # the package reads its client\'s own files',
+        *(f"{task} = {_words(package, asked, task)}" for task in ("train", "validate", "init",
+                                                                  "predict")
+          if task in package.lines or (task == "init" and asked.seed_model is not None)),
+        f"files = [{_toml(TOP)}]",
+    ]  # fmt: skip
+    if asked.environment and package.needs:
+        lines.append(f"requirements = {_toml(REQUIREMENTS)}  # from {package.environment}")
+    lines += ["", "[data]", f"set = {_toml(asked.data)}  # one file or folder a client"]
+    if (metric := _metric(package)) is not None:
+        lines += ["", "[stop]", f"metric = {_toml(metric)}  # named in the package's code"]
+    return "\n".join([*lines, ""])
+
+
+def _words(package: FednPackage, asked: Import, task: str) -> str:
+    """Return one command of the plan, an argument with its value on each line."""
+    if task == "init" and asked.seed_model is not None:
+        return _list([[*_CALL, "seed"], ["--model", SEED_FILE], ["--out", "{model_out}"]])
+    pairs = [[*_CALL, task], ["--folder", posixpath.join(TOP, package.folder).rstrip("/")]]
+    if task != "init" and asked.startup and "startup" in package.lines:
+        pairs.append(["--startup", package.lines["startup"]])
+    pairs.append(["--run", package.lines[task]])
+    pairs.append(["--helper", package.helper])
+    places = _PLACES[task]
+    pairs += [list(places[at : at + 2]) for at in range(0, len(places), 2)]
+    if task != "init":
+        given = {value.partition("=")[0] for value in asked.env}
+        env = [] if "FEDN_DATA_PATH" in given else ["FEDN_DATA_PATH={data}"]
+        pairs += [["--env", value] for value in (*env, *asked.env)]
+        pairs += [["--setting", value] for value in asked.settings]
+    else:
+        pairs += [["--env", value] for value in asked.env if "{data}" not in value]
+    # Words that begin with a dash belong to the option before them: --run "-x" is not meant.
+    return _list(pairs)
+
+
+def _list(pairs: list[list[str]]) -> str:
+    return "[\n" + "".join(f"  {', '.join(map(_toml, pair))},\n" for pair in pairs) + "]"
+
+
+def _metric(package: FednPackage) -> str | None:
+    """Return the metric to look at: the first usual one that the package's code names."""
+    code = b"\n".join(c for f, c in package.files.items() if f.endswith(".py"))
+    for name in ("test_accuracy", "validation_accuracy", "accuracy", "test_loss", "loss"):
+        if re.search(rb"[\"']" + name.encode() + rb"[\"']", code):
+            return name
+    return None
+
+
+def _facts(package: FednPackage, asked: Import, seed: Params | None) -> Iterator[tuple[str, str]]:
+    inside = [f for f in package.files]
+    yield "package", f"{len(inside)} files, unchanged, in {posixpath.join(TOP, package.folder)}"
+    if not package.described:
+        yield "lines", f"there is no {DESCRIPTION}: train.py and validate.py, as FEDn did once"
+    for task in ("train", "validate", "predict"):
+        yield task, package.lines.get(task, "none")
+    if "startup" in package.lines:
+        when = "before each command; --no-startup leaves it out" if asked.startup else "left out"
+        yield "startup", f"{package.lines['startup']}: {when}"
+    if seed is not None:
+        yield "seed model", f"{asked.seed_model}: {len(seed)} tensors, {seed.nbytes:,} bytes"
+    else:
+        yield (
+            "seed model",
+            package.lines.get("init", "none: import again with --seed-model FILE or --init LINE"),
+        )
+    yield "helper", f"{package.helper}: {FORMS[package.helper]} files"
+    if package.environment and asked.environment and package.needs:
+        yield "environment", f"{REQUIREMENTS}, from {package.environment}, without fedn"
+    elif package.environment:
+        yield "environment", "that of Hansa"
+    if package.left:
+        yield "left out", f"{', '.join(package.left)}: nothing here calls them"
+
+
+def _readme(name: str, asked: Import) -> str:
+    return f"""# {name}
+
+Made by `hansa import fedn` from {asked.source.name}. The package is in `{TOP}`, unchanged; its own
+command lines stand in `plan.toml`. Put one file or folder a client into `{asked.data}`, or correct
+`data.set`.
+
+    hansa package run train      # one client's part, alone
+    hansa run                    # in simulation
+    hansa run --on SERVER        # at the sites of a federation
+"""
+
+
+def _plan_name(source: Path, package: FednPackage) -> str:
+    name = package.name
+    if source.is_dir() and name == "client":  # in FEDn's examples it always is
+        name = source.resolve().parent.name or name
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:40] or "package"
+
+
+def _toml(value: str) -> str:
+    return json.dumps(value, ensure_ascii=False)
