@@ -38,7 +38,7 @@ def plain(value: Any, where: str = "", *, depth: int = 0) -> Any:
     if isinstance(value, datetime.date | datetime.time):  # which TOML has, and JSON has not
         raise PlanError(
             "plan-wrong-type",
-            f"The plan's {where} is {value}, a date or a time. Nothing was started.",
+            f"The plan's {where} is not usable: {value} is a date or a time. Nothing was started.",
             'No key takes one; write it as text: "2024-01-01".',
         )
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
