@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,7 +34,7 @@ def plain(value: Any, where: str = "", *, depth: int = 0) -> Any:
         return [plain(inner, f"{where}[{i}]", depth=depth + 1) for i, inner in enumerate(value)]
     if isinstance(value, np.generic):
         value = value.item()
-    if isinstance(value, datetime.date | datetime.time):  # which TOML has, and JSON has not
+    if hasattr(value, "isoformat"):  # which TOML has, and JSON has not
         raise PlanError(
             "plan-wrong-type",
             f"The plan's {where} is not usable: {value} is a date or a time. Nothing was started.",
