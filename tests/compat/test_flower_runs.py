@@ -11,7 +11,8 @@ import pytest
 from flower_projects import MESSAGES, OLDER, SIZES, after, message_project, older_project, write
 from projects import final_model, simulate
 
-from hansa.compat.flower import FlowerApp, process
+from hansa.compat import process
+from hansa.compat.flower import FlowerApp
 from hansa.compat.flower.shim import install
 from hansa.compat.flower.writing import Import, import_project
 from hansa.dev import Rehearsal
