@@ -255,7 +255,7 @@ def test_a_plan_says_all_that_was_configured() -> None:
     plan = read_plan(tomllib.loads(plan_text(wanted))).plan
     workflow = {"name": "semi_synchronous", "multiple": 2.5, "remeasure": True}
     assert (plan.rounds, plan.workflow, plan.weighting) == (7, workflow, "user")
-    assert (plan.cohort.fraction, plan.cohort.minimum) == (0.5, 3)
+    assert (plan.cohort.fraction, plan.cohort.minimum) == (0.5, 2)
     assert (plan.stop.minutes, plan.stop.metric, plan.stop.target) == (30.0, 'a"b\nc', 0.9)
     assert (plan.keep.every, plan.learner.batch_size) == (0, 16)
 
@@ -330,7 +330,7 @@ def test_an_environment_becomes_a_project(tmp_path: Path) -> None:
     assert set(texts) == {"README.md", "plan.toml", MODULE, "controller.py", "driver.py"}
     assert not any("hunter2" in text or "ana" in text.split() for text in texts.values())
     plan = read_plan(tomllib.loads(texts["plan.toml"])).plan
-    assert (plan.rounds, plan.learner.epochs, plan.cohort.minimum) == (4, 2, 2)
+    assert (plan.rounds, plan.learner.epochs, plan.cohort.minimum) == (4, 2, 1)
     for name in ("controller.py", "driver.py"):
         compile(texts[name], name, "exec")
 

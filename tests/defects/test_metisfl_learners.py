@@ -155,4 +155,4 @@ def test_a_participation_ratio_is_read() -> None:
     config = ControllerConfig(participation_ratio=0.5)
     wanted = Wanted(config, ModelStoreConfig(), TerminationSignals(1), 4)
     cohort = read_plan(tomllib.loads(plan_text(wanted))).plan.cohort
-    assert (cohort.fraction, cohort.minimum) == (0.5, 2)
+    assert (cohort.fraction, cohort.minimum) == (0.5, 1)

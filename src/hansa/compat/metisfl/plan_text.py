@@ -63,7 +63,8 @@ def plan_text(wanted: Wanted, name: str = "metisfl") -> str:
         "",
         "[cohort]",
         _line("fraction", ratio, "participation_ratio", ratio),
-        _line("minimum", asked, "learners", wanted.learners),
+        # A learner that is lost is not waited for; with two of them lost, a round waits.
+        _line("minimum", max(1, asked - 1), "learners", wanted.learners),
     ]
     lines += _stop(signals)
     kept = 0 if wanted.store.lineage_length else 1
