@@ -12,13 +12,12 @@ from pathlib import Path
 import filelock
 import pytest
 
-from hansa.births import born
 from hansa.errors import ServerError
+from hansa.holding import born, is_held
 from hansa.server.presence import (
     PROCESS_FILE,
     announced,
     find_process,
-    is_served,
     stop_process,
 )
 
@@ -43,7 +42,7 @@ def serving(folder: Path, handler: str) -> subprocess.Popen[str]:
 def test_a_folder_that_nobody_serves_from(tmp_path: Path) -> None:
     assert find_process(tmp_path) is None and stop_process(tmp_path, seconds=1) is None
     with announced(tmp_path):
-        assert not is_served(tmp_path), "the file alone says nothing"
+        assert not is_held(tmp_path), "the file alone says nothing"
         assert find_process(tmp_path) is None
     assert not (tmp_path / PROCESS_FILE).exists()
 
@@ -54,7 +53,7 @@ def test_the_process_is_known_told_to_end_and_waited_for(tmp_path: Path) -> None
     assert found is not None and found.pid == process.pid
     assert stop_process(tmp_path, seconds=30) == found
     assert process.wait(30) == 0
-    assert not is_served(tmp_path) and not (tmp_path / PROCESS_FILE).exists()
+    assert not is_held(tmp_path) and not (tmp_path / PROCESS_FILE).exists()
 
 
 def test_one_that_does_not_end_is_told(tmp_path: Path) -> None:

@@ -18,11 +18,11 @@ import pytest
 from served import Federation, connected
 
 from hansa.errors import HansaError, RequestRefused
+from hansa.holding import is_held
 from hansa.identity import authority
 from hansa.protocol.messages import Poll, PollAnswer
 from hansa.server import serve
 from hansa.server.founding import found
-from hansa.server.presence import is_served
 from hansa.server.settings import ServerSettings
 
 MEMBER_FELT_S = 5.0
@@ -39,7 +39,7 @@ def poll(connection) -> PollAnswer:
 
 def test_start_tells_what_there_is_and_sigterm_answers_polls_and_exits_with_0(federation):
     with federation.served():
-        assert is_served(federation.folder)
+        assert is_held(federation.folder)
         with connected(federation.join("north")) as site, ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(poll, site)
             time.sleep(0.5)
@@ -55,7 +55,7 @@ def test_start_tells_what_there_is_and_sigterm_answers_polls_and_exits_with_0(fe
         assert word in told
     assert "experimental" not in told + "".join(federation.log)
     assert "" not in [line.strip() for line in federation.told]
-    assert not is_served(federation.folder)
+    assert not is_held(federation.folder)
 
 
 def test_a_second_start_on_the_same_folder_is_refused(federation):

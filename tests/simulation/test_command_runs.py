@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -170,3 +173,30 @@ def test_what_runs_is_what_was_recorded_even_if_edited_meanwhile(tmp_path: Path)
 
 if sys.platform == "win32":
     pytestmark = pytest.mark.skip(reason="the programs are for a POSIX shell")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_killed_simulation_leaves_no_command_of_its_workers(tmp_path: Path) -> None:
+    """A worker that waits for a command does not read the pipe whose end tells it to go."""
+    pids = tmp_path / "pids"
+    folder = project(tmp_path / "p", f"echo $$ >> {pids}; exec sleep 600", plan=PLAN)
+    words = ["run", str(folder), "--engine", "processes", "--workers", "2", "--set"]
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "hansa", *words, "learner.time_s=600"],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        until(lambda: pids.exists() and len(pids.read_text().split()) == 2)
+    finally:
+        process.kill()
+        process.wait()
+    until(lambda: not any(Path("/proc", pid).exists() for pid in pids.read_text().split()))
+
+
+def until(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.02)

@@ -21,10 +21,10 @@ def status(folder: Path, as_json: bool) -> None:
     Example:
       hansa server status
     """
+    from hansa.holding import is_held
     from hansa.server.journal import Journal
     from hansa.server.members import members
     from hansa.server.opening import opened
-    from hansa.server.presence import is_served
 
     with opened(folder) as server:
         there = [m for m in members(server.database) if not m["revoked_at"]]
@@ -33,7 +33,7 @@ def status(folder: Path, as_json: bool) -> None:
             "federation": server.settings.name,
             "url": server.settings.url,
             "fingerprint": server.authority.fingerprint,
-            "runs_here": is_served(folder),
+            "runs_here": is_held(folder),
             "sites": sum(m["kind"] == "site" for m in there),
             "people": sum(m["kind"] == "person" for m in there),
             "runs": states,

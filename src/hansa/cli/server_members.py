@@ -186,11 +186,11 @@ def token(name: str, expires: float, end: bool, folder: Path, as_json: bool) -> 
 def _presence(server: Opened) -> tuple[list[dict[str, Any]], str]:
     """Return all members with what the running server knows, and why it was not asked."""
     from hansa.errors import HansaError
+    from hansa.holding import is_held
     from hansa.server.asking import served_members
     from hansa.server.members import members
-    from hansa.server.presence import is_served
 
-    if not is_served(server.folder):
+    if not is_held(server.folder):
         why = "The server does not run here, so nobody knows who is there."
     else:
         try:

@@ -132,8 +132,9 @@ def stop(folder: Path, at_once: bool) -> None:
     Example:
       hansa site stop --now
     """
+    from hansa.holding import wait_until_free
     from hansa.limits import SITE_END_S
-    from hansa.site.presence import find_agent, stop_agent, wait_until_gone
+    from hansa.site.presence import find_agent, stop_agent
     from hansa.site.settings import load_settings
 
     if not (folder / "lock").exists():  # a kill switch needs no settings that are right
@@ -143,7 +144,7 @@ def stop(folder: Path, at_once: bool) -> None:
         click.echo("No agent runs here; nothing of this site is at work.")
         return
     stop_agent(agent, at_once=at_once)
-    if wait_until_gone(folder, seconds=SITE_END_S):
+    if wait_until_free(folder, seconds=SITE_END_S):
         how = "was killed" if at_once else "has ended"
         click.echo(f"The agent (process {agent.pid}) {how}. Nothing runs or leaves here now.")
         return

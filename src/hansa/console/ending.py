@@ -12,10 +12,11 @@ from hansa.console.answers import table
 from hansa.console.parsing import Command
 from hansa.console.seat import ENDED, Seat, own_sites
 from hansa.errors import ConsoleError, HansaError
+from hansa.holding import wait_until_free
 from hansa.limits import SERVER_END_S, SITE_END_S
 from hansa.remote import asking
 from hansa.server.presence import stop_process
-from hansa.site.presence import find_agent, stop_agent, wait_until_gone
+from hansa.site.presence import find_agent, stop_agent
 from hansa.text import clean
 
 
@@ -69,7 +70,7 @@ def _clients(seat: Seat, names: list[str]) -> Iterator[str]:
     for name, agent in agents.items():
         if agent is None:
             rows.append([name, "ran no more"])
-        elif wait_until_gone(here[name], seconds=SITE_END_S):
+        elif wait_until_free(here[name], seconds=SITE_END_S):
             rows.append([name, "Shutdown the client..."])
         else:
             rows.append([name, f"still runs as process {agent.pid}: hansa site stop --now"])

@@ -16,6 +16,7 @@ from cryptography.exceptions import InvalidSignature
 
 from hansa.clock import seconds_of, wall
 from hansa.errors import HansaError
+from hansa.holding import is_held
 from hansa.identity import load_key
 from hansa.limits import (
     CLOCK_SKEW_S,
@@ -28,7 +29,6 @@ from hansa.server.audit import newest
 from hansa.server.backing_up import BACKED_UP, SECRET
 from hansa.server.journal import ENDED, Journal
 from hansa.server.opening import Opened
-from hansa.server.presence import is_served
 from hansa.server.round_files import Updates
 from hansa.server.upkeep import left_over, wanted_blobs
 from hansa.store.blobs import BlobStore
@@ -78,7 +78,7 @@ def examine(server: Opened, *, quick: bool = False, where: str = "", at: float |
         Journal(server.database, lambda _: None),
         BlobStore(server.folder / "blobs", durable=True),
         wall() if at is None else at,
-        is_served(server.folder),
+        is_held(server.folder),
         not quick,
         where,
     )

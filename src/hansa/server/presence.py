@@ -1,8 +1,4 @@
-"""Which process serves from a folder, and how to end it in an orderly way.
-
-The system frees the lock when the process dies, however it dies, so `process.json` alone says
-nothing.
-"""
+"""Which process serves from a folder, and how to end it in an orderly way; see `hansa.holding`."""
 
 from __future__ import annotations
 
@@ -14,9 +10,9 @@ from pathlib import Path
 
 import msgspec
 
-from hansa.births import born
-from hansa.clock import monotonic, now
+from hansa.clock import now
 from hansa.errors import ServerError
+from hansa.holding import born, is_held, wait_until_free
 from hansa.store.files import write_durably
 
 PROCESS_FILE = "process.json"
@@ -43,26 +39,13 @@ def announced(folder: Path) -> Iterator[None]:
             (folder / PROCESS_FILE).unlink(missing_ok=True)
 
 
-def is_served(folder: Path) -> bool:
-    """Tell whether a process serves from a folder at this moment."""
-    import filelock
-
-    if not (folder / "lock").exists():
-        return False
-    try:
-        with filelock.FileLock(folder / "lock", timeout=0):
-            return False
-    except filelock.Timeout:
-        return True
-
-
 def find_process(folder: Path) -> Process | None:
     """Return the process that serves from a folder, if there is one.
 
     Raises:
       ServerError: server-busy, there is one, and it is not known which.
     """
-    if not is_served(folder):
+    if not is_held(folder):
         return None
     try:
         found = msgspec.json.decode((folder / PROCESS_FILE).read_bytes(), type=Process)
@@ -100,7 +83,7 @@ def stop_process(folder: Path, *, seconds: float) -> Process | None:
             f"The server is process {found.pid} of another user; it was not told to end.",
             "End it as that user, or where it is a service, with the service's own command.",
         ) from None
-    if not _is_gone(folder, seconds):
+    if not wait_until_free(folder, seconds=seconds):
         raise ServerError(
             "server-busy",
             f"The server (process {found.pid}) was told to end, and still runs after "
@@ -108,16 +91,3 @@ def stop_process(folder: Path, *, seconds: float) -> Process | None:
             "Wait a moment longer; nothing is lost if it is killed.",
         )
     return found
-
-
-def _is_gone(folder: Path, seconds: float) -> bool:
-    import filelock
-
-    end = monotonic() + seconds
-    while monotonic() < end:
-        try:
-            with filelock.FileLock(folder / "lock", timeout=min(1.0, seconds)):
-                return True
-        except filelock.Timeout:
-            continue
-    return False

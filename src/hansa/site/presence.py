@@ -13,9 +13,9 @@ from pathlib import Path
 
 import msgspec
 
-from hansa.births import born
-from hansa.clock import monotonic, now
+from hansa.clock import now
 from hansa.errors import HansaError, RequestRefused, SiteError
+from hansa.holding import born, is_held
 from hansa.store.files import write_durably
 
 AGENT_FILE = "agent.json"
@@ -90,15 +90,8 @@ def find_agent(folder: Path) -> Agent | None:
     Raises:
       SiteError: site-running, there is one, and it is not known which process it is.
     """
-    import filelock
-
-    if not (folder / "lock").exists():
+    if not is_held(folder):  # what agent.json names, if it is there, has died
         return None
-    try:
-        with filelock.FileLock(folder / "lock", timeout=0):
-            return None  # nobody holds it: what agent.json names, if it is there, has died
-    except filelock.Timeout:
-        pass
     try:
         facts = msgspec.json.decode((folder / AGENT_FILE).read_bytes(), type=Agent)
     except (OSError, msgspec.MsgspecError):
@@ -123,17 +116,3 @@ def stop_agent(agent: Agent, *, at_once: bool) -> None:
             os.killpg(agent.group, number)
         else:  # its group is that of the shell or service that started it
             os.kill(agent.pid, number)
-
-
-def wait_until_gone(folder: Path, *, seconds: float) -> bool:
-    """Return whether a folder's agent ends within some time."""
-    import filelock
-
-    end = monotonic() + seconds
-    while monotonic() < end:
-        try:
-            with filelock.FileLock(folder / "lock", timeout=min(1.0, seconds)):
-                return True
-        except filelock.Timeout:
-            continue
-    return False
