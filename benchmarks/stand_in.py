@@ -17,11 +17,12 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from hansa.errors import HansaError
 from hansa.identity import Membership, load_membership
-from hansa.protocol import Connection, download, upload
+from hansa.protocol import Connection, Known, download, upload
 from hansa.protocol.messages import BlobRef, Poll, PollAnswer, Receipt, Standing, Task, TaskResult
 from hansa.store.addresses import digest_of_file
 
@@ -43,6 +44,7 @@ class StandIn:
         digest, size = digest_of_file(update)
         self._ref = BlobRef(digest=digest, size=size)
         self._runs: list[str] = []
+        self._chunks: dict[Path, Sequence[str]] = {}
         self._connection = Connection(
             membership.url,
             authority_pem=membership.authority_pem,
@@ -68,10 +70,12 @@ class StandIn:
         times = [time.monotonic()]
         target = self._cache / task.message.digest.removeprefix("blake3:")
         if not target.exists():
-            known = sorted(self._cache.iterdir(), key=lambda p: p.stat().st_mtime_ns)
-            download(self._connection, task.message, target, known=known[-1:])
-            for old in known[:-1]:
+            kept = sorted(self._cache.iterdir(), key=lambda p: p.stat().st_mtime_ns)
+            known = [Known(path, self._chunks.get(path, ())) for path in kept[-1:]]
+            self._chunks[target] = download(self._connection, task.message, target, known=known)
+            for old in kept[:-1]:
                 old.unlink()
+                self._chunks.pop(old, None)
         times.append(time.monotonic())
         result = TaskResult(state="done")
         if task.key.phase == "train":

@@ -56,6 +56,7 @@ class SmallServer:
         self.updates = BlobStore(folder / "updates", durable=False)
         self.readable = (self.messages, self.blobs)
         self.most = 2**40  # bytes of an update that a site may send; 0: it has no task
+        self.body_max = 2**40  # bytes of a body that a proxy before the server lets through
         self.sessions = Sessions()
         self.opened = 0  # sessions
         self._provers: dict[str, Prover] = {}
@@ -107,6 +108,8 @@ class SmallServer:
     def _guarded(self, methods: dict[str, blobs.Route]):
         async def endpoint(request: Request) -> Response:
             route = methods.get(request.method) or methods["GET"]
+            if int(request.headers.get("content-length") or "0") > self.body_max:
+                return PlainTextResponse("Request Entity Too Large", status_code=413)
             try:
                 query = request.scope["query_string"].decode()
                 target = request.scope["path"] + (f"?{query}" if query else "")

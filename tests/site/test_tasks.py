@@ -184,12 +184,13 @@ class Table:
         self.ledger = Ledger(folder / LEDGER_FILE)
         self.desk = Desk(
             folder, load_membership(folder), self.server, self.ledger,  # type: ignore[arg-type]
-            Outbox(folder / "outbox"), self.workers,  # type: ignore[arg-type]
+            Outbox(folder / "outbox"), self.workers, {},  # type: ignore[arg-type]
         )  # fmt: skip
         self.answered = hansa.site.ledger.answered(self.ledger.entries(), "study-1")
 
-    def download(self, connection: Any, blob: BlobRef, target: Path, **_: Any) -> None:
+    def download(self, connection: Any, blob: BlobRef, target: Path, **_: Any) -> list[str]:
         target.write_bytes(self.blobs[blob.digest])
+        return []
 
     def upload(self, connection: Any, source: Path, **_: Any) -> None:
         self.server.uploads += 1

@@ -231,6 +231,54 @@ def test_an_upload_goes_on_where_another_process_left_it(light):
     assert again.intact(address(BIG))
 
 
+def stream(store: BlobStore, data: bytes, *, at_once: int = 2**20 + 3):
+    """Write bytes as they come from a socket, the whole announced."""
+    upload = store.chunks(address(BIG), len(BIG))
+    with upload.stream() as writer:
+        for i in range(0, len(data), at_once):
+            writer.write(data[i : i + at_once])
+        writer.commit()
+    return upload
+
+
+@pytest.mark.parametrize("at_once", [777_777, CHUNK_BYTES, len(BIG)])
+def test_a_stream_makes_the_blob_and_is_hashed_once(light, monkeypatch, at_once):
+    monkeypatch.setattr("hansa.store.partials.digest_of_file", None)  # not read again
+    assert stream(light, BIG, at_once=at_once).complete()
+    assert light.path(address(BIG)).read_bytes() == BIG
+    assert os.listdir(light.folder / "partial") == []
+
+
+@pytest.mark.parametrize("came", [0, 5, CHUNK_BYTES - 1, CHUNK_BYTES, 2 * CHUNK_BYTES + 999])
+def test_a_stream_that_was_cut_leaves_the_chunks_that_came(light, came):
+    with refused("blob-digest"):
+        stream(light, BIG[:came])
+    whole = came // CHUNK_BYTES
+    again = BlobStore(light.folder, durable=False)
+    again.sweep_partials()
+    assert again.have(address(BIG), len(BIG)) == list(range(whole))
+    for n in range(whole, 3):
+        upload = send(again, n, PIECES[n])
+    assert upload.complete() and again.intact(address(BIG))
+
+
+def test_a_stream_of_other_bytes_or_more_of_them_becomes_nothing(light):
+    with refused("blob-digest"):
+        stream(light, BIG[:-1] + bytes([BIG[-1] ^ 1]))
+    assert not light.has(address(BIG)) and os.listdir(light.folder / "partial") == []
+    with refused("blob-too-large"):
+        stream(light, BIG + b"?")
+    assert not light.has(address(BIG))
+
+
+def test_a_stream_over_chunks_that_others_sent_is_hashed_as_it_lies_in_the_file(light):
+    send(light, 1, PIECES[0])  # its sender signed these bytes; they are not the blob's
+    with refused("blob-digest"):
+        stream(light, BIG)
+    assert not light.has(address(BIG)) and os.listdir(light.folder / "partial") == []
+    assert stream(light, BIG).complete() and light.intact(address(BIG))
+
+
 def test_asking_what_is_there_begins_nothing(light):
     assert light.have(address(BIG), len(BIG)) == []
     assert os.listdir(light.folder / "partial") == []

@@ -2,11 +2,12 @@
 
 from hansa.protocol.connection import Answer, Connection, read_authority
 from hansa.protocol.patience import is_passing, with_patience
-from hansa.protocol.transfer import download, upload
+from hansa.protocol.transfer import Known, download, upload
 
 __all__ = [
     "Answer",
     "Connection",
+    "Known",
     "download",
     "is_passing",
     "read_authority",

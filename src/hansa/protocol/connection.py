@@ -41,9 +41,30 @@ from hansa.protocol.messages import ErrorAnswer, SessionAnswer, SessionRequest
 from hansa.text import clean
 
 T = TypeVar("T")
-Body = bytes | memoryview
 
 _OPEN = ("/v1/authority", "/v1/sessions", "/v1/enrolments")  # answered without a proof
+
+
+class Pieces:
+    """A large body, sent piece by piece.
+
+    Args:
+      on_piece: told the number of each piece that has left.
+    """
+
+    def __init__(self, data: memoryview, size: int, on_piece: Callable[[int], None]) -> None:
+        self._data, self._size, self._on_piece = data, size, on_piece
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __iter__(self) -> Iterator[memoryview]:
+        for number, at in enumerate(range(0, len(self._data), self._size)):
+            yield self._data[at : at + self._size]
+            self._on_piece(number)
+
+
+Body = bytes | memoryview | Pieces
 
 
 class Answer(NamedTuple):
@@ -170,13 +191,17 @@ class Connection:
         timeout_s: float | None = None,
     ) -> Iterator[urllib3.BaseHTTPResponse]:
         """Give the answer to a request as it comes; refusals are raised, as by `request`."""
+        headers = dict(headers or {})
+        if isinstance(body, Pieces):
+            headers["Content-Length"] = str(len(body))
         if digest is None:
+            assert not isinstance(body, Pieces), "of a large body the caller knows the digest"
             digest = blake3(b"" if body is None else body).hexdigest()
         timeout = urllib3.Timeout(
             connect=min(10.0, timeout_s or self._timeout_s), read=timeout_s or self._timeout_s
         )
         with _network(self.url):
-            response = self._send(method, path, body, dict(headers or {}), digest, timeout)
+            response = self._send(method, path, body, headers, digest, timeout)
             try:
                 yield response
             finally:
@@ -203,7 +228,7 @@ class Connection:
                 response = self._pool.urlopen(
                     method,
                     path,
-                    body=body,  # type: ignore[arg-type]  # memoryviews are sent as they are
+                    body=body,  # type: ignore[arg-type]  # memoryviews, and pieces, are sent as they are
                     headers=headers,
                     timeout=timeout,
                     retries=False,

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 from blake3 import blake3
 
-from hansa.errors import ServerError
+from hansa.errors import RequestRefused, ServerError
 from hansa.limits import BLOB_BYTES_MAX, CHUNK_BYTES, PIECE_BYTES, TRANSFERS_MAX
-from hansa.protocol.connection import Connection
+from hansa.protocol.connection import Connection, Pieces
 from hansa.protocol.messages import BlobChunks, BlobRef, TaskKey
 from hansa.store.addresses import chunk_count, digest_of, digest_of_file, hex_of, mapped
 from hansa.store.faults import disk_faults, wrong_digest
 from hansa.store.files import write_all
 
 Place = Literal["blobs", "updates"]
+
+_TOO_LARGE = 413
 
 
 def upload(
@@ -41,7 +44,7 @@ def upload(
       to: `blobs`, what people submit; `updates`, what a site computed.
       ref: digest and size, where the caller knows them; the server checks both.
       task: what an update was computed for.
-      on_chunk: told the number of each chunk that has arrived, from any thread.
+      on_chunk: told the number of each chunk that has left, from any thread.
       on_sent: told the bytes of each body before it leaves, from any thread.
 
     Raises:
@@ -53,30 +56,51 @@ def upload(
             ref = BlobRef(digest=digest_of(data), size=len(data))
         path = f"/v1/{to}/{ref.digest}"
         whose = "" if task is None else f"run={task.run}&round={task.round}"
-        if len(data) <= CHUNK_BYTES:
-            target = f"{path}?{whose}" if whose else path
-            _send(connection, target, data, digest=hex_of(ref.digest), on_sent=on_sent)
-            if on_chunk is not None:
-                on_chunk(0)
-            return ref
-        _upload_chunks(connection, path, data, whose=whose, on_chunk=on_chunk, on_sent=on_sent)
+        query, have = f"size={len(data)}" + (f"&{whose}" if whose else ""), list[int]()
+        if len(data) > CHUNK_BYTES:
+            there = connection.call("GET", f"{path}/chunks?{query}", kind=BlobChunks)
+            if there.complete:
+                return ref
+            have = there.have
+        whole = Pieces(data, CHUNK_BYTES, on_chunk or _unheard)
+        target = f"{path}?{whose}" if whose else path
+        if have or not _sent_whole(connection, target, whole, ref=ref, on_sent=on_sent):
+            _upload_chunks(connection, path, data, have, query, on_chunk, on_sent)
     return ref
+
+
+def _unheard(_: int) -> None:
+    """Tell nobody."""
+
+
+def _sent_whole(
+    connection: Connection,
+    path: str,
+    body: Pieces,
+    *,
+    ref: BlobRef,
+    on_sent: Callable[[int], None] | None,
+) -> bool:
+    """Send a blob in one stream; False if something on the way takes no body as large."""
+    try:
+        _send(connection, path, body, digest=hex_of(ref.digest), on_sent=on_sent)
+    except RequestRefused as refusal:
+        if refusal.status != _TOO_LARGE or ref.size <= CHUNK_BYTES:
+            raise
+        return False  # such as a proxy that was set for chunks
+    return True
 
 
 def _upload_chunks(
     connection: Connection,
     path: str,
     data: memoryview,
-    *,
-    whose: str,
+    have: Sequence[int],
+    query: str,
     on_chunk: Callable[[int], None] | None,
     on_sent: Callable[[int], None] | None,
 ) -> None:
     count = chunk_count(len(data))
-    query = f"size={len(data)}" + (f"&{whose}" if whose else "")
-    there = connection.call("GET", f"{path}/chunks?{query}", kind=BlobChunks)
-    if there.complete:
-        return
     completed = threading.Event()
 
     def send(n: int) -> None:
@@ -89,7 +113,7 @@ def _upload_chunks(
         if on_chunk is not None:
             on_chunk(n)
 
-    _at_once(send, sorted(set(range(count)) - set(there.have)))
+    _at_once(send, sorted(set(range(count)) - set(have)))
     if not completed.is_set():
         raise ServerError(
             "server-unreachable",
@@ -101,7 +125,7 @@ def _upload_chunks(
 def _send(
     connection: Connection,
     path: str,
-    body: memoryview,
+    body: memoryview | Pieces,
     *,
     digest: str,
     on_sent: Callable[[int], None] | None,
@@ -129,21 +153,28 @@ def _at_once(do: Callable[[int], None], numbers: Sequence[int]) -> None:
         task.result()
 
 
+class Known(NamedTuple):
+    """A file that may share chunks with one to be fetched, such as the last round's message."""
+
+    path: Path
+    chunks: Sequence[str] = ()  # BLAKE3 of each as hex digits, where that is known
+
+
 def download(
     connection: Connection,
     ref: BlobRef,
     target: Path,
     *,
-    known: Sequence[Path] = (),
-) -> None:
+    known: Sequence[Known] = (),
+) -> Sequence[str]:
     """Fetch a blob into a file, which is there whole and checked, or as it was.
 
     The first try is one stream.  What a cut has left of it is in `<target>.part`; from then on,
-    and with known files, the blob is put together from chunks: those that are there, those that a
-    known file has, and the others from the server, a few at a time.
+    and if a known file shares chunks with it, the blob is put together from chunks: those that are
+    there, those that a known file has, and the others from the server, a few at a time.
 
-    Args:
-      known: older files that may share chunks, such as the last round's message.
+    Returns:
+      BLAKE3 of each chunk, for the next call's `known`; empty if nobody asked for them.
 
     Raises:
       RequestRefused, ServerError, IdentityError: as `Connection.request`; blob-digest, what came
@@ -151,14 +182,40 @@ def download(
     """
     if ref.size > BLOB_BYTES_MAX:
         raise wrong_digest(ref.digest, f"{ref.size} bytes are more than a blob may have")
-    part = target.with_name(f"{target.name}.part")
+    part, digests = target.with_name(f"{target.name}.part"), list[str]()
     with disk_faults(str(target)):
-        sources = [path for path in known if path.is_file()]
-        if ref.size > CHUNK_BYTES and (sources or part.exists()):
-            _fetch_chunks(connection, ref, part, known=sources)
+        large = ref.size > CHUNK_BYTES
+        sources = [file for file in known if large and file.path.is_file()]
+        if large and (sources or part.exists()):
+            digests = _chunks_of(connection, ref)
+            sources = [file for file in sources if _shares(file, digests)]
+        if sources or (digests and part.exists()):
+            _fetch_chunks(connection, ref, part, digests, known=sources)
         else:
             _fetch_whole(connection, ref, part)
         os.replace(part, target)
+    return digests
+
+
+def _chunks_of(connection: Connection, ref: BlobRef) -> list[str]:
+    """Return what the server says of a blob's chunks; the digest of the whole decides."""
+    there = connection.call("GET", f"/v1/blobs/{ref.digest}/chunks", kind=BlobChunks)
+    fits = there.size == ref.size and there.chunk_bytes == CHUNK_BYTES
+    if not fits or len(there.digests) != chunk_count(ref.size):
+        raise wrong_digest(ref.digest, f"the server has it with {there.size} bytes")
+    return there.digests
+
+
+def _shares(file: Known, digests: Sequence[str]) -> bool:
+    """Tell whether a file has a chunk in the same place; one of unknown digests is read."""
+    if file.chunks:
+        return any(map(operator.eq, file.chunks, digests))
+    with mapped(file.path) as data:
+        starts = range(0, len(data), CHUNK_BYTES)
+        return any(
+            _is(data[at : at + CHUNK_BYTES], digest)
+            for at, digest in zip(starts, digests, strict=False)
+        )
 
 
 def _fetch_whole(connection: Connection, ref: BlobRef, part: Path) -> None:
@@ -170,15 +227,15 @@ def _fetch_whole(connection: Connection, ref: BlobRef, part: Path) -> None:
 
 
 def _fetch_chunks(
-    connection: Connection, ref: BlobRef, part: Path, *, known: Sequence[Path]
+    connection: Connection,
+    ref: BlobRef,
+    part: Path,
+    digests: Sequence[str],
+    *,
+    known: Sequence[Known],
 ) -> None:
-    path = f"/v1/blobs/{ref.digest}/chunks"
-    there = connection.call("GET", path, kind=BlobChunks)
-    count = chunk_count(ref.size)
-    if there.size != ref.size or there.chunk_bytes != CHUNK_BYTES or len(there.digests) != count:
-        raise wrong_digest(ref.digest, f"the server has it with {there.size} bytes")
     with contextlib.ExitStack() as files:
-        sources = [files.enter_context(mapped(p)) for p in known]
+        sources = [files.enter_context(mapped(file.path)) for file in known]
         begun = part.exists()  # what a cut has left
         descriptor = os.open(part, os.O_RDWR | os.O_CREAT, 0o600)
         files.callback(os.close, descriptor)
@@ -190,18 +247,18 @@ def _fetch_chunks(
         def fetch(n: int) -> None:
             start = n * CHUNK_BYTES
             end = min(start + CHUNK_BYTES, ref.size)
-            if begun and _is(os.pread(descriptor, end - start, start), there.digests[n]):
+            if begun and _is(os.pread(descriptor, end - start, start), digests[n]):
                 return
             for source in sources:
                 with source[start:end] as piece:
-                    if _is(piece, there.digests[n]):
+                    if _is(piece, digests[n]):
                         write(piece, start)
                         return
             hasher = _fetch(connection, ref, (start, end), write)
-            if hasher.hexdigest() != there.digests[n]:
+            if hasher.hexdigest() != digests[n]:
                 raise wrong_digest(f"chunk {n} of {ref.digest}", "their digest is another")
 
-        _at_once(fetch, range(count))
+        _at_once(fetch, range(len(digests)))
     if digest_of_file(part) != (ref.digest, ref.size):
         part.unlink()
         raise wrong_digest(ref.digest, "the digest of the whole is another")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hansa.errors import RequestRefused
 from hansa.protocol.connection import Connection
 from hansa.protocol.messages import BlobRef
-from hansa.protocol.transfer import download
+from hansa.protocol.transfer import Known, download
 from hansa.runs import RunFolder
 
 
@@ -32,7 +32,9 @@ def fetch_models(folder: RunFolder, connection: Connection, *, largest: int | No
         if largest is not None and size > largest:
             continue
         # Layers that did not change since an older model need not travel again.
-        known = sorted(folder.path.glob("models/round-*.safetensors"))[-2:]
+        known = [
+            Known(path) for path in sorted(folder.path.glob("models/round-*.safetensors"))[-2:]
+        ]
         ref = BlobRef(digest=event["model"], size=size)
         try:
             download(connection, ref, folder.model_path(event["round"]), known=known)

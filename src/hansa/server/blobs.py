@@ -100,14 +100,18 @@ class _Uploads:
         return self._store_for(Upload(principal.name, digest, size, query.get("run", ""), number))
 
     async def put(self, request: Request, principal: Principal, signed: str | None) -> Response:
-        """Take a whole blob of at most CHUNK_BYTES."""
+        """Take a whole blob; of a large one the chunks that came stay after a cut."""
         digest = request.path_params["digest"]
         if hex_of(digest) != signed:
             raise wrong_digest(digest, "the digest signed for the body is another")
-        size = _announced(request, limit=CHUNK_BYTES)
+        size = _announced(request, limit=BLOB_BYTES_MAX)
         store = self._store(request, principal, size)
         if store.has(digest):
             await _take(request, _Checked(signed), size=size)
+        elif size > CHUNK_BYTES:
+            upload = await in_thread(partial(store.chunks, digest, size, owner=principal.name))
+            with upload.stream() as writer:
+                await _take(request, writer, size=size)
         elif store.durable:
             with await in_thread(store.writer, digest, size) as writer:
                 await _take(request, writer, size=size)

@@ -99,7 +99,7 @@ class Agent:
         ledger = Ledger(folder / LEDGER_FILE)
         workers = workers or Workers(folder, settings)
         outbox = Outbox(folder / "outbox")
-        self._desk = Desk(folder, membership, self._connection, ledger, outbox, workers)
+        self._desk = Desk(folder, membership, self._connection, ledger, outbox, workers, {})
         self._offers = Offers(folder, self._desk, patient=self._patiently)
         self._ending = threading.Event()
         self._lock = threading.Lock()

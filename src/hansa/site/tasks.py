@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -30,7 +30,7 @@ from hansa.limits import (
 from hansa.params import Layout
 from hansa.protocol.connection import Connection
 from hansa.protocol.messages import BlobRef, Offer, Receipt, Task, TaskKey, TaskResult
-from hansa.protocol.transfer import download, upload
+from hansa.protocol.transfer import Known, download, upload
 from hansa.site.ledger import Answered, Ledger
 from hansa.site.outbox import Kept, Outbox
 from hansa.site.receipts import receipts_of
@@ -63,6 +63,7 @@ class Desk(NamedTuple):
     ledger: Ledger
     outbox: Outbox
     workers: Workers
+    chunks: dict[Path, Sequence[str]]  # digests of those of the messages that are kept
 
 
 class Patient(Protocol):
@@ -263,16 +264,20 @@ class TaskRun:
 
     def _fetched(self, ref: BlobRef) -> Path:
         """Return the round's message, fetched unless it is here already."""
-        cache = self._desk.folder / "cache" / self.key.run
+        desk, cache = self._desk, self._desk.folder / "cache" / self.key.run
         cache.mkdir(parents=True, exist_ok=True)
         target = cache / f"{ref.digest.removeprefix('blake3:')}.safetensors"
         if not target.exists():
-            known = sorted(cache.glob("*.safetensors"), key=lambda p: p.stat().st_mtime_ns)
-            self._patient(
-                lambda: download(self._desk.connection, ref, target, known=known[-1:]), self.dropped
+            kept = sorted(cache.glob("*.safetensors"), key=lambda p: p.stat().st_mtime_ns)
+            known = [Known(path, desk.chunks.get(path, ())) for path in kept[-1:]]
+            desk.chunks[target] = self._patient(
+                lambda: download(desk.connection, ref, target, known=known), self.dropped
             )
-            for old in known[: -MESSAGES_KEPT or None]:
+            for old in kept[: -MESSAGES_KEPT or None]:
                 old.unlink(missing_ok=True)
+            for path in list(desk.chunks):
+                if not path.exists():  # of this run, or of one that has ended
+                    desk.chunks.pop(path, None)
         return target
 
     def _reported(self, kept: Kept) -> Receipt | None:

@@ -1,8 +1,9 @@
 """A large blob on its way: chunks in any order, into one file, whatever gets in between.
 
 Beside the file of bytes, `<name>.part`, lies one of marks, `<name>.have`: one byte for each chunk,
-set once its bytes are written and match the digest that their sender signed.  Neither file is
-synchronised; whether a crash has spoilt something shows when the whole is hashed at the end.
+set once its bytes are written and, where they came alone, match the digest that their sender
+signed.  Neither file is synchronised; whether a crash has spoilt something shows when the whole is
+hashed: while it comes if it comes in one stream, else at the end.
 """
 
 from __future__ import annotations
@@ -79,11 +80,15 @@ class ChunkedUpload:
             )
         return min(CHUNK_BYTES, self.size - n * CHUNK_BYTES)
 
-    def writer(self, n: int, digest: str) -> ChunkWriter:
+    def stream(self) -> StreamWriter:
+        """Return a writer of the whole, from its first byte on."""
+        return StreamWriter(self)
+
+    def writer(self, n: int, digest: str | None) -> ChunkWriter:
         """Return a writer for a chunk; an earlier one for the same chunk is cut off.
 
         Args:
-          digest: BLAKE3 of the chunk's bytes, as hex digits.
+          digest: BLAKE3 of the chunk's bytes, as hex digits; None: only the whole is checked.
 
         Raises:
           ServerError: blob-address, server-disk-full or server-disk.
@@ -101,14 +106,15 @@ class ChunkedUpload:
                 self._writers[n] = writer
         return writer
 
-    def write_at(self, writer: ChunkWriter, offset: int, data: Bytes) -> None:
-        """Write bytes of a chunk, unless it is there or somebody else's by now."""
+    def write_at(self, writer: ChunkWriter, offset: int, data: Bytes) -> bool:
+        """Write bytes of a chunk, unless it is there or somebody else's by now; tell whether."""
         with self._lock, disk_faults(f"blob {self.digest}"):
             if self._writers.get(writer.n) is not writer:
-                return
+                return False
             with open(self._part, "rb+", buffering=0) as file:
                 file.seek(writer.n * CHUNK_BYTES + offset)
                 write_all(file, data)
+        return True
 
     def mark(self, writer: ChunkWriter) -> None:
         """Record that a chunk is there; its bytes have been checked."""
@@ -135,8 +141,11 @@ class ChunkedUpload:
             if self._writers.get(writer.n) is writer:
                 del self._writers[writer.n]
 
-    def complete(self) -> bool:
+    def complete(self, *, hashed: bool = False) -> bool:
         """Make it a blob if every chunk is there; tell whether the blob is there.
+
+        Args:
+          hashed: every byte was hashed when it was written, and the whole is what was announced.
 
         Raises:
           ServerError: blob-digest, the whole is not what was announced, and all of it is dropped;
@@ -152,7 +161,7 @@ class ChunkedUpload:
             good = False
             try:
                 with disk_faults(f"blob {self.digest}"):
-                    good = digest_of_file(self._part) == (self.digest, self.size)
+                    good = hashed or digest_of_file(self._part) == (self.digest, self.size)
                 if good:
                     self._finish()
             except BaseException:
@@ -184,11 +193,12 @@ class ChunkedUpload:
 class ChunkWriter:
     """Takes the bytes of one chunk; in a `with`, what was not committed does not count."""
 
-    def __init__(self, upload: ChunkedUpload, n: int, digest: str, *, length: int) -> None:
+    def __init__(self, upload: ChunkedUpload, n: int, digest: str | None, *, length: int) -> None:
         self.n = n
+        self.left = length  # bytes that are still to come
+        self.alone = True  # nobody else wrote any byte of the chunk
         self._upload = upload
         self._digest = digest
-        self._length = length
         self._taken = 0
         self._hash = blake3()
 
@@ -204,12 +214,14 @@ class ChunkWriter:
         Raises:
           ServerError: blob-too-large, server-disk-full or server-disk.
         """
-        if len(data) > self._length - self._taken:
+        if len(data) > self.left:
             what = f"Chunk {self.n} of {self._upload.digest}"
-            raise too_large(what, f"more than its {self._length} bytes")
-        self._upload.write_at(self, self._taken, data)
-        self._hash.update(data)
+            raise too_large(what, f"more than its {self._taken + self.left} bytes")
+        self.alone &= self._upload.write_at(self, self._taken, data)
+        if self._digest is not None:
+            self._hash.update(data)
         self._taken += len(data)
+        self.left -= len(data)
 
     def commit(self) -> None:
         """Check the chunk, and mark it as there.
@@ -218,12 +230,71 @@ class ChunkWriter:
           ServerError: blob-digest, server-disk-full or server-disk.
         """
         what = f"chunk {self.n} of {self._upload.digest}"
-        if self._taken != self._length:
-            raise wrong_digest(what, f"{self._length - self._taken} bytes are missing")
-        if self._hash.hexdigest() != self._digest:
+        if self.left:
+            raise wrong_digest(what, f"{self.left} bytes are missing")
+        if self._digest is not None and self._hash.hexdigest() != self._digest:
             raise wrong_digest(what, "their digest is another")
         self._upload.mark(self)
 
     def abort(self) -> None:
         """Give the chunk up; does nothing after `commit`."""
         self._upload.release(self)
+
+
+class StreamWriter:
+    """Takes the whole in one stream; after a cut, the chunks that came are there.
+
+    In a `with`; nothing is a blob before `commit`.
+    """
+
+    def __init__(self, upload: ChunkedUpload) -> None:
+        self._upload = upload
+        self._left = upload.size
+        self._hash = blake3()
+        self._alone = True
+        self._next = 0
+        self._chunk: ChunkWriter | None = None
+
+    def __enter__(self) -> StreamWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.abort()
+
+    def write(self, data: Bytes) -> None:
+        """Take some more bytes.
+
+        Raises:
+          ServerError: blob-too-large, blob-digest, server-disk-full or server-disk.
+        """
+        view = memoryview(data).cast("B")
+        if len(view) > self._left:
+            raise too_large(self._upload.digest, f"more than the {self._upload.size} bytes")
+        self._left -= len(view)
+        self._hash.update(view)
+        while view:
+            if self._chunk is None:
+                self._chunk = self._upload.writer(self._next, None)
+            taken = min(self._chunk.left, len(view))
+            self._chunk.write(view[:taken])
+            view = view[taken:]
+            if not self._chunk.left:
+                self._chunk.commit()
+                self._alone &= self._chunk.alone
+                self._chunk, self._next = None, self._next + 1
+
+    def commit(self) -> None:
+        """Make it a blob.
+
+        Raises:
+          ServerError: blob-digest, and all of it is dropped; server-disk-full or server-disk.
+        """
+        if self._left:
+            raise wrong_digest(self._upload.digest, f"{self._left} bytes are missing")
+        right = f"blake3:{self._hash.hexdigest()}" == self._upload.digest
+        self._upload.complete(hashed=right and self._alone)
+
+    def abort(self) -> None:
+        """Give up the chunk that did not come whole; does nothing after `commit`."""
+        if self._chunk is not None:
+            self._chunk.abort()
