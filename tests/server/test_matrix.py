@@ -113,7 +113,7 @@ def test_every_route_of_the_application_is_in_this_matrix_and_names_its_roles(wo
     assert served == {place: set(roles.split()) for place, roles in ALLOWED.items()}
     assert all(served.values())
     there: set[tuple[str, str]] = set()
-    for route in make_app(world.state).routes:
+    for route in make_app(world.state).router.routes:
         assert isinstance(route, StarletteRoute), f"{route} cannot be guarded"
         there |= {(method, route.path) for method in route.methods or () if method != "HEAD"}
     assert there == set(ALLOWED) | set(OPEN_ROUTES)

@@ -52,7 +52,8 @@ class Control:
                 if not poll.wait or _says_something(found) or hub.draining or left <= 0:
                     return answer(found)
                 try:
-                    await asyncio.wait_for(woken.wait(), left)
+                    async with asyncio.timeout(left):  # unlike wait_for, without a task of its own
+                        await woken.wait()
                 except TimeoutError:
                     continue
                 woken.clear()

@@ -119,7 +119,8 @@ class People:
                 if page.events or ended or left <= 0 or self._state.hub.draining:
                     return answer(page)
                 try:
-                    await asyncio.wait_for(woken.wait(), left)
+                    async with asyncio.timeout(left):
+                        await woken.wait()
                 except TimeoutError:
                     continue
                 await asyncio.sleep(min(FOLLOW_GATHER_S, left))
