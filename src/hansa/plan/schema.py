@@ -230,6 +230,9 @@ class Plan(_Part, frozen=True):
     workflow: Named = "synchronous"
     """the order of exchanges: synchronous, semi_synchronous, cyclic, cross_site_evaluation,
     evaluate_only, or "my_module.py:function" of the project"""
+    initial: str = "server"
+    """where the first model comes from: server, the learner's seed model; mean, the clients' own
+    weights; or the name of the one client whose weights are taken"""
     algorithm: Named = "fed_avg"
     """fed_avg, fed_sgd, fed_opt, fed_avg_m, fed_adagrad, fed_adam, fed_yogi, fed_prox, scaffold, or
     "my_module.py:function" of the project"""
