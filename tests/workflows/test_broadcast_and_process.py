@@ -114,7 +114,7 @@ def test_answers_that_cannot_be_averaged_do_not_count() -> None:
 
 def test_a_project_s_own_process_may_ask_again_and_report(tmp_path: Path) -> None:
     def count(params: Any, data: Any, ctx: Any) -> dict[str, Any]:
-        return {"rows": len(data.train) if ctx.step == 0 else ctx.settings["limit"] - 1}
+        return {"rows": len(data.train.x) if ctx.step == 0 else ctx.settings["limit"] - 1}
 
     def most(answers: Mapping[str, Answer], turn: Turn) -> Outcome:
         rows = {name: answer.facts["rows"] for name, answer in answers.items()}
@@ -134,7 +134,7 @@ def test_a_project_s_own_process_may_ask_again_and_report(tmp_path: Path) -> Non
     assert isinstance(population, Asked)
     run_folder, _ = open_run(project, Simulation(tmp_path / "runs"), population)
     continue_run(run_folder, project, population, simulation=Simulation(tmp_path / "runs"))
-    rows = len(ROWS["client-3"]) - 2 - 1  # two are kept for evaluation
+    rows = len(ROWS["client-3"]) - 3 - 1  # three are kept for evaluation
     report = run_folder.rows()[0]["report"]["below"]
     assert sorted(report) == ["client-1", "client-3"] and set(report.values()) == {rows}
 
