@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,15 +11,21 @@ import numpy as np
 from hansa.algorithms import Algorithm, Vectors
 from hansa.errors import HansaError, LearnerError
 from hansa.learners.batches import steps_per_epoch
-from hansa.learners.learner import Hyper, Learner, LocalWork, Task
+from hansa.learners.learner import ClientData, Hyper, Learner, LocalWork, Task
+from hansa.learners.named_tasks import NamedTask, TaskContext, bad_answer, perform
 from hansa.limits import FAILURE_CHARS_MAX, MESSAGE_CHARS_MAX
 from hansa.metrics import Metrics
 from hansa.optimizers import Module
+from hansa.params import Params
 from hansa.params.model import ModelLayout
 from hansa.plan import Plan, weighting_of
 from hansa.rounds import BUFFERS
-from hansa.seeds import Key
+from hansa.rounds.questions import packed, phase_of, unpacked
+from hansa.seeds import Key, global_generators
 from hansa.transforms import Transform, Wire
+
+INITIAL_WEIGHTS = "initial_weights"
+"""The named task whose answers are the first model, if a plan says so."""
 
 
 class Update(NamedTuple):
@@ -41,6 +48,7 @@ class Client(NamedTuple):
     learner: Learner
     layout: ModelLayout
     chain: Module | None = None  # of its local steps, if the plan has one
+    tasks: Mapping[str, NamedTask] = {}  # functions that answer named tasks
 
     def train(
         self,
@@ -87,6 +95,48 @@ class Client(NamedTuple):
         epoch = steps_per_epoch(examples, hyper.batch_size)
         made = Update(vectors, weight, work.metrics, examples, int(work.steps), epoch)
         return made, _lower(work, state)
+
+    def answer(
+        self, task: str, question: Params, data: ClientData, *, name: str, number: int, step: int
+    ) -> Params:
+        """Answer a named task.
+
+        Args:
+          task: its name.
+          question: tensors and settings, packed; see `hansa.rounds.questions`.
+          data: of this client.
+          name: of the client.
+          number: of the round.
+          step: of the round's exchanges of this task.
+
+        Returns:
+          The answer, packed.
+
+        Raises:
+          LearnerError: task-unknown or task-answer.
+          Exception: whatever the function raises.
+        """
+        params, settings = unpacked(question)
+        root = Key.root(self.plan.seed).child("client", number, name)
+        key = root.child(phase_of(task, step))
+        ctx = TaskContext(name, number, step, settings, key.child("task").generator())
+        with global_generators(key):
+            tensors, facts = perform(self._tasks(), task, params, data, ctx)
+        try:
+            return packed(tensors, facts)
+        except ValueError as error:
+            raise bad_answer(task, f"returned facts that cannot be sent: {error}") from None
+
+    def _tasks(self) -> Mapping[str, NamedTask]:
+        """Return the project's named tasks, and the one that a plan asks every learner for."""
+        if self.plan.initial == "server":
+            return self.tasks
+        return {INITIAL_WEIGHTS: self._initial_weights, **self.tasks}
+
+    def _initial_weights(self, params: Any, data: ClientData, ctx: TaskContext) -> Any:
+        """Answer with the model that the learner makes of this client's data."""
+        seed = self.learner.init(data.train, Key.root(int(ctx.rng.integers(2**31))))
+        return seed.params, {"weight": self.learner.examples(data.train) or 1}
 
     def _weight(self, work: LocalWork, examples: int) -> float:
         match weighting_of(self.plan, self.algorithm):

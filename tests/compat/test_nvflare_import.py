@@ -78,8 +78,15 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], Any], str]] 
         lambda s, c: s["workflows"][0].update(path="nvflare.app_common.workflows.x.Swarm"),
         "Swarm"),
     "two that train": (lambda s, c: s["workflows"].append(s["workflows"][0]), "one that trains"),
-    "a filter of the server": (lambda s, c: s.update(task_result_filters=[{"tasks": ["train"]}]),
-                               "task_result_filters"),
+    "a filter of the server": (
+        lambda s, c: s.update(task_result_filters=[
+            {"tasks": ["train"], "filters": [{"path": "nvflare.app_opt.he.HEFilter"}]}]),
+        "HEFilter"),
+    "weights of nobody": (
+        lambda s, c: s["workflows"].insert(0, {
+            "path": "nvflare.app_common.workflows.x.InitializeGlobalWeights",
+            "args": {"weight_method": "client"}}),
+        "weight_client_name"),
     "its own aggregator": (lambda s, c: s["components"][2].update(path="mine.Median"),
         "mine.Median"),
     "a collection": (lambda s, c: s["components"][2]["args"].update(expected_data_kind={"a": "b"}),
@@ -98,8 +105,8 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], Any], str]] 
         "no stand-in"),
     "a filter of FLARE's": (
         lambda s, c: c.update(task_result_filters=[
-            {"tasks": ["train"], "filters": [{"path": "nvflare.app_common.filters.SVTPrivacy"}]}]),
-        "SVTPrivacy"),
+            {"tasks": ["train"], "filters": [{"path": "nvflare.app_common.ConvertWeights"}]}]),
+        "ConvertWeights"),
     "nobody who trains": (lambda s, c: c["executors"][0].update(tasks=["validate"]), "'train'"),
     "no rounds": (lambda s, c: s["workflows"][0]["args"].update(num_rounds=0), "num_rounds"),
     "rounds in words": (lambda s, c: s["workflows"][0]["args"].update(num_rounds="3"),

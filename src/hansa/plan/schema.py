@@ -107,6 +107,9 @@ class LearnerPlan(_Part, frozen=True):
     """of a command learner: program and arguments that make the seed model"""
     predict: tuple[str, ...] = ()
     """of a command learner: program and arguments of `hansa package run predict`"""
+    tasks: dict[str, tuple[str, ...]] = {}
+    """of a command learner: programs and arguments that answer named tasks, by the task's name:
+    { forward = ["python", "forward.py", "{model_in}", "{update_out}"] }"""
     files: tuple[str, ...] = ()
     """of a command learner: files and folders that its commands need, beside the Python files of
     the project and the files that an argument names"""
@@ -123,7 +126,7 @@ class LearnerPlan(_Part, frozen=True):
     def commands(self) -> dict[str, tuple[str, ...]]:
         """The commands of a command learner, by what they do."""
         given = {task: getattr(self, task) for task in COMMANDS}
-        return {task: words for task, words in given.items() if words}
+        return {task: words for task, words in (given | self.tasks).items() if words}
 
 
 class DataPlan(_Part, frozen=True):
@@ -163,6 +166,9 @@ class CohortPlan(_Part, frozen=True):
     deadline_s: float | None = None
     """seconds after which a federation closes a round with the updates it has; by default the
     server's own deadline; a simulation has none"""
+    grace_s: float | None = None
+    """seconds that a federation still waits for others once the minimum has answered; by default
+    until the deadline"""
     over: float = 1.0
     """times the clients wanted that a federation asks, closing the round once as many as wanted
     have answered; a simulation asks the wanted ones alone"""
@@ -227,6 +233,9 @@ class Plan(_Part, frozen=True):
     workflow: Named = "synchronous"
     """the order of exchanges: synchronous, semi_synchronous, cyclic, cross_site_evaluation,
     evaluate_only, or "my_module.py:function" of the project"""
+    initial: str = "server"
+    """where the first model comes from: server, the learner's seed model; mean, the mean of
+    the clients' own weights; first, those of the first client by name; or a client's name"""
     algorithm: Named = "fed_avg"
     """fed_avg, fed_sgd, fed_opt, fed_avg_m, fed_adagrad, fed_adam, fed_yogi, fed_prox, scaffold, or
     "my_module.py:function" of the project"""

@@ -1,10 +1,14 @@
 """The order of exchanges between a server and its clients."""
 
+from hansa.workflows.broadcast_and_process import broadcast_and_process
 from hansa.workflows.building import WORKFLOWS, build_workflow
 from hansa.workflows.cross_site import cross_site_evaluation
 from hansa.workflows.cyclic import cyclic
 from hansa.workflows.driving import drive
 from hansa.workflows.federation import (
+    ANYBODY,
+    NO_SETTINGS,
+    Answered,
     Commit,
     Evaluated,
     Federation,
@@ -20,7 +24,10 @@ from hansa.workflows.synchronous import one_round, synchronous
 from hansa.workflows.workflow import Workflow
 
 __all__ = [
+    "ANYBODY",
+    "NO_SETTINGS",
     "WORKFLOWS",
+    "Answered",
     "Commit",
     "Evaluated",
     "Federation",
@@ -30,6 +37,7 @@ __all__ = [
     "Trained",
     "Watcher",
     "Workflow",
+    "broadcast_and_process",
     "build_workflow",
     "cross_site_evaluation",
     "cyclic",
