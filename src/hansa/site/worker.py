@@ -7,7 +7,6 @@ when its input does, so a killed site leaves no orphan.
 from __future__ import annotations
 
 import signal
-import sys
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -18,8 +17,8 @@ from hansa.algorithms import Vectors
 from hansa.client import Client, failure_of, plain
 from hansa.clock import monotonic
 from hansa.errors import RunError
+from hansa.hosting.confined import limit
 from hansa.learners.learner import ClientData, close, evaluate
-from hansa.limits import WORKER_FILES_MAX
 from hansa.params import Layout, Params, encode
 from hansa.params.model import ModelLayout
 from hansa.pipes import Closed, end_with, receive, send, take_streams
@@ -34,7 +33,6 @@ from hansa.site.worker_messages import (
     Done,
     Evaluate,
     Failed,
-    Limits,
     Ready,
     Request,
     Setup,
@@ -85,26 +83,6 @@ def main() -> None:
             break
     if work is not None:
         close(work.client.learner)
-
-
-def limit(limits: Limits) -> None:
-    """Restrict this process and those that it starts, where the system can."""
-    if sys.platform == "win32":
-        return
-    import resource
-
-    wanted = {
-        resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_NOFILE: WORKER_FILES_MAX,
-        resource.RLIMIT_DATA: limits.memory_mb and limits.memory_mb * 2**20,
-        resource.RLIMIT_CPU: limits.cpu_s,
-        resource.RLIMIT_NPROC: limits.processes,
-    }
-    for kind, value in wanted.items():
-        if value is not None:
-            _, hard = resource.getrlimit(kind)
-            value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-            resource.setrlimit(kind, (value, value))
 
 
 def set_up(setup: Setup) -> Work:

@@ -22,6 +22,9 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from hansa.errors import HansaError, RunError, SiteError
+from hansa.hosting.confined import Limits
+from hansa.hosting.process import Log, Lost
+from hansa.hosting.sandbox import environment, sandbox_command, trouble
 from hansa.limits import (
     MESSAGE_CHARS_MAX,
     METRIC_NAME_CHARS_MAX,
@@ -30,7 +33,6 @@ from hansa.limits import (
 )
 from hansa.protocol.messages import Offer
 from hansa.site.data import not_declared
-from hansa.site.sandbox import environment, sandbox_command, trouble
 from hansa.site.settings import DataSource, SiteSettings
 from hansa.site.states import OwnStates
 from hansa.site.worker_messages import (
@@ -38,12 +40,11 @@ from hansa.site.worker_messages import (
     Done,
     Evaluate,
     Failed,
-    Limits,
     Ready,
     Setup,
     Train,
 )
-from hansa.site.worker_process import Answer, Files, Log, Lost, Worker, WorkerProcess
+from hansa.site.worker_process import Answer, Files, Worker, WorkerProcess
 from hansa.store.files import load_params
 from hansa.text import clean
 
