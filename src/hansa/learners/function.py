@@ -14,7 +14,7 @@ that reach into the local steps (FedProx, SCAFFOLD) are refused when the plan is
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,7 @@ class TrainContext:
     rng: np.random.Generator  # this client's and round's own stream
     weight: float | None = None  # counts when the plan says weighting = "user"
     examples: int | None = None  # that its metrics are means over; by default the client's
+    settings: Mapping[str, Any] = field(default_factory=dict)  # of server functions, this round
 
 
 class FunctionLearner:
@@ -214,6 +215,7 @@ def _context(client: str, hyper: Hyper, key: Key) -> TrainContext:
         lr=hyper.lr,
         options=hyper.options,
         rng=key.generator(),
+        settings=hyper.settings,
     )
 
 

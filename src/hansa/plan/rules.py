@@ -11,7 +11,14 @@ from hansa.algorithms import Algorithm
 from hansa.data import Files
 from hansa.errors import PlanError
 from hansa.learners.command_places import PLACES, unknown_places
-from hansa.limits import COMMAND_S_MAX, LATE_ROUNDS_MAX, METRICS_MAX, OVER_MAX, SPEC_EXPONENT_MAX
+from hansa.limits import (
+    COMMAND_S_MAX,
+    FUNCTION_S_MAX,
+    LATE_ROUNDS_MAX,
+    METRICS_MAX,
+    OVER_MAX,
+    SPEC_EXPONENT_MAX,
+)
 from hansa.plan.schema import COMMANDS, CohortPlan, LearnerPlan, Plan
 
 _NAME = re.compile(r"[^\W_][\w-]{0,63}")  # begins with a letter or digit, of any language
@@ -35,6 +42,18 @@ def check_plan(plan: Plan) -> None:
         ("rounds", plan.rounds, plan.rounds >= 1, "at least 1"),
         ("weight_limit", plan.weight_limit, _summable(plan.weight_limit), limits),
         ("bound", plan.bound, _summable(plan.bound), limits),
+        (
+            "server_functions.time_s",
+            plan.server_functions.time_s,
+            0 < plan.server_functions.time_s <= FUNCTION_S_MAX,
+            f"above 0, at most {FUNCTION_S_MAX:g}",
+        ),
+        (
+            "server_functions.file",
+            plan.server_functions.file,
+            _is_module(plan.server_functions.file),
+            "the name of a .py file in the project folder",
+        ),
         ("data.test", plan.data.test, 0 <= plan.data.test < 1, "at least 0 and below 1"),
         ("data.validation", plan.data.validation, 0 <= plan.data.validation < 1, "in [0, 1)"),
         ("data.clients", plan.data.clients, plan.data.clients >= 1, "at least 1"),
@@ -201,6 +220,10 @@ def _is_inside(path: str) -> bool:
 
 def _positive(value: float | None) -> bool:
     return value is None or (math.isfinite(value) and value > 0)
+
+
+def _is_module(name: str | None) -> bool:
+    return name is None or bool(re.fullmatch(r"[A-Za-z_]\w*\.py", name))
 
 
 def _at_least_1(value: int | str | tuple[str, ...] | None) -> bool:

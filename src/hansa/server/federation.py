@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -173,10 +174,17 @@ class DeployedFederation:
         *,
         terms: Terms,
         steps: Mapping[str, int] | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> Trained:
         """Have a cohort train, and fold each update while others are awaited."""
         exchange = self._exchange(
-            round_number, "train", state, cohort=cohort, terms=terms, steps=steps or {}
+            round_number,
+            "train",
+            state,
+            cohort=cohort,
+            terms=terms,
+            steps=steps or {},
+            settings=settings or {},
         )
         message = exchange.message.size
         accepted = self._performed(exchange)
@@ -381,6 +389,7 @@ class DeployedFederation:
         cohort: Sequence[str],
         terms: Terms,
         steps: Mapping[str, int],
+        settings: Mapping[str, Any] = MappingProxyType({}),
     ) -> _Opening:
         """Open an exchange, or open it again with what it had before a crash."""
         self._check_going()
@@ -405,6 +414,8 @@ class DeployedFederation:
             }
             if steps:
                 opened["steps"] = dict(steps)
+            if settings:
+                opened["settings"] = dict(settings)
             begun = self._journal.begin(self.run, opened)
             hit("after_round_opened")
         spec, steps = None, opened.get("steps", {})
@@ -427,6 +438,7 @@ class DeployedFederation:
             self._method.transform,
             self._most(number, steps) if phase == "train" else {},
             steps,
+            opened.get("settings", {}),
         )
         exchange = Exchange(ask, self._desk, spill=self._spill, past=past, begun=begun)
         return _Opening(exchange, ref)

@@ -238,8 +238,10 @@ class Hub:
             if open_task.task.key not in poll.holding:
                 wanted = open_task.exchange.waits_for(site)
                 task = open_task.task
-                steps = open_task.exchange.ask.steps.get(site)
-                tasks.append(msgspec.structs.replace(task, attempt=wanted or 1, steps=steps))
+                ask = open_task.exchange.ask
+                steps, settings = ask.steps.get(site), dict(ask.settings)
+                told = {"attempt": wanted or 1, "steps": steps, "settings": settings}
+                tasks.append(msgspec.structs.replace(task, **told))
         held = () if self.draining else poll.holding
         cancelled = [key for key in held if not self._wants(site, key)]
         return PollAnswer(

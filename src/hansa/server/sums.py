@@ -38,6 +38,7 @@ class Ask(NamedTuple):
     transform: Transform
     most: Mapping[str, float] = {}  # weight that a client's update can have at most, where known
     steps: Mapping[str, int] = {}  # local steps of those who take others than the plan says
+    settings: Mapping[str, Any] = {}  # what all are told besides
 
 
 class RoundSum:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 from hansa.algorithms import Vectors
 from hansa.clock import monotonic
@@ -61,7 +62,7 @@ class SimulatedFederation:
         watcher: Watcher,
     ) -> None:
         self._project, self._population, self._engine = project, population, engine
-        self._folder, self._layout, self._states = folder, layout, states
+        self._folder, self.layout, self._states = folder, layout, states
         self._watcher = watcher
         self._began = monotonic()
         self._before = 0.0  # seconds of work before this process
@@ -71,7 +72,7 @@ class SimulatedFederation:
         event = self._folder.commits()[-1]
         model, extra = self._folder.load(event)
         algorithm = self._project.method.algorithm
-        state = from_files(algorithm, self._layout, model=model, extra=extra)
+        state = from_files(algorithm, self.layout, model=model, extra=extra)
         self._before = event["elapsed"]
         self._folder.rewrite_metrics()
         return Commit(event["round"], state, event["row"], event["progress"])
@@ -84,7 +85,7 @@ class SimulatedFederation:
         """Return a model that was kept, read back from the run folder."""
         self._folder.check_model(round_number)
         model = load_params(self._folder.model_path(round_number))
-        return from_files(self._project.method.algorithm, self._layout, model=model, extra=None)
+        return from_files(self._project.method.algorithm, self.layout, model=model, extra=None)
 
     async def roster(self, round_number: int) -> Sequence[str]:
         """Return everybody: simulated clients are always there."""
@@ -98,6 +99,7 @@ class SimulatedFederation:
         *,
         terms: Terms,
         steps: Mapping[str, int] | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> Trained:
         """Run the cohort on the engine and aggregate what it folded.
 
@@ -105,14 +107,14 @@ class SimulatedFederation:
         """
         cohort = cohort[: terms.goal]
         exchange = self._exchange(round_number, state, len(cohort), steps=steps or {})
+        exchange = exchange._replace(settings=settings or {})
         reports = _Reports(self._watcher, "training", len(cohort))
         partial = self._engine.train(exchange, cohort, reports)
         done = {name: r for name, r in reports.by_client.items() if r.kind == "done"}
         aggregate = self._project.method.aggregator.finish(partial) if done else None
-        self._states.clear()
         problems = self._problems(round_number, reports, phase="train")
         return Trained(
-            rounded(self._layout, aggregate),
+            rounded(self.layout, aggregate),
             {name: report.means() for name, report in sorted(done.items())},
             problems,
             bytes_down=len(cohort) * encoded_bytes(exchange.message),
@@ -141,7 +143,7 @@ class SimulatedFederation:
         """
         if self._population.test is None:
             return {}
-        model = self._layout.join(state.algorithm.x, state.buffers)
+        model = self.layout.join(state.algorithm.x, state.buffers)
         try:
             asked = asked_of(self._project.plan)
             return evaluate(self._project.learner, model, self._population.test, asked)
@@ -157,7 +159,7 @@ class SimulatedFederation:
 
     async def commit(self, commit: Commit, problems: Sequence[Problem]) -> None:
         """Write the round to the run folder."""
-        model, extra = to_files(self._layout, commit.state)
+        model, extra = to_files(self.layout, commit.state)
         self._folder.commit(
             commit.round,
             model,
@@ -166,6 +168,7 @@ class SimulatedFederation:
             progress=commit.progress,
             elapsed=self.elapsed(),
         )
+        self._states.clear()  # what the round's rule may have read until now
         self._watcher.committed(commit.row, problems)
 
     def _exchange(

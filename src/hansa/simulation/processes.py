@@ -117,7 +117,7 @@ class Processes:
     ) -> Any:
         self._runner.open(*exchange)
         job = _Job(
-            Open(exchange.number, str(message), exchange.weight_limit),
+            Open(exchange.number, str(message), exchange.weight_limit, dict(exchange.settings)),
             kind,
             deque(clients),
             queue.SimpleQueue(),

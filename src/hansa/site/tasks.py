@@ -256,6 +256,7 @@ class TaskRun:
                     message=message,
                     update=update,
                     steps=self._task.steps,
+                    settings=self._task.settings,
                 )
             return workers.evaluate(offer, joined.package, key.round, message=message)
         finally:

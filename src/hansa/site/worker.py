@@ -116,8 +116,8 @@ def serve(work: Work, request: Any) -> Result:
     match request:
         case Evaluate():
             return Result(_evaluated(work, message))
-        case Train(number, _, steps):
-            return _trained(work, message, number, steps)
+        case Train():
+            return _trained(work, message, request)
     raise AssertionError(f"no such task: {type(request).__name__}")
 
 
@@ -131,11 +131,11 @@ def _evaluated(work: Work, message: Vectors) -> Done:
     return Done(plain(metrics), examples=learner.examples(work.data.validation))
 
 
-def _trained(work: Work, message: Vectors, number: int, steps: int | None) -> Result:
-    plan = work.client.plan
-    hyper = hyper_at(plan, number)
-    if steps is not None:
-        hyper = hyper._replace(steps=steps)
+def _trained(work: Work, message: Vectors, asked: Train) -> Result:
+    plan, number = work.client.plan, asked.number
+    hyper = hyper_at(plan, number).told(asked.settings)
+    if asked.steps is not None:
+        hyper = hyper._replace(steps=asked.steps)
     began = monotonic()
     update, mine = work.client.train(
         message,

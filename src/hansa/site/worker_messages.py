@@ -47,6 +47,7 @@ class Train(_Frame, frozen=True):
     number: int
     message: str  # file
     steps: int | None = None  # local steps; None: the plan's
+    settings: dict[str, Any] = {}
 
 
 class Evaluate(_Frame, frozen=True):

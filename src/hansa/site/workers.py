@@ -14,10 +14,10 @@ import re
 import shutil
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -137,6 +137,7 @@ class Workers:
         message: Path,
         update: Path,
         steps: int | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> WorkerResult:
         """Train in a round, and write the update.
 
@@ -147,12 +148,13 @@ class Workers:
           message: file with what the server broadcast; verified.
           update: file to write; it appears whole, and only when the result is `done`.
           steps: local steps; None leaves them to the plan.
+          settings: what the cohort is told besides.
         """
 
         def work(slot: _Slot) -> WorkerResult:
             files = Files.beside(update, message)
             try:
-                request = Train(round, str(message), steps)
+                request = Train(round, str(message), steps, dict(settings or {}))
                 answer = self._ask(slot, offer, package_folder, request=request, files=files)
                 result = _result(answer)
                 if result.state == "done":

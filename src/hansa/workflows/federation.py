@@ -14,6 +14,7 @@ import numpy as np
 from hansa.aggregators import Aggregate
 from hansa.algorithms import Vectors
 from hansa.metrics import Metrics
+from hansa.params.model import ModelLayout
 from hansa.rounds import Terms
 
 
@@ -75,6 +76,9 @@ class Watcher(Protocol):
 class Federation(Protocol):
     """What a workflow can do."""
 
+    layout: ModelLayout
+    """Names, shapes and dtypes of the model, and which of its tensors are trained."""
+
     def resume(self) -> Commit:
         """Return the last commit; round 0 holds the seed model."""
 
@@ -101,11 +105,13 @@ class Federation(Protocol):
         *,
         terms: Terms,
         steps: Mapping[str, int] | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> Trained:
         """Have a cohort train on the state's model and aggregate what comes back.
 
-        `steps` are the local steps of those clients that shall take others than the plan says; in
-        a round that is opened again after a crash they must be the same.  `terms.goal` is below
+        `steps` are the local steps of those clients that shall take others than the plan says, and
+        `settings` what all are told besides, as plain JSON data (see `Hyper.settings`); in a round
+        that is opened again after a crash they must be the same.  `terms.goal` is below
         the cohort's size where more clients are asked than are wanted; the wanted ones come first,
         so a handle that loses nobody may ask these alone.
         """
