@@ -88,7 +88,7 @@ class HostedProcess(Generic[A]):
         self._answers: queue.SimpleQueue[A | Lost | None] = queue.SimpleQueue()
         self._tail: deque[bytes] = deque(maxlen=64)
         self._counted = counted and sys.platform == "linux"
-        self._cancelled = self._gone = False
+        self._cancelled = self._gone = self._late = False
         self._lock = threading.Lock()
         assert self._process.stdout is not None and self._process.stderr is not None
         _widen(self._process.stdout)
@@ -108,7 +108,7 @@ class HostedProcess(Generic[A]):
           Lost: it died, took too long, was cancelled, or said something that makes no sense.
         """
         # A process that does not read holds up whoever writes more than a pipe has room for.
-        unread = threading.Timer(seconds, self.kill)
+        unread = threading.Timer(seconds, self._end_late)
         unread.daemon = True
         try:
             if not self._answers.empty():
@@ -118,7 +118,7 @@ class HostedProcess(Generic[A]):
             unread.cancel()
             return self._wait(seconds)
         except Closed:
-            raise self._ended() from None
+            raise self._too_late(seconds) if self._late else self._ended() from None
         except Lost:
             self.kill()
             raise
@@ -175,8 +175,15 @@ class HostedProcess(Generic[A]):
             if isinstance(answer, Lost):
                 raise answer
             return answer
+        raise self._too_late(seconds)
+
+    def _end_late(self) -> None:
+        self._late = True
+        self.kill()
+
+    def _too_late(self, seconds: float) -> Lost:
         code, whose = self._over
-        raise Lost(code, f"It took more than {seconds:g} s, {whose} for a task.")
+        return Lost(code, f"It took more than {seconds:g} s, {whose} for a task.")
 
     def _next(self, seconds: float) -> A | Lost | None:
         try:
