@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from served_projects import VALUES, model, run, written
 
-from hansa.errors import PlanError, RunError
+from hansa.errors import LearnerError, PlanError, RunError
+from hansa.learners.learner import Hyper
 from hansa.plan import read_plan
 from hansa.project import open_project
 from hansa.simulation import Simulation, continue_run, open_run
@@ -193,3 +194,12 @@ def test_a_plan_without_server_functions_starts_no_process(
     text = (folder / "plan.toml").read_text().replace('[server_functions]\nfile = "server.py"', "")
     (folder / "plan.toml").write_text(text)
     assert run(folder, tmp_path / "runs", "rounds=1").state == "finished"
+
+
+@pytest.mark.parametrize("value", [0, -1, 0.5, "many", True, float("inf")])
+def test_a_setting_that_training_cannot_have_fails_the_client(value: object) -> None:
+    with pytest.raises(LearnerError) as caught:
+        Hyper().told({"epochs": value})
+    assert caught.value.code == "learner-settings"
+    told = Hyper(steps=3).told({"epochs": 2, "lr": 0.5, "mine": value})
+    assert (told.epochs, told.steps, told.lr, told.settings["mine"]) == (2, None, 0.5, value)

@@ -42,18 +42,6 @@ def check_plan(plan: Plan) -> None:
         ("rounds", plan.rounds, plan.rounds >= 1, "at least 1"),
         ("weight_limit", plan.weight_limit, _summable(plan.weight_limit), limits),
         ("bound", plan.bound, _summable(plan.bound), limits),
-        (
-            "server_functions.time_s",
-            plan.server_functions.time_s,
-            0 < plan.server_functions.time_s <= FUNCTION_S_MAX,
-            f"above 0, at most {FUNCTION_S_MAX:g}",
-        ),
-        (
-            "server_functions.file",
-            plan.server_functions.file,
-            _is_module(plan.server_functions.file),
-            "the name of a .py file in the project folder",
-        ),
         ("data.test", plan.data.test, 0 <= plan.data.test < 1, "at least 0 and below 1"),
         ("data.validation", plan.data.validation, 0 <= plan.data.validation < 1, "in [0, 1)"),
         ("data.clients", plan.data.clients, plan.data.clients >= 1, "at least 1"),
@@ -96,7 +84,7 @@ def check_plan(plan: Plan) -> None:
             'a file name in the run folder that ends in .npy or .npz, such as "models/server.npy"',
         ),
     ]
-    rules += _learner_rules(plan.learner) + _data_rules(plan)
+    rules += _learner_rules(plan.learner) + _data_rules(plan) + _function_rules(plan)
     for key, value, holds, allowed in rules:
         if not holds:
             raise PlanError(
@@ -104,6 +92,24 @@ def check_plan(plan: Plan) -> None:
                 f"The plan's {key} is {value!r}. Nothing was started.",
                 f"It must be {allowed}.",
             )
+
+
+def _function_rules(plan: Plan) -> list[Rule]:
+    functions = plan.server_functions
+    return [
+        (
+            "server_functions.time_s",
+            functions.time_s,
+            0 < functions.time_s <= FUNCTION_S_MAX,
+            f"above 0, at most {FUNCTION_S_MAX:g}",
+        ),
+        (
+            "server_functions.file",
+            functions.file,
+            _is_module(functions.file),
+            "the name of a .py file in the project folder",
+        ),
+    ]
 
 
 def check_cohort(cohort: CohortPlan, algorithm: Algorithm, aggregator: Aggregator) -> None:

@@ -103,7 +103,8 @@ def read_plan(
     def no_code(name: str) -> Any:
         raise PlanError(
             "plan-impossible",
-            f"The plan takes a method from {name}; a server runs no code of a project.",
+            f"The plan takes a method from {name}; a server runs none of a project but "
+            "server functions.",
             "Use a method that comes with Hansa, or simulate: hansa run without --on",
         )
 
