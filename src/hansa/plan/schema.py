@@ -108,6 +108,9 @@ class LearnerPlan(_Part, frozen=True):
     """of a command learner: program and arguments that make the seed model"""
     predict: tuple[str, ...] = ()
     """of a command learner: program and arguments of `hansa package run predict`"""
+    tasks: dict[str, tuple[str, ...]] = {}
+    """of a command learner: programs and arguments that answer named tasks, by the task's name:
+    { forward = ["python", "forward.py", "{model_in}", "{update_out}"] }"""
     files: tuple[str, ...] = ()
     """of a command learner: files and folders that its commands need, beside the Python files of
     the project and the files that an argument names"""
@@ -124,7 +127,7 @@ class LearnerPlan(_Part, frozen=True):
     def commands(self) -> dict[str, tuple[str, ...]]:
         """The commands of a command learner, by what they do."""
         given = {task: getattr(self, task) for task in COMMANDS}
-        return {task: words for task, words in given.items() if words}
+        return {task: words for task, words in (given | self.tasks).items() if words}
 
 
 class DataPlan(_Part, frozen=True):

@@ -11,11 +11,13 @@ from hansa.clock import monotonic
 from hansa.errors import HansaError, LearnerError
 from hansa.learners.learner import evaluate
 from hansa.metrics import Metrics
+from hansa.params import Params
 from hansa.params.model import ModelLayout
 from hansa.plan import weight_limit
 from hansa.plan.measured import asked_of
 from hansa.project import Project
 from hansa.rounds import BUFFERS, Terms
+from hansa.rounds.questions import asking, once, unpacked
 from hansa.runs import RunFolder
 from hansa.simulation.engine import Engine, Exchange
 from hansa.simulation.population import Population
@@ -23,6 +25,9 @@ from hansa.simulation.runner import Report, encoded_bytes
 from hansa.store.client_states import ClientStates
 from hansa.store.files import load_params
 from hansa.workflows import (
+    ANYBODY,
+    NO_SETTINGS,
+    Answered,
     Commit,
     Evaluated,
     GlobalState,
@@ -66,6 +71,7 @@ class SimulatedFederation:
         self._watcher = watcher
         self._began = monotonic()
         self._before = 0.0  # seconds of work before this process
+        self._asked: frozenset[tuple[int, str]] = frozenset()  # rounds and named tasks
 
     def resume(self) -> Commit:
         """Return the last commit, read back from the run folder."""
@@ -135,6 +141,31 @@ class SimulatedFederation:
         metrics = {name: r.means() for name, r in sorted(reports.by_client.items()) if r.metrics}
         return Evaluated(metrics, problems)
 
+    async def ask(
+        self,
+        round_number: int,
+        task: str,
+        clients: Sequence[str],
+        *,
+        message: Mapping[str, Params] | Params | None = None,
+        settings: Mapping[str, Any] = NO_SETTINGS,
+        terms: Terms = ANYBODY,
+        step: int = 0,
+    ) -> Answered:
+        """Have clients answer a named task; no more of them than are wanted."""
+        clients = clients[: terms.goal]
+        asked = asking(round_number, task, clients, message=message, settings=settings, step=step)
+        self._asked = once(asked, self._asked)
+        reports = _Reports(self._watcher, task, len(clients))
+        self._engine.ask(asked, reports)
+        done = {name: r for name, r in sorted(reports.by_client.items()) if r.kind == "done"}
+        return Answered(
+            {name: unpacked(report.answer) for name, report in done.items()},
+            self._problems(round_number, reports, phase=asked.phase),
+            bytes_down=sum(question.nbytes for question in asked.questions.values()),
+            bytes_up=sum(report.bytes_up for report in done.values()),
+        )
+
     async def test(self, round_number: int, state: GlobalState) -> Metrics:
         """Evaluate on the rows that were held out at the server.
 
@@ -169,6 +200,7 @@ class SimulatedFederation:
             elapsed=self.elapsed(),
         )
         self._states.clear()  # what the round's rule may have read until now
+        self._asked = frozenset()
         self._watcher.committed(commit.row, problems)
 
     def _exchange(

@@ -11,7 +11,6 @@ from typing import BinaryIO, NamedTuple, Protocol
 from blake3 import blake3
 
 from hansa.hosting.process import HostedProcess, Lost
-from hansa.limits import UPDATE_SLACK_BYTES, UPDATE_TIMES_MAX
 from hansa.pipes import Closed, receive, send
 from hansa.site.worker_messages import Done, Failed, Ready, Reply, Request, Setup
 
@@ -33,9 +32,13 @@ class Files(NamedTuple):
     limit: int  # bytes
 
     @classmethod
-    def beside(cls, update: Path, message: Path) -> Files:
-        """Return files for what trains on a message; the update has its name when it is whole."""
-        limit = UPDATE_TIMES_MAX * message.stat().st_size + UPDATE_SLACK_BYTES
+    def beside(cls, update: Path, limit: int) -> Files:
+        """Return files for a result; the update has its name when it is whole.
+
+        Args:
+          update: the result's file.
+          limit: bytes that it, and a state, may have.
+        """
         return cls(
             update.with_name(f"{update.name}.part"), update.with_name(f"{update.name}.state"), limit
         )
