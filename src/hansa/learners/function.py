@@ -251,6 +251,15 @@ def _describe(tensor: tuple[str, tuple[int, ...]] | None) -> str:
     return "nothing" if tensor is None else f"{tensor[0]} {list(tensor[1])}"
 
 
+def no_training(params: Any, data: Any, ctx: TrainContext) -> None:
+    """Say that a project answers named tasks alone."""
+    raise LearnerError(
+        "learner-incomplete",
+        "The project has named tasks and no train(), which this workflow asks for.",
+        "Define train(params, data, ctx), or use a workflow that asks for the tasks.",
+    )
+
+
 def _no_gradient() -> LearnerError:
     return LearnerError(
         "learner-capability",
