@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from hansa.data import Dataset
     from hansa.data import load as load_data
     from hansa.errors import HansaError
+    from hansa.learners.batches import aligned_rows
     from hansa.learners.named_tasks import task
     from hansa.params import Params
     from hansa.runs.result import Result
@@ -33,6 +34,7 @@ _WHERE = {
     "HansaError": ("hansa.errors", "HansaError"),
     "Params": ("hansa.params", "Params"),
     "Result": ("hansa.runs.result", "Result"),
+    "aligned_rows": ("hansa.learners.batches", "aligned_rows"),
     "clients": ("hansa.api", "clients"),
     "function_learner": ("hansa.api", "function_learner"),
     "load_data": ("hansa.data", "load"),
@@ -54,6 +56,7 @@ __all__ = [
     "Params",
     "Result",
     "__version__",
+    "aligned_rows",
     "clients",
     "function_learner",
     "load_data",

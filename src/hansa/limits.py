@@ -297,6 +297,32 @@ WORKER_LOG_BYTES_MAX = 10 * 2**20
 WORKER_TEMPORARY_BYTES_MAX = 512 * 2**20
 """Bytes of temporary files in a site's sandbox, which lie in memory."""
 
+FUNCTION_S = 60.0
+"""Seconds that one call of a server function may take where a plan says nothing; a robust rule over
+a hundred models of a million numbers takes two."""
+
+FUNCTION_S_MAX = 600.0
+"""Seconds that a plan may ask for; a run that is stopped waits for the call under way."""
+
+FUNCTION_MEMORY_MB = 4_096
+"""MiB of memory of server functions where an operator says nothing: a cohort's models twice."""
+
+FUNCTION_PROCESSES_MAX = 64
+"""Processes and threads of server functions in a sandbox: those of a linear algebra library."""
+
+FUNCTION_TIMES_MAX = 8
+"""Times the model that a server function may return and remember: eight moments of an optimizer."""
+
+FUNCTION_SLACK_BYTES = 2**20
+"""Bytes that it may return and remember besides."""
+
+FUNCTION_VALUE_BYTES_MAX = 2**18
+"""Characters of a round's settings, and of what functions remember besides arrays: both travel in
+messages or stand in the journal with each round."""
+
+FUNCTION_MEMORY_DEPTH_MAX = 16
+"""Lists within lists in what a server function remembers."""
+
 WORKER_PROCESSES_MAX = 1_024
 """Processes and threads of one worker in a sandbox; torch starts a few for each core."""
 

@@ -20,6 +20,7 @@ from hansa.algorithms import Capability
 from hansa.client import Client
 from hansa.code import Code, code_digest, import_path, make_current, read_code
 from hansa.errors import HansaError, LearnerError, PlanError
+from hansa.functions import Place, with_functions
 from hansa.learners.learner import Learner
 from hansa.learners.named_tasks import NamedTask, tasks_in
 from hansa.learners.optional import PACKAGES
@@ -75,6 +76,7 @@ def build_project(
 
     method = build_method(plan, import_module)
     workflow = build_workflow(plan, method, import_module)
+    method, workflow = with_functions(plan, method, workflow, Place(code))
     run = plan.learner.kind in ("script", "command")  # by each client, and not imported
     module = import_module(plan.learner.module) if plan.learner.module and not run else None
     learner = build_learner(plan.learner, module, folder, code)
@@ -97,6 +99,7 @@ def with_learner(plan: Plan, learner: Learner) -> Project:
 
     method = build_method(plan, no_module)
     workflow = build_workflow(plan, method, no_module)
+    method, workflow = with_functions(plan, method, workflow, Place({}))
     capabilities = learner.capabilities
     if not is_plain_sgd(plan.learner.optimizer):  # the learner was made before the plan
         capabilities -= {Capability.PLAIN_SGD}

@@ -18,12 +18,12 @@ import msgspec
 import pytest
 from site_cases import Case, function_package, make_case, make_workers
 
-import hansa.site.sandbox
-import hansa.site.worker_process
+import hansa.hosting.process
+import hansa.hosting.sandbox
 import hansa.site.workers
 from hansa.clock import monotonic
+from hansa.hosting.sandbox import available
 from hansa.limits import WORKER_LOG_BYTES_MAX
-from hansa.site.sandbox import available
 from hansa.site.settings import DataSource, SiteLimits
 from hansa.site.workers import WorkerResult, Workers
 
@@ -243,7 +243,7 @@ def test_an_attack_is_blocked_and_succeeds_where_there_is_no_sandbox(
 
 
 def test_a_fork_bomb_stays_small(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (hansa.site.workers, hansa.site.worker_process):
+    for module in (hansa.site.workers, hansa.hosting.process):
         monkeypatch.setattr(module, "WORKER_PROCESSES_MAX", 100)
     before = processes()
     code = """
@@ -268,7 +268,7 @@ def processes() -> int:
 
 
 def test_the_disk_cannot_be_filled(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hansa.site.sandbox, "WORKER_TEMPORARY_BYTES_MAX", 4 * 2**20)
+    monkeypatch.setattr(hansa.hosting.sandbox, "WORKER_TEMPORARY_BYTES_MAX", 4 * 2**20)
     code = """
 written = 0
 for folder in ("/tmp", "/dev/shm", "/dev", "/run", "/var/tmp", "/hansa/in", "/hansa/states"):

@@ -277,6 +277,7 @@ def test_defaults_are_handed_on() -> None:
         "options": {},
         "chain": None,
         "scheduled": 7,
+        "settings": {},
     }
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from site_cases import Case, make_case, make_workers
 
+from hansa.hosting.sandbox import available
 from hansa.params import Params
-from hansa.site.sandbox import available
 from hansa.site.settings import DataSource, SiteLimits
 from hansa.site.workers import Workers
 from hansa.store.files import load_params, save_params

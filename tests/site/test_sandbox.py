@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from hansa.hosting.sandbox import available, environment, sandbox_command, trouble
 from hansa.site.policy import Policy
-from hansa.site.sandbox import available, environment, sandbox_command, sandbox_told, trouble
+from hansa.site.sandbox import sandbox_told
 
 needs_bwrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="no bubblewrap")
 

@@ -12,13 +12,13 @@ import pytest
 from blake3 import blake3
 from site_cases import Case, function_package, make_case
 
+from hansa.hosting.confined import Limits
 from hansa.pipes import Closed, receive, send
 from hansa.site.worker_messages import (
     Declared,
     Done,
     Evaluate,
     Failed,
-    Limits,
     Ready,
     Reply,
     Setup,

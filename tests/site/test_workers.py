@@ -19,11 +19,11 @@ from site_cases import Case, function_package, make_case, make_workers
 import hansa.site.workers
 from hansa.clock import monotonic
 from hansa.errors import SiteError
+from hansa.hosting.process import Log
+from hansa.hosting.sandbox import available
 from hansa.limits import WORKER_LOG_BYTES_MAX
 from hansa.site.policy import Policy
-from hansa.site.sandbox import available
 from hansa.site.settings import DataSource, SiteLimits
-from hansa.site.worker_process import Log
 from hansa.site.workers import WorkerResult, Workers
 from hansa.store.files import load_params
 

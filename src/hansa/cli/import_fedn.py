@@ -37,6 +37,12 @@ import click
     default=True,
     help="Install what its python_env.yaml lists, or use Hansa's Python.",
 )
+@click.option(
+    "--server-functions",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="File with FEDn's class ServerFunctions, which the server shall run.",
+)
 def fedn(
     package: Path,
     seed_model: Path | None,
@@ -48,6 +54,7 @@ def fedn(
     settings: tuple[str, ...],
     startup: bool,
     environment: bool,
+    server_functions: Path | None,
 ) -> None:
     """Make a project from PACKAGE of FEDn, a folder or a .tgz, which stays as it is.
 
@@ -64,9 +71,12 @@ def fedn(
 
     if helper is not None and helper not in FORMS:
         raise click.UsageError(f"There is no helper {helper!r}; valid: {', '.join(FORMS)}.")
+    # fmt: off
     asked = Import(
-        package, target, seed_model, init, helper, data, env, settings, startup, environment
+        package, target, seed_model, init, helper, data, env, settings, startup, environment,
+        server_functions,
     )
+    # fmt: on
     written = import_package(asked)
     click.echo(f"Made {written.folder}:")
     for what, taken in written.facts:

@@ -17,9 +17,9 @@ import msgspec
 import numpy as np
 
 import hansa.errors
-from hansa.compat.wire import Failed, Ready, receive_with
-from hansa.compat.wire import send_with as send_task
 from hansa.errors import HansaError, LearnerError
+from hansa.hosting.wire import Failed, Ready, receive_with
+from hansa.hosting.wire import send_with as send_task
 from hansa.pipes import Closed, send
 
 _FAREWELL_S = 2.0  # what the process gets to end by itself

@@ -17,8 +17,8 @@ from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
-from hansa.compat.wire import Failed, Ready, receive_with, send_with
 from hansa.errors import HansaError
+from hansa.hosting.wire import Failed, Ready, receive_with, send_with
 from hansa.limits import FAILURE_CHARS_MAX, MESSAGE_CHARS_MAX
 from hansa.pipes import Closed, send, take_streams
 

@@ -104,7 +104,7 @@ class Rehearsal:
         self.port = free_port()
         self.url = f"https://localhost:{self.port}"
         self.settings = ServerSettings(
-            **{"name": "rehearsal", **(settings or {})},
+            **{"name": "rehearsal", "server_functions": "preferred", **(settings or {})},
             url=self.url,
             host="127.0.0.1",
             port=self.port,

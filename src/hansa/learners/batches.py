@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -56,3 +57,26 @@ def endless(examples: int, hyper: Hyper, key: Key) -> Iterator[np.ndarray | slic
     """Yield batches for as long as they are asked for; every pass has its own shuffle."""
     for epoch in itertools.count():
         yield from one_epoch(examples, hyper.batch_size, key.child("epoch", epoch))
+
+
+def aligned_rows(settings: Mapping[str, Any], examples: int) -> np.ndarray:
+    """Return the rows of a batch of split learning, the same at every client of as many examples.
+
+    Args:
+      settings: of the question, `ctx.settings` of a named task.
+      examples: that this client holds; those of all clients are in the same order.
+
+    >>> told = {"part": "train", "batch_size": 2, "seed": 7}
+    >>> [sorted(aligned_rows(told | {"batch": i}, 4).tolist()) for i in (0, 1)]
+    [[0, 2], [1, 3]]
+    """
+    size = settings.get("batch_size")
+    if size is None or settings["part"] != "train":
+        return np.arange(examples)
+    where = np.arange(settings["batch"] * size, (settings["batch"] + 1) * size)
+    rows = np.empty(size, np.int64)
+    for epoch in np.unique(where // examples):
+        key = Key.root(settings["seed"]).child("aligned rows", int(epoch))
+        mine = where // examples == epoch
+        rows[mine] = key.generator().permutation(examples)[where[mine] % examples]
+    return rows

@@ -126,6 +126,7 @@ def settings_of(
             "lr": hyper.lr,
             "optimizer": hyper.optimizer,
             "options": dict(hyper.options),
+            "given": dict(hyper.settings),
         }
     return told | dict(about)
 

@@ -14,7 +14,7 @@ that reach into the local steps (FedProx, SCAFFOLD) are refused when the plan is
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,7 @@ class TrainContext:
     rng: np.random.Generator  # this client's and round's own stream
     weight: float | None = None  # counts when the plan says weighting = "user"
     examples: int | None = None  # that its metrics are means over; by default the client's
+    settings: Mapping[str, Any] = field(default_factory=dict)  # of server functions, this round
 
 
 class FunctionLearner:
@@ -218,6 +219,7 @@ def _context(client: str, hyper: Hyper, key: Key) -> TrainContext:
         lr=hyper.lr,
         options=hyper.options,
         rng=key.generator(),
+        settings=hyper.settings,
     )
 
 
@@ -247,6 +249,15 @@ def _same_tensors(layout: ModelLayout, arrays: Any) -> Params:
 
 def _describe(tensor: tuple[str, tuple[int, ...]] | None) -> str:
     return "nothing" if tensor is None else f"{tensor[0]} {list(tensor[1])}"
+
+
+def no_training(params: Any, data: Any, ctx: TrainContext) -> None:
+    """Say that a project answers named tasks alone."""
+    raise LearnerError(
+        "learner-incomplete",
+        "The project has named tasks and no train(), which this workflow asks for.",
+        "Define train(params, data, ctx), or use a workflow that asks for the tasks.",
+    )
 
 
 def _no_gradient() -> LearnerError:

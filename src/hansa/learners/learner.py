@@ -12,11 +12,14 @@ A learner sees one client's data only while that client takes part, and keeps no
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 
 from hansa.algorithms import Capability, Vector, Work
+from hansa.errors import LearnerError
 from hansa.metrics import NONE_ASKED, Asked, Mean, Metrics, check_number, sums
 from hansa.optimizers import Module
 from hansa.params import Params
@@ -43,6 +46,31 @@ class Hyper(NamedTuple):
     options: dict[str, float] = {}  # noqa: RUF012 - further arguments of the optimizer; read only
     chain: Module | None = None  # takes the place of optimizer and options
     scheduled: int = 0  # the round that schedules look at, where it is another; 0: `round`
+    settings: dict[str, Any] = {}  # noqa: RUF012 - of this round, from server functions; read only
+
+    def told(self, settings: Mapping[str, Any]) -> Hyper:
+        """Return these with a round's settings; epochs, steps, batch_size and lr take effect.
+
+        Raises:
+          LearnerError: learner-settings, one of the four has a value that it cannot have.
+        """
+        known = {name: settings[name] for name in _BY_SETTING if name in settings}
+        for name, value in known.items():
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            whole = name == "lr" or value is None or isinstance(value, int)
+            if not (number and value > 0 and math.isfinite(value) and whole):
+                raise LearnerError(
+                    "learner-settings",
+                    f"The round's settings say {name} = {value!r:.80}. Nothing was trained.",
+                    "Let settings() of the server functions return a positive number, whole for "
+                    "epochs, steps and batch_size.",
+                )
+        if "epochs" in known and "steps" not in known:
+            known["steps"] = None
+        return self._replace(**known, settings=dict(settings))
+
+
+_BY_SETTING = ("epochs", "steps", "batch_size", "lr")
 
 
 class Seed(NamedTuple):

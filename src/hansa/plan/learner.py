@@ -10,8 +10,9 @@ from typing import cast
 
 from hansa.algorithms import Capability
 from hansa.errors import LearnerError, PlanError
-from hansa.learners.function import FunctionLearner
+from hansa.learners.function import FunctionLearner, no_training
 from hansa.learners.learner import Learner
+from hansa.learners.named_tasks import tasks_in
 from hansa.learners.numpy import NumPyLearner, NumPyModel
 from hansa.learners.numpy_models import Perceptron
 from hansa.optimizers.named import OPTIMIZERS
@@ -41,10 +42,12 @@ def build_learner(
         case "numpy":
             return _numpy(plan, module)
         case "function":
-            needed = _functions(module, plan.kind, "init", "train")
+            # Code that answers named tasks, as in split learning, need not train by itself.
+            apart = not hasattr(module, "train") and bool(tasks_in(module))
+            needed = _functions(module, plan.kind, "init", *(() if apart else ("train",)))
             return FunctionLearner(
                 needed.init,
-                needed.train,
+                no_training if apart else needed.train,
                 evaluate=getattr(needed, "evaluate", None),
                 close=getattr(needed, "close", None),
                 predict=getattr(needed, "predict", None),

@@ -80,6 +80,8 @@ def read_plan(
     5
     """
     merged: dict[str, Any] = plain(table)
+    if isinstance(file := merged.get("server_functions"), str):
+        merged["server_functions"] = {"file": file}
     sources = {key: origin for key in flatten(merged)}
     for key, value in _values(plain(changes or {})):
         _change(merged, sources, key=key, value=value, source=IN_PYTHON)
@@ -110,6 +112,8 @@ def _change(
 ) -> None:
     if key in _NAMED_TABLES and isinstance(value, str):
         key += ".name"  # the options stay: a learning rate is not the optimizer's own
+    if key == "server_functions" and isinstance(value, str):
+        key += ".file"
     _put(merged, key, value, source=source)
     for stale in [k for k in sources if k == key or k.startswith(key + ".")]:
         del sources[stale]

@@ -12,7 +12,14 @@ from hansa.data import Files
 from hansa.errors import PlanError
 from hansa.learners.command_places import places_of, unknown_places
 from hansa.learners.named_tasks import is_name
-from hansa.limits import COMMAND_S_MAX, LATE_ROUNDS_MAX, METRICS_MAX, OVER_MAX, SPEC_EXPONENT_MAX
+from hansa.limits import (
+    COMMAND_S_MAX,
+    FUNCTION_S_MAX,
+    LATE_ROUNDS_MAX,
+    METRICS_MAX,
+    OVER_MAX,
+    SPEC_EXPONENT_MAX,
+)
 from hansa.plan.schema import COMMANDS, CohortPlan, LearnerPlan, Plan
 
 _NAME = re.compile(r"[^\W_][\w-]{0,63}")  # begins with a letter or digit, of any language
@@ -84,7 +91,7 @@ def check_plan(plan: Plan) -> None:
             'a file name in the run folder that ends in .npy or .npz, such as "models/server.npy"',
         ),
     ]
-    rules += _learner_rules(plan.learner) + _data_rules(plan)
+    rules += _learner_rules(plan.learner) + _data_rules(plan) + _function_rules(plan)
     for key, value, holds, allowed in rules:
         if not holds:
             raise PlanError(
@@ -92,6 +99,24 @@ def check_plan(plan: Plan) -> None:
                 f"The plan's {key} is {value!r}. Nothing was started.",
                 f"It must be {allowed}.",
             )
+
+
+def _function_rules(plan: Plan) -> list[Rule]:
+    functions = plan.server_functions
+    return [
+        (
+            "server_functions.time_s",
+            functions.time_s,
+            0 < functions.time_s <= FUNCTION_S_MAX,
+            f"above 0, at most {FUNCTION_S_MAX:g}",
+        ),
+        (
+            "server_functions.file",
+            functions.file,
+            _is_module(functions.file),
+            "the name of a .py file in the project folder",
+        ),
+    ]
 
 
 def check_cohort(cohort: CohortPlan, algorithm: Algorithm, aggregator: Aggregator) -> None:
@@ -215,6 +240,10 @@ def _is_inside(path: str) -> bool:
 
 def _positive(value: float | None) -> bool:
     return value is None or (math.isfinite(value) and value > 0)
+
+
+def _is_module(name: str | None) -> bool:
+    return name is None or bool(re.fullmatch(r"[A-Za-z_]\w*\.py", name))
 
 
 def _at_least_1(value: int | str | tuple[str, ...] | None) -> bool:

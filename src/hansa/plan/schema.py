@@ -10,6 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from hansa.data import Scheme
+from hansa.limits import FUNCTION_S
 
 Named = str | dict[str, Any]
 """A name from a table, alone or with its options: "fed_prox" or { name = "fed_prox", mu = 0.1 }."""
@@ -221,6 +222,19 @@ class KeepPlan(_Part, frozen=True):
     "models/server.npy" for a model of one tensor, or a .npz for any"""
 
 
+class ServerFunctionsPlan(_Part, frozen=True):
+    """The project's own choice of cohort, settings and aggregation."""
+
+    file: str | None = None
+    """Python file of the project with any of select, settings and aggregate; the plan may also say
+    server_functions = "server.py" alone"""
+    failing: Literal["end", "default"] = "end"
+    """what happens when a function fails: the run ends; default: the round goes on in the plan's
+    own way, and its row says so"""
+    time_s: float = FUNCTION_S
+    """seconds that one call may take"""
+
+
 class Plan(_Part, frozen=True):
     """The declarative description of a run."""
 
@@ -253,6 +267,7 @@ class Plan(_Part, frozen=True):
     leaves 36 bits below the point of the exact sum, whichever is most"""
     transforms: tuple[Named, ...] = ()
     """what is done to an update before it leaves: [{ name = "clip", norm = 1.0 }, "cast"]"""
+    server_functions: ServerFunctionsPlan = ServerFunctionsPlan()
     learner: LearnerPlan = LearnerPlan()
     data: DataPlan = DataPlan()
     cohort: CohortPlan = CohortPlan()

@@ -81,6 +81,7 @@ class Task(_Message, frozen=True):
     message: BlobRef  # what the algorithm broadcasts, or a question: vectors, as a tensor file
     attempt: int = 1  # above 1: the server lost or never had the result; send it again
     steps: Annotated[int, Meta(ge=1)] | None = None  # local steps of `train`; None: the plan's
+    settings: dict[str, Any] = {}  # what the cohort is told besides, from server functions
 
 
 class Offer(_Message, frozen=True):

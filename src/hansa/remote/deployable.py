@@ -33,8 +33,8 @@ def check_deployable(project: Project) -> None:
         if ".py:" in (name := _name(named)):
             raise PlanError(
                 "plan-impossible",
-                f"The plan's {key} is {name!r}, code of the project. A server runs no code of a "
-                "project. Nothing was sent.",
+                f"The plan's {key} is {name!r}, code of the project. A server runs none but "
+                "server functions. Nothing was sent.",
                 f"Use a built-in {key.partition('[')[0].removesuffix('s')}, or simulate the plan: "
                 "hansa run without --on.",
             )

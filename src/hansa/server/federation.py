@@ -192,11 +192,11 @@ class DeployedFederation:
         *,
         terms: Terms,
         steps: Mapping[str, int] | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> Trained:
         """Have a cohort train, and fold each update while others are awaited."""
-        exchange = self._exchange(
-            round_number, "train", state, cohort=cohort, terms=terms, steps=steps or {}
-        )
+        told = {"steps": dict(steps or {}), "settings": dict(settings or {})}
+        exchange = self._exchange(round_number, "train", state, cohort=cohort, terms=terms, **told)
         message = exchange.message.size
         accepted = self._performed(exchange)
         aggregate = rounded(self.layout, exchange.open.finish())
@@ -431,6 +431,7 @@ class DeployedFederation:
         cohort: Sequence[str],
         terms: Terms,
         steps: Mapping[str, int],
+        settings: Mapping[str, Any] = NO_SETTINGS,
     ) -> Opening:
         """Open an exchange, or open it again with what it had before a crash."""
         self._check_going()
@@ -453,8 +454,8 @@ class DeployedFederation:
                 "goal": terms.goal,
                 "message": ref.digest,
             }
-            if steps:
-                opened["steps"] = dict(steps)
+            told = {"steps": dict(steps), "settings": dict(settings)}
+            opened |= {name: value for name, value in told.items() if value}
             begun = self._journal.begin(self.run, opened)
             hit("after_round_opened")
         spec, steps = None, opened.get("steps", {})
@@ -478,6 +479,7 @@ class DeployedFederation:
             self._most(number, steps) if phase == "train" else {},
             steps,
             self._plan.cohort.grace_s,
+            opened.get("settings", {}),
         )
         exchange = Exchange(ask, self._desk, spill=self._spill, past=past, begun=begun)
         return Opening(exchange, ref)

@@ -244,10 +244,14 @@ class Hub:
             if open_task.task.key not in poll.holding:
                 wanted = open_task.exchange.waits_for(site)
                 task = open_task.task
-                steps = open_task.exchange.ask.steps.get(site)
-                message = open_task.exchange.ask.questions.get(site, task.message)
-                task = msgspec.structs.replace(task, message=message)
-                tasks.append(msgspec.structs.replace(task, attempt=wanted or 1, steps=steps))
+                ask = open_task.exchange.ask
+                told = {
+                    "attempt": wanted or 1,
+                    "steps": ask.steps.get(site),
+                    "settings": dict(ask.settings),
+                    "message": ask.questions.get(site, task.message),
+                }
+                tasks.append(msgspec.structs.replace(task, **told))
         held = () if self.draining else poll.holding
         cancelled = [key for key in held if not self._wants(site, key)]
         return PollAnswer(

@@ -80,7 +80,12 @@ class People:
     def _submit(self, submission: Submission, submitter: str) -> RunFacts:
         state = self._state
         check_submission(
-            submission, submitter, authority=state.authority, blobs=state.blobs, at=wall()
+            submission,
+            submitter,
+            authority=state.authority,
+            blobs=state.blobs,
+            serving=state.serving,
+            at=wall(),
         )
         with state.trail:  # what is found to be there is not removed before it is recorded
             check_uploaded(submission, state.blobs)

@@ -17,7 +17,7 @@ from hansa.server.hub import Hub
 from hansa.server.journal import ENDED, RunRow
 from hansa.server.places import Places
 from hansa.server.round_files import Stores
-from hansa.server.submissions import read_plan
+from hansa.server.submissions import Serving, read_plan
 from hansa.workflows import Progress
 from hansa.workflows.driving import drive
 
@@ -41,10 +41,21 @@ class Runs:
       stores: files.
       pace: the operator's times.
       at_once: runs at work at the same time.
+      serving: what the operator lets server functions do.
     """
 
-    def __init__(self, hub: Hub, desk: Desk, *, stores: Stores, pace: Pace, at_once: int) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        desk: Desk,
+        *,
+        stores: Stores,
+        pace: Pace,
+        at_once: int,
+        serving: Serving,
+    ) -> None:
         self._hub, self._desk, self._stores, self._pace = hub, desk, stores, pace
+        self._serving = serving
         self._places = Places(at_once)
         self._lock = threading.Lock()
         self._active: dict[str, DeployedFederation] = {}
@@ -211,7 +222,7 @@ class Runs:
     def _drive(self, row: RunRow) -> Progress:
         if self._has_ended(row.run):
             raise Interrupted
-        plan, method, workflow = read_plan(row.submission.plan)
+        plan, method, workflow = read_plan(row.submission, self._stores.blobs, self._serving)
         federation = DeployedFederation(
             row,
             plan,

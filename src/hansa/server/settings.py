@@ -5,12 +5,18 @@ from __future__ import annotations
 import math
 import tomllib
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 import msgspec
 
 from hansa.errors import ServerError
-from hansa.limits import SERVER_HEARTBEAT_S_MAX, SERVER_NAME_CHARS_MAX, SERVER_RUNS_MAX
+from hansa.limits import (
+    FUNCTION_MEMORY_MB,
+    SERVER_HEARTBEAT_S_MAX,
+    SERVER_NAME_CHARS_MAX,
+    SERVER_RUNS_MAX,
+)
 
 SETTINGS_FILE = "server.toml"
 
@@ -36,6 +42,11 @@ class ServerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """how long a new run waits for the word of sites that are there, before it begins without"""
     deadline_s: float = 3600.0
     """a round closes after this time where its plan says nothing"""
+    server_functions: Literal["refused", "sandboxed", "preferred"] = "refused"
+    """code of a project that chooses cohorts, settings or aggregates at this server: refused; run
+    in a sandbox, of which there must be one; preferred: without one where there is none"""
+    server_functions_memory_mb: int = FUNCTION_MEMORY_MB
+    """MiB of memory that the server functions of one run may take"""
 
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -98,6 +109,11 @@ def _fault(settings: ServerSettings) -> str:
         return f"heartbeat_s is {settings.heartbeat_s}; it is from 0.1 to {most:g} seconds."
     if not 0 < settings.deadline_s < math.inf or not 0 <= settings.gather_s < math.inf:
         return "deadline_s is above 0 and gather_s is not negative, both in seconds."
+    if settings.server_functions_memory_mb < 256:
+        return (
+            f"server_functions_memory_mb is {settings.server_functions_memory_mb}; Python and "
+            "NumPy alone take 256."
+        )
     if settings.runs < 1:
         return f"runs is {settings.runs}; at least one can be at work."
     return ""
@@ -130,6 +146,8 @@ def _lines(settings: ServerSettings) -> list[str]:
         "runs": "runs at work at the same time; more wait their turn",
         "gather_s": "seconds a new run waits for the word of sites that are there",
         "deadline_s": "seconds after which a round closes where its plan says nothing",
+        "server_functions": "code of a project at this server: refused, sandboxed or preferred",
+        "server_functions_memory_mb": "MiB of memory that server functions of one run may take",
     }
     values = msgspec.to_builtins(settings)
     return [f"{key} = {_toml(values[key])}  # {meaning}" for key, meaning in meanings.items()]

@@ -25,6 +25,7 @@ from hansa.server.presence import announced
 from hansa.server.round_files import Messages, Stores, Updates
 from hansa.server.runs import Runs
 from hansa.server.settings import ServerSettings, load_settings
+from hansa.server.submissions import Serving
 from hansa.server.upkeep import left_over, wanted_blobs
 from hansa.store.blobs import BlobStore
 from hansa.store.database import open_database
@@ -56,12 +57,15 @@ class ServerState:
         self.stores = Stores(
             self.blobs, Messages(self.messages), self.updates, folder / "spill", self.trail
         )
+        chosen = self.settings
+        self.serving = Serving(chosen.server_functions, chosen.server_functions_memory_mb, folder)
         self.runs = Runs(
             self.hub,
             Desk(self.journal, self.updates, self.receipt_key),
             stores=self.stores,
             pace=Pace(self.settings.gather_s, self.settings.deadline_s),
             at_once=self.settings.runs,
+            serving=self.serving,
         )
 
     @property

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 
-from hansa.errors import HansaError, IdentityError, PackageError, PlanError, RunError
+from hansa.errors import (
+    HansaError,
+    IdentityError,
+    PackageError,
+    PlanError,
+    RunError,
+    ServerError,
+)
+from hansa.functions import Place, with_functions
+from hansa.hosting.confined import Limits
+from hansa.hosting.process import Log
+from hansa.hosting.sandbox import trouble
 from hansa.identity import Authority, check_certificate, submission_text, verify
 from hansa.identity.keys import from_text
-from hansa.limits import PLAN_BYTES_MAX
+from hansa.limits import FUNCTION_MEMORY_MB, FUNCTION_PROCESSES_MAX, PLAN_BYTES_MAX
 from hansa.packages import read_archive
 from hansa.params import Layout
 from hansa.params.model import ModelLayout
@@ -24,12 +37,53 @@ from hansa.store.files import load_params
 from hansa.workflows import Workflow, build_workflow
 
 
-def read_plan(table: dict[str, Any]) -> tuple[Plan, Method, Workflow]:
-    """Return a submitted plan, and what it names; project code never runs at a server.
+class Serving(NamedTuple):
+    """What an operator lets server functions do."""
+
+    allowed: str = "refused"  # as in `ServerSettings.server_functions`
+    memory_mb: int = FUNCTION_MEMORY_MB
+    folder: Path | None = None  # of the server, which they never see; what they print is kept there
+
+    def place(self, code: Mapping[str, bytes]) -> Place:
+        """Return where functions of this code run.
+
+        Raises:
+          ServerError: function-refused, the operator allows none, or there is no sandbox.
+        """
+        if self.allowed == "refused":
+            raise ServerError(
+                "function-refused",
+                "The plan has server functions, and this server runs none. Nothing was recorded.",
+                "Leave server_functions out, or ask its operator for server_functions = "
+                '"sandboxed" in server.toml.',
+            )
+        if (why := trouble()) is not None and self.allowed == "sandboxed":
+            raise ServerError(
+                "function-refused",
+                f"This server runs server functions in a sandbox only, and has none: {why}. "
+                "Nothing was recorded.",
+                "Its operator installs bubblewrap and lets it make namespaces.",
+            )
+        processes = FUNCTION_PROCESSES_MAX if why is None else None
+        limits = Limits(self.memory_mb, None, processes)
+        if self.folder is None:
+            return Place(code, why is None, limits=limits)
+        log = Log(self.folder / "functions.log")
+        return Place(code, why is None, (self.folder.resolve(),), limits, log)
+
+
+def read_plan(
+    submission: Submission, blobs: BlobStore, serving: Serving
+) -> tuple[Plan, Method, Workflow]:
+    """Return a submitted plan, and what it names.
+
+    Code of the project runs at a server in the process of its server functions only.
 
     Raises:
       PlanError: it cannot run, or not on a federation.
+      ServerError: function-refused.
     """
+    table = submission.plan
     try:
         plan = msgspec.convert(table, Plan)
     except msgspec.ValidationError as error:
@@ -49,16 +103,28 @@ def read_plan(table: dict[str, Any]) -> tuple[Plan, Method, Workflow]:
     def no_code(name: str) -> Any:
         raise PlanError(
             "plan-impossible",
-            f"The plan takes a method from {name}; a server runs no code of a project.",
+            f"The plan takes a method from {name}; a server runs none of a project but "
+            "server functions.",
             "Use a method that comes with Hansa, or simulate: hansa run without --on",
         )
 
     method = build_method(plan, no_code)
-    return plan, method, build_workflow(plan, method, no_code)
+    workflow = build_workflow(plan, method, no_code)
+    if plan.server_functions.file is None:
+        return plan, method, workflow
+    place = serving.place({})  # refused before a package is read
+    code = read_archive(blobs.path(submission.package.digest))
+    return plan, *with_functions(plan, method, workflow, place._replace(code=code))
 
 
 def check_submission(
-    submission: Submission, submitter: str, *, authority: Authority, blobs: BlobStore, at: float
+    submission: Submission,
+    submitter: str,
+    *,
+    authority: Authority,
+    blobs: BlobStore,
+    serving: Serving,
+    at: float,
 ) -> Plan:
     """Return the plan of a submission that can run.
 
@@ -67,6 +133,7 @@ def check_submission(
       submitter: who has sent it, as proven by the request.
       authority: of the federation.
       blobs: where package and seed model must be already.
+      serving: what the operator lets server functions do.
       at: seconds since the epoch, for the certificate.
 
     Raises:
@@ -78,9 +145,9 @@ def check_submission(
             f"The submitted plan is longer than {PLAN_BYTES_MAX} bytes. Nothing was recorded.",
             "Leave out what it does not need.",
         )
-    plan, _, _ = read_plan(submission.plan)
     _check_signature(submission, submitter, authority=authority, at=at)
     check_uploaded(submission, blobs)
+    plan, _, _ = read_plan(submission, blobs, serving)
     _check_package(submission, plan, blobs)
     _check_seed(submission, blobs)
     return plan

@@ -25,6 +25,7 @@ class Exchange(NamedTuple):
     message: Vectors
     weight_limit: float
     steps: Mapping[str, int] = {}  # local steps, where not the plan's
+    settings: Mapping[str, Any] = {}  # what all are told besides
 
 
 class Engine(Protocol):

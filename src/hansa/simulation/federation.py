@@ -105,6 +105,7 @@ class SimulatedFederation:
         *,
         terms: Terms,
         steps: Mapping[str, int] | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> Trained:
         """Run the cohort on the engine and aggregate what it folded.
 
@@ -112,11 +113,11 @@ class SimulatedFederation:
         """
         cohort = cohort[: terms.goal]
         exchange = self._exchange(round_number, state, len(cohort), steps=steps or {})
+        exchange = exchange._replace(settings=settings or {})
         reports = _Reports(self._watcher, "training", len(cohort))
         partial = self._engine.train(exchange, cohort, reports)
         done = {name: r for name, r in reports.by_client.items() if r.kind == "done"}
         aggregate = self._project.method.aggregator.finish(partial) if done else None
-        self._states.clear()
         problems = self._problems(round_number, reports, phase="train")
         return Trained(
             rounded(self.layout, aggregate),
@@ -198,6 +199,7 @@ class SimulatedFederation:
             progress=commit.progress,
             elapsed=self.elapsed(),
         )
+        self._states.clear()  # what the round's rule may have read until now
         self._asked = frozenset()
         self._watcher.committed(commit.row, problems)
 

@@ -150,7 +150,7 @@ class Processes:
             for name in clients
         }
         job = _Job(
-            Open(exchange.number, str(message), exchange.weight_limit),
+            Open(exchange.number, str(message), exchange.weight_limit, dict(exchange.settings)),
             requests,
             deque(clients),
             queue.SimpleQueue(),

@@ -33,6 +33,7 @@ from hansa.store.client_states import ClientStates
 from hansa.workflows.pace import drawn_seconds, speed_key, with_pace
 
 _NO_STEPS: Mapping[str, int] = MappingProxyType({})
+_NO_SETTINGS: Mapping[str, Any] = MappingProxyType({})
 
 
 class Report(NamedTuple):
@@ -79,9 +80,11 @@ class Runner:
         message: Vectors,
         weight_limit: float,
         steps: Mapping[str, int] = _NO_STEPS,
+        settings: Mapping[str, Any] = _NO_SETTINGS,
     ) -> None:
         """Begin an exchange; the arguments are those of `simulation.engine.Exchange`."""
         self._number, self._message, self._steps = number, message, steps
+        self._settings = settings
         self.spec: AggregationSpec = aggregation_spec(
             self._client.algorithm,
             message,
@@ -136,7 +139,7 @@ class Runner:
 
     def _train(self, name: str) -> Report:
         data = self._population.data(name).train
-        hyper = self._hyper
+        hyper = self._hyper.told(self._settings)
         if name in self._steps:
             hyper = hyper._replace(steps=self._steps[name])
         update, mine = self._client.train(

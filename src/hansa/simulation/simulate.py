@@ -178,6 +178,7 @@ def _work(
         )
         return drive(project.workflow.run(federation, project.plan, project.method.algorithm))
     finally:
+        states.clear()
         engine.close()
         close(project.learner)
 

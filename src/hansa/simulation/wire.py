@@ -32,6 +32,7 @@ class Open(_Frame, frozen=True):
     number: int
     message: str  # file
     weight_limit: float
+    settings: dict[str, Any] = {}  # what all clients are told besides
 
 
 class Train(_Frame, frozen=True):

@@ -86,9 +86,9 @@ def make_runner(setup: Setup) -> Runner:
 
 def _serve(runner: Runner, request: Request) -> Reply:
     match request:
-        case Open(number, message, weight_limit):
+        case Open(number, message, weight_limit, settings):
             vectors = Vectors(load_params(message).to_dict())
-            runner.open(number, vectors, weight_limit)
+            runner.open(number, vectors, weight_limit, settings=settings)
         case Train(client, steps):
             runner.ask_steps(client, steps)
             return _reported(runner.train(client))

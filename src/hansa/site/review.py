@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 
 from hansa.errors import HansaError
+from hansa.functions.serving import told
 from hansa.limits import DIFF_LINES_MAX
 from hansa.params.dtypes import FLOATS
 from hansa.plan import Plan, flatten, read_plan
@@ -267,8 +268,8 @@ def _leaving(offer: Offer) -> tuple[list[Leaving], list[str]]:
         plan = read_plan(offer.plan, origin="the offer").plan
         method = build_method(plan, _not_imported)
         leaving = _vectors(method, trained)
-        if tells := build_workflow(plan, method, _not_imported).tells:
-            warnings.append(tells)
+        tells = [build_workflow(plan, method, _not_imported).tells, told(plan)]
+        warnings += [tell for tell in tells if tell]
     except _OfTheProjectError as error:
         warnings.append(f"{error} is the project's own; only its code says what an update holds.")
     except HansaError as error:

@@ -274,6 +274,7 @@ class TaskRun:
                     message=message,
                     update=update,
                     steps=self._task.steps,
+                    settings=self._task.settings,
                 )
             if asked := asked_in(key.phase):
                 ask = Ask(key.round, str(message), *asked)

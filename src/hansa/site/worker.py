@@ -7,7 +7,6 @@ when its input does, so a killed site leaves no orphan.
 from __future__ import annotations
 
 import signal
-import sys
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -18,8 +17,8 @@ from hansa.algorithms import Vectors
 from hansa.client import Client, failure_of, plain
 from hansa.clock import monotonic
 from hansa.errors import RunError
+from hansa.hosting.confined import limit
 from hansa.learners.learner import ClientData, close, evaluate
-from hansa.limits import WORKER_FILES_MAX
 from hansa.params import Layout, Params, encode
 from hansa.params.model import ModelLayout
 from hansa.pipes import Closed, end_with, receive, send, take_streams
@@ -35,7 +34,6 @@ from hansa.site.worker_messages import (
     Done,
     Evaluate,
     Failed,
-    Limits,
     Ready,
     Request,
     Setup,
@@ -88,26 +86,6 @@ def main() -> None:
         close(work.client.learner)
 
 
-def limit(limits: Limits) -> None:
-    """Restrict this process and those that it starts, where the system can."""
-    if sys.platform == "win32":
-        return
-    import resource
-
-    wanted = {
-        resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_NOFILE: WORKER_FILES_MAX,
-        resource.RLIMIT_DATA: limits.memory_mb and limits.memory_mb * 2**20,
-        resource.RLIMIT_CPU: limits.cpu_s,
-        resource.RLIMIT_NPROC: limits.processes,
-    }
-    for kind, value in wanted.items():
-        if value is not None:
-            _, hard = resource.getrlimit(kind)
-            value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-            resource.setrlimit(kind, (value, value))
-
-
 def set_up(setup: Setup) -> Work:
     """Import the run's code and load the site's data.
 
@@ -141,8 +119,8 @@ def serve(work: Work, request: Any) -> Result:
     match request:
         case Evaluate():
             return Result(_evaluated(work, message))
-        case Train(number, _, steps):
-            return _trained(work, message, number, steps)
+        case Train():
+            return _trained(work, message, request)
     raise AssertionError(f"no such task: {type(request).__name__}")
 
 
@@ -156,11 +134,11 @@ def _evaluated(work: Work, message: Vectors) -> Done:
     return Done(plain(metrics), examples=learner.examples(work.data.validation))
 
 
-def _trained(work: Work, message: Vectors, number: int, steps: int | None) -> Result:
-    plan = work.client.plan
-    hyper = hyper_at(plan, number)
-    if steps is not None:
-        hyper = hyper._replace(steps=steps)
+def _trained(work: Work, message: Vectors, asked: Train) -> Result:
+    plan, number = work.client.plan, asked.number
+    hyper = hyper_at(plan, number).told(asked.settings)
+    if asked.steps is not None:
+        hyper = hyper._replace(steps=asked.steps)
     began = monotonic()
     update, mine = work.client.train(
         message,

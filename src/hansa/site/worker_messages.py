@@ -11,6 +11,8 @@ from typing import Any
 
 import msgspec
 
+from hansa.hosting.confined import Limits
+
 
 class _Frame(msgspec.Struct, frozen=True, tag_field="kind", tag=str.lower):
     """One frame."""
@@ -23,14 +25,6 @@ class Declared(msgspec.Struct, frozen=True):
     target: str | None = None  # column of a CSV file
     group: str | None = None  # column of a CSV file
     classes: tuple[str, ...] = ()  # of a CSV file whose target is text
-
-
-class Limits(msgspec.Struct, frozen=True):
-    """What the worker restricts itself to before it touches anybody's code."""
-
-    memory_mb: int | None = None  # MiB of private memory of a process
-    cpu_s: int | None = None  # seconds of processor time of a process
-    processes: int | None = None  # of the user; counted only where the user has its own namespace
 
 
 class Setup(_Frame, frozen=True):
@@ -53,6 +47,7 @@ class Train(_Frame, frozen=True):
     number: int
     message: str  # file
     steps: int | None = None  # local steps; None: the plan's
+    settings: dict[str, Any] = {}
 
 
 class Evaluate(_Frame, frozen=True):

@@ -14,14 +14,17 @@ import re
 import shutil
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from hansa.errors import HansaError, RunError, SiteError
+from hansa.hosting.confined import Limits
+from hansa.hosting.process import Log, Lost
+from hansa.hosting.sandbox import environment, sandbox_command, trouble
 from hansa.limits import (
     MESSAGE_CHARS_MAX,
     METRIC_NAME_CHARS_MAX,
@@ -33,7 +36,6 @@ from hansa.limits import (
 from hansa.protocol.messages import Offer
 from hansa.rounds.questions import phase_of, unpacked
 from hansa.site.data import not_declared
-from hansa.site.sandbox import environment, sandbox_command, trouble
 from hansa.site.settings import DataSource, SiteSettings
 from hansa.site.states import OwnStates
 from hansa.site.worker_messages import (
@@ -42,12 +44,11 @@ from hansa.site.worker_messages import (
     Done,
     Evaluate,
     Failed,
-    Limits,
     Ready,
     Setup,
     Train,
 )
-from hansa.site.worker_process import Answer, Files, Log, Lost, Worker, WorkerProcess
+from hansa.site.worker_process import Answer, Files, Worker, WorkerProcess
 from hansa.store.files import load_params
 from hansa.text import clean
 
@@ -140,6 +141,7 @@ class Workers:
         message: Path,
         update: Path,
         steps: int | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> WorkerResult:
         """Train in a round, and write the update.
 
@@ -150,13 +152,14 @@ class Workers:
           message: file with what the server broadcast; verified.
           update: file to write; it appears whole, and only when the result is `done`.
           steps: local steps; None leaves them to the plan.
+          settings: what the cohort is told besides.
         """
 
         def work(slot: _Slot) -> WorkerResult:
             limit = UPDATE_TIMES_MAX * message.stat().st_size + UPDATE_SLACK_BYTES
             files = Files.beside(update, limit)
             try:
-                request = Train(round, str(message), steps)
+                request = Train(round, str(message), steps, dict(settings or {}))
                 answer = self._ask(slot, offer, package_folder, request=request, files=files)
                 result = _result(answer)
                 if result.state == "done":

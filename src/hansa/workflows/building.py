@@ -11,6 +11,7 @@ from hansa.workflows.cyclic import cyclic
 from hansa.workflows.evaluate_only import EVALUATE_ONLY
 from hansa.workflows.initial import initialised
 from hansa.workflows.semi_synchronous import semi_synchronous
+from hansa.workflows.split import split
 from hansa.workflows.synchronous import synchronous
 from hansa.workflows.workflow import Workflow
 
@@ -20,6 +21,7 @@ WORKFLOWS: dict[str, Any] = {
     "cyclic": cyclic,
     "cross_site_evaluation": cross_site_evaluation,
     "evaluate_only": EVALUATE_ONLY,
+    "split": split,
     "broadcast_and_process": broadcast_and_process,
 }
 """What `workflow = "..."` in a plan may name."""

@@ -124,11 +124,13 @@ class Federation(Protocol):
         *,
         terms: Terms,
         steps: Mapping[str, int] | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> Trained:
         """Have a cohort train on the state's model and aggregate what comes back.
 
-        `steps` are the local steps of those clients that shall take others than the plan says; in
-        a round that is opened again after a crash they must be the same.  `terms.goal` is below
+        `steps` are the local steps of those clients that shall take others than the plan says, and
+        `settings` what all are told besides, as plain JSON data (see `Hyper.settings`); in a round
+        that is opened again after a crash they must be the same.  `terms.goal` is below
         the cohort's size where more clients are asked than are wanted; the wanted ones come first,
         so a handle that loses nobody may ask these alone.
         """

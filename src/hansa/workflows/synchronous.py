@@ -27,13 +27,25 @@ from hansa.workflows.stopping import Progress, advance
 class Extra:
     """What a workflow may add to a synchronous round; this one adds nothing."""
 
+    def choose(self, plan: Plan, roster: Sequence[str], number: int) -> tuple[list[str], Terms]:
+        """Return whom a round asks, and when it ends."""
+        return choose(plan, roster, number)
+
     def steps(self, cohort: Sequence[str]) -> dict[str, int]:
         """Return local steps of those of the cohort that take others than the plan says."""
+        return {}
+
+    def settings(self, cohort: Sequence[str]) -> dict[str, Any]:
+        """Return what the whole cohort is told besides the model, as plain JSON data."""
         return {}
 
     def learn(self, trained: Trained) -> tuple[Trained, dict[str, Any], dict[str, Any]]:
         """Return what came of the training, and what to add to the row and to the memory."""
         return trained, {}, {}
+
+    def keep(self, state: GlobalState) -> GlobalState:
+        """Return what is kept of the stepped state until the next round."""
+        return state
 
 
 _NOTHING = Extra()
@@ -68,13 +80,15 @@ async def one_round(
     number, progress = commit.round + 1, Progress(**commit.progress)
     began = federation.elapsed()
     roster = await federation.roster(number)
-    cohort, terms = choose(plan, roster, number)
+    cohort, terms = extra.choose(plan, roster, number)
+    asked: dict[str, Any] = {}
     if steps := extra.steps(cohort):
-        work = federation.train(number, commit.state, cohort, terms=terms, steps=steps)
-    else:
-        work = federation.train(number, commit.state, cohort, terms=terms)
+        asked["steps"] = steps
+    if settings := extra.settings(cohort):
+        asked["settings"] = settings
+    work = federation.train(number, commit.state, cohort, terms=terms, **asked)
     trained, more, memory = extra.learn(_enough(await work, plan, number))
-    state = step(algorithm, commit.state, trained, clients=len(roster))
+    state = extra.keep(step(algorithm, commit.state, trained, clients=len(roster)))
     row = row_of(number, cohort, trained) | more
     problems = list(trained.problems)
     del trained  # its aggregate is as large as the model

@@ -100,7 +100,7 @@ class _Call:
         path = self.files / "model_in.npz"  # NumPy adds the suffix to any other name
         path.write_bytes(write_model(params, self.form))
         settings = dict(setting.split("=", 1) for setting in self.asked.setting)
-        told = {key: _value(text) for key, text in settings.items()}
+        told = {key: _value(text) for key, text in settings.items()} | _of_the_round()
         path.with_name(f"{path.name}-metadata").write_text(json.dumps(told), encoding="utf-8")
         return params, path
 
@@ -241,6 +241,13 @@ def _write_result(path: Path, metrics: dict[str, float], examples: int | None) -
         _refuse(f"The package gave {len(metrics):,} numbers; at most {METRICS_MAX:,} are taken.")
     made = {"metrics": metrics} | ({} if examples is None else {"examples": examples})
     path.write_text(json.dumps(made), encoding="utf-8")
+
+
+def _of_the_round() -> dict[str, Any]:
+    """Return what the run's server functions say to the clients of this round."""
+    path = os.environ.get("HANSA_SETTINGS")
+    given = json.loads(Path(path).read_bytes()).get("given", {}) if path else {}
+    return dict(given)
 
 
 def _value(text: str) -> Any:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from hansa.compat.fedn.formats import FORMS, read_model
 from hansa.compat.fedn.reading import DESCRIPTION, FednPackage, read_package
+from hansa.compat.fedn.served import CLASS, FUNCTIONS
 from hansa.errors import PlanError
 from hansa.limits import BLOB_BYTES_MAX
 from hansa.params import Params
@@ -20,6 +22,7 @@ from hansa.store.files import save_params
 TOP = "package"
 SEED_FILE = "seed.safetensors"
 REQUIREMENTS = "requirements.txt"
+_SERVER_FILE, _FUNCTIONS_FILE = "server.py", "server_functions.py"
 _CALL = ("python", "-m", "hansa.compat.fedn.call")
 _PLACES = {
     "train": ("--data", "{data}", "--model", "{model_in}", "--out", "{update_out}",
@@ -43,6 +46,7 @@ class Import(NamedTuple):
     settings: tuple[str, ...] = ()
     startup: bool = True
     environment: bool = True
+    server_functions: Path | None = None  # with FEDn's class ServerFunctions
 
 
 class Written(NamedTuple):
@@ -74,11 +78,15 @@ def import_package(asked: Import) -> Written:
     _check_pairs(asked)
     seed = None if asked.seed_model is None else _seed(asked.seed_model, package)
     needs = _requirements(package) if asked.environment else None
+    functions = _functions(asked.server_functions)
     target.mkdir(parents=True)
     for inside, content in package.files.items():
         path = target / TOP / inside
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
+    if asked.server_functions is not None:
+        (target / _FUNCTIONS_FILE).write_bytes(asked.server_functions.read_bytes())
+        (target / _SERVER_FILE).write_text(server_text(functions), encoding="utf-8")
     if seed is not None:
         save_params(target / SEED_FILE, seed)
     if needs is not None:
@@ -106,6 +114,51 @@ def _seed(path: Path, package: FednPackage) -> Params:
     return read_model(path.read_bytes(), FORMS[package.helper], most=BLOB_BYTES_MAX)
 
 
+def _functions(path: Path | None) -> list[str]:
+    """Return which of Hansa's server functions a file of FEDn's can be; nothing is executed."""
+    if path is None:
+        return []
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (OSError, SyntaxError, ValueError) as error:
+        raise PlanError(
+            "import-refused", f"{path} cannot be read: {error}. Nothing was written.", "Correct it."
+        ) from None
+    made = [n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == CLASS]
+    defined = {n.name for kind in made for n in kind.body if isinstance(n, ast.FunctionDef)}
+    found = [name for name, methods in FUNCTIONS.items() if defined & {*methods}]
+    if not found:
+        raise PlanError(
+            "import-refused",
+            f"{path} has no class {CLASS} with a function of FEDn's. Nothing was written.",
+            "Name the file that is given to start_session(server_functions=...).",
+        )
+    return found
+
+
+_ARGUMENTS = {
+    "select": "clients, memory",
+    "settings": "model, memory",
+    "aggregate": "model, updates, memory",
+}
+
+
+def server_text(functions: Sequence[str]) -> str:
+    """Return a server.py that hands Hansa's calls on to FEDn's class."""
+    text = f'''"""FEDn's {CLASS} in {_FUNCTIONS_FILE}, unchanged, as Hansa's server functions."""
+
+from pathlib import Path
+
+from hansa.compat.fedn.served import Served
+
+_served = Served(Path(__file__).with_name("{_FUNCTIONS_FILE}"))
+'''
+    for name in functions:
+        arguments = _ARGUMENTS[name]
+        text += f"\n\ndef {name}({arguments}):\n    return _served.{name}({arguments})\n"
+    return text
+
+
 def _requirements(package: FednPackage) -> str | None:
     """Return the list of an environment of its own; None where it needs none."""
     if not package.needs:
@@ -124,6 +177,7 @@ def plan_text(name: str, package: FednPackage, asked: Import) -> str:
         "# Every key is explained by: hansa config explain",
         f"name = {_toml(name)}",
         "rounds = 5  # of a session in FEDn",
+        *([f"server_functions = {_toml(_SERVER_FILE)}"] if asked.server_functions else []),
         "",
         "[learner]",
         'kind = "command"',
@@ -186,6 +240,9 @@ def _facts(package: FednPackage, asked: Import, seed: Params | None) -> Iterator
     if "startup" in package.lines:
         when = "before each command; --no-startup leaves it out" if asked.startup else "left out"
         yield "startup", f"{package.lines['startup']}: {when}"
+    if asked.server_functions is not None:
+        named = ", ".join(_functions(asked.server_functions))
+        yield "server", f"{_FUNCTIONS_FILE}, unchanged: {named}"
     if seed is not None:
         yield "seed model", f"{asked.seed_model}: {len(seed)} tensors, {seed.nbytes:,} bytes"
     else:

@@ -18,10 +18,11 @@ from hansa.clock import monotonic
 from hansa.code import read_code
 from hansa.compat.metisfl.project import is_ours
 from hansa.errors import SiteError
+from hansa.hosting.process import Lost
 from hansa.site.settings import SiteSettings
 from hansa.site.worker import Result, Work, serve, set_up
 from hansa.site.worker_messages import Failed, Ready, Request, Setup
-from hansa.site.worker_process import Answer, Files, Lost, Worker
+from hansa.site.worker_process import Answer, Files, Worker
 from hansa.site.workers import Workers
 
 _LOOK_S = 0.1

@@ -12,6 +12,7 @@ import io
 import json
 import logging
 import os
+import random
 import sys
 import tempfile
 from collections import OrderedDict
@@ -246,6 +247,37 @@ def _read_bytes(path: Any) -> bytes:
         return file.read()
 
 
+class ServerFunctionsBase:
+    """What a class `ServerFunctions` derives from; methods that it leaves out are the default."""
+
+    def __init__(self) -> None:
+        """Do nothing."""
+
+    def client_selection(self, client_ids: Any) -> Any:
+        """Choose clients."""
+
+    def client_settings(self, global_model: Any) -> Any:
+        """Say something to the clients of a round."""
+
+    def aggregate(self, previous_global: Any, client_updates: Any) -> Any:
+        """Combine models."""
+
+    def incremental_aggregate(
+        self, client_id: Any, model: Any, client_metadata: Any, previous_global: Any
+    ) -> Any:
+        """Take one model."""
+
+    def get_incremental_aggregate_model(self) -> Any:
+        """Return the model of those that were taken."""
+
+
+class _NoNetwork:
+    """What FEDn's server functions ask the controller through; ours run without a network."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise ConnectionError(f"api_client.{name}: server functions have no network in Hansa.")
+
+
 class _Absent:
     """Finds no module of fedn, and says why."""
 
@@ -288,6 +320,22 @@ def _offer() -> None:
     _module("fedn.utils.kerashelper", KerasHelper=_Npz)
     _module("fedn.utils.pytorchhelper", PytorchHelper=_NamedNpz)
     _module("fedn.utils.numpyarrayhelper", NumpyArrayHelper=_Text)
+    hooks = "fedn.network.combiner.hooks"
+    for parent in ("fedn.network", "fedn.network.combiner", hooks):
+        _module(parent)
+    _module(f"{hooks}.serverfunctionsbase", ServerFunctionsBase=ServerFunctionsBase)
+    _module(
+        f"{hooks}.allowed_import",
+        ServerFunctionsBase=ServerFunctionsBase,
+        api_client=_NoNetwork(),
+        logger=logger,
+        print=logger.info,
+        np=np,
+        random=random,
+        Dict=dict,
+        List=list,
+        Tuple=tuple,
+    )
     sys.meta_path.append(_Absent())
 
 

@@ -1,0 +1,84 @@
+"""What a server function remembers, between Python values and what a commit can hold.
+
+Numbers, text, lists, tuples, sets, dicts with any such keys, and arrays; nothing that would need
+code to be read back (law L7).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from hansa.errors import RunError
+from hansa.limits import FUNCTION_MEMORY_DEPTH_MAX
+
+_LISTS: dict[str, Any] = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}
+
+
+def packed(memory: Mapping[Any, Any]) -> tuple[Any, dict[str, np.ndarray]]:
+    """Return a memory as plain JSON data, and its arrays by the names that stand in their places.
+
+    Raises:
+      RunError: function-failed, something in it cannot be kept.
+
+    >>> packed({"lr": 0.5, 3: {"a"}})[0]
+    {'dict': [['lr', 0.5], [3, {'set': ['a']}]]}
+    """
+    arrays: dict[str, np.ndarray] = {}
+    return _packed(memory, arrays, "memory", 0), arrays
+
+
+def unpacked(tree: Any, arrays: Mapping[str, np.ndarray]) -> Any:
+    """Return the memory that `packed` was given; arrays may be written to.
+
+    >>> unpacked(*packed({"seen": {1, 2}, 3: (None, "x")}))
+    {'seen': {1, 2}, 3: (None, 'x')}
+    """
+    if not isinstance(tree, dict):
+        return tree
+    ((kind, inner),) = tree.items()
+    if kind == "array":
+        return np.array(arrays[inner])
+    if kind == "dict":
+        return {unpacked(key, arrays): unpacked(value, arrays) for key, value in inner}
+    return _LISTS[kind](unpacked(value, arrays) for value in inner)
+
+
+def _packed(value: Any, arrays: dict[str, np.ndarray], where: str, depth: int) -> Any:
+    if isinstance(value, np.generic) and value.dtype.kind in "fiub":
+        value = value.item()
+    if value is None or isinstance(value, bool | str | int | float):
+        return value
+    if depth > FUNCTION_MEMORY_DEPTH_MAX:
+        raise _not_kept(where, "is nested too deeply")
+    if isinstance(value, np.ndarray):
+        if value.dtype.kind not in "fiub":
+            raise _not_kept(where, f"is an array of {value.dtype}")
+        name = str(len(arrays))
+        arrays[name] = value
+        return {"array": name}
+    if isinstance(value, dict):
+        pairs = [
+            [
+                _packed(k, arrays, f"a key of {where}", depth + 1),
+                _packed(v, arrays, f"{where}[{k!r:.40}]", depth + 1),
+            ]
+            for k, v in value.items()
+        ]
+        return {"dict": pairs}
+    for kind, made in _LISTS.items():
+        if isinstance(value, made):
+            ordered = sorted(value, key=repr) if "set" in kind else value
+            inner = [_packed(v, arrays, f"{where}[{i}]", depth + 1) for i, v in enumerate(ordered)]
+            return {kind: inner}
+    raise _not_kept(where, f"is of type {type(value).__name__}")
+
+
+def _not_kept(where: str, how: str) -> RunError:
+    return RunError(
+        "function-failed",
+        f"{where} {how}, which cannot be kept between rounds.",
+        "Keep numbers, text, lists, sets, dicts and arrays of numbers.",
+    )
