@@ -171,6 +171,28 @@ class Submission(_Message, frozen=True, kw_only=True):
     signature: str
     certificate: str
     purpose: Text = ""
+    origin: Text = ""  # the model that the seed is, RUN:ROUND at this server, or other words
+
+
+class ModelFacts(_Message, frozen=True):
+    """One committed global model of the trail."""
+
+    run: RunName
+    round: Annotated[int, Meta(ge=0)]  # 0: the seed model
+    digest: Digest
+    size: int = 0  # bytes of its file
+    at: str = ""
+    origin: str = ""  # of a seed model: what it was taken from, RUN:ROUND or a file
+    kept: bool = True  # whether its tensors are still there
+    clients: int = 0  # whose updates are in it
+    metric: str = ""  # that the run is judged by, where it was measured
+    value: float | None = None
+    best: bool = False  # the best of its run when it was committed
+
+    @property
+    def name(self) -> str:
+        """What commands call it."""
+        return f"{self.run}:{self.round}"
 
 
 class SiteStanding(_Message, frozen=True):
@@ -203,6 +225,13 @@ class RunDetails(_Message, frozen=True):
     facts: RunFacts
     submission: Submission
     hansa: str  # the server's version
+
+
+class ModelPage(_Message, frozen=True):
+    """Models from a position on, run by run, the oldest run first."""
+
+    models: list[ModelFacts]
+    next: int | None = None  # ask from here; None: these were the last
 
 
 class EventPage(_Message, frozen=True):
