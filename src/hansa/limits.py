@@ -525,3 +525,9 @@ MEMBERS_NAMED_MAX = 1_000
 
 MODELS_PER_PAGE = 1_000
 """Models of the trail in one answer of a server: 300 KiB of JSON."""
+
+ATTRIBUTES_MAX = 32
+"""Attributes of one site; they travel with each of its polls."""
+
+ATTRIBUTE_CHARS_MAX = 200
+"""Characters of an attribute's value: a word or two, such as a region or a device."""

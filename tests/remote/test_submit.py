@@ -17,8 +17,8 @@ from hansa.project import identity, open_project
 from hansa.protocol.enrolment import renew_if_due
 from hansa.remote.seed import seed_model
 from hansa.remote.submit import submit
-from hansa.runs.start import read_start
 from hansa.runs import RunFolder
+from hansa.runs.start import read_start
 from hansa.store.files import save_params
 
 

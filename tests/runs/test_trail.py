@@ -89,7 +89,7 @@ def run(runs: Path, **more: object) -> hansa.Result:
 
 
 def test_a_run_from_a_model_goes_on_as_if_it_had_never_stopped(tmp_path: Path) -> None:
-    """FedAvg's server keeps nothing but the model, and all rows are one batch: 2 + 2 rounds are 4."""
+    """FedAvg keeps the model alone, and all rows are one batch: 2 + 2 rounds are 4."""
     alike = {"batch_size": "all", "keep": {"every": 1}}
     whole = run(tmp_path, rounds=4, **alike)
     first = run(tmp_path, rounds=2, **alike)

@@ -403,6 +403,7 @@ class Rehearsal:
         enrol(invite, folder)
         settings = SiteSettings(
             name=name,
+            attributes=self.project.plan.data.attributes.get(name, {}),
             data=self._data(name, folder),
             policy=msgspec.convert(
                 {"submitters": [ADMIN], "approve": "submitters", "sandbox": self._sandbox}, Policy

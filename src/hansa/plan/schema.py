@@ -142,6 +142,9 @@ class DataPlan(_Part, frozen=True):
     """share held out at the server, unless the set has an official test part"""
     validation: float = 0.1
     """share of each client's examples kept for evaluation at the client"""
+    attributes: dict[str, dict[str, str]] = {}
+    """what simulated clients say of themselves, by name: [data.attributes] with
+    client-0 = { region = "eu" }"""
     clients: int = 10
     """simulated clients, when the project's data(client) is asked"""
     shape: tuple[int, ...] | None = None
@@ -154,6 +157,9 @@ class DataPlan(_Part, frozen=True):
 class CohortPlan(_Part, frozen=True):
     """Which clients take part in a round."""
 
+    where: dict[str, str | tuple[str, ...]] = {}
+    """attributes that a client must have to be asked: { region = "eu", gpu = ["a", "b"] }; a site's
+    owner declares them in site.toml, data.attributes those of a simulation"""
     fraction: float = 1.0
     """share of all clients asked in a round; at least one"""
     count: int | None = None

@@ -11,7 +11,12 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from hansa.limits import METRIC_NAME_CHARS_MAX, METRICS_MAX
+from hansa.limits import (
+    ATTRIBUTE_CHARS_MAX,
+    ATTRIBUTES_MAX,
+    METRIC_NAME_CHARS_MAX,
+    METRICS_MAX,
+)
 
 Digest = Annotated[str, Meta(pattern=r"^blake3:[0-9a-f]{64}\Z")]
 """BLAKE3 of a blob's bytes; its only address."""
@@ -33,6 +38,15 @@ StandingState = Literal["ready", "waiting", "refused"]
 
 Text = Annotated[str, Meta(max_length=2_000)]
 """A sentence for people."""
+
+Attributes = Annotated[
+    dict[
+        Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")],
+        Annotated[str, Meta(max_length=ATTRIBUTE_CHARS_MAX)],
+    ],
+    Meta(max_length=ATTRIBUTES_MAX),
+]
+"""What a site says of itself: text by name."""
 
 MetricName = Annotated[str, Meta(max_length=METRIC_NAME_CHARS_MAX)]
 
@@ -101,6 +115,7 @@ class Poll(_Message, frozen=True):
     holding: list[TaskKey] = []  # at work, or waiting to be sent
     runs: list[RunName] = []  # whose standing it has reported, and which it has not forgotten
     version: Annotated[str, Meta(max_length=40)] = ""
+    attributes: Attributes = {}  # as its owner has declared them
     wait: bool = True  # False: answer at once
 
 

@@ -6,7 +6,7 @@ Its methods never await: a run has a thread of its own, which waits for sites he
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import NamedTuple
 
 import msgspec
@@ -44,6 +44,7 @@ from hansa.store.addresses import digest_of
 from hansa.store.client_states import ClientStates
 from hansa.store.files import load_params
 from hansa.workflows import Commit, Evaluated, GlobalState, Problem, Trained
+from hansa.workflows.criteria import fits
 from hansa.workflows.state_files import from_files, rounded, to_files
 
 
@@ -343,10 +344,11 @@ class DeployedFederation:
         began, mark = self._gathering[1], -1
         while True:
             self._check_going()
-            present = {s for s, p in self._hub.online().items() if p.online}
+            present = {s: p.attributes for s, p in self._hub.online().items() if p.online}
+            there = {s for s, said in present.items() if fits(said, self._plan.cohort.where)}
             said = self._said = self._journal.standings(self.run)
-            ready = sorted(s for s in present if s in said and said[s].state == "ready")
-            silent = present - said.keys() if number == 1 else set()
+            ready = sorted(s for s in there if s in said and said[s].state == "ready")
+            silent = there - said.keys() if number == 1 else set()
             patience = self._pace.gather_s - (monotonic() - began)
             # After a restart, those who took part before are given time to come back.
             if back_s := self._hub.coming_back_s():
@@ -358,7 +360,9 @@ class DeployedFederation:
                 return ready
             self.rest()
             if not gathering:
-                self._note_waiting(_why(ready, present, said, minimum=minimum))
+                self._note_waiting(
+                    _why(ready, present.keys(), said, minimum, others=len(present) - len(there))
+                )
             mark = self._hub.stirred(mark, patience if gathering else 60.0)
 
     def _note_waiting(self, reason: str) -> None:
@@ -573,7 +577,9 @@ def _opened(past: Sequence[Event], number: int, phase: Phase) -> Event | None:
     )
 
 
-def _why(ready: list[str], present: set[str], said: dict[str, Standing], *, minimum: int) -> str:
+def _why(
+    ready: list[str], present: Set[str], said: dict[str, Standing], minimum: int, *, others: int
+) -> str:
     """Say in one sentence why a run has not begun."""
     asked = [s for s, w in said.items() if w.state == "waiting"]
     refused = [s for s, w in said.items() if w.state == "refused"]
@@ -583,4 +589,5 @@ def _why(ready: list[str], present: set[str], said: dict[str, Standing], *, mini
     parts += [f"{', '.join(sorted(refused))} refused it"] if refused else []
     parts += [f"{', '.join(sorted(away))} is not heard of"] if away else []
     parts += ["no site is connected"] if not present else []
+    parts += [f"{others} of those connected do not fit cohort.where"] if others else []
     return "; ".join(parts)

@@ -19,6 +19,7 @@ from hansa.runs import RunFolder, all_runs
 from hansa.runs.making import Clients, make_run
 from hansa.runs.start import Start, as_seed, begins_with
 from hansa.seeds import Key
+from hansa.simulation.chosen import chosen
 from hansa.simulation.engine import Engine, Inline
 from hansa.simulation.federation import SimulatedFederation
 from hansa.simulation.population import Population, project_population
@@ -86,7 +87,7 @@ def open_run(
             if same and run.state == "running" and run.commits():
                 return run, population or project_population(project)
     population = population or project_population(project)
-    cohort, there = project.plan.cohort, len(population.names)
+    cohort, there = project.plan.cohort, len(chosen(population, project.plan).names)
     asked = cohort_size(there, fraction=cohort.fraction, count=cohort.count)
     if asked < cohort.minimum:
         raise PlanError(
@@ -133,6 +134,7 @@ def continue_run(
                 "Look at it with hansa show, or start another with: hansa run --new",
             )
         _check_data(folder, population)
+        population = chosen(population, project.plan)
         folder.sweep()
         if project.folder is not None:
             make_current(project.folder, project.code)
