@@ -159,7 +159,7 @@ class CohortPlan(_Part, frozen=True):
 
     where: dict[str, str | tuple[str, ...]] = {}
     """attributes that a client must have to be asked: { region = "eu", gpu = ["a", "b"] }; a site's
-    owner declares them in site.toml, data.attributes those of a simulation"""
+    owner declares them in site.toml, data.attributes those of a simulation; name is its own"""
     fraction: float = 1.0
     """share of all clients asked in a round; at least one"""
     count: int | None = None

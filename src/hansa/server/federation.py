@@ -345,7 +345,7 @@ class DeployedFederation:
         while True:
             self._check_going()
             present = {s: p.attributes for s, p in self._hub.online().items() if p.online}
-            there = {s for s, said in present.items() if fits(said, self._plan.cohort.where)}
+            there = {s for s, said in present.items() if fits(s, said, self._plan.cohort.where)}
             said = self._said = self._journal.standings(self.run)
             ready = sorted(s for s in there if s in said and said[s].state == "ready")
             silent = there - said.keys() if number == 1 else set()

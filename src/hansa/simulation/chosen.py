@@ -20,7 +20,7 @@ def chosen(population: Population, plan: Plan) -> Population:
     where, attributes = plan.cohort.where, plan.data.attributes
     if not where:
         return population
-    names = [name for name in population.names if fits(attributes.get(name, {}), where)]
+    names = [name for name in population.names if fits(name, attributes.get(name, {}), where)]
     if not names:
         said = "; ".join(f"{name}: {facts}" for name, facts in list(attributes.items())[:5])
         raise PlanError(

@@ -8,16 +8,21 @@ Where = Mapping[str, str | tuple[str, ...]]
 """What each attribute must be: one value, or any of several."""
 
 
-def fits(attributes: Mapping[str, str], where: Where) -> bool:
+NAME = "name"
+"""The attribute that every client has: its own name, whatever it says."""
+
+
+def fits(client: str, attributes: Mapping[str, str], where: Where) -> bool:
     """Return whether a client has every attribute that is asked for.
 
     >>> site = {"region": "eu", "gpu": "no"}
-    >>> fits(site, {"region": ("eu", "us")}), fits(site, {"gpu": "yes"}), fits(site, {"ward": "3"})
-    (True, False, False)
-    >>> fits({}, {})
-    True
+    >>> fits("a", site, {"region": ("eu", "us")}), fits("a", site, {"gpu": "yes"})
+    (True, False)
+    >>> fits("a", {"name": "b"}, {"name": "a"}), fits("a", {}, {"ward": "3"}), fits("a", {}, {})
+    (True, False, True)
     """
+    said = {**attributes, NAME: client}
     return all(
-        attributes.get(name) in ((wanted,) if isinstance(wanted, str) else wanted)
+        said.get(name) in ((wanted,) if isinstance(wanted, str) else wanted)
         for name, wanted in where.items()
     )

@@ -33,7 +33,9 @@ from hansa.params import Params
 from hansa.store.files import load_params, save_params
 from hansa.text import clean
 
-_SHIM = Path(__file__).with_name("shim")
+SHIM = Path(__file__).with_name("shim")
+"""The folder that stands for FEDn on the path of a process."""
+
 _REFUSED = 65  # status of a command whose files were wrong, as sysexits.h has it
 
 
@@ -123,7 +125,7 @@ class _Call:
         # A shell is FEDn's contract: lines hold $VARIABLES and assignments.
         shell = shutil.which("bash") or "sh"
         environment = dict(os.environ)
-        path = [str(_SHIM), *filter(None, [environment.get("PYTHONPATH")])]
+        path = [str(SHIM), *filter(None, [environment.get("PYTHONPATH")])]
         environment |= {"PYTHONPATH": os.pathsep.join(path), "PWD": str(self.folder)}
         environment |= dict(setting.split("=", 1) for setting in self.asked.env)
         sys.stdout.flush()
