@@ -8,6 +8,7 @@ from typing import Any
 
 from hansa.protocol.messages import ModelFacts, RunFacts
 from hansa.remote.words import sentence
+from hansa.runs.result import validation_table
 
 Event = Mapping[str, Any]
 Entry = dict[str, Any]
@@ -127,12 +128,8 @@ def validation_entries(run: str, session: str, events: Iterable[Event]) -> Itera
     for event in events:
         if event["kind"] != "committed":
             continue
-        found: dict[str, dict[str, Any]] = {}
-        for metric, summary in event["row"].get("validation", {}).items():
-            for client, value in summary["by_client"].items():
-                found.setdefault(client, {})[metric] = value
-        for client, data in sorted(found.items()):
-            name = f"{run}:{event['round']}"
+        for data in validation_table(run, [event["row"]]):
+            name, client = data.pop("model"), data.pop("client")
             yield {
                 "id": f"{name}:{client}",
                 "validation_id": f"{name}:{client}",
