@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from hansa.data import Dataset
     from hansa.data import load as load_data
     from hansa.errors import HansaError
+    from hansa.learners.named_tasks import task
     from hansa.params import Params
     from hansa.runs.result import Result
     from hansa.script import local_client, local_data, tasks
@@ -42,6 +43,7 @@ _WHERE = {
     "run": ("hansa.api", "run"),
     "sklearn": ("hansa.api", "sklearn"),
     "split": ("hansa.api", "split"),
+    "task": ("hansa.learners.named_tasks", "task"),
     "tasks": ("hansa.script", "tasks"),
     "torch": ("hansa.api", "torch"),
 }
@@ -62,6 +64,7 @@ __all__ = [
     "run",
     "sklearn",
     "split",
+    "task",
     "tasks",
     "torch",
 ]

@@ -169,9 +169,10 @@ def function_learner(
     evaluate: Callable[..., Any] | None = None,
     *,
     predict: Callable[..., Any] | None = None,
+    tasks: Mapping[str, Callable[..., Any]] | None = None,
 ) -> FunctionLearner:
     """Return a learner made of plain functions; see `hansa.learners.function`."""
-    return FunctionLearner(init, train, evaluate, predict=predict)
+    return FunctionLearner(init, train, evaluate, predict=predict, tasks=tasks)
 
 
 def torch(model: Callable[..., Any], loss: Callable[..., Any], **options: Any) -> Learner:

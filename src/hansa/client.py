@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,14 +11,17 @@ import numpy as np
 from hansa.algorithms import Algorithm, Vectors
 from hansa.errors import HansaError, LearnerError
 from hansa.learners.batches import steps_per_epoch
-from hansa.learners.learner import Hyper, Learner, LocalWork, Task
+from hansa.learners.learner import ClientData, Hyper, Learner, LocalWork, Task
+from hansa.learners.named_tasks import NamedTask, TaskContext, bad_answer, perform
 from hansa.limits import FAILURE_CHARS_MAX, MESSAGE_CHARS_MAX
 from hansa.metrics import Metrics
 from hansa.optimizers import Module
+from hansa.params import Params
 from hansa.params.model import ModelLayout
 from hansa.plan import Plan, weighting_of
 from hansa.rounds import BUFFERS
-from hansa.seeds import Key
+from hansa.rounds.questions import packed, phase_of, unpacked
+from hansa.seeds import Key, global_generators
 from hansa.transforms import Transform, Wire
 
 
@@ -41,6 +45,7 @@ class Client(NamedTuple):
     learner: Learner
     layout: ModelLayout
     chain: Module | None = None  # of its local steps, if the plan has one
+    tasks: Mapping[str, NamedTask] = {}  # functions that answer named tasks
 
     def train(
         self,
@@ -87,6 +92,37 @@ class Client(NamedTuple):
         epoch = steps_per_epoch(examples, hyper.batch_size)
         made = Update(vectors, weight, work.metrics, examples, int(work.steps), epoch)
         return made, _lower(work, state)
+
+    def answer(
+        self, task: str, question: Params, data: ClientData, *, name: str, number: int, step: int
+    ) -> Params:
+        """Answer a named task.
+
+        Args:
+          task: its name.
+          question: tensors and settings, packed; see `hansa.rounds.questions`.
+          data: of this client.
+          name: of the client.
+          number: of the round.
+          step: of the round's exchanges of this task.
+
+        Returns:
+          The answer, packed.
+
+        Raises:
+          LearnerError: task-unknown or task-answer.
+          Exception: whatever the function raises.
+        """
+        params, settings = unpacked(question)
+        root = Key.root(self.plan.seed).child("client", number, name)
+        key = root.child(phase_of(task, step))
+        ctx = TaskContext(name, number, step, settings, key.child("task").generator())
+        with global_generators(key):
+            tensors, facts = perform(self.tasks, task, params, data, ctx)
+        try:
+            return packed(tensors, facts)
+        except ValueError as error:
+            raise bad_answer(task, f"returned facts that cannot be sent: {error}") from None
 
     def _weight(self, work: LocalWork, examples: int) -> float:
         match weighting_of(self.plan, self.algorithm):

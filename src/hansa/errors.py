@@ -173,6 +173,9 @@ CODES |= {
     "learner-loss": "a loss function returned something that cannot be minimised",
     "learner-device": "the device named for training is not there",
     "learner-script": "a training script does not keep to the exchange with the run",
+    "task-unknown": "a project has no function for a named task, or two of them",
+    "task-answer": "a named task's answer cannot be sent, or not be read",
+    "task-question": "a workflow asks for a named task in a way that cannot be sent",
     "learner-missing-package": "a package that the learner needs is not installed",
     "command-missing": "a program that a command names is not there, or cannot be started",
     "command-failed": "a command ended with an error status, or was killed",
@@ -258,6 +261,7 @@ CODES |= {
     # workers at a site
     "site-data": "a run asks for data that a site has not declared",
     "site-no-sandbox": "a site has no sandbox, and its policy does not run code without one",
+    "site-task": "a site's policy does not let its code answer a named task",
     "site-limit": "a run's code used more time or processes than a site allows",
     "site-cancelled": "a task was cancelled before it was done",
     # data

@@ -531,3 +531,16 @@ ATTRIBUTES_MAX = 32
 
 ATTRIBUTE_CHARS_MAX = 200
 """Characters of an attribute's value: a word or two, such as a region or a device."""
+
+FACTS_BYTES_MAX = 2**20
+"""Bytes of JSON that go to or come from a client in one named task; tensors travel beside them."""
+
+ANSWER_SLACK_BYTES = 64 * 2**20
+"""Bytes by which a named task's question or answer may be larger than UPDATE_TIMES_MAX models: what
+is asked for, such as activations, need not be made of the model."""
+
+ASK_STEPS_MAX = 100_000
+"""Exchanges of one named task within a round; each keeps a file at the site until the commit."""
+
+PROCESS_STEPS_MAX = 1_000
+"""Times that one round of broadcast_and_process may ask before it must have a report."""

@@ -21,6 +21,7 @@ from hansa.client import Client
 from hansa.code import Code, code_digest, import_path, make_current, read_code
 from hansa.errors import HansaError, LearnerError, PlanError
 from hansa.learners.learner import Learner
+from hansa.learners.named_tasks import NamedTask, tasks_in
 from hansa.learners.optional import PACKAGES
 from hansa.params.model import ModelLayout
 from hansa.plan import Method, Plan, build_method, check_capabilities, check_chain, check_plan
@@ -46,6 +47,7 @@ class Project(NamedTuple):
     sources: dict[str, str]  # where each value of the plan came from
     code: dict[str, bytes]  # the project's files, by path below the folder
     data_folder: Path | None = None  # where a relative data.set is looked for first
+    tasks: Mapping[str, NamedTask] = {}
 
 
 def open_project(
@@ -79,7 +81,8 @@ def build_project(
     _check_learner(method, learner.capabilities, plan.learner.kind)
     check_measured(plan, learner)
     told = dict(sources or {})
-    return Project(plan, method, workflow, learner, module, folder, told, code, folder)
+    tasks = tasks_in(module, learner)
+    return Project(plan, method, workflow, learner, module, folder, told, code, folder, tasks)
 
 
 def with_learner(plan: Plan, learner: Learner) -> Project:
@@ -99,7 +102,8 @@ def with_learner(plan: Plan, learner: Learner) -> Project:
         capabilities -= {Capability.PLAIN_SGD}
     _check_learner(method, capabilities, type(learner).__name__)
     check_measured(plan, learner)
-    return Project(plan, method, workflow, learner, None, None, {}, {})
+    tasks = tasks_in(learner)
+    return Project(plan, method, workflow, learner, None, None, {}, {}, tasks=tasks)
 
 
 def _check_learner(method: Method, capabilities: frozenset[Capability], kind: str) -> None:
@@ -114,7 +118,13 @@ def client_of(project: Project, layout: ModelLayout) -> Client:
     """Return what a client of a project needs to take part."""
     method = project.method
     return Client(
-        project.plan, method.algorithm, method.transform, project.learner, layout, method.chain
+        project.plan,
+        method.algorithm,
+        method.transform,
+        project.learner,
+        layout,
+        method.chain,
+        project.tasks,
     )
 
 

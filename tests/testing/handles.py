@@ -9,12 +9,14 @@ from pathlib import Path
 
 import msgspec
 
-from hansa.client import Client, failure_of, plain
+from hansa.client import failure_of, plain
 from hansa.errors import HansaError
 from hansa.identity import new_key
 from hansa.params import Params, encode
+from hansa.project import client_of
 from hansa.protocol.messages import BlobRef, Poll, Standing, Submission, Task, TaskResult
 from hansa.rounds.messages import from_message
+from hansa.rounds.questions import asked_in
 from hansa.runs import all_runs
 from hansa.server.exchange import Desk
 from hansa.server.federation import DeployedFederation, Pace
@@ -38,10 +40,9 @@ from hansa.workflows import Progress
 def simulated(case: Case, folder: Path) -> Iterator[SimulatedFederation]:
     runs = list(all_runs(folder))
     run = runs[0] if runs else open_run(case.project, Simulation(folder), case.population)[0]
-    method, layout = case.project.method, case.seed.layout
+    layout = case.seed.layout
     states = ClientStates(run.path / "clients")
-    learner = case.project.learner
-    client = Client(case.plan, method.algorithm, method.transform, learner, layout)
+    client = client_of(case.project, layout)
     runner = Runner(case.project, case.population, client=client, states=states)
     yield SimulatedFederation(
         case.project,
@@ -85,9 +86,15 @@ class StandIns:
             return
         digest = task.message.digest  # the committed model's own file, or a message beside it
         store = next(s for s in (self.stores.messages.store, self.stores.blobs) if s.has(digest))
-        message = from_message(self.handle.layout, load_params(store.path(digest)))
+        found = load_params(store.path(digest))
+        message = from_message(self.handle.layout, found)
         try:
-            if key.phase == "evaluate":
+            if asked := asked_in(key.phase):
+                answer = self.case.answer(client, key.round, *asked, found)
+                place = self.stores.updates.of(key.run, key.round, client)
+                ref = place.put_bytes(encode(answer))
+                result = TaskResult(state="done", update=BlobRef(digest=ref[0], size=ref[1]))
+            elif key.phase == "evaluate":
                 metrics = plain(self.case.evaluate(client, message))
                 result = TaskResult(state="done", metrics=metrics)
             else:

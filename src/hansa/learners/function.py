@@ -23,6 +23,7 @@ from hansa.algorithms import Capability, Correct
 from hansa.errors import LearnerError
 from hansa.learners.batches import local_steps
 from hansa.learners.learner import Hyper, Seed, Task
+from hansa.learners.named_tasks import NamedTask
 from hansa.metrics import Mean, Metrics, Predicted
 from hansa.params import Params
 from hansa.params.model import ModelLayout
@@ -57,6 +58,7 @@ class FunctionLearner:
       evaluate: returns means over the data it was given; None if there is nothing to evaluate.
       close: is called once a run is over; None if there is nothing to end.
       predict: returns scores and targets of the data, for the metrics that a plan asks for.
+      tasks: functions that answer named tasks, by name; see `hansa.learners.named_tasks`.
     """
 
     capabilities: frozenset[Capability] = frozenset()
@@ -69,9 +71,11 @@ class FunctionLearner:
         *,
         close: Callable[[], Any] | None = None,
         predict: Callable[..., Any] | None = None,
+        tasks: Mapping[str, NamedTask] | None = None,
     ) -> None:
         self._init, self._train, self._evaluate = init, train, evaluate
         self._close = close
+        self.tasks = dict(tasks or {})
         self._predict, self.can_predict = predict, predict is not None
 
     def init(self, sample: Any, key: Key) -> Seed:

@@ -27,8 +27,11 @@ Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}\Z")]
 RunName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,79}\Z")]
 """Of a run at its server: the plan's name and a number."""
 
-Phase = Literal["train", "evaluate"]
-"""What a cohort is asked to do."""
+Phase = Annotated[
+    str, Meta(pattern=r"^(train|evaluate|ask\.[A-Za-z][A-Za-z0-9_-]{0,63}\.(0|[1-9][0-9]{0,5}))\Z")
+]
+"""What a cohort is asked to do: to train, to evaluate, or a named task and its step; see
+`hansa.rounds.questions.phase_of`."""
 
 RunState = Literal["waiting", "running", "finished", "failed", "stopped"]
 """Of a run; the last three are final.  `waiting`: for sites, with the reason beside it."""
@@ -89,7 +92,7 @@ class Task(_Message, frozen=True):
     """What a site is asked to do."""
 
     key: TaskKey
-    message: BlobRef  # what the algorithm broadcasts: vectors, as a tensor file
+    message: BlobRef  # what the algorithm broadcasts, or a question: vectors, as a tensor file
     attempt: int = 1  # above 1: the server lost or never had the result; send it again
     steps: Annotated[int, Meta(ge=1)] | None = None  # local steps of `train`; None: the plan's
 
@@ -151,7 +154,7 @@ class TaskResult(_Message, frozen=True):
 
     state: Literal["done", "failed"]
     metrics: MetricPairs = {}
-    update: BlobRef | None = None  # of `train`, once it is uploaded
+    update: BlobRef | None = None  # of `train` and of named tasks, once it is uploaded
     weight: float = 0.0
     code: Annotated[str, Meta(max_length=80)] = ""  # of `failed`
     reason: Text = ""  # of `failed`; a traceback stays with the data owner

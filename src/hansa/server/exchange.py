@@ -29,6 +29,7 @@ from hansa.identity import MemberKey, sign_receipt
 from hansa.limits import FOLDS_AT_ONCE
 from hansa.metrics import Mean, Metrics
 from hansa.protocol.messages import Receipt, TaskResult
+from hansa.rounds.questions import Answer
 from hansa.rounds.round import (
     Answered,
     ClientStatus,
@@ -50,6 +51,7 @@ from hansa.rounds.round import (
     open_round,
     step,
 )
+from hansa.server.answers import Answers
 from hansa.server.journal import Event, Journal
 from hansa.server.results import result_digest
 from hansa.server.round_files import Updates
@@ -78,7 +80,7 @@ class Exchange:
     Args:
       ask: what is asked of whom.
       desk: the server's journal, updates and key.
-      spill: where updates of rules that are not sums are kept.
+      spill: where updates of rules that are not sums are kept; None of a named task.
       past: events of this exchange from before a crash, in order.
       begun: done once the exchange's beginning is durable; nothing is recorded before.
     """
@@ -88,7 +90,7 @@ class Exchange:
         ask: Ask,
         desk: Desk,
         *,
-        spill: ClientStates,
+        spill: ClientStates | None,
         past: Sequence[Event] = (),
         begun: Future[None] | None = None,
     ) -> None:
@@ -99,7 +101,12 @@ class Exchange:
         self._open_answers = 0  # decided, not yet durable and folded
         self._broken: BaseException | None = None
         self._leave = False
-        self._sum = None if ask.spec is None else RoundSum(ask, desk.updates, spill)
+        self._sum: RoundSum | Answers | None = None
+        if ask.questions:
+            self._sum = Answers(ask, desk.updates)
+        elif ask.spec is not None:
+            assert spill is not None  # of named tasks alone there is none
+            self._sum = RoundSum(ask, desk.updates, spill)
         self._results: dict[str, tuple[Metrics, int]] = {}
         self._problems: dict[str, Problem] = {}
         self._missing: set[str] = set()  # counted, but the update is gone
@@ -203,7 +210,13 @@ class Exchange:
 
     def finish(self) -> Aggregate | None:
         """Return the aggregate, and let go of the sum."""
-        return None if self._sum is None or not self._results else self._sum.finish()
+        return self._sum.finish() if isinstance(self._sum, RoundSum) and self._results else None
+
+    def answers(self) -> dict[str, Answer]:
+        """Return what was answered to a named task, by client."""
+        assert isinstance(self._sum, Answers)
+        digests = self.state.digests
+        return {name: self._sum.read(name, digests[name]) for name in sorted(self._results)}
 
     def leave(self) -> None:
         """Let the run thread go; nothing is decided by that."""

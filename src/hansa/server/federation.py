@@ -5,9 +5,8 @@ Its methods never await: a run has a thread of its own, which waits for sites he
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence, Set
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -15,7 +14,6 @@ import numpy as np
 from hansa.algorithms import Vectors
 from hansa.clock import monotonic
 from hansa.failpoints import hit
-from hansa.limits import METRICS_MAX
 from hansa.metrics import Metrics
 from hansa.params import Layout, Params, encode
 from hansa.params.model import ModelLayout
@@ -33,17 +31,37 @@ from hansa.protocol.messages import (
 )
 from hansa.rounds import BUFFERS, aggregation_spec
 from hansa.rounds.messages import is_model, to_message
+from hansa.rounds.questions import asking, once
 from hansa.rounds.round import ClientStatus, Terms
 from hansa.server.exchange import Desk, Exchange, Interrupted
 from hansa.server.hub import Hub
 from hansa.server.journal import EndedError, Event, Journal, RunRow
+from hansa.server.openings import (
+    Opening,
+    answered,
+    kept_rounds,
+    open_asking,
+    opened_in,
+    roster_of,
+)
 from hansa.server.places import Places
+from hansa.server.results import few
 from hansa.server.round_files import Stores
 from hansa.server.sums import Ask
+from hansa.server.waiting import why_waiting
 from hansa.store.addresses import digest_of
 from hansa.store.client_states import ClientStates
 from hansa.store.files import load_params
-from hansa.workflows import Commit, Evaluated, GlobalState, Problem, Trained
+from hansa.workflows import (
+    ANYBODY,
+    NO_SETTINGS,
+    Answered,
+    Commit,
+    Evaluated,
+    GlobalState,
+    Problem,
+    Trained,
+)
 from hansa.workflows.criteria import fits
 from hansa.workflows.state_files import from_files, rounded, to_files
 
@@ -119,6 +137,7 @@ class DeployedFederation:
         self._used: set[str] = set()  # digests of this round's updates
         self._spill = ClientStates(stores.spill / row.run)
         self._waited_for: str | None = row.reason
+        self._asked: frozenset[tuple[int, str]] = frozenset()  # rounds and named tasks
 
     def look(self) -> int:
         """Find out how far the run is; return the round that comes next, 0 if there is none."""
@@ -149,7 +168,7 @@ class DeployedFederation:
         The run has a place among those at work when this returns, and keeps it until it must wait
         for sites again.
         """
-        opened = _opened(self._past, round_number, "train")
+        opened = roster_of(self._past, round_number)
         while True:
             if opened is not None:
                 self._roster = opened["clients"]
@@ -184,7 +203,7 @@ class DeployedFederation:
         aggregate = rounded(self.layout, exchange.open.finish())
         return Trained(
             aggregate,
-            _few({c: m for c, m in exchange.open.metrics.items() if c in accepted}),
+            few({c: m for c, m in exchange.open.metrics.items() if c in accepted}),
             self._problems(exchange.open),
             bytes_down=len(cohort) * message,
             bytes_up=exchange.open.bytes_up,
@@ -201,8 +220,33 @@ class DeployedFederation:
             round_number, "evaluate", state, cohort=clients, terms=terms, steps={}
         )
         self._performed(exchange)
-        metrics = _few({c: m for c, m in exchange.open.metrics.items() if m})
+        metrics = few({c: m for c, m in exchange.open.metrics.items() if m})
         return Evaluated(metrics, self._problems(exchange.open))
+
+    async def ask(
+        self,
+        round_number: int,
+        task: str,
+        clients: Sequence[str],
+        *,
+        message: Mapping[str, Params] | Params | None = None,
+        settings: Mapping[str, Any] = NO_SETTINGS,
+        terms: Terms = ANYBODY,
+        step: int = 0,
+    ) -> Answered:
+        """Have sites answer a named task with the project's own code."""
+        asked = asking(round_number, task, clients, message=message, settings=settings, step=step)
+        self._asked = once(asked, self._asked)
+        if not clients:
+            return Answered({}, [], bytes_down=0, bytes_up=0)
+        self._check_going()
+        deadline_s = self._plan.cohort.deadline_s or self._pace.deadline_s
+        plain = Ask(self.run, asked.number, asked.phase, tuple(clients), terms, deadline_s)
+        opening = open_asking(
+            asked, plain, self._desk, stores=self._stores, past=self._past, roster=self._roster
+        )
+        self._performed(opening)
+        return answered(opening, self._stores, problems=self._problems(opening.open))
 
     async def test(self, round_number: int, state: GlobalState) -> Metrics:
         """Return nothing: a server holds no data."""
@@ -214,7 +258,7 @@ class DeployedFederation:
         self._record(commit)
         hit("after_round_committed")
         self.committed = commit.round
-        self._past = []
+        self._past, self._asked = [], frozenset()
         self._closings.clear()
         self._spill.clear()
         self._old_messages += self._messages[:-1]
@@ -239,7 +283,7 @@ class DeployedFederation:
             "progress": commit.progress,
             "elapsed": self.elapsed(),
         }
-        keep = _keeps(self._plan.keep.every, commit)
+        keep = kept_rounds(self._plan.keep.every, commit)
         # Between finding that a model is there and recording that this run needs it, no other
         # run may remove it; writing it may take long, so that was done before.
         with self._stores.trail:
@@ -272,6 +316,11 @@ class DeployedFederation:
             self._open.leave()
         self._hub.stir()
         self._places.stir()
+
+    @property
+    def exchanges(self) -> int:
+        """Return how many exchanges the open round has had, at most."""
+        return len(self._asked) + 1
 
     @property
     def late_rounds(self) -> int:
@@ -360,9 +409,7 @@ class DeployedFederation:
                 return ready
             self.rest()
             if not gathering:
-                self._note_waiting(
-                    _why(ready, present.keys(), said, minimum, others=len(present) - len(there))
-                )
+                self._note_waiting(why_waiting(ready, present.keys(), said, there, minimum=minimum))
             mark = self._hub.stirred(mark, patience if gathering else 60.0)
 
     def _note_waiting(self, reason: str) -> None:
@@ -385,7 +432,7 @@ class DeployedFederation:
         cohort: Sequence[str],
         terms: Terms,
         steps: Mapping[str, int],
-    ) -> _Opening:
+    ) -> Opening:
         """Open an exchange, or open it again with what it had before a crash."""
         self._check_going()
         algorithm = self._method.algorithm
@@ -393,7 +440,7 @@ class DeployedFederation:
         if len(state.buffers):
             message[BUFFERS] = state.buffers
         ref = self._message_ref(state, message)
-        opened, begun = _opened(self._past, number, phase), None
+        opened, begun = opened_in(self._past, number, phase), None
         past = [e for e in self._past if e.get("round") == number and e.get("phase") == phase]
         if opened is None:
             hit("before_round_opened")
@@ -433,7 +480,7 @@ class DeployedFederation:
             steps,
         )
         exchange = Exchange(ask, self._desk, spill=self._spill, past=past, begun=begun)
-        return _Opening(exchange, ref)
+        return Opening(exchange, ref)
 
     def _message_ref(self, state: GlobalState, message: Vectors) -> BlobRef:
         """Return a message's address, under which sites can fetch it from now on."""
@@ -454,7 +501,7 @@ class DeployedFederation:
             self._old_messages = [d for d in self._old_messages if d != digest]
         return BlobRef(digest=digest, size=size)
 
-    def _performed(self, opening: _Opening) -> tuple[str, ...]:
+    def _performed(self, opening: Opening) -> tuple[str, ...]:
         """Hand out the tasks, wait for the end, and make the closing durable."""
         ask = opening.open.ask
         key = TaskKey(run=self.run, round=ask.number, phase=ask.phase)
@@ -475,7 +522,7 @@ class DeployedFederation:
                 hit("after_round_closed")
         finally:
             self._open = None
-        self._used |= opening.open.digests if ask.spec else set()
+        self._used |= opening.open.digests if ask.spec or ask.questions else set()
         return accepted
 
     def _note_closed(self, fact: Event, exchange: Exchange) -> None:
@@ -544,50 +591,3 @@ class DeployedFederation:
         self._stores.messages.drop(self.run, self._old_messages)
         self._old_messages.clear()
         hit("after_updates_removed")
-
-
-def _few(metrics: dict[str, Metrics]) -> dict[str, Metrics]:
-    """Return a round's metrics without those that few sites have, where there are very many.
-
-    Each site's are bounded, but a thousand sites that each make up names of their own would make a
-    round of any size.
-    """
-    counts = Counter(name for measured in metrics.values() for name in measured)
-    if len(counts) <= METRICS_MAX:
-        return metrics
-    kept = set(sorted(counts, key=lambda name: (-counts[name], name))[:METRICS_MAX])
-    return {c: {n: m for n, m in found.items() if n in kept} for c, found in metrics.items()}
-
-
-class _Opening(NamedTuple):
-    open: Exchange
-    message: BlobRef
-
-
-def _keeps(every: int, commit: Commit) -> Callable[[int], bool]:
-    """Return which rounds' models stay: every n-th, the best, the last and the seed."""
-    best = commit.progress.get("best_round", 0)
-    return lambda number: number in (0, best, commit.round) or bool(every and number % every == 0)
-
-
-def _opened(past: Sequence[Event], number: int, phase: Phase) -> Event | None:
-    return next(
-        (e for e in past if e["kind"] == "opened" and e["round"] == number and e["phase"] == phase),
-        None,
-    )
-
-
-def _why(
-    ready: list[str], present: Set[str], said: dict[str, Standing], minimum: int, *, others: int
-) -> str:
-    """Say in one sentence why a run has not begun."""
-    asked = [s for s, w in said.items() if w.state == "waiting"]
-    refused = [s for s, w in said.items() if w.state == "refused"]
-    away = [s for s, w in said.items() if w.state == "ready" and s not in present]
-    parts = [f"{len(ready)} of {minimum} sites that it needs are ready"]
-    parts += [f"{', '.join(sorted(asked))} must approve it"] if asked else []
-    parts += [f"{', '.join(sorted(refused))} refused it"] if refused else []
-    parts += [f"{', '.join(sorted(away))} is not heard of"] if away else []
-    parts += ["no site is connected"] if not present else []
-    parts += [f"{others} of those connected do not fit cohort.where"] if others else []
-    return "; ".join(parts)

@@ -231,6 +231,12 @@ class Hub:
             found = next((t for k, t in self._open.items() if k == (run, number, phase)), None)
         return found.exchange if found else None
 
+    def is_asked(self, run: str, number: int, site: str) -> bool:
+        """Tell whether a site is to answer a named task in a round."""
+        with self._lock:
+            open_tasks = [t for k, t in self._open.items() if k[:2] == (run, number)]
+        return any(t.exchange.ask.questions and t.exchange.waits_for(site) for t in open_tasks)
+
     def tasks_of(self, site: str) -> list[OpenTask]:
         """Return what is wanted of a site at this moment."""
         with self._lock:
@@ -249,6 +255,8 @@ class Hub:
                 wanted = open_task.exchange.waits_for(site)
                 task = open_task.task
                 steps = open_task.exchange.ask.steps.get(site)
+                message = open_task.exchange.ask.questions.get(site, task.message)
+                task = msgspec.structs.replace(task, message=message)
                 tasks.append(msgspec.structs.replace(task, attempt=wanted or 1, steps=steps))
         held = () if self.draining else poll.holding
         cancelled = [key for key in held if not self._wants(site, key)]

@@ -42,11 +42,21 @@ class Updates:
         with self._lock:
             return self._place(run, number, site).store
 
-    def claim(self, run: str, number: int, *, site: str, digest: str) -> BlobStore | None:
-        """Return where a site may upload an update; None when it has sent others enough."""
+    def claim(
+        self, run: str, number: int, *, site: str, digest: str, tasks: int = 1
+    ) -> BlobStore | None:
+        """Return where a site may upload an update; None when it has sent others enough.
+
+        Args:
+          run: the run.
+          number: of the round.
+          site: who sends it.
+          digest: of the update.
+          tasks: that the site may have had in the round.
+        """
         with self._lock:
             place = self._place(run, number, site)
-            if digest not in place.claimed and len(place.claimed) >= UPLOADS_PER_TASK_MAX:
+            if digest not in place.claimed and len(place.claimed) >= UPLOADS_PER_TASK_MAX * tasks:
                 return None
             place.claimed.add(digest)
             return place.store

@@ -10,6 +10,7 @@ from hansa.errors import HansaError, RequestRefused, ServerError
 from hansa.failpoints import hit
 from hansa.limits import MESSAGE_CHARS_MAX, RETRY_S
 from hansa.protocol.messages import Phase, Receipt, Submission, TaskResult
+from hansa.rounds.questions import most_bytes
 from hansa.server.exchange import Desk, Interrupted
 from hansa.server.federation import DeployedFederation, Pace
 from hansa.server.hub import Hub
@@ -107,10 +108,18 @@ class Runs:
             active = self._active.get(run)
         if active is None:
             return 0
+        if self._hub.is_asked(run, number, site):
+            return most_bytes(active.layout.layout.nbytes)
         exchange = self._hub.exchange(run, number, "train")
         wanted = exchange is not None and exchange.waits_for(site)
         late = 0 <= active.committed + 1 - number <= active.late_rounds and number > 0
         return active.update_bytes if wanted or (active.late_rounds and late) else 0
+
+    def tasks_in(self, run: str) -> int:
+        """Return how many exchanges the open round of a run has had."""
+        with self._lock:
+            active = self._active.get(run)
+        return 1 if active is None else max(1, active.exchanges)
 
     def late(
         self, run: str, number: int, *, phase: Phase, site: str, result: TaskResult

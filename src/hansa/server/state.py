@@ -83,7 +83,8 @@ class ServerState:
         elif upload.size > most + UPDATE_HEADER_BYTES_MAX:
             why, status = f"takes updates of {most} bytes", 413
         else:
-            store = self.updates.claim(run, number, site=site, digest=upload.digest)
+            tasks = self.runs.tasks_in(run)
+            store = self.updates.claim(run, number, site=site, digest=upload.digest, tasks=tasks)
             if store is not None:
                 return store
             why = f"takes {UPLOADS_PER_TASK_MAX} different updates for one task"

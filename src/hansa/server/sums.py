@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from hansa.aggregators import Aggregate, AggregationSpec, Aggregator, Contribution, admit
+from hansa.aggregators import Aggregate, AggregationSpec, Aggregator, Contribution, admit, mean
 from hansa.errors import HansaError, ParamsError, RequestRefused, UpdateRefused
 from hansa.params import Params
-from hansa.protocol.messages import Phase, TaskResult
+from hansa.protocol.messages import BlobRef, Phase, TaskResult
 from hansa.rounds import BUFFERS
 from hansa.rounds.round import Terms
 from hansa.server.round_files import Updates
@@ -21,7 +21,9 @@ from hansa.store.blobs import BlobStore
 from hansa.store.client_states import ClientStates
 from hansa.store.faults import disk_faults
 from hansa.store.files import load_params
-from hansa.transforms import Transform
+from hansa.transforms import Transform, chain
+
+_UNCHANGED = chain()
 
 
 class Ask(NamedTuple):
@@ -33,11 +35,12 @@ class Ask(NamedTuple):
     cohort: tuple[str, ...]
     terms: Terms
     deadline_s: float
-    spec: AggregationSpec | None  # None when answers carry no update
-    aggregator: Aggregator
-    transform: Transform
+    spec: AggregationSpec | None = None  # None when answers carry no update
+    aggregator: Aggregator = mean
+    transform: Transform = _UNCHANGED
     most: Mapping[str, float] = {}  # weight that a client's update can have at most, where known
     steps: Mapping[str, int] = {}  # local steps of those who take others than the plan says
+    questions: Mapping[str, BlobRef] = {}  # of a named task: what each client is asked
 
 
 class RoundSum:

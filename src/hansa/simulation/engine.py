@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from hansa.algorithms import Vectors
+from hansa.rounds.questions import Asking
 from hansa.simulation.runner import Report, Runner
 
 OnReport = Callable[[Report], None]
@@ -37,6 +38,9 @@ class Engine(Protocol):
     def evaluate(self, exchange: Exchange, clients: Sequence[str], on_report: OnReport) -> None:
         """Have the clients evaluate the message's model."""
 
+    def ask(self, asking: Asking, on_report: OnReport) -> None:
+        """Have clients answer a named task; what they answer is in their reports."""
+
     def close(self) -> None:
         """Stop what was started."""
 
@@ -59,6 +63,10 @@ class Inline:
         self._runner.open(*exchange)
         for client in clients:
             on_report(self._runner.evaluate(client))
+
+    def ask(self, asking: Asking, on_report: OnReport) -> None:
+        for client, question in asking.questions.items():
+            on_report(self._runner.ask(client, asking, question))
 
     def close(self) -> None:
         pass

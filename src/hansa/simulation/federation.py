@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 from hansa.algorithms import Vectors
 from hansa.clock import monotonic
 from hansa.errors import HansaError, LearnerError
 from hansa.learners.learner import evaluate
 from hansa.metrics import Metrics
+from hansa.params import Params
 from hansa.params.model import ModelLayout
 from hansa.plan import weight_limit
 from hansa.plan.measured import asked_of
 from hansa.project import Project
 from hansa.rounds import BUFFERS, Terms
+from hansa.rounds.questions import asking, once, unpacked
 from hansa.runs import RunFolder
 from hansa.simulation.engine import Engine, Exchange
 from hansa.simulation.population import Population
@@ -22,6 +25,9 @@ from hansa.simulation.runner import Report, encoded_bytes
 from hansa.store.client_states import ClientStates
 from hansa.store.files import load_params
 from hansa.workflows import (
+    ANYBODY,
+    NO_SETTINGS,
+    Answered,
     Commit,
     Evaluated,
     GlobalState,
@@ -61,17 +67,18 @@ class SimulatedFederation:
         watcher: Watcher,
     ) -> None:
         self._project, self._population, self._engine = project, population, engine
-        self._folder, self._layout, self._states = folder, layout, states
+        self._folder, self.layout, self._states = folder, layout, states
         self._watcher = watcher
         self._began = monotonic()
         self._before = 0.0  # seconds of work before this process
+        self._asked: frozenset[tuple[int, str]] = frozenset()  # rounds and named tasks
 
     def resume(self) -> Commit:
         """Return the last commit, read back from the run folder."""
         event = self._folder.commits()[-1]
         model, extra = self._folder.load(event)
         algorithm = self._project.method.algorithm
-        state = from_files(algorithm, self._layout, model=model, extra=extra)
+        state = from_files(algorithm, self.layout, model=model, extra=extra)
         self._before = event["elapsed"]
         self._folder.rewrite_metrics()
         return Commit(event["round"], state, event["row"], event["progress"])
@@ -84,7 +91,7 @@ class SimulatedFederation:
         """Return a model that was kept, read back from the run folder."""
         self._folder.check_model(round_number)
         model = load_params(self._folder.model_path(round_number))
-        return from_files(self._project.method.algorithm, self._layout, model=model, extra=None)
+        return from_files(self._project.method.algorithm, self.layout, model=model, extra=None)
 
     async def roster(self, round_number: int) -> Sequence[str]:
         """Return everybody: simulated clients are always there."""
@@ -112,7 +119,7 @@ class SimulatedFederation:
         self._states.clear()
         problems = self._problems(round_number, reports, phase="train")
         return Trained(
-            rounded(self._layout, aggregate),
+            rounded(self.layout, aggregate),
             {name: report.means() for name, report in sorted(done.items())},
             problems,
             bytes_down=len(cohort) * encoded_bytes(exchange.message),
@@ -133,6 +140,31 @@ class SimulatedFederation:
         metrics = {name: r.means() for name, r in sorted(reports.by_client.items()) if r.metrics}
         return Evaluated(metrics, problems)
 
+    async def ask(
+        self,
+        round_number: int,
+        task: str,
+        clients: Sequence[str],
+        *,
+        message: Mapping[str, Params] | Params | None = None,
+        settings: Mapping[str, Any] = NO_SETTINGS,
+        terms: Terms = ANYBODY,
+        step: int = 0,
+    ) -> Answered:
+        """Have clients answer a named task; no more of them than are wanted."""
+        clients = clients[: terms.goal]
+        asked = asking(round_number, task, clients, message=message, settings=settings, step=step)
+        self._asked = once(asked, self._asked)
+        reports = _Reports(self._watcher, task, len(clients))
+        self._engine.ask(asked, reports)
+        done = {name: r for name, r in sorted(reports.by_client.items()) if r.kind == "done"}
+        return Answered(
+            {name: unpacked(report.answer) for name, report in done.items()},
+            self._problems(round_number, reports, phase=asked.phase),
+            bytes_down=sum(question.nbytes for question in asked.questions.values()),
+            bytes_up=sum(report.bytes_up for report in done.values()),
+        )
+
     async def test(self, round_number: int, state: GlobalState) -> Metrics:
         """Evaluate on the rows that were held out at the server.
 
@@ -141,7 +173,7 @@ class SimulatedFederation:
         """
         if self._population.test is None:
             return {}
-        model = self._layout.join(state.algorithm.x, state.buffers)
+        model = self.layout.join(state.algorithm.x, state.buffers)
         try:
             asked = asked_of(self._project.plan)
             return evaluate(self._project.learner, model, self._population.test, asked)
@@ -157,7 +189,7 @@ class SimulatedFederation:
 
     async def commit(self, commit: Commit, problems: Sequence[Problem]) -> None:
         """Write the round to the run folder."""
-        model, extra = to_files(self._layout, commit.state)
+        model, extra = to_files(self.layout, commit.state)
         self._folder.commit(
             commit.round,
             model,
@@ -166,6 +198,7 @@ class SimulatedFederation:
             progress=commit.progress,
             elapsed=self.elapsed(),
         )
+        self._asked = frozenset()
         self._watcher.committed(commit.row, problems)
 
     def _exchange(

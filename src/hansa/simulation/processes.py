@@ -25,9 +25,11 @@ from hansa.learners.generators import local_threads
 from hansa.limits import WORKER_DEATHS_MAX
 from hansa.params import Params, encode
 from hansa.pipes import Closed, receive, send
+from hansa.rounds.questions import Asking
 from hansa.simulation.engine import Exchange, OnReport
 from hansa.simulation.runner import Report, Runner
 from hansa.simulation.wire import (
+    Ask,
     Evaluate,
     Finish,
     Open,
@@ -85,6 +87,32 @@ class Processes:
         """Have the clients evaluate."""
         self._run(exchange, clients, on_report, kind=Evaluate)
 
+    def ask(self, asking: Asking, on_report: OnReport) -> None:
+        """Have the clients answer a named task."""
+        files: dict[int, Path] = {}  # by question: most often there is one for all
+        requests: dict[str, Request] = {}
+        for n, (client, question) in enumerate(asking.questions.items()):
+            if id(question) not in files:
+                file = files[id(question)] = self._scratch / f"question-{n}.safetensors"
+                file.write_bytes(b"".join(encode(question)))
+            told = (client, asking.number, asking.task, asking.step, str(files[id(question)]))
+            requests[client] = Ask(*told, str(self._scratch / f"answer-{n}.safetensors"))
+
+        def taken(report: Report) -> None:
+            if report.answer is not None:
+                path = Path(report.answer)
+                report = report._replace(answer=load_params(path).copy())
+                path.unlink(missing_ok=True)
+            on_report(report)
+
+        job = _Job(None, requests, deque(requests), queue.SimpleQueue(), None)
+        try:
+            self._perform(job, taken)
+        finally:
+            for file in files.values():
+                with contextlib.suppress(OSError):
+                    file.unlink()
+
     def close(self) -> None:
         """End the workers."""
         for worker in self._workers:
@@ -116,14 +144,28 @@ class Processes:
         message: Path,
     ) -> Any:
         self._runner.open(*exchange)
+        steps = exchange.steps
+        requests: dict[str, Request] = {
+            name: Train(name, steps.get(name)) if kind is Train else Evaluate(name)
+            for name in clients
+        }
         job = _Job(
             Open(exchange.number, str(message), exchange.weight_limit),
-            kind,
+            requests,
             deque(clients),
             queue.SimpleQueue(),
             self._scratch if kind is Train and self._runner.aggregator.streaming else None,
-            exchange.steps,
         )
+
+        def taken(report: Report) -> None:
+            on_report(report)
+            self._collect(report, exchange, kind)
+
+        self._perform(job, taken)
+        return self._runner.partial
+
+    def _perform(self, job: _Job, on_report: OnReport) -> None:
+        """Have the workers do a job, and wait until it is done."""
         deaths: Counter[str] = Counter()
         running = [self._launch(worker, job) for worker in self._workers]
         active = len(running)
@@ -135,7 +177,6 @@ class Processes:
             match event:
                 case Report():
                     on_report(event)
-                    self._collect(event, exchange, kind)
                 case _Ended(partial=partial):
                     active -= 1
                     if partial is not None:
@@ -145,7 +186,6 @@ class Processes:
                     self._recover(event, job, deaths[client], on_report)
                 case _Broken(error):
                     raise error
-        return self._runner.partial
 
     def _launch(self, worker: _Worker, job: _Job) -> threading.Thread:
         thread = threading.Thread(target=_drive, args=(worker, job), daemon=True)
@@ -191,16 +231,11 @@ class Processes:
 
 
 class _Job(NamedTuple):
-    opening: Open
-    kind: Any  # Train or Evaluate
+    opening: Open | None
+    requests: Mapping[str, Request]  # by client
     todo: deque[str]
     events: queue.SimpleQueue[Any]
     partials: Path | None  # where partial sums go; None when there are none
-    steps: Mapping[str, int]  # local steps, where not the plan's
-
-    def request(self, client: str) -> Train | Evaluate:
-        """Return what a worker is asked about a client."""
-        return Train(client, self.steps.get(client)) if self.kind is Train else Evaluate(client)
 
 
 class _Ended(NamedTuple):
@@ -223,13 +258,14 @@ def _drive(worker: _Worker, job: _Job) -> None:
     folded: list[str] = []
     client = ""
     try:
-        worker.ask(job.opening)
+        if job.opening is not None:
+            worker.ask(job.opening)
         while True:
             try:
                 client = job.todo.popleft()
             except IndexError:
                 break
-            reply = worker.ask(job.request(client))
+            reply = worker.ask(job.requests[client])
             job.events.put(Report(*reply.report))
             folded.append(client)
             client = ""

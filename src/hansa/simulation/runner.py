@@ -18,6 +18,7 @@ from hansa.algorithms import Vectors
 from hansa.client import Client, Update, failure_of, plain
 from hansa.errors import AggregationError, HansaError, UpdateRefused
 from hansa.learners.learner import evaluate
+from hansa.learners.named_tasks import bad_answer
 from hansa.metrics import Mean, Metrics
 from hansa.params import Layout, Params
 from hansa.params.dtypes import dtype_name
@@ -25,6 +26,7 @@ from hansa.plan import hyper_at
 from hansa.plan.measured import asked_of
 from hansa.project import Project
 from hansa.rounds import BUFFERS, aggregation_spec
+from hansa.rounds.questions import Asking, most_bytes
 from hansa.seeds import Key
 from hansa.simulation.population import Population
 from hansa.store.client_states import ClientStates
@@ -44,6 +46,7 @@ class Report(NamedTuple):
     code: str = ""
     message: str = ""
     trace: str = ""  # the user's traceback
+    answer: Any = None  # to a named task: packed Params; between processes a file's path
 
     def means(self) -> Metrics:
         """Return the metrics as `Mean`s."""
@@ -116,6 +119,20 @@ class Runner:
             return Report(name, plain(metrics))
         except (Exception, SystemExit) as error:  # noqa: BLE001 - it is the user's code
             return failure(name, error)
+
+    def ask(self, name: str, asking: Asking, question: Params) -> Report:
+        """Have one client answer a named task."""
+        number, task, step = asking.number, asking.task, asking.step
+        try:
+            data = self._population.data(name)
+            found = self._client.answer(task, question, data, name=name, number=number, step=step)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - it is the user's code
+            return failure(name, error)
+        most = most_bytes(self.layout.layout.nbytes)
+        if found.nbytes > most:
+            what = f"returned {found.nbytes} bytes; up to {most} can be sent"
+            return failure(name, bad_answer(task, what))
+        return Report(name, {}, bytes_up=found.nbytes, answer=found)
 
     def _train(self, name: str) -> Report:
         data = self._population.data(name).train

@@ -47,6 +47,17 @@ class Evaluate(_Frame, frozen=True):
     client: str
 
 
+class Ask(_Frame, frozen=True):
+    """One client's turn to answer a named task."""
+
+    client: str
+    number: int
+    task: str
+    step: int
+    question: str  # file
+    answer: str  # file to be written
+
+
 class Finish(_Frame, frozen=True):
     """Write the partial sum to this file."""
 
@@ -72,5 +83,5 @@ class Refused(_Frame, frozen=True):
     hint: str
 
 
-Request = Setup | Open | Train | Evaluate | Finish
+Request = Setup | Open | Train | Evaluate | Ask | Finish
 Reply = Ready | Reported | Refused

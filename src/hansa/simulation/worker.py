@@ -19,9 +19,11 @@ from hansa.params.model import ModelLayout
 from hansa.pipes import Closed, end_with, receive, send, take_streams
 from hansa.plan import Plan
 from hansa.project import build_project, client_of, identity
+from hansa.rounds.questions import Asking
 from hansa.simulation.population import project_population
 from hansa.simulation.runner import Report, Runner
 from hansa.simulation.wire import (
+    Ask,
     Evaluate,
     Finish,
     Open,
@@ -92,9 +94,21 @@ def _serve(runner: Runner, request: Request) -> Reply:
             return _reported(runner.train(client))
         case Evaluate(client):
             return _reported(runner.evaluate(client))
+        case Ask():
+            return _reported(_answered(runner, request))
         case Finish(partial):
             save_params(partial, runner.aggregator.dump(runner.partial))
     return Ready()
+
+
+def _answered(runner: Runner, request: Ask) -> Report:
+    """Have a client answer a named task; write the answer where the simulation looks for it."""
+    asking = Asking(request.number, request.task, request.step, {})
+    report = runner.ask(request.client, asking, load_params(request.question))
+    if report.answer is not None:
+        save_params(request.answer, report.answer)
+        report = report._replace(answer=request.answer)
+    return report
 
 
 def _reported(report: Report) -> Reported:

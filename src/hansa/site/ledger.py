@@ -24,9 +24,9 @@ from hansa.protocol.messages import Receipt
 
 LEDGER_FILE = "ledger.jsonl"
 
-Kind = Literal["update", "metrics", "failure", "standing", "control"]
-"""What left: an update, totals of metrics, a failure's code and reason, a word on a run, and
-`control`: polls and other small messages, many in one line."""
+Kind = Literal["update", "metrics", "answer", "failure", "standing", "control"]
+"""What left: an update, totals of metrics, an answer to a named task, a failure's code and reason,
+a word on a run, and `control`: polls and other small messages, many in one line."""
 
 TensorFacts = tuple[str, str, list[int]]
 """Name, dtype and shape."""
@@ -37,13 +37,14 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     seq: int
     at: str
-    kind: Literal["update", "metrics", "failure", "standing", "control", "receipt"]
+    kind: Literal["update", "metrics", "answer", "failure", "standing", "control", "receipt"]
     run: str = ""
     round: int = 0
     digest: str = ""
     size: int = 0  # bytes that left
     message: str = ""  # digest of what the server had sent, of `update` and `metrics`
     tensors: list[TensorFacts] = []
+    task: str = ""  # of `answer`: which exchange of its round
     detail: str = ""
     of: int = 0  # of `receipt`: which entry it confirms
     receipt: Receipt | None = None
@@ -89,6 +90,7 @@ class Ledger:
         digest: str = "",
         message: str = "",
         tensors: Iterable[Sequence[Any]] = (),
+        task: str = "",
         detail: str = "",
     ) -> int:
         """Write down what is about to leave; when this returns, the entry survives a crash.
@@ -101,6 +103,7 @@ class Ledger:
           digest: of the content, as the server's receipt will name it.
           message: digest of the server's message that it was made from.
           tensors: names, dtypes and shapes.
+          task: which exchange of its round an answer is for.
           detail: for people: what else it says, such as the names of metrics.
 
         Returns:
@@ -114,7 +117,7 @@ class Ledger:
         with self._lock:
             return self._append(
                 kind=kind, run=run, round=round, digest=digest, size=size,
-                message=message, tensors=facts, detail=detail,
+                message=message, tensors=facts, task=task, detail=detail,
             )  # fmt: skip
 
     def confirmed(self, seq: int, receipt: Receipt) -> None:
@@ -270,7 +273,11 @@ def rounds_taken(
     wanted = set(runs)
     updates: dict[tuple[str, int], set[str]] = {}
     for entry in entries:
-        if entry.kind in ("update", "metrics") and entry.run in wanted and entry.at >= since:
+        if (
+            entry.kind in ("update", "metrics", "answer")
+            and entry.run in wanted
+            and entry.at >= since
+        ):
             found = updates.setdefault((entry.run, entry.round), set())
             if entry.kind == "update":
                 found.add(entry.digest)
@@ -285,9 +292,9 @@ def answered(entries: Iterable[Entry], run: str) -> Answered:
     """Return which messages of a run were answered, so that no task is done for two of them."""
     phases = {"update": "train", "metrics": "evaluate"}
     return {
-        (entry.round, phases[entry.kind]): entry.message
+        (entry.round, entry.task or phases[entry.kind]): entry.message
         for entry in entries
-        if entry.run == run and entry.message and entry.kind in phases
+        if entry.run == run and entry.message and (entry.task or entry.kind in phases)
     }
 
 

@@ -27,6 +27,9 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """identities of plan and code that run without being asked; submitters still holds"""
     data: tuple[str, ...] | None = None
     """names of data that may be used; by default all that are declared"""
+    tasks: tuple[str, ...] | None = None
+    """named tasks that a run's code may answer besides training and evaluation; by default all
+    that the code has, which you approve with it"""
     sandbox: Literal["required", "preferred", "none"] = "required"
     """required: without a sandbox nothing runs; none: code runs with the rights of the agent"""
     max_rounds: Annotated[int, Meta(ge=1)] | None = None

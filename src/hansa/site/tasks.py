@@ -27,14 +27,17 @@ from hansa.limits import (
     UPDATE_SLACK_BYTES,
     UPDATE_TIMES_MAX,
 )
-from hansa.params import Layout
+from hansa.params import Layout, Params
 from hansa.protocol.connection import Connection
 from hansa.protocol.messages import BlobRef, Offer, Receipt, Task, TaskKey, TaskResult
 from hansa.protocol.transfer import download, upload
+from hansa.rounds.questions import FACTS, asked_in, most_bytes, unpacked
 from hansa.site.ledger import Answered, Ledger
 from hansa.site.outbox import Kept, Outbox
 from hansa.site.receipts import receipts_of
+from hansa.site.worker_messages import Ask
 from hansa.site.workers import WorkerResult, Workers
+from hansa.store.files import load_params
 from hansa.text import clean
 
 log = logging.getLogger("hansa.site")
@@ -106,6 +109,7 @@ class TaskRun:
         """
         hit("site_after_task_received")
         try:
+            self._check_policy()
             self._check_message(joined, answered)
             kept = self._desk.outbox.kept(self.key) or self._computed(joined)
             answered[self.key.round, self.key.phase] = self._task.message.digest
@@ -143,6 +147,17 @@ class TaskRun:
         if self.computing:
             self._desk.workers.cancel(self.key.run)
 
+    def _check_policy(self) -> None:
+        """See that the owner lets code answer this named task.
+
+        Raises:
+          NotDone: the policy names those that may, and this is none of them.
+        """
+        asked, policy = asked_in(self.key.phase), self._desk.workers.settings.policy
+        allowed = None if policy is None else policy.tasks
+        if asked and allowed is not None and asked[0] not in allowed:
+            raise NotDone(f"The policy does not let the task {asked[0]} run.", "site-task")
+
     def _check_message(self, joined: Joined, answered: Answered) -> None:
         """See that the message is one that this site may take.
 
@@ -159,6 +174,8 @@ class TaskRun:
                 f"This site has answered another message in {_words(self.key)}; it answers one."
             )
         limit = UPDATE_TIMES_MAX * _model_bytes(joined.offer) + UPDATE_SLACK_BYTES
+        if asked_in(self.key.phase):
+            limit = most_bytes(_model_bytes(joined.offer))
         if ref.size > limit:
             raise NotDone(
                 f"The round's message has {ref.size} bytes; for this model a site takes {limit}."
@@ -208,7 +225,7 @@ class TaskRun:
         result = self._worked(joined, message, place.update)
         hit("site_before_update_kept")
         update = None
-        if result.state == "done" and key.phase == "train":
+        if result.state == "done" and key.phase != "evaluate":
             update = BlobRef(digest=result.digest, size=place.update.stat().st_size)
         if result.state == "failed":
             log.warning("%s failed: %s (%s)", _words(key), result.reason, result.trace_file)
@@ -257,6 +274,10 @@ class TaskRun:
                     update=update,
                     steps=self._task.steps,
                 )
+            if asked := asked_in(key.phase):
+                ask = Ask(key.round, str(message), *asked)
+                limit = most_bytes(_model_bytes(offer))
+                return workers.answer(offer, joined.package, ask, answer=update, limit=limit)
             return workers.evaluate(offer, joined.package, key.round, message=message)
         finally:
             self.computing = False
@@ -321,6 +342,18 @@ class TaskRun:
                 message=kept.message,
                 detail=f"totals of {names}" if names else "no metrics",
             )
+        if asked := asked_in(key.phase):
+            return ledger.sent(
+                "answer",
+                size=result.update.size + len(body),
+                run=key.run,
+                round=key.round,
+                digest=result.update.digest,
+                message=kept.message,
+                tensors=kept.tensors,
+                task=key.phase,
+                detail=_facts_told(asked, load_params(self._desk.outbox.place(key).update)),
+            )
         detail = f"weight {result.weight:g}" + (f", totals of {names}" if names else "")
         return ledger.sent(
             "update",
@@ -376,6 +409,13 @@ class TaskRun:
                 f"{receipt.run}, not for what was sent.",
                 "Tell the server's operator.",
             )
+
+
+def _facts_told(asked: tuple[str, int], answer: Params) -> str:
+    """Return what an owner reads of the facts in an answer: their names and their JSON's size."""
+    names = ", ".join(sorted(unpacked(answer).facts)) or "none"
+    size = len(answer.metadata[FACTS].encode())
+    return clean(f"task {asked[0]}, facts ({size} bytes): {names}", MESSAGE_CHARS_MAX)
 
 
 def _model_bytes(offer: Offer) -> int:

@@ -31,6 +31,7 @@ from hansa.rounds.messages import from_message
 from hansa.seeds import Key
 from hansa.site.data import count, site_data
 from hansa.site.worker_messages import (
+    Ask,
     Done,
     Evaluate,
     Failed,
@@ -134,6 +135,8 @@ def serve(work: Work, request: Any) -> Result:
     Raises:
       Exception: whatever the code raises.
     """
+    if isinstance(request, Ask):
+        return _answered(work, request)
     message = from_message(work.client.layout, load_params(request.message))
     match request:
         case Evaluate():
@@ -184,6 +187,19 @@ def _trained(work: Work, message: Vectors, number: int, steps: int | None) -> Re
         chunks, state = (*chunks, header, body), len(header) + body.nbytes
     weight = float(update.weight)
     return Result(Done(plain(metrics), weight, update.examples, size, state), chunks)
+
+
+def _answered(work: Work, ask: Ask) -> Result:
+    found = work.client.answer(
+        ask.task,
+        load_params(ask.message),
+        work.data,
+        name=work.name,
+        number=ask.number,
+        step=ask.step,
+    )
+    header, body = encode(found)
+    return Result(Done({}, update=len(header) + body.nbytes), (header, body))
 
 
 def _finite(vector: np.ndarray) -> bool:

@@ -62,6 +62,15 @@ class Evaluate(_Frame, frozen=True):
     message: str  # file
 
 
+class Ask(_Frame, frozen=True):
+    """Answer a named task."""
+
+    number: int
+    message: str  # file with the question
+    task: str
+    step: int
+
+
 class Ready(_Frame, frozen=True):
     """Setup is done and the data loaded."""
 
@@ -86,5 +95,5 @@ class Failed(_Frame, frozen=True):
     trace: str
 
 
-Request = Setup | Train | Evaluate
+Request = Setup | Train | Evaluate | Ask
 Reply = Ready | Done | Failed

@@ -22,8 +22,6 @@ from blake3 import blake3
 from hansa.clock import monotonic
 from hansa.limits import (
     FAILURE_CHARS_MAX,
-    UPDATE_SLACK_BYTES,
-    UPDATE_TIMES_MAX,
     WORKER_LOG_BYTES_MAX,
     WORKER_PROCESSES_MAX,
 )
@@ -55,9 +53,13 @@ class Files(NamedTuple):
     limit: int  # bytes
 
     @classmethod
-    def beside(cls, update: Path, message: Path) -> Files:
-        """Return files for what trains on a message; the update has its name when it is whole."""
-        limit = UPDATE_TIMES_MAX * message.stat().st_size + UPDATE_SLACK_BYTES
+    def beside(cls, update: Path, limit: int) -> Files:
+        """Return files for a result; the update has its name when it is whole.
+
+        Args:
+          update: the result's file.
+          limit: bytes that it, and a state, may have.
+        """
         return cls(
             update.with_name(f"{update.name}.part"), update.with_name(f"{update.name}.state"), limit
         )

@@ -26,14 +26,18 @@ from hansa.limits import (
     MESSAGE_CHARS_MAX,
     METRIC_NAME_CHARS_MAX,
     METRICS_MAX,
+    UPDATE_SLACK_BYTES,
+    UPDATE_TIMES_MAX,
     WORKER_PROCESSES_MAX,
 )
 from hansa.protocol.messages import Offer
+from hansa.rounds.questions import phase_of, unpacked
 from hansa.site.data import not_declared
 from hansa.site.sandbox import environment, sandbox_command, trouble
 from hansa.site.settings import DataSource, SiteSettings
 from hansa.site.states import OwnStates
 from hansa.site.worker_messages import (
+    Ask,
     Declared,
     Done,
     Evaluate,
@@ -149,7 +153,8 @@ class Workers:
         """
 
         def work(slot: _Slot) -> WorkerResult:
-            files = Files.beside(update, message)
+            limit = UPDATE_TIMES_MAX * message.stat().st_size + UPDATE_SLACK_BYTES
+            files = Files.beside(update, limit)
             try:
                 request = Train(round, str(message), steps)
                 answer = self._ask(slot, offer, package_folder, request=request, files=files)
@@ -175,6 +180,32 @@ class Workers:
             )
 
         return self._guarded(offer, f"{round}-evaluate", work)
+
+    def answer(
+        self, offer: Offer, package_folder: Path, ask: Ask, *, answer: Path, limit: int
+    ) -> WorkerResult:
+        """Have a run's worker answer a named task, and write the answer.
+
+        Args:
+          offer: the run.
+          package_folder: where its code has been unpacked.
+          ask: what is asked; its message is a file here.
+          answer: file to write; it appears whole, and only when the result is `done`.
+          limit: bytes that it may have.
+        """
+
+        def work(slot: _Slot) -> WorkerResult:
+            files = Files.beside(answer, limit)
+            try:
+                result = _result(self._ask(slot, offer, package_folder, request=ask, files=files))
+                if result.state == "done":
+                    result = result._replace(tensors=_answered(files.update))
+                    os.replace(files.update, answer)
+                return result
+            finally:
+                files.remove()
+
+        return self._guarded(offer, f"{ask.number}-{phase_of(ask.task, ask.step)}", work)
 
     def cancel(self, run: str) -> None:
         """End a run's task that is under way; its result is `failed`, with `site-cancelled`."""
@@ -238,7 +269,7 @@ class Workers:
         offer: Offer,
         package: Path,
         *,
-        request: Train | Evaluate,
+        request: Train | Evaluate | Ask,
         files: Files | None = None,
     ) -> Answer:
         """Hand a task to the run's worker.
@@ -464,6 +495,23 @@ def _tensors(update: Path) -> Tensors:
       ParamsError: it is no file of tensors.
     """
     return tuple((s.name, s.dtype, tuple(s.shape)) for s in load_params(update).layout.specs)
+
+
+def _answered(answer: Path) -> Tensors:
+    """Return names, dtypes and shapes of an answer to a named task.
+
+    Raises:
+      RunError: it is none.
+    """
+    try:
+        unpacked(load_params(answer))
+    except ValueError as error:
+        raise RunError(
+            "task-answer",
+            f"What the code answered cannot be read: {error}.",
+            "Nothing was sent; see what else writes to the worker's output.",
+        ) from None
+    return _tensors(answer)
 
 
 def _inside(name: str, path: Path) -> str:

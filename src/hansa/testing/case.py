@@ -11,7 +11,9 @@ from hansa.algorithms import Vectors
 from hansa.client import Update
 from hansa.learners.function import FunctionLearner, TrainContext
 from hansa.learners.learner import ClientData
+from hansa.learners.named_tasks import TaskContext
 from hansa.metrics import Metrics
+from hansa.params import Params
 from hansa.plan import hyper_at, read_plan
 from hansa.project import client_of, with_learner
 from hansa.rounds import BUFFERS
@@ -61,8 +63,11 @@ class Case:
         self.faults = dict(faults or {})
         self.steps: dict[Fault, int | None] = {}  # that clients were asked to take
         self.asked: list[tuple[str, int]] = []  # who has trained, and in which round
+        self.answered: list[tuple[str, int, int]] = []  # and answered, in which round and step
         self.plan = read_plan({**PLAN, **(plan or {})}).plan
-        learner = FunctionLearner(self._init, self._train, self._evaluate)
+        learner = FunctionLearner(
+            self._init, self._train, self._evaluate, tasks={"scaled": self._scaled}
+        )
         self.project = with_learner(self.plan, learner)
         self.plan = self.project.plan
         self.population = Asked(self.data, clients=len(STEPS), key=Key.root(self.plan.seed))
@@ -99,6 +104,23 @@ class Case:
         )
         return update._replace(metrics=timed(self.project, client, update))
 
+    def answer(self, client: str, number: int, task: str, step: int, question: Params) -> Params:
+        """Return a client's answer to a named task, packed.
+
+        Args:
+          client: one of `clients`.
+          number: of the round.
+          task: "scaled", the only one that there is.
+          step: of the exchange.
+          question: packed.
+
+        Raises:
+          HansaError: or any other exception: the client has failed, as it was to.
+          Interruption: see above.
+        """
+        data = self.data(client)
+        return self._client.answer(task, question, data, name=client, number=number, step=step)
+
     def evaluate(self, client: str, message: Vectors) -> Metrics:
         """Return what a client measures on its validation part; nothing where it has none."""
         validation = self.data(client).validation
@@ -115,10 +137,7 @@ class Case:
         self.asked.append((ctx.client, ctx.round))
         self.steps[ctx.client, ctx.round] = ctx.steps
         fault = self.faults.get((ctx.client, ctx.round))
-        if fault == "interrupt":
-            raise Interruption
-        if fault == "raise":
-            raise ArithmeticError(f"{ctx.client} was told to fail")
+        self._obey(fault, ctx.client)
         loss = float(params["w"][0]) + len(data)
         params["w"] = params["w"] / 2 + np.array(STEPS[ctx.client], np.float32) * ctx.round
         params["w"] += np.float32((ctx.steps or 0) / 64)
@@ -126,6 +145,25 @@ class Case:
         if fault == "nan":
             params["w"][1] = np.nan
         return params, {"loss": loss}
+
+    def _scaled(
+        self, params: dict[str, Array] | None, data: ClientData, ctx: TaskContext
+    ) -> tuple[dict[str, Array] | None, dict[str, Any]]:
+        """Answer a named task: what came, scaled, and the client's own numbers."""
+        self.answered.append((ctx.client, ctx.round, ctx.step))
+        self._obey(self.faults.get((ctx.client, ctx.round)), ctx.client)
+        facts = {"rows": len(data.train), "first": -STEPS[ctx.client][1] * ctx.settings["factor"]}
+        if params is None:
+            return None, facts
+        params["v"] = params["v"] * ctx.settings["factor"] + np.array(STEPS[ctx.client])
+        return params, facts
+
+    @staticmethod
+    def _obey(fault: str | None, client: str) -> None:
+        if fault == "interrupt":
+            raise Interruption
+        if fault == "raise":
+            raise ArithmeticError(f"{client} was told to fail")
 
     @staticmethod
     def _evaluate(params: dict[str, Array], data: list[str]) -> dict[str, float]:

@@ -10,8 +10,8 @@
 
 A `Case` is a small federation whose clients are plain functions.  A simulation takes its `project`
 and `population`.  A deployed handle gets a stand-in for each of `case.clients`, which asks for
-tasks as a site does and answers with what `case.train` and `case.evaluate` return, or with a
-failure where they raise; `case.train` is told the `steps` of the task.
+tasks as a site does and answers with what `case.train`, `case.evaluate` and `case.answer` return,
+or with a failure where they raise; `case.train` is told the `steps` of the task.
 
 Some clients raise `Interruption` in the midst of an exchange.  It stands for the death of the
 process that holds the handle: the exchange must end by raising `interrupted`, after which the
@@ -20,7 +20,7 @@ handle is left, and opened again over the same folder.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,11 +28,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hansa.algorithms import Vectors
-from hansa.params import encode
+from hansa.errors import RunError
+from hansa.params import Params, encode
 from hansa.rounds import BUFFERS, Terms
 from hansa.testing.case import EXAMPLES, STEPS, VALIDATION, Array, Case, Interruption
 from hansa.testing.laws import law
 from hansa.workflows import (
+    Answered,
     Commit,
     Federation,
     GlobalState,
@@ -102,7 +104,8 @@ def check_federation(
     summed becomes a problem and stops nobody; a goal ends a round with as many; what was committed
     is there again, to the bit; an exchange that was interrupted, and a whole run that was, come to
     the same bytes, with every built-in workflow; clients without validation data do not count in an
-    evaluation; clients take the steps that they were asked for; a model that was kept is recalled.
+    evaluation; clients take the steps that they were asked for; a model that was kept is recalled;
+    a named task is answered by those asked, each its own question, once for a name and step.
 
     Args:
       opened: opens the handle for a case.
@@ -361,6 +364,124 @@ def _evaluation(trial: _Trial) -> None:
     )
 
 
+def _named_task(trial: _Trial) -> None:
+    case, folder = Case(), trial.within("asked")
+    own = {name: _question(5.0 - rows) for name, rows in EXAMPLES.items()}
+    with trial.opened(case, folder) as handle:
+        one = drive(_asking(handle, case.clients, message=_question(0.75), factor=-1.5))
+        two = drive(_asking(handle, case.clients[1:3], message=own, factor=2.0, step=1))
+        none = drive(_asking(handle, case.clients[3:], message=None, factor=0.5, step=2))
+        nobody = drive(_asking(handle, (), message=None, factor=0.5, step=3))
+        refused = _is_refused(handle, case.clients)
+    expected = {
+        name: (-1.5 * 0.75 + np.array(STEPS[name]), EXAMPLES[name], 1.5 * STEPS[name][1])
+        for name in case.clients
+    }
+    found = {
+        name: (a.params["v"], a.facts["rows"], a.facts["first"])
+        for name, a in one.answers.items()
+        if a.params is not None
+    }
+    trial.require(
+        list(found) == sorted(expected)
+        and all(
+            np.array_equal(found[name][0], vector) and found[name][1:] == facts
+            for name, (vector, *others) in expected.items()
+            for facts in [tuple(others)]
+        )
+        and not one.problems,
+        f"a named task is answered with {found} instead of {expected}",
+        hint="Pass on tensors and facts as the client's code returned them, sorted by name.",
+    )
+    trial.require(
+        {name: a.params["v"].tolist() for name, a in two.answers.items() if a.params}
+        == {
+            name: (2.0 * (5.0 - EXAMPLES[name]) + np.array(STEPS[name])).tolist()
+            for name in case.clients[1:3]
+        },
+        f"clients that are asked each its own question answer {two.answers}",
+        hint="Give each client its own message, and ask nobody else.",
+    )
+    trial.require(
+        sorted(none.answers) == sorted(case.clients[3:])
+        and all(a.params is None for a in none.answers.values())
+        and not nobody.answers
+        and refused,
+        f"questions without tensors are answered by {sorted(none.answers)}, one to nobody by "
+        f"{sorted(nobody.answers)}, and one of a step that was asked before is "
+        f"{'refused' if refused else 'answered'}",
+        hint="Send facts without tensors; refuse a second question of one name and step.",
+    )
+
+
+def _named_task_fails(trial: _Trial) -> None:
+    case = Case({("client-1", 1): "raise"})
+    with trial.opened(case, trial.within("asked-fails")) as handle:
+        found = drive(_asking(handle, case.clients, message=None, factor=1.0))
+    told = [(p.round, p.client, p.kind, p.code) for p in found.problems]
+    trial.require(
+        told == [(1, "client-1", "failed", "client-failed")]
+        and sorted(found.answers) == [n for n in sorted(case.clients) if n != "client-1"],
+        f"a client that raises in a named task is told as {told}, and {sorted(found.answers)} "
+        "answer",
+        hint="Return one Problem for it, and the answers of the others.",
+    )
+
+
+def _named_task_interrupted(trial: _Trial) -> None:
+    plain = Case()
+    with trial.opened(plain, trial.within("asked-whole")) as handle:
+        expected = drive(_asking(handle, plain.clients, message=_question(0.75), factor=3.0))
+    case, folder = Case({("client-2", 1): "interrupt"}), trial.within("asked-pieces")
+
+    def ask(handle: Federation, case: Case) -> None:
+        drive(_asking(handle, case.clients, message=_question(0.75), factor=3.0))
+
+    _interrupt(trial, case, folder, ask)
+    case.faults.clear()
+    with trial.opened(case, folder) as handle:
+        found = drive(_asking(handle, case.clients, message=_question(0.75), factor=3.0))
+    trial.require(
+        _answers(found) == _answers(expected) and not found.problems,
+        f"a named task that was interrupted comes to {found} instead of {expected}",
+        hint="Count what had arrived once, and ask the rest again.",
+    )
+
+
+def _question(value: float) -> Params:
+    return Params.of({"v": np.full(3, value)})
+
+
+async def _asking(
+    handle: Federation,
+    clients: Sequence[str],
+    *,
+    message: Mapping[str, Params] | Params | None,
+    factor: float,
+    step: int = 0,
+) -> Answered:
+    """Ask for the case's named task as a workflow does, which asks for the roster first."""
+    handle.resume()
+    await handle.roster(1)
+    settings = {"factor": factor}
+    return await handle.ask(1, "scaled", clients, message=message, settings=settings, step=step)
+
+
+def _is_refused(handle: Federation, clients: Sequence[str]) -> bool:
+    try:
+        drive(handle.ask(1, "scaled", clients, settings={"factor": 1.0}))
+    except RunError as error:
+        return error.code == "task-question"
+    return False
+
+
+def _answers(found: Answered) -> dict[str, Any]:
+    return {
+        name: (None if a.params is None else a.params["v"].tobytes(), a.facts)
+        for name, a in found.answers.items()
+    }
+
+
 LAWS: tuple[Callable[[_Trial], None], ...] = (
     _begins,
     _roster,
@@ -375,6 +496,9 @@ LAWS: tuple[Callable[[_Trial], None], ...] = (
     _recalled,
     _interrupted_exchange,
     _interrupted_run,
+    _named_task,
+    _named_task_fails,
+    _named_task_interrupted,
 )
 
 

@@ -5,6 +5,9 @@ from hansa.workflows.cross_site import cross_site_evaluation
 from hansa.workflows.cyclic import cyclic
 from hansa.workflows.driving import drive
 from hansa.workflows.federation import (
+    ANYBODY,
+    NO_SETTINGS,
+    Answered,
     Commit,
     Evaluated,
     Federation,
@@ -20,7 +23,10 @@ from hansa.workflows.synchronous import one_round, synchronous
 from hansa.workflows.workflow import Workflow
 
 __all__ = [
+    "ANYBODY",
+    "NO_SETTINGS",
     "WORKFLOWS",
+    "Answered",
     "Commit",
     "Evaluated",
     "Federation",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hansa.plan import Import, Method, Plan, build_named
+from hansa.workflows.broadcast_and_process import broadcast_and_process
 from hansa.workflows.cross_site import cross_site_evaluation
 from hansa.workflows.cyclic import cyclic
 from hansa.workflows.evaluate_only import EVALUATE_ONLY
@@ -18,6 +19,7 @@ WORKFLOWS: dict[str, Any] = {
     "cyclic": cyclic,
     "cross_site_evaluation": cross_site_evaluation,
     "evaluate_only": EVALUATE_ONLY,
+    "broadcast_and_process": broadcast_and_process,
 }
 """What `workflow = "..."` in a plan may name."""
 

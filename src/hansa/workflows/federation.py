@@ -7,6 +7,7 @@ does, and where a commit is stored is the handle's business.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -14,7 +15,16 @@ import numpy as np
 from hansa.aggregators import Aggregate
 from hansa.algorithms import Vectors
 from hansa.metrics import Metrics
+from hansa.params import Params
+from hansa.params.model import ModelLayout
 from hansa.rounds import Terms
+from hansa.rounds.questions import Answer
+
+ANYBODY = Terms(minimum=0)
+"""An exchange that is not in vain when nobody answers."""
+
+
+NO_SETTINGS: Mapping[str, Any] = MappingProxyType({})
 
 
 class Problem(NamedTuple):
@@ -46,6 +56,15 @@ class Evaluated(NamedTuple):
     problems: Sequence[Problem]
 
 
+class Answered(NamedTuple):
+    """What clients answered to a named task."""
+
+    answers: Mapping[str, Answer]  # by client, in the order of their names
+    problems: Sequence[Problem]
+    bytes_down: int
+    bytes_up: int
+
+
 class GlobalState(NamedTuple):
     """The server's side of a run: the algorithm's state, and the model's averaged buffers."""
 
@@ -74,6 +93,10 @@ class Watcher(Protocol):
 
 class Federation(Protocol):
     """What a workflow can do."""
+
+    @property
+    def layout(self) -> ModelLayout:
+        """The model's tensors, and which of them are trained."""
 
     def resume(self) -> Commit:
         """Return the last commit; round 0 holds the seed model."""
@@ -114,6 +137,36 @@ class Federation(Protocol):
         self, round_number: int, state: GlobalState, clients: Sequence[str]
     ) -> Evaluated:
         """Have clients evaluate the state's model on their validation part."""
+
+    async def ask(
+        self,
+        round_number: int,
+        task: str,
+        clients: Sequence[str],
+        *,
+        message: Mapping[str, Params] | Params | None = None,
+        settings: Mapping[str, Any] = NO_SETTINGS,
+        terms: Terms = ANYBODY,
+        step: int = 0,
+    ) -> Answered:
+        """Have clients answer a named task of the project: its own code, on their own data.
+
+        A round may hold many such exchanges, beside training and evaluation.  In a round that is
+        opened again after a crash they must be the same ones: a client answers one question of a
+        name and step, and its answer counts once.
+
+        Args:
+          round_number: the round that goes on.
+          task: the task's name.
+          clients: who is asked; with a goal the wanted ones come first.
+          message: tensors for all, or by client.
+          settings: a JSON object for all.
+          terms: when the exchange ends; by default once all have answered, failed or are lost.
+          step: tells apart several exchanges of one task in one round.
+
+        Raises:
+          RunError: task-question, this cannot be asked, or was asked before in this round.
+        """
 
     async def test(self, round_number: int, state: GlobalState) -> Metrics:
         """Evaluate the state's model on the server's own data; empty if it has none."""
