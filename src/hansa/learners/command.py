@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 from hansa.algorithms import Capability
 from hansa.errors import LearnerError
+from hansa.learners.command_answers import answers
 from hansa.learners.command_call import (
     Call,
     Result,
@@ -45,6 +46,7 @@ from hansa.learners.function import (
     statistics,
 )
 from hansa.learners.learner import Hyper, Seed, Task
+from hansa.learners.named_tasks import NamedTask
 from hansa.limits import BLOB_BYTES_MAX, UPDATE_SLACK_BYTES
 from hansa.metrics import Metrics
 from hansa.params import Params, encode
@@ -100,9 +102,18 @@ class CommandLearner:
     def begin(self, task: Task, data: Any) -> FunctionWork:
         return FunctionWork(functools.partial(self._train, task, task.hyper), task, data)
 
+    @property
+    def tasks(self) -> dict[str, NamedTask]:
+        """What it answers besides training and evaluation: predict and validate, if it has them."""
+        return answers(self._commands.words, predict=self.predict, measure=self._measured)
+
     def evaluate(self, params: Params, data: Any) -> Metrics:
         if "validate" not in self._commands.words:
             return {}
+        return self._measured(params, data)[0]
+
+    def _measured(self, params: Params, data: Any) -> tuple[Metrics, Any]:
+        """Run the validate command; return its metrics, and what else it says."""
         call = self._call("validate", data, client="", key=Key.root(0).child("evaluate"))
         try:
             _write(call.place("model_in"), params)
@@ -110,7 +121,8 @@ class CommandLearner:
             result = read_result("validate", call.place("result_out"), needed=True)
         finally:
             shutil.rmtree(call.folder, ignore_errors=True)
-        return as_metrics(result.metrics, result.examples or self.examples(data), "validate")
+        examples = result.examples or self.examples(data)
+        return as_metrics(result.metrics, examples, "validate"), result.report
 
     def predict(self, params: Params, data: Any, target: Path) -> None:
         """Run the predict command and move what it wrote, a file of any kind, to a path.

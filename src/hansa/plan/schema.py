@@ -188,6 +188,9 @@ class EvaluatePlan(_Part, frozen=True):
     """rounds between evaluations; the last round is always evaluated"""
     clients: int = 100
     """at most so many clients evaluate, drawn anew each time"""
+    reports: bool = False
+    """clients answer the task `validate`, as command learners do, with numbers and any other JSON
+    that their code says of the model; it is kept with the round"""
     metrics: tuple[str, ...] = ()
     """metrics beside the learner's own, each as it would be on all clients' examples together; see
     the page on metrics: accuracy, f1, precision, recall (each also with _weighted and _per_class),

@@ -168,6 +168,8 @@ def validation_table(run: str, rows: Iterable[Mapping[str, Any]]) -> Table:
         for metric, summary in row.get("validation", {}).items():
             for client, value in summary["by_client"].items():
                 by_client.setdefault(client, {})[metric] = value
+        for client, report in row.get("reports", {}).items():
+            by_client.setdefault(client, {})["report"] = report
         model = f"{run}:{row.get('round', 0)}"
         table += [{"model": model, "client": c, **found} for c, found in sorted(by_client.items())]
     return table

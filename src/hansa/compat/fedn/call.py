@@ -153,8 +153,9 @@ def _validate(call: _Call) -> None:
     examples = _examples(said) if isinstance(said, dict) and "num_examples" in said else None
     rest = sorted(set(said) - set(metrics)) if isinstance(said, dict) else [type(said).__name__]
     if rest:
-        print(f"Not numbers, and not sent: {', '.join(map(clean, rest[:20]))}")
-    _write_result(call.asked.result, metrics, examples)
+        told = ", ".join(map(clean, rest[:20]))
+        print(f"Not numbers, and sent only where the plan says evaluate.reports: {told}")
+    _write_result(call.asked.result, metrics, examples, report=said)
 
 
 def _predict(call: _Call) -> None:
@@ -238,10 +239,13 @@ def _numbers(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
         yield name, float(value)
 
 
-def _write_result(path: Path, metrics: dict[str, float], examples: int | None) -> None:
+def _write_result(
+    path: Path, metrics: dict[str, float], examples: int | None, *, report: Any = None
+) -> None:
     if len(metrics) > METRICS_MAX:
         _refuse(f"The package gave {len(metrics):,} numbers; at most {METRICS_MAX:,} are taken.")
     made = {"metrics": metrics} | ({} if examples is None else {"examples": examples})
+    made |= {} if report is None else {"report": report}
     path.write_text(json.dumps(made), encoding="utf-8")
 
 

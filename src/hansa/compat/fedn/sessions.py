@@ -74,7 +74,7 @@ def plan_changes(wanted: Wanted) -> dict[str, Any]:
             "deadline_s": float(wanted.round_timeout),
             **({"where": {"name": [name.strip() for name in names]}} if names else {}),
         },
-        "evaluate": {} if wanted.validate else {"clients": 0},
+        "evaluate": {"reports": True} if wanted.validate else {"clients": 0},
         "keep": {"every": 1},
     }
 

@@ -130,6 +130,7 @@ def validation_entries(run: str, session: str, events: Iterable[Event]) -> Itera
             continue
         for data in validation_table(run, [event["row"]]):
             name, client = data.pop("model"), data.pop("client")
+            data = data.get("report", data)  # what the package itself wrote
             yield {
                 "id": f"{name}:{client}",
                 "validation_id": f"{name}:{client}",
