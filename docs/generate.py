@@ -66,7 +66,7 @@ PAGES = {
 }
 """Pages of commands beside the first, and their titles."""
 ELSEWHERE = {
-    **{name: "cli-files" for name in ("import", "split", "export", "models", "package")},
+    **{name: "cli-files" for name in ("import", "split", "export", "models", "predict", "package")},
     **{name: "cli-federation" for name in ("join", "log", "stop", "console", "poc")},
     **{name: f"cli-{name}" for name in ("site", "server")},
 }

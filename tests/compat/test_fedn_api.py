@@ -25,6 +25,7 @@ from hansa.dev import Rehearsal
 from hansa.errors import HansaError, IdentityError, PlanError, RunError
 from hansa.plan import read_plan
 from hansa.server.people import InviteRequest
+from hansa.site.ledger import LEDGER_FILE, Ledger
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="packages are lines for a POSIX shell")
 
@@ -203,6 +204,32 @@ def test_validation_asks_only_the_clients_that_were_chosen(client: APIClient) ->
         "south"
     }
     assert client.get_model("one-1:1")["parent_model"] == "one-1:0"
+
+
+def test_a_validation_is_stored_with_all_that_the_package_wrote(client: APIClient) -> None:
+    found = client.get_validation("experiment_fedavg-1:1:north")
+    assert json.loads(found["data"]) == {
+        "error": 9.0, "by": {"row": 3}, "note": "text", "rows": [1, 2],
+    }  # fmt: skip
+
+
+def test_predictions_of_any_model_come_back_and_stand_in_the_ledger(
+    client: APIClient, federation: Rehearsal
+) -> None:
+    """FEDn's round thread ends for good at a prediction request with its default storage."""
+    started = client.start_predictions("tomorrow", model_id="experiment_fedavg-1:2")
+    wait(client, started["prediction_id"])
+    found = client.get_predictions(prediction_id="tomorrow")
+    assert {e["model_id"] for e in found["result"]} == {"experiment_fedavg-1:2"}
+    said = {e["sender"]["name"]: json.loads(e["data"])["predicted"] for e in found["result"]}
+    # The package adds the second tensor, -5, to each row.
+    assert said == {"north": [-2.0, 0.0], "south": [-13.0] * 6}
+    left = list(Ledger(federation.site_folder("south") / LEDGER_FILE).entries())
+    assert any(e.run == started["prediction_id"] and e.size > 0 for e in left)
+    assert client.get_predictions(sender_name="nobody") == {"count": 0, "result": []}
+    again = client.start_session(name="after", rounds=1)  # the server goes on
+    wait(client, again["session_id"])
+    assert client.get_session_status("after") == "Finished"
 
 
 def test_what_cannot_be_had_is_refused_with_the_way_of_hansa(client: APIClient) -> None:

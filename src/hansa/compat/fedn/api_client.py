@@ -34,6 +34,7 @@ from hansa.identity import Membership, membership_folder, parse_invite
 from hansa.limits import BLOB_BYTES_MAX
 from hansa.protocol.enrolment import enrol
 from hansa.remote.connecting import connected, membership_at
+from hansa.remote.predicting import submit_prediction
 from hansa.remote.trail import fetch_model
 from hansa.store.files import load_params, write_durably
 
@@ -365,7 +366,7 @@ class APIClient:
 
     def get_session(self, id: str) -> Entry:
         """Return one session."""
-        return _one(self._records.sessions(), id, "session")
+        return _one(self._records.sessions(), self._desk.session_of(id), "session")
 
     def get_sessions(self, n_max: int | None = None) -> Entry:
         """List sessions: every run at the server is one, and what continues it belongs to it."""
@@ -455,6 +456,45 @@ class APIClient:
     def get_validations_count(self) -> int:
         """Return how many validations there are."""
         return len(self._records.validations(None))
+
+    def start_predictions(
+        self, prediction_id: str | None = None, model_id: str | None = None
+    ) -> Entry:
+        """Have the clients predict with a model of the trail, by default the active one.
+
+        Args:
+          prediction_id: a name by which get_predictions finds them, beside their own.
+          model_id: of a model of the trail.
+
+        Raises:
+          RunError: model-missing, there is no such model, or it was not kept.
+        """
+        model = model_id or self.get_active_model()["model"]
+        folder = submit_prediction(self._membership, model, runs=self._desk.folder / "runs")
+        run = str((folder.remote or {})["run"])
+        name = prediction_id or run
+        self._desk.add_alias(name, run)
+        return {"success": True, "message": "Prediction started.", "prediction_id": name}
+
+    def get_predictions(
+        self,
+        correlation_id: str | None = None,
+        model_id: str | None = None,
+        prediction_id: str | None = None,
+        sender_name: str | None = None,
+        sender_role: str | None = None,
+        n_max: int | None = None,
+    ) -> Entry:
+        """List what clients have predicted, the newest first; `data` is JSON text."""
+        wanted = prediction_id or correlation_id
+        found = matching(
+            self._records.predictions(),
+            prediction_id=self._desk.runs_of(wanted)[-1] if wanted else None,
+            model_id=model_id,
+            sender_name=sender_name,
+            sender_role=sender_role,
+        )
+        return listed(found, n_max)
 
     # ---- attributes
 

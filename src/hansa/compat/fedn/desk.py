@@ -105,6 +105,10 @@ class Desk:
         runs = [*self.state.sessions.get(session, ()), run]
         self.change(sessions={**self.state.sessions, session: runs}, model=session)
 
+    def add_alias(self, name: str, run: str) -> None:
+        """Keep a name for a run; which model is active stays."""
+        self.change(sessions={**self.state.sessions, name: [run]})
+
     def package_file(self, note: PackageNote) -> Path:
         """Return where a package lies, under a suffix that says what it is."""
         suffix = ".tar.bz2" if note.file_name.endswith(".bz2") else ".tgz"

@@ -118,6 +118,15 @@ class Records:
             for entry in shapes.status_entries(run, of, events)
         ]
 
+    def predictions(self) -> list[Entry]:
+        """Return what clients have predicted, in all runs that asked for it."""
+        origins = {model.run: model.origin for model in self.trail().models if model.origin}
+        return [
+            entry
+            for run, of, events in self.events(None)
+            for entry in shapes.prediction_entries(run, origins.get(run, ""), of, events)
+        ]
+
     def validations(self, session: str | None) -> list[Entry]:
         """Return what clients measured, in all sessions or in one."""
         return [

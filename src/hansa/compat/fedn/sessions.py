@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from hansa.compat.fedn.desk import Desk
 from hansa.compat.fedn.formats import FORMS, read_model
+from hansa.compat.fedn.reading import read_package
 from hansa.compat.fedn.writing import Import, import_package
 from hansa.errors import PlanError
 from hansa.identity import Membership
@@ -105,7 +106,10 @@ def start(membership: Membership, desk: Desk, wanted: Wanted) -> str:
             settings=note.settings,
             environment=note.environment,
         )
-        project = open_project(import_package(asked).folder, changes=plan_changes(wanted))
+        changes = plan_changes(wanted)
+        if "validate" not in read_package(asked.source, helper).lines:
+            changes["evaluate"] = {"clients": 0}
+        project = open_project(import_package(asked).folder, changes=changes)
         runs = desk.folder / "runs"
         folder = submit(project, membership, runs=runs, start=begin, new=True)
     run = str((folder.remote or {})["run"])

@@ -8,6 +8,7 @@ from typing import Any
 
 from hansa.protocol.messages import ModelFacts, RunFacts
 from hansa.remote.words import sentence
+from hansa.runs.predicting import predictions_of
 from hansa.runs.result import validation_table
 
 Event = Mapping[str, Any]
@@ -145,6 +146,27 @@ def validation_entries(run: str, session: str, events: Iterable[Event]) -> Itera
                 "receiver": {"name": "server", "role": "COMBINER"},
                 "meta": "",
             }
+
+
+def prediction_entries(
+    run: str, model: str, session: str, events: Iterable[Event]
+) -> Iterator[Entry]:
+    """Yield what each client predicted with a model; `data` is JSON text, as in FEDn."""
+    events = list(events)
+    at = next((e["at"] for e in reversed(events) if e["kind"] == "committed"), "")
+    for client, found in sorted(predictions_of(events).items()):
+        yield {
+            "id": f"{run}:{client}",
+            "prediction_id": run,
+            "correlation_id": run,
+            "model_id": model,
+            "modelId": model,
+            "session_id": session,
+            "data": json.dumps(found),
+            "timestamp": at,
+            "sender": _who(client),
+            "receiver": {"name": "server", "role": "COMBINER"},
+        }
 
 
 def attribute_entries(clients: Iterable[Entry]) -> Iterator[Entry]:
