@@ -225,7 +225,8 @@ def test_predictions_of_any_model_come_back_and_stand_in_the_ledger(
     # The package adds the second tensor, -5, to each row.
     assert said == {"north": [-2.0, 0.0], "south": [-13.0] * 6}
     left = list(Ledger(federation.site_folder("south") / LEDGER_FILE).entries())
-    assert any(e.run == started["prediction_id"] and e.size > 0 for e in left)
+    run = found["result"][0]["correlation_id"]
+    assert any(e.run == run and e.size > 0 and "predict" in e.detail for e in left), left
     assert client.get_predictions(sender_name="nobody") == {"count": 0, "result": []}
     again = client.start_session(name="after", rounds=1)  # the server goes on
     wait(client, again["session_id"])
