@@ -200,3 +200,26 @@ def until(holds: Callable[[], bool]) -> None:
     while not holds():
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+def test_a_command_answers_a_named_task_with_tensors_and_facts(tmp_path: Path) -> None:
+    # The model times -2 as the command's file has it; the facts say what it was told.
+    asked = """
+    cp double.safetensors "$HANSA_UPDATE_OUT"
+    bins=$(grep -c '"bins": 7' "$HANSA_SETTINGS")
+    echo "{\\"weight\\": 3, \\"told\\": $bins, \\"step\\": $HANSA_STEP}" > "$HANSA_RESULT_OUT"
+    """
+    workflow = '{ name = "broadcast_and_process", task = "moved", settings = { bins = 7 } }'
+    plan = PLAN.replace("seed = 5", f"seed = 5\nworkflow = {workflow}").replace(
+        "time_s = 20",
+        'time_s = 20\ntasks = { moved = ["sh", "asked.sh"] }\nfiles = ["double.safetensors"]',
+    )
+    double = SEED[:-8] + np.array([-2.0, 4.0], "<f4").tobytes()
+    files = {"asked.sh": asked.encode(), "double.safetensors": double}
+    folder = project(tmp_path / "study", COPY, plan=plan, **files)
+    made = run(folder, tmp_path / "runs", "rounds=1", 'workflow.process="collect"')
+    facts = {"weight": 3, "told": 1, "step": 0}
+    assert made.rows()[0]["report"] == {f"client-{n}": facts for n in range(3)}
+    moved = run(folder, tmp_path / "runs", "rounds=1", 'workflow.process="mean"')
+    model, _ = moved.load(moved.commits()[-1])
+    assert model["w"].tolist() == [-2.0, 4.0]

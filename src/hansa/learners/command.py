@@ -21,6 +21,7 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from hansa.algorithms import Capability
@@ -31,11 +32,13 @@ from hansa.learners.command_call import (
     Result,
     check_ended,
     own_python,
+    read_facts,
     read_params,
     read_result,
     settings_of,
 )
 from hansa.learners.command_environment import environment_python
+from hansa.learners.command_places import PLACES
 from hansa.learners.command_process import Ended, Place
 from hansa.learners.command_rows import DataPath, Rows
 from hansa.learners.function import (
@@ -45,9 +48,14 @@ from hansa.learners.function import (
     count_examples,
     statistics,
 )
-from hansa.learners.learner import Hyper, Seed, Task
-from hansa.learners.named_tasks import NamedTask
-from hansa.limits import BLOB_BYTES_MAX, UPDATE_SLACK_BYTES
+from hansa.learners.learner import ClientData, Hyper, Seed, Task
+from hansa.learners.named_tasks import NamedTask, TaskContext
+from hansa.limits import (
+    ANSWER_SLACK_BYTES,
+    BLOB_BYTES_MAX,
+    UPDATE_SLACK_BYTES,
+    UPDATE_TIMES_MAX,
+)
 from hansa.metrics import Metrics
 from hansa.params import Params, encode
 from hansa.params.model import ModelLayout
@@ -56,10 +64,15 @@ from hansa.seeds import Key
 _PROGRAMS = (b"#!", b"\x7fELF", b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe")
 
 
+_SEED = Key.root(0)
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
 class Commands(NamedTuple):
     """What a command learner is made of."""
 
-    words: Mapping[str, Sequence[str]]  # by task: train, and perhaps validate, init, predict
+    words: Mapping[str, Sequence[str]]
+    """By task: train, and perhaps validate, init, predict; others answer named tasks."""
     code: Mapping[str, bytes]  # the files that commands find in their folder
     rows: str = "npz"  # how rows are written: npz, csv, safetensors
     time_s: float = 3600.0  # seconds that one command may take
@@ -91,7 +104,7 @@ class CommandLearner:
                 'Add init = ["python", "init.py", "{model_out}"] under [learner]; or '
                 'init = ["cp", "seed.safetensors", "{model_out}"] with a file of the project.',
             )
-        call = self._call("init", None, client="", key=key.child("init"))
+        call = self._call("init", None, client="", seed=key.child("init").integer(31))
         try:
             self._run(call)
             params = read_params("init", call.place("model_out"), most=BLOB_BYTES_MAX)
@@ -102,11 +115,6 @@ class CommandLearner:
     def begin(self, task: Task, data: Any) -> FunctionWork:
         return FunctionWork(functools.partial(self._train, task, task.hyper), task, data)
 
-    @property
-    def tasks(self) -> dict[str, NamedTask]:
-        """What it answers besides training and evaluation: predict and validate, if it has them."""
-        return answers(self._commands.words, predict=self.predict, measure=self._measured)
-
     def evaluate(self, params: Params, data: Any) -> Metrics:
         if "validate" not in self._commands.words:
             return {}
@@ -114,7 +122,7 @@ class CommandLearner:
 
     def _measured(self, params: Params, data: Any) -> tuple[Metrics, Any]:
         """Run the validate command; return its metrics, and what else it says."""
-        call = self._call("validate", data, client="", key=Key.root(0).child("evaluate"))
+        call = self._call("validate", data, client="", seed=_SEED.child("evaluate").integer(31))
         try:
             _write(call.place("model_in"), params)
             self._run(call)
@@ -136,7 +144,7 @@ class CommandLearner:
                 "The plan has no command that predicts.",
                 'Add predict = ["python", "predict.py", "{model_in}", "{predictions_out}"].',
             )
-        call = self._call("predict", data, client="", key=Key.root(0).child("predict"))
+        call = self._call("predict", data, client="", seed=_SEED.child("predict").integer(31))
         try:
             _write(call.place("model_in"), params)
             self._run(call)
@@ -151,6 +159,38 @@ class CommandLearner:
         finally:
             shutil.rmtree(call.folder, ignore_errors=True)
 
+    @property
+    def tasks(self) -> dict[str, NamedTask]:
+        """What it answers besides training: predict and validate, and named tasks of its own."""
+        named = self._commands.words.keys() - PLACES.keys()
+        own = {name: functools.partial(self._answer, name) for name in sorted(named)}
+        usual = answers(self._commands.words, predict=self.predict, measure=self._measured)
+        return {**own, **usual}
+
+    def _answer(
+        self, task: str, params: dict[str, Any] | None, data: ClientData, ctx: TaskContext
+    ) -> tuple[Params | None, dict[str, Any]]:
+        """Run the command of a named task.
+
+        It finds tensors in {model_in}, if there are some, and the settings of the question in
+        settings.json; it may write tensors to {update_out}, and facts to {result_out}.
+        """
+        seed = int(ctx.rng.integers(2**31))
+        asked = {"round": ctx.round, "step": ctx.step, "settings": dict(ctx.settings)}
+        call = self._call(task, data.train, client=ctx.client, seed=seed, asked=asked)
+        try:
+            given = None if params is None else Params.of(params)
+            if given is not None:
+                _write(call.place("model_in"), given)
+            self._run(call)
+            facts, update = read_facts(task, call.place("result_out")), call.place("update_out")
+            if not os.path.lexists(update):
+                return None, facts
+            most = UPDATE_TIMES_MAX * (given.nbytes if given else 0) + ANSWER_SLACK_BYTES
+            return read_params(task, update, most=most), facts
+        finally:
+            shutil.rmtree(call.folder, ignore_errors=True)
+
     def examples(self, data: Any) -> int:
         return count_examples(data)
 
@@ -162,8 +202,8 @@ class CommandLearner:
     def _train(
         self, task: Task, hyper: Hyper, params: dict[str, Any], data: Any, ctx: TrainContext
     ) -> tuple[Any, dict[str, float]]:
-        key = task.key.child("command")
-        call = self._call("train", data, client=task.client, key=key, hyper=hyper)
+        seed = task.key.child("command").integer(31)
+        call = self._call("train", data, client=task.client, seed=seed, hyper=hyper)
         model = Params.of(params)
         try:
             _write(call.place("model_in"), model)
@@ -178,20 +218,26 @@ class CommandLearner:
         return trained.to_dict(), result.metrics
 
     def _call(
-        self, task: str, data: Any, *, client: str, key: Key, hyper: Hyper | None = None
+        self,
+        task: str,
+        data: Any,
+        *,
+        client: str,
+        seed: int,
+        hyper: Hyper | None = None,
+        asked: Mapping[str, Any] = _NOTHING,
     ) -> Call:
         """Return a call with its folder, in which the project's files are shown."""
         place = self._place.folder
         rows = None if data is None else self._rows.file(data, place / "rows")
-        about: dict[str, Any] = {}
+        about: dict[str, Any] = dict(asked)
         if rows is not None and not isinstance(data, DataPath):
             classes = getattr(data, "classes", None)
-            about = {"examples": count_examples(data), "classes": list(classes or ())}
+            about |= {"examples": count_examples(data), "classes": list(classes or ())}
         if rows is not None:
             about["data"] = str(rows)
         who = re.sub(r"[^\w.-]+", "-", client)[:40]
         name = "-".join(filter(None, [f"{next(self._numbers)}", who, task]))
-        seed = key.integer(31)
         settings = settings_of(task, client=client, seed=seed, hyper=hyper, about=about)
         call = Call(task, place / "calls" / name, rows, settings)
         call.prepare()

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hansa.errors import LearnerError, ParamsError
-from hansa.learners.command_places import PLACES
+from hansa.learners.command_places import places_of
 from hansa.learners.command_process import Ended
 from hansa.learners.generators import local_threads
 from hansa.learners.learner import Hyper
@@ -48,7 +48,7 @@ _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 class Call(NamedTuple):
     """One command with all that it is told."""
 
-    task: str  # a key of PLACES
+    task: str  # a key of PLACES, or the name of a named task
     folder: Path  # of this call alone
     data: Path | None  # the client's rows; None for init
     settings: dict[str, Any]  # as in settings.json
@@ -67,7 +67,7 @@ class Call(NamedTuple):
 
     def places(self) -> dict[str, str]:
         """Return the files of this call by the names that its arguments use."""
-        return {name: str(self.place(name)) for name in PLACES[self.task]}
+        return {name: str(self.place(name)) for name in places_of(self.task)}
 
     def prepare(self) -> None:
         """Make the folders and write the settings."""
@@ -214,6 +214,25 @@ def read_result(task: str, path: Path, *, needed: bool) -> Result:
     return Result(metrics, *_amounts(task, found), found.get("report"))
 
 
+def read_facts(task: str, path: Path) -> dict[str, Any]:
+    """Return the facts that the command of a named task has written; none where it wrote no file.
+
+    Raises:
+      LearnerError: command-result, it is no such file.
+    """
+    if not os.path.lexists(path):
+        return {}
+    _check_file(task, path, COMMAND_RESULT_BYTES_MAX)
+    try:
+        found = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise _bad(f"The result.json of {task} is not JSON: {error}.", _FACTS) from None
+    if not isinstance(found, dict):
+        raise _bad(f"The result.json of {task} is no object.", _FACTS)
+    return found
+
+
+_FACTS = 'Write facts by name, for example {"rows": 120}.'
 _EXAMPLE = 'Write for example {"metrics": {"loss": 0.3}, "examples": 120}.'
 
 

@@ -13,6 +13,13 @@ PLACES = {
 }
 """The files of each kind of command, as its arguments name them."""
 
+_NAMED_TASK = ("model_in", "settings", "data", "update_out", "result_out")
+
+
+def places_of(task: str) -> tuple[str, ...]:
+    """Return the files of a command by what it does; others than those above are named tasks."""
+    return PLACES.get(task, _NAMED_TASK)
+
 
 def unknown_places(task: str, command: Sequence[str]) -> list[str]:
     """Return names in braces that look like a file and are none of this kind of command.
@@ -21,4 +28,4 @@ def unknown_places(task: str, command: Sequence[str]) -> list[str]:
     ['{update_out}']
     """
     found = re.findall(r"\{(\w+_(?:in|out)|data\w*|settings\w*)\}", " ".join(command))
-    return [f"{{{name}}}" for name in found if name not in PLACES[task]]
+    return [f"{{{name}}}" for name in found if name not in places_of(task)]

@@ -11,6 +11,7 @@ has this client's `train` and `validation` parts.  What is returned are facts, o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -37,6 +38,11 @@ class TaskContext:
     step: int  # tells apart several exchanges of the task in one round
     settings: Mapping[str, Any]  # JSON, from the workflow
     rng: np.random.Generator  # of this client, round, task and step alone
+
+
+def is_name(name: str) -> bool:
+    """Tell whether a task may be called so."""
+    return re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,63}", name, re.ASCII) is not None
 
 
 def task(name: str) -> Callable[[F], F]:

@@ -10,7 +10,8 @@ from hansa.aggregators import Aggregator
 from hansa.algorithms import Algorithm
 from hansa.data import Files
 from hansa.errors import PlanError
-from hansa.learners.command_places import PLACES, unknown_places
+from hansa.learners.command_places import places_of, unknown_places
+from hansa.learners.named_tasks import is_name
 from hansa.limits import COMMAND_S_MAX, LATE_ROUNDS_MAX, METRICS_MAX, OVER_MAX, SPEC_EXPONENT_MAX
 from hansa.plan.schema import COMMANDS, CohortPlan, LearnerPlan, Plan
 
@@ -161,14 +162,21 @@ def _command_rules(learner: LearnerPlan) -> list[Rule]:
         ("learner.module", learner.module, not (command and learner.module),
          "left out: a command learner runs the program that learner.train names"),
     ]  # fmt: skip
-    for task in COMMANDS:
-        words: tuple[str, ...] = getattr(learner, task)
+    all_words = {task: (f"learner.{task}", getattr(learner, task)) for task in COMMANDS}
+    named = {task: (f"learner.tasks.{task}", words) for task, words in learner.tasks.items()}
+    for task, (where, words) in (named | all_words).items():
         sound = not words or (bool(words[0]) and not any("\0" in word for word in words))
-        rules.append((f"learner.{task}", words, command or not words, of_commands))
-        rules.append((f"learner.{task}", words, sound, "words without a zero byte"))
+        rules.append((where, words, command or not words, of_commands))
+        rules.append((where, words, sound, "words without a zero byte"))
         if unknown := unknown_places(task, words):
-            known = ", ".join(f"{{{name}}}" for name in PLACES[task])
-            rules.append((f"learner.{task}", unknown[0], False, f"one of {known}"))
+            known = ", ".join(f"{{{name}}}" for name in places_of(task))
+            rules.append((where, unknown[0], False, f"one of {known}"))
+    for task, words in learner.tasks.items():
+        rules.append(
+            (f"learner.tasks.{task}", words, bool(words) and task not in COMMANDS and is_name(task),
+             "a program and its arguments, under a name of letters, digits, - and _ that is no "
+             "other key of [learner]")
+        )  # fmt: skip
     for key in ("files", "requirements"):
         value = getattr(learner, key)
         rules.append((f"learner.{key}", value, command or not value, of_commands))

@@ -107,6 +107,9 @@ class LearnerPlan(_Part, frozen=True):
     """of a command learner: program and arguments that make the seed model"""
     predict: tuple[str, ...] = ()
     """of a command learner: program and arguments of `hansa package run predict`"""
+    tasks: dict[str, tuple[str, ...]] = {}
+    """of a command learner: programs and arguments that answer named tasks, by the task's name:
+    { forward = ["python", "forward.py", "{model_in}", "{update_out}"] }"""
     files: tuple[str, ...] = ()
     """of a command learner: files and folders that its commands need, beside the Python files of
     the project and the files that an argument names"""
@@ -123,7 +126,7 @@ class LearnerPlan(_Part, frozen=True):
     def commands(self) -> dict[str, tuple[str, ...]]:
         """The commands of a command learner, by what they do."""
         given = {task: getattr(self, task) for task in COMMANDS}
-        return {task: words for task, words in given.items() if words}
+        return {task: words for task, words in (given | self.tasks).items() if words}
 
 
 class DataPlan(_Part, frozen=True):
@@ -236,6 +239,9 @@ class Plan(_Part, frozen=True):
     workflow: Named = "synchronous"
     """the order of exchanges: synchronous, semi_synchronous, cyclic, cross_site_evaluation,
     evaluate_only, or "my_module.py:function" of the project"""
+    initial: str = "server"
+    """where the first model comes from: server, the learner's seed model; mean, the clients' own
+    weights; or the name of the one client whose weights are taken"""
     algorithm: Named = "fed_avg"
     """fed_avg, fed_sgd, fed_opt, fed_avg_m, fed_adagrad, fed_adam, fed_yogi, fed_prox, scaffold, or
     "my_module.py:function" of the project"""

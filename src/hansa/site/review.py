@@ -100,7 +100,10 @@ def _commands(plan: dict[str, Any]) -> list[str]:
     learner = plan.get("learner")
     if not isinstance(learner, dict) or learner.get("kind") != "command":
         return []
+    named = learner.get("tasks")
     given = {task: learner.get(task) for task in COMMANDS}
+    if isinstance(named, dict):
+        given |= {f"answer {clean(str(task), 80)}": words for task, words in named.items()}
     return [
         f"To {task}, it starts: {clean(line := shlex.join(map(str, words)), len(line))}"
         for task, words in given.items()
