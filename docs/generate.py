@@ -66,7 +66,7 @@ PAGES = {
 }
 """Pages of commands beside the first, and their titles."""
 ELSEWHERE = {
-    **{name: "cli-files" for name in ("import", "split", "export", "package")},
+    **{name: "cli-files" for name in ("import", "split", "export", "models", "predict", "package")},
     **{name: "cli-federation" for name in ("join", "log", "stop", "console", "poc")},
     **{name: f"cli-{name}" for name in ("site", "server")},
 }
@@ -297,6 +297,8 @@ def _type(kind: Any) -> str:
         return " or ".join(_type(a) for a in arguments if a is not type(None))
     if origin is tuple:
         return "list" if arguments[0] in (Change, Named) else f"list of {_type(arguments[0])}s"
+    if origin is dict:
+        return "table"
     names = {int: "whole number", float: "number", str: "text", bool: "`true` or `false`"}
     return names[kind]
 
@@ -306,6 +308,8 @@ def _toml(value: Any) -> str:
         return ""
     if isinstance(value, tuple):
         return f"`{list(value)}`"
+    if value == {}:
+        return "`{}`"
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 

@@ -16,6 +16,7 @@ from hansa.plan import read_plan
 from hansa.project import open_project, with_learner
 from hansa.runs.record import write_report
 from hansa.runs.result import Result
+from hansa.runs.start import read_start
 from hansa.seeds import Key
 from hansa.simulation import Asked, Partitioned, Population, Simulation, continue_run, open_run
 from hansa.store.files import load_params
@@ -30,6 +31,7 @@ def run(
     workers: int | None = None,
     runs: str | Path = "runs",
     new: bool = False,
+    start: str | Path | None = None,
     show: bool = False,
     sets: Iterable[str] = (),
     **plan: Any,
@@ -46,6 +48,7 @@ def run(
       workers: worker processes; by default one a core.
       runs: folder of runs.
       new: start anew although an unfinished run of the same project is there.
+      start: model to start from: a file of tensors, or "RUN" or "RUN:ROUND" of that folder.
       show: print a line a round.
       sets: changes such as "learner.epochs=2", as `--set` takes them.
       plan: keys of the plan: rounds=20, seed=7, algorithm="scaffold", cohort={"fraction": 0.1},
@@ -64,7 +67,12 @@ def run(
         changes = _with_local_keys(plan)
         opened = with_learner(read_plan({}, sets, changes=changes).plan, learner)
     simulation = Simulation(Path(runs), engine, workers, new)
-    folder, population = open_run(opened, simulation, clients)
+    folder, population = open_run(
+        opened,
+        simulation,
+        clients,
+        start=None if start is None else read_start(str(start), Path(runs)),
+    )
     watcher = None
     if show:
         from hansa.watch import PlainLines

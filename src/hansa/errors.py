@@ -193,6 +193,7 @@ CODES |= {
     "run-too-few": "fewer clients than the minimum answered",
     "run-stopped": "a run was stopped at its server before its end",
     "run-not-finished": "the run has no model yet",
+    "model-missing": "there is no such model in the trail, or it was not kept",
     "run-not-reproduced": "running the same plan again gave another model",
     "run-record-invalid": "the data of a report page lacks a part or has a wrong type",
     "function-failed": "a server function raised an error, or returned what cannot be used",

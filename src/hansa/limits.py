@@ -549,6 +549,15 @@ ENVIRONMENT_BYTES_MAX = 2**20
 MEMBERS_NAMED_MAX = 1_000
 """Learners of a federation environment, and keys of one of its tables; each is named in a file."""
 
+MODELS_PER_PAGE = 1_000
+"""Models of the trail in one answer of a server: 300 KiB of JSON."""
+
+ATTRIBUTES_MAX = 32
+"""Attributes of one site; they travel with each of its polls."""
+
+ATTRIBUTE_CHARS_MAX = 200
+"""Characters of an attribute's value: a word or two, such as a region or a device."""
+
 FACTS_BYTES_MAX = 2**20
 """Bytes of JSON that go to or come from a client in one named task; tensors travel beside them."""
 

@@ -163,7 +163,7 @@ def test_log_tells_a_simulation_too(hansa_cli: Any, home: Path) -> None:
         ("run", "study", "--purpose", "beds"),
         ("run", "study", "--detach"),
         ("run", "--resume", "steps-1", "--on"),
-        ("run", "study", "--on", "--model", "nothing.safetensors"),
+        ("run", "--resume", "steps-1", "--from", "steps-1:1"),
         ("show", "--on"),
         ("log", "--on"),
         ("stop",),

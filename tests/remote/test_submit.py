@@ -18,6 +18,7 @@ from hansa.protocol.enrolment import renew_if_due
 from hansa.remote.seed import seed_model
 from hansa.remote.submit import submit
 from hansa.runs import RunFolder
+from hansa.runs.start import read_start
 from hansa.store.files import save_params
 
 
@@ -144,13 +145,18 @@ def test_a_model_sized_by_data_that_are_not_here_asks_for_a_file(
     folder = tmp_path / "study"
     folder.mkdir()
     (folder / "plan.toml").write_text('name = "far"\n[data]\nset = "ward.csv"\ntarget = "y"\n')
-    with pytest.raises(PlanError, match=r"not here.*--model FILE"):
+    with pytest.raises(PlanError, match=r"not here.*--from RUN:ROUND"):
         send(folder, membership)
     assert not server.asked
     save_params(tmp_path / "seed.safetensors", model(1.0))
-    run = send(folder, membership, model=tmp_path / "seed.safetensors")
+    run = send(folder, membership, start=read_start(str(tmp_path / "seed.safetensors"), tmp_path))
     assert server.submissions[0].seed_model.digest == model(1.0).digest()
-    assert run.about["seed_model"] == {"digest": model(1.0).digest(), "buffers": ["n"]}
+    assert run.about["seed_model"] == {
+        "digest": model(1.0).digest(),
+        "buffers": ["n"],
+        "origin": "seed.safetensors",
+    }
+    assert server.submissions[0].origin == "seed.safetensors"
 
 
 def test_a_model_of_another_shape_is_refused(
@@ -159,7 +165,7 @@ def test_a_model_of_another_shape_is_refused(
     folder = make_project(tmp_path / "study")
     save_params(tmp_path / "seed.safetensors", model(1.0).subset(["w"]))
     with pytest.raises(PlanError, match="not those of the project's model"):
-        send(folder, league[1], model=tmp_path / "seed.safetensors")
+        send(folder, league[1], start=read_start(str(tmp_path / "seed.safetensors"), tmp_path))
 
 
 def test_data_set_here_without_a_split_gives_shapes(

@@ -55,6 +55,7 @@ ALLOWED: dict[tuple[str, str], str] = {
     ("GET", "/v1/runs"): "viewer submitter admin",
     ("GET", "/v1/runs/{run}"): "viewer submitter admin",
     ("GET", "/v1/runs/{run}/events"): "viewer submitter admin",
+    ("GET", "/v1/models"): "viewer submitter admin",
     ("GET", "/v1/members"): "viewer admin",
     ("GET", "/v1/audit"): "admin",
     ("POST", "/v1/invites"): "admin",

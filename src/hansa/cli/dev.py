@@ -170,7 +170,7 @@ def _run(
         rehearsal.deployed(),
         membership,
         runs=runs,
-        model=rehearsal.seed_file(),
+        start=rehearsal.start_model(),
         new=True,
         rehearsal=True,
     )

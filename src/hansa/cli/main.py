@@ -31,6 +31,8 @@ VERBS = {
     "split": Verb("split", "Divide a data set among clients, into files."),
     "reproduce": Verb("reproduce", "Run a run's plan and code again; the model must be the same."),
     "export": Verb("export", "Write a run's model for torch, NumPy or safetensors."),
+    "predict": Verb("predict", "Have each client predict with a model, on its own data."),
+    "models": Verb("models", "Look at the trail of models: what was made from what."),
     "package": Verb("package", "Make, check and try the package of code that clients execute."),
     "join": Verb("join", "Become a member of a federation, with its operator's invitation."),
     "config": Verb("config", "Explain every value of a plan and where it came from."),

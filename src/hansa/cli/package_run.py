@@ -149,10 +149,11 @@ def _sample(project: Project) -> Any:
 def _seed(project: Project, model: Path | None) -> Seed:
     """Return the model to start from; a file's tensors must be those of the package."""
     from hansa.remote.seed import given_model
+    from hansa.runs.start import Start, read_tensors
     from hansa.seeds import Key
 
     if model is not None:
-        return given_model(project, model)
+        return given_model(project, Start(read_tensors(model), model.name))
     return project.learner.init(_sample(project), Key.root(project.plan.seed).child("model"))
 
 

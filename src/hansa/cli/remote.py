@@ -15,6 +15,7 @@ from hansa.project import Project
 from hansa.remote.connecting import check_not_rehearsed, connected, membership_at
 from hansa.remote.follow import follow
 from hansa.remote.submit import hand_over, submit
+from hansa.remote.trail import start_at
 from hansa.runs import RunFolder
 from hansa.runs.record import relative, write_report
 from hansa.watch import watching
@@ -26,7 +27,7 @@ def run_remotely(
     *,
     runs: Path,
     purpose: str = "",
-    model: Path | None = None,
+    origin: str | None = None,
     new: bool = False,
     detach: bool = False,
     as_json: bool = False,
@@ -38,7 +39,8 @@ def run_remotely(
       HansaError: it cannot be handed over; the message says why.
     """
     membership = membership_at(on)
-    folder = submit(project, membership, runs=runs, purpose=purpose, model=model, new=new)
+    start = start_at(membership, origin, runs) if origin is not None else None
+    folder = submit(project, membership, runs=runs, purpose=purpose, start=start, new=new)
     if not detach:
         return follow_run(folder, runs=runs, as_json=as_json, membership=membership)
     write_report(folder)

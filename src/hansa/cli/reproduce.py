@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from hansa.cli.options import json_option, print_json, runs_option
+
+if TYPE_CHECKING:
+    from hansa.runs import RunFolder
+    from hansa.runs.start import Start
 
 
 @click.command()
@@ -42,7 +47,7 @@ def command(run: str | None, runs: Path, as_json: bool) -> None:
     project = saved_project(folder)
     with tempfile.TemporaryDirectory(prefix="hansa-reproduce-") as scratch:
         simulation = Simulation(Path(scratch), folder.about["engine"], new=True)
-        again, population = open_run(project, simulation)
+        again, population = open_run(project, simulation, start=_start(folder, runs))
         rounds = project.plan.rounds
         with watching(rounds, project.plan.stop.metric, as_json=as_json) as watcher:
             continue_run(again, project, population, simulation=simulation, watcher=watcher)
@@ -60,3 +65,30 @@ def command(run: str | None, runs: Path, as_json: bool) -> None:
             f"Compare versions and machine with {folder.path / 'environment.json'}: the same "
             "bytes are promised on the same engine, versions and number of threads.",
         )
+
+
+def _start(folder: RunFolder, runs: Path) -> Start | None:
+    """Return the model that a run was begun from; None where its project made it.
+
+    Raises:
+      RunError: run-not-reproduced, that model is not there any more.
+    """
+    from hansa.errors import HansaError, RunError
+    from hansa.runs.start import begins_with, read_start
+
+    origin = folder.about["seed_model"].get("origin")
+    if origin is None:
+        return None
+    try:
+        start = read_start(origin, runs)
+    except HansaError as error:
+        start, why = None, error.happened
+    else:
+        why = "That model has changed since."
+    if start is None or not begins_with(folder, start):
+        raise RunError(
+            "run-not-reproduced",
+            f"{folder.name} was begun from {origin}. {why}",
+            "Put that model back where it was, and reproduce it again.",
+        )
+    return start

@@ -37,9 +37,10 @@ if TYPE_CHECKING:
 @click.option("--purpose", default="", help="With --on: what it is for; data owners read it.")
 @click.option("--detach", is_flag=True, help="With --on: hand it over and do not follow it.")
 @click.option(
-    "--model",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="With --on: start from this file of tensors.",
+    "--from",
+    "origin",
+    metavar="MODEL",
+    help="Start from a model of the trail, RUN or RUN:ROUND, or from a file of tensors.",
 )
 @runs_option
 @json_option
@@ -57,7 +58,7 @@ def command(
     on: str | None,
     purpose: str,
     detach: bool,
-    model: Path | None,
+    origin: str | None,
     runs: Path,
     as_json: bool,
 ) -> None:
@@ -73,6 +74,7 @@ def command(
       hansa run --clients 100 --set data.split.alpha=0.1
       hansa run my-study --set algorithm=scaffold --engine processes
       hansa run --resume my-study-1
+      hansa run --from my-study-1:5 --set learner.optimizer.lr=0.01
       hansa run --on hansa.example.org --purpose "Which wards are short of beds?"
     """
     from hansa.cli.session import run_project
@@ -81,9 +83,9 @@ def command(
     from hansa.simulation import Simulation
 
     simulation = Simulation(runs, engine, workers, new)  # type: ignore[arg-type]
-    _check_words(on, purpose=purpose, detach=detach, model=model)
+    _check_words(on, purpose=purpose, detach=detach)
     if resume is not None:
-        if sets or clients or rounds or seed is not None or new or on is not None:
+        if sets or clients or rounds or seed is not None or new or on is not None or origin:
             raise click.UsageError("--resume continues a run as it is; it takes no changes.")
         _resume(resume, simulation, as_json)
         return
@@ -95,7 +97,10 @@ def command(
     changes += [f"seed={seed}"] if seed is not None else []
     opened = open_project(project, changes)
     if on is None:
-        folder = run_project(opened, simulation, as_json=as_json)
+        from hansa.runs.start import read_start
+
+        start = read_start(origin, runs) if origin is not None else None
+        folder = run_project(opened, simulation, start=start, as_json=as_json)
     else:
         from hansa.cli.remote import run_remotely
 
@@ -104,7 +109,7 @@ def command(
             on,
             runs=runs,
             purpose=purpose,
-            model=model,
+            origin=origin,
             new=new,
             detach=detach,
             as_json=as_json,
@@ -113,11 +118,11 @@ def command(
         click.launch(str(folder.path / "report.html"))
 
 
-def _check_words(on: str | None, *, purpose: str, detach: bool, model: Path | None) -> None:
+def _check_words(on: str | None, *, purpose: str, detach: bool) -> None:
     """Refuse options of a simulation with --on, and those of a federation without it."""
     if on is None:
-        if purpose or detach or model is not None:
-            raise click.UsageError("--purpose, --detach and --model belong to --on.")
+        if purpose or detach:
+            raise click.UsageError("--purpose and --detach belong to --on.")
         return
     context = click.get_current_context()
     for name in ("engine", "workers", "clients"):

@@ -210,10 +210,15 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
         "role": row["role"],
         "state": state,
         "org": row["org"],
+        **({"attributes": _said(row["attributes"])} if row.get("attributes") else {}),
         "joined": row["joined_at"],
         "key": row["fingerprint"],
         **({"hansa": row["version"]} if row.get("version") else {}),
     }
+
+
+def _said(attributes: dict[str, str]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in attributes.items())
 
 
 def _ends(token: dict[str, Any]) -> str:

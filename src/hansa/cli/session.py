@@ -14,6 +14,7 @@ from hansa.errors import HansaError, RunError
 from hansa.project import Project
 from hansa.runs import RUNS, RunFolder, all_runs
 from hansa.runs.record import relative, run_record, write_report
+from hansa.runs.start import Start
 from hansa.simulation import (
     Population,
     Simulation,
@@ -30,6 +31,7 @@ def run_project(
     *,
     population: Population | None = None,
     folder: RunFolder | None = None,
+    start: Start | None = None,
     as_json: bool = False,
 ) -> RunFolder:
     """Run a project to its end and say so; the report page is written whatever happens.
@@ -39,13 +41,14 @@ def run_project(
       simulation: how and where.
       population: the clients; by default those of the plan.
       folder: the run to continue; by default an unfinished one of this plan and code, or a new one.
+      start: model that a new run starts from.
       as_json: print for programs.
 
     Raises:
       RunError: the folder's run has ended already, or this one fails.
     """
     if folder is None:
-        folder, population = open_run(project, simulation, population)
+        folder, population = open_run(project, simulation, population, start=start)
     elif folder.state != "running":
         raise RunError(
             "run-ended",

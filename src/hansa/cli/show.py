@@ -12,10 +12,13 @@ from hansa.cli.options import json_option, on_option, print_json, runs_option
 @click.command()
 @click.argument("run", required=False)
 @click.option("--open", "open_page", is_flag=True, help="Open the report page.")
+@click.option("--validations", is_flag=True, help="List what each client measured of each model.")
 @on_option("Show the run of this name at a federation's server: its sites, and why it waits.")
 @runs_option
 @json_option
-def command(run: str | None, open_page: bool, on: str | None, runs: Path, as_json: bool) -> None:
+def command(
+    run: str | None, open_page: bool, validations: bool, on: str | None, runs: Path, as_json: bool
+) -> None:
     """Show a run and write its report page anew; by default the newest run.
 
     With --on it is the server that is asked, and no page is written.
@@ -25,7 +28,11 @@ def command(run: str | None, open_page: bool, on: str | None, runs: Path, as_jso
       hansa show
       hansa show digits-1 --open
       hansa show digits-1 --on hansa.example.org
+      hansa show digits-1 --validations
     """
+    if validations:
+        _show_validations(run, on, runs, as_json=as_json)
+        return
     if on is not None:
         _show_remote(run, on, as_json)
         return
@@ -58,6 +65,29 @@ def command(run: str | None, open_page: bool, on: str | None, runs: Path, as_jso
     click.echo(f"report  {relative(page)}")
     if open_page:
         click.launch(str(page))
+
+
+def _show_validations(run: str | None, on: str | None, runs: Path, *, as_json: bool) -> None:
+    from hansa.runs import find_run
+    from hansa.runs.result import validation_table
+
+    if on is None:
+        folder = find_run(runs, run)
+        name, rows = folder.name, [event["row"] for event in folder.commits()]
+    else:
+        from hansa.remote import asking
+        from hansa.remote.connecting import connected, membership_at
+
+        if run is None:
+            raise click.UsageError("Name the run; hansa ls --on lists them.")
+        with connected(membership_at(on)) as connection:
+            events = asking.all_events(connection, run)
+        name, rows = run, [event["row"] for event in events if event["kind"] == "committed"]
+    table = validation_table(name, rows)
+    if as_json:
+        print_json(table)
+    else:
+        click.echo(str(table) if table else f"No client has measured a model of {name}.")
 
 
 def _show_remote(run: str | None, on: str, as_json: bool) -> None:

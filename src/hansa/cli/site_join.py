@@ -16,6 +16,11 @@ name = "{name}"
 # Data that a plan may ask for by its name.  Add some with:
 #   hansa site data add ./cohort.csv --as cohort --target outcome
 
+# What this site says of itself; every member of the federation may read it, and plans may choose
+# sites by it.
+# [attributes]
+# region = "eu"
+
 # What one run's code may use here.
 # [limits]
 # memory_mb = 8192     # MiB of memory

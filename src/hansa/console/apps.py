@@ -197,13 +197,13 @@ def _start(seat: Seat, number: int) -> RunFolder:
     try:
         return submit(project, seat.membership, runs=place)
     except PlanError as error:
-        if "--model" not in error.hint:
+        if "--from" not in error.hint:
             raise
         raise ConsoleError(
             "console-app",
             error.happened,
             f"Hand it over with a model to start from: hansa run {place / 'app'} --on {seat.url} "
-            "--model FILE; list_jobs and check_status show it as well.",
+            "--from FILE; list_jobs and check_status show it as well.",
         ) from None
 
 

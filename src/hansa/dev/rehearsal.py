@@ -36,6 +36,7 @@ from hansa.remote.follow import follow
 from hansa.remote.seed import seed_model
 from hansa.remote.submit import submit
 from hansa.runs import RunFolder, find_run
+from hansa.runs.start import Start
 from hansa.server.founding import found
 from hansa.server.people import InviteRequest
 from hansa.server.settings import ServerSettings
@@ -50,7 +51,7 @@ from hansa.simulation import (
 from hansa.simulation.population import Placed, write_client_rows
 from hansa.site.policy import Policy
 from hansa.site.settings import DataSource, SiteLimits, SiteSettings, write_settings
-from hansa.store.files import write_durably
+from hansa.store.files import load_params, write_durably
 from hansa.testing.proxy import FaultProxy
 
 SERVER = "server"
@@ -261,7 +262,7 @@ class Rehearsal:
         """Return the words after `hansa` that run the project at this federation."""
         sets = [word for text in self.deployed_sets() for word in ("--set", text)]
         seed = self.seed_file()
-        model = [] if seed is None else ["--model", str(seed)]
+        model = [] if seed is None else ["--from", str(seed)]
         place = ["--on", self.url, "--runs", str(self.runs)]
         return ["run", str(self.project_folder), *place, *sets, *model, *words]
 
@@ -307,7 +308,8 @@ class Rehearsal:
           HansaError: as `hansa.remote.submit`.
         """
         project = open_project(self.project_folder, [*self.deployed_sets(), *sets])
-        return submit(project, self.membership, runs=self.runs, model=self.seed_file(), new=new)
+        start = self.start_model()
+        return submit(project, self.membership, runs=self.runs, start=start, new=new)
 
     def follow(self, folder: RunFolder, *, seconds: float = 60.0) -> str:
         """Follow a run to its end from this process; return how it ended.
@@ -368,6 +370,11 @@ class Rehearsal:
             write_durably(path, encode(seed_model(self.project).params))
         return path
 
+    def start_model(self) -> Start | None:
+        """Return that seed model; None where it is the project's own."""
+        path = self.seed_file()
+        return None if path is None else Start(load_params(path).copy(), "")
+
     @property
     def data_name(self) -> str | None:
         """The name under which sites declare their data; None where the project's code has it."""
@@ -396,6 +403,7 @@ class Rehearsal:
         enrol(invite, folder)
         settings = SiteSettings(
             name=name,
+            attributes=self.project.plan.data.attributes.get(name, {}),
             data=self._data(name, folder),
             policy=msgspec.convert(
                 {"submitters": [ADMIN], "approve": "submitters", "sandbox": self._sandbox}, Policy

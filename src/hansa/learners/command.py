@@ -19,13 +19,14 @@ import itertools
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from hansa.algorithms import Capability
 from hansa.errors import LearnerError
+from hansa.learners.command_answers import answers
 from hansa.learners.command_call import (
     Call,
     Result,
@@ -48,7 +49,7 @@ from hansa.learners.function import (
     statistics,
 )
 from hansa.learners.learner import ClientData, Hyper, Seed, Task
-from hansa.learners.named_tasks import TaskContext
+from hansa.learners.named_tasks import NamedTask, TaskContext
 from hansa.limits import (
     ANSWER_SLACK_BYTES,
     BLOB_BYTES_MAX,
@@ -117,6 +118,10 @@ class CommandLearner:
     def evaluate(self, params: Params, data: Any) -> Metrics:
         if "validate" not in self._commands.words:
             return {}
+        return self._measured(params, data)[0]
+
+    def _measured(self, params: Params, data: Any) -> tuple[Metrics, Any]:
+        """Run the validate command; return its metrics, and what else it says."""
         call = self._call("validate", data, client="", seed=_SEED.child("evaluate").integer(31))
         try:
             _write(call.place("model_in"), params)
@@ -124,7 +129,8 @@ class CommandLearner:
             result = read_result("validate", call.place("result_out"), needed=True)
         finally:
             shutil.rmtree(call.folder, ignore_errors=True)
-        return as_metrics(result.metrics, result.examples or self.examples(data), "validate")
+        examples = result.examples or self.examples(data)
+        return as_metrics(result.metrics, examples, "validate"), result.report
 
     def predict(self, params: Params, data: Any, target: Path) -> None:
         """Run the predict command and move what it wrote, a file of any kind, to a path.
@@ -154,10 +160,12 @@ class CommandLearner:
             shutil.rmtree(call.folder, ignore_errors=True)
 
     @property
-    def tasks(self) -> dict[str, Callable[..., Any]]:
-        """The named tasks that have a command."""
+    def tasks(self) -> dict[str, NamedTask]:
+        """What it answers besides training: predict and validate, and named tasks of its own."""
         named = self._commands.words.keys() - PLACES.keys()
-        return {name: functools.partial(self._answer, name) for name in sorted(named)}
+        own = {name: functools.partial(self._answer, name) for name in sorted(named)}
+        usual = answers(self._commands.words, predict=self.predict, measure=self._measured)
+        return {**own, **usual}
 
     def _answer(
         self, task: str, params: dict[str, Any] | None, data: ClientData, ctx: TaskContext

@@ -137,6 +137,7 @@ class Result(NamedTuple):
     metrics: dict[str, float] = {}  # noqa: RUF012 - means over the examples; read only
     examples: int | None = None
     weight: float | None = None
+    report: Any = None  # of validate: any JSON, which leaves only where the plan asks for it
 
 
 def check_ended(task: str, words: Sequence[str], ended: Ended, seconds: float) -> None:
@@ -207,10 +208,11 @@ def read_result(task: str, path: Path, *, needed: bool) -> Result:
         raise _bad(
             f"The result.json that the command of {task} wrote is not JSON: {error}.", _EXAMPLE
         ) from None
-    if not isinstance(found, dict) or (odd := found.keys() - {"metrics", "examples", "weight"}):
+    if not isinstance(found, dict) or (odd := found.keys() - set(Result._fields)):
         what = f"has the key {sorted(odd)[0]!r:.60}" if isinstance(found, dict) else "is no object"
         raise _bad(f"The result.json of {task} {what}.", _EXAMPLE)
-    return Result(_metrics(task, found.get("metrics", {})), *_amounts(task, found))
+    metrics = _metrics(task, found.get("metrics", {}))
+    return Result(metrics, *_amounts(task, found), found.get("report"))
 
 
 def read_facts(task: str, path: Path) -> dict[str, Any]:

@@ -96,7 +96,7 @@ def _commands(made: Made) -> Iterator[Fault]:
             if before != "-m" and _is_file(word) and word.removeprefix("./") not in made.files:
                 yield Fault(PLAN, line, f"{task} names {word}, which the package lacks")
     if made.commands and "init" not in made.commands:
-        told = "[learner] has no init: runs start only with --on and --model FILE"
+        told = "[learner] has no init: runs start only with --from"
         yield Fault(PLAN, line_of(made.files.get(PLAN), "learner.train"), told, grave=False)
 
 

@@ -146,6 +146,9 @@ class DataPlan(_Part, frozen=True):
     """share held out at the server, unless the set has an official test part"""
     validation: float = 0.1
     """share of each client's examples kept for evaluation at the client"""
+    attributes: dict[str, dict[str, str]] = {}
+    """what simulated clients say of themselves, by name: [data.attributes] with
+    client-0 = { region = "eu" }"""
     clients: int = 10
     """simulated clients, when the project's data(client) is asked"""
     shape: tuple[int, ...] | None = None
@@ -158,6 +161,9 @@ class DataPlan(_Part, frozen=True):
 class CohortPlan(_Part, frozen=True):
     """Which clients take part in a round."""
 
+    where: dict[str, str | tuple[str, ...]] = {}
+    """attributes that a client must have to be asked: { region = "eu", gpu = ["a", "b"] }; a site's
+    owner declares them in site.toml, data.attributes those of a simulation; name is its own"""
     fraction: float = 1.0
     """share of all clients asked in a round; at least one"""
     count: int | None = None
@@ -189,6 +195,9 @@ class EvaluatePlan(_Part, frozen=True):
     """rounds between evaluations; the last round is always evaluated"""
     clients: int = 100
     """at most so many clients evaluate, drawn anew each time"""
+    reports: bool = False
+    """clients answer the task `validate`, as command learners do, with numbers and any other JSON
+    that their code says of the model; it is kept with the round"""
     metrics: tuple[str, ...] = ()
     """metrics beside the learner's own, each as it would be on all clients' examples together; see
     the page on metrics: accuracy, f1, precision, recall (each also with _weighted and _per_class),

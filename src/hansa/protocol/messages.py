@@ -11,7 +11,12 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from hansa.limits import METRIC_NAME_CHARS_MAX, METRICS_MAX
+from hansa.limits import (
+    ATTRIBUTE_CHARS_MAX,
+    ATTRIBUTES_MAX,
+    METRIC_NAME_CHARS_MAX,
+    METRICS_MAX,
+)
 
 Digest = Annotated[str, Meta(pattern=r"^blake3:[0-9a-f]{64}\Z")]
 """BLAKE3 of a blob's bytes; its only address."""
@@ -36,6 +41,15 @@ StandingState = Literal["ready", "waiting", "refused"]
 
 Text = Annotated[str, Meta(max_length=2_000)]
 """A sentence for people."""
+
+Attributes = Annotated[
+    dict[
+        Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")],
+        Annotated[str, Meta(max_length=ATTRIBUTE_CHARS_MAX)],
+    ],
+    Meta(max_length=ATTRIBUTES_MAX),
+]
+"""What a site says of itself: text by name."""
 
 MetricName = Annotated[str, Meta(max_length=METRIC_NAME_CHARS_MAX)]
 
@@ -105,6 +119,7 @@ class Poll(_Message, frozen=True):
     holding: list[TaskKey] = []  # at work, or waiting to be sent
     runs: list[RunName] = []  # whose standing it has reported, and which it has not forgotten
     version: Annotated[str, Meta(max_length=40)] = ""
+    attributes: Attributes = {}  # as its owner has declared them
     wait: bool = True  # False: answer at once
 
 
@@ -175,6 +190,28 @@ class Submission(_Message, frozen=True, kw_only=True):
     signature: str
     certificate: str
     purpose: Text = ""
+    origin: Text = ""  # the model that the seed is, RUN:ROUND at this server, or other words
+
+
+class ModelFacts(_Message, frozen=True):
+    """One committed global model of the trail."""
+
+    run: RunName
+    round: Annotated[int, Meta(ge=0)]  # 0: the seed model
+    digest: Digest
+    size: int = 0  # bytes of its file
+    at: str = ""
+    origin: str = ""  # of a seed model: what it was taken from, RUN:ROUND or a file
+    kept: bool = True  # whether its tensors are still there
+    clients: int = 0  # whose updates are in it
+    metric: str = ""  # that the run is judged by, where it was measured
+    value: float | None = None
+    best: bool = False  # the best of its run when it was committed
+
+    @property
+    def name(self) -> str:
+        """What commands call it."""
+        return f"{self.run}:{self.round}"
 
 
 class SiteStanding(_Message, frozen=True):
@@ -207,6 +244,13 @@ class RunDetails(_Message, frozen=True):
     facts: RunFacts
     submission: Submission
     hansa: str  # the server's version
+
+
+class ModelPage(_Message, frozen=True):
+    """Models from a position on, run by run, the oldest run first."""
+
+    models: list[ModelFacts]
+    next: int | None = None  # ask from here; None: these were the last
 
 
 class EventPage(_Message, frozen=True):

@@ -45,6 +45,16 @@ def events(connection: Connection, run: str, *, after: int, wait_s: float = 0.0)
     return connection.call("GET", path, kind=EventPage, timeout_s=2 * wait_s if wait_s else None)
 
 
+def all_events(connection: Connection, run: str) -> list[dict[str, Any]]:
+    """Return a run's events so far, of many pages if need be."""
+    found: list[dict[str, Any]] = []
+    while True:
+        page = events(connection, run, after=len(found))
+        if not page.events:
+            return found
+        found += page.events
+
+
 def members(connection: Connection) -> list[dict[str, Any]]:
     """Return all members; of sites also their state and how many seconds ago each was heard of.
 

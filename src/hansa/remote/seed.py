@@ -5,7 +5,6 @@ The server runs no project code, so it cannot make one.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from hansa.data import load
@@ -13,28 +12,28 @@ from hansa.errors import DataError, HansaError, PlanError
 from hansa.learners.learner import Seed, close
 from hansa.params.model import ModelLayout
 from hansa.project import Project
+from hansa.runs.start import Start, as_seed
 from hansa.seeds import Key
 from hansa.simulation import project_population
 from hansa.simulation.population import data_place
-from hansa.store.files import load_params
 
 _NOT_HERE = ("data-missing", "data-unknown-name")
 """Codes of data that lie at the sites and not here."""
 
 
-def seed_model(project: Project, model: Path | None = None) -> Seed:
+def seed_model(project: Project, start: Start | None = None) -> Seed:
     """Return the seed model of a project, the very one that a simulation starts from.
 
     Args:
       project: makes it, from some of its data if these are here.
-      model: a file of tensors to start from instead.
+      start: a model to start from instead.
 
     Raises:
-      PlanError: the learner needs data for it, and these are not here.
-      ParamsError: the file is not one of tensors, or has others than the project's model.
+      PlanError: the learner needs data for it, and these are not here; or the given model has
+        other tensors than the project's.
     """
     try:
-        return _made(project) if model is None else given_model(project, model)
+        return _made(project) if start is None else given_model(project, start)
     finally:
         close(project.learner)
 
@@ -51,31 +50,23 @@ def _made(project: Project) -> Seed:
             "plan-impossible",
             f"Making the seed model of a {project.plan.learner.kind} learner takes some data, and "
             f"those of the plan are not here ({type(error).__name__}). Nothing was sent.",
-            "Give a model to start from with --model FILE; a simulation on data of the same shape "
-            "makes one: hansa export --to safetensors",
+            "Give a model to start from with --from RUN:ROUND or --from FILE; a simulation on data "
+            "of the same shape makes one: hansa export --to safetensors",
         ) from error
 
 
-def given_model(project: Project, model: Path) -> Seed:
-    """Return the tensors of a file as a model to start from.
+def given_model(project: Project, start: Start) -> Seed:
+    """Return a given model as the one to start from.
 
     Raises:
-      PlanError: plan-impossible, the project's model has others.
-      ParamsError: the file is not one of tensors.
+      PlanError: plan-impossible, the project's model has other tensors.
     """
-    params = load_params(model).copy()
     try:
-        own = _made(project).layout
+        own = _made(project)
     except PlanError:
-        own = ModelLayout(params.layout, _buffers(project.plan.learner.kind, list(params)))
-    if own.layout != params.layout:
-        raise PlanError(
-            "plan-impossible",
-            f"The tensors of {model} are not those of the project's model. Nothing was sent.",
-            "Give a file that was exported from a run of this project: "
-            "hansa export --to safetensors",
-        )
-    return Seed(params, own)
+        names = _buffers(project.plan.learner.kind, list(start.params))
+        own = Seed(start.params, ModelLayout(start.params.layout, names))
+    return as_seed(start, own)
 
 
 def _buffers(kind: str, names: list[str]) -> list[str]:

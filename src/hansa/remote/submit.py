@@ -24,7 +24,7 @@ from hansa.remote.deployable import check_deployable
 from hansa.remote.seed import seed_model
 from hansa.runs import RunFolder, all_runs
 from hansa.runs.making import Clients, make_run, project_files
-from hansa.store.files import load_params
+from hansa.runs.start import Start, begins_with
 
 ENGINE = "federation"
 """In place of an engine, in run.json of a run whose clients are sites."""
@@ -39,7 +39,7 @@ def submit(
     *,
     runs: Path = Path("runs"),
     purpose: str = "",
-    model: Path | None = None,
+    start: Start | None = None,
     new: bool = False,
     rehearsal: bool = False,
 ) -> RunFolder:
@@ -53,7 +53,7 @@ def submit(
       membership: where, and as whom.
       runs: folder of runs.
       purpose: for the data owners, who decide.
-      model: file of tensors to start from; by default the learner makes them.
+      start: model to start from; by default the learner makes them.
       new: start anew although an unfinished run of the same plan and code is there.
       rehearsal: the server ends with the command that has started it; the folder remembers it.
 
@@ -64,9 +64,9 @@ def submit(
     """
     check_deployable(project)
     folder = None if new else _unfinished(runs, project, membership)
-    if folder is None or (model is not None and not _same_model(folder, model)):
+    if folder is None or (start is not None and not begins_with(folder, start)):
         remote = {"url": membership.url, "run": None} | ({"rehearsal": True} if rehearsal else {})
-        folder = _make(runs, project, remote, purpose=purpose, model=model)
+        folder = _make(runs, project, remote, purpose=purpose, start=start)
         hit("submit_after_folder_made")
     if (folder.remote or {}).get("run") is None:
         with connected(membership) as connection:
@@ -105,30 +105,29 @@ def _unfinished(runs: Path, project: Project, membership: Membership) -> RunFold
     return None
 
 
-def _same_model(folder: RunFolder, model: Path) -> bool:
-    same: bool = load_params(model).digest() == folder.about["seed_model"]["digest"]
-    return same
-
-
 def _make(
-    runs: Path, project: Project, remote: dict[str, Any], *, purpose: str, model: Path | None
+    runs: Path, project: Project, remote: dict[str, Any], *, purpose: str, start: Start | None
 ) -> RunFolder:
-    seed = seed_model(project, model)
+    seed = seed_model(project, start)
+    origin = start.origin if start is not None else ""
     files = project_files(project)
     archive = build_archive(files)
-    submission = _submission(project, seed, package=archive, purpose=purpose)
+    submission = _submission(project, seed, package=archive, purpose=purpose, origin=origin)
     return make_run(
         runs,
         project,
         seed,
         engine=ENGINE,
         clients=Clients(),
+        origin=origin,
         remote=remote,
         files={SUBMISSION_FILE: msgspec.json.encode(submission)},
     )
 
 
-def _submission(project: Project, seed: Seed, *, package: bytes, purpose: str) -> Submission:
+def _submission(
+    project: Project, seed: Seed, *, package: bytes, purpose: str, origin: str
+) -> Submission:
     """Return what is sent, without its signature."""
     digest = _digest(package)
     size = sum(memoryview(part).nbytes for part in encode(seed.params))
@@ -145,6 +144,7 @@ def _submission(project: Project, seed: Seed, *, package: bytes, purpose: str) -
         signature="",
         certificate="",
         purpose=purpose,
+        origin=origin,
     )
 
 

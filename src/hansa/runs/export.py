@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from hansa.errors import LearnerError, PlanError
 from hansa.params import Params
+from hansa.params.npz import plain, write_npz
 from hansa.store.files import load_params, save_params, write_durably
 
 
@@ -30,7 +30,7 @@ def export_model(model: Path, output: Path, *, kind: str) -> str:
         save_params(output, params)
         return f'params = hansa.load_model("{output}")'
     if kind == "npz":
-        write_durably(output, [_npz(params)])
+        write_durably(output, [write_npz(params)])
         return f'arrays = numpy.load("{output}")'
     write_durably(output, [_torch(params)])
     return f'net.load_state_dict(torch.load("{output}"))'
@@ -44,7 +44,7 @@ def write_numpy(output: Path, params: Params) -> None:
       OSError: the file cannot be written.
     """
     if output.suffix == ".npz":
-        write_durably(output, [_npz(params)])
+        write_durably(output, [write_npz(params)])
         return
     arrays = list(params.to_dict().values())
     if len(arrays) != 1:
@@ -54,23 +54,8 @@ def write_numpy(output: Path, params: Params) -> None:
             "Let it end in .npz, which holds them all.",
         )
     buffer = io.BytesIO()
-    np.lib.format.write_array(buffer, _plain(arrays[0]), allow_pickle=False)
+    np.lib.format.write_array(buffer, plain(arrays[0]), allow_pickle=False)
     write_durably(output, [buffer.getvalue()])
-
-
-def _npz(params: Params) -> bytes:
-    buffer = io.BytesIO()
-    # Not numpy.savez, whose own argument names ("file") are no good as tensor names.
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, array in params.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, _plain(array), allow_pickle=False)
-    return buffer.getvalue()
-
-
-def _plain(array: np.ndarray) -> np.ndarray:
-    # NumPy has no bfloat16 of its own; float32 holds every one of its values.
-    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
 
 
 def _torch(params: Params) -> bytes:

@@ -36,6 +36,7 @@ def make_run(
     *,
     engine: str,
     clients: Clients,
+    origin: str = "",
     remote: Mapping[str, Any] | None = None,
     files: Mapping[str, bytes] | None = None,
 ) -> RunFolder:
@@ -47,6 +48,7 @@ def make_run(
       seed: the model that the run starts from.
       engine: what runs the clients.
       clients: what is known of them.
+      origin: what the seed model was taken from, where it was given.
       remote: where the run itself will be, if not here; the seed model is then kept at once.
       files: further files by relative path.
     """
@@ -60,6 +62,7 @@ def make_run(
         "seed_model": {
             "digest": seed.params.digest(),
             "buffers": list(seed.layout.buffers.names),
+            **({"origin": origin} if origin else {}),
         },
         "data": clients.data,
         "code": None if plan.learner.kind == MADE_IN_PYTHON else _digest(project),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,26 @@ def metrics_table(rows: list[dict[str, Any]]) -> Table:
                 if part == "validation":
                     flat |= {f"{metric}_{name}": summary[name] for name in ("min", "max")}
         table.append(flat)
+    return table
+
+
+def validation_table(run: str, rows: Iterable[Mapping[str, Any]]) -> Table:
+    """Return what each client measured of each model: a row for each of both.
+
+    Args:
+      run: name.
+      rows: of committed rounds, or what a record has of them.
+    """
+    table = Table()
+    for row in rows:
+        by_client: dict[str, dict[str, Any]] = {}
+        for metric, summary in row.get("validation", {}).items():
+            for client, value in summary["by_client"].items():
+                by_client.setdefault(client, {})[metric] = value
+        for client, report in row.get("reports", {}).items():
+            by_client.setdefault(client, {})["report"] = report
+        model = f"{run}:{row.get('round', 0)}"
+        table += [{"model": model, "client": c, **found} for c, found in sorted(by_client.items())]
     return table
 
 

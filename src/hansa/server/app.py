@@ -19,7 +19,7 @@ from hansa.errors import HansaError, RequestRefused
 from hansa.identity import to_text
 from hansa.limits import MEMBER_CACHE_S, OPEN_BODY_BYTES_MAX, SESSION_BURST, SESSION_RATE
 from hansa.protocol.messages import Enrolled, Enrolment, SessionRequest
-from hansa.server import blobs, control, members, operations, people, refusals
+from hansa.server import blobs, control, members, models, operations, people, refusals
 from hansa.server.auth import Principal
 from hansa.server.routes import Route, answer, in_thread, parsed, read_body
 from hansa.server.sources import Guesses, Rates, source_of
@@ -114,6 +114,7 @@ def table(state: ServerState) -> list[Route]:
         *control.routes(state),  # paths are tried in this order: the most frequent ones first
         *(Route(*route) for route in blobs.routes(state)),
         *people.routes(state),
+        *models.routes(state),
         *operations.routes(state),
         Route("/v1/certificates", "POST", EVERYBODY, Certificates(state).renew),
     ]

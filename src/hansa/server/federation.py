@@ -62,6 +62,7 @@ from hansa.workflows import (
     Problem,
     Trained,
 )
+from hansa.workflows.criteria import fits
 from hansa.workflows.state_files import from_files, rounded, to_files
 
 
@@ -393,10 +394,11 @@ class DeployedFederation:
         began, mark = self._gathering[1], -1
         while True:
             self._check_going()
-            present = {s for s, p in self._hub.online().items() if p.online}
+            present = {s: p.attributes for s, p in self._hub.online().items() if p.online}
+            there = {s for s, said in present.items() if fits(s, said, self._plan.cohort.where)}
             said = self._said = self._journal.standings(self.run)
-            ready = sorted(s for s in present if s in said and said[s].state == "ready")
-            silent = present - said.keys() if number == 1 else set()
+            ready = sorted(s for s in there if s in said and said[s].state == "ready")
+            silent = there - said.keys() if number == 1 else set()
             patience = self._pace.gather_s - (monotonic() - began)
             # After a restart, those who took part before are given time to come back.
             if back_s := self._hub.coming_back_s():
@@ -408,7 +410,7 @@ class DeployedFederation:
                 return ready
             self.rest()
             if not gathering:
-                self._note_waiting(why_waiting(ready, present, said, minimum=minimum))
+                self._note_waiting(why_waiting(ready, present.keys(), said, there, minimum=minimum))
             mark = self._hub.stirred(mark, patience if gathering else 60.0)
 
     def _note_waiting(self, reason: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
@@ -63,6 +63,11 @@ class Presence(NamedTuple):
     heard: float
     online: bool
     version: str
+    attributes: Mapping[str, str] = {}
+
+
+NOTHING_SAID: Mapping[str, str] = {}
+"""The attributes of a site without any."""
 
 
 class Hub:
@@ -100,23 +105,28 @@ class Hub:
         """Return the present heartbeat; it grows with the number of sites."""
         return max(self._heartbeat_s, len(self._presence) / SITES_PER_HEARTBEAT_SECOND)
 
-    def heard(self, site: str, version: str = "") -> None:
-        """Note that a site is there."""
+    def heard(
+        self, site: str, version: str = "", attributes: Mapping[str, str] = NOTHING_SAID
+    ) -> None:
+        """Note that a site is there, and what it says of itself."""
         with self._lock:
             before = self._presence.get(site)
-            self._presence[site] = Presence(monotonic(), True, version)
+            self._presence[site] = Presence(monotonic(), True, version, attributes)
             back = before is None or not before.online
+            changed = before is not None and before.attributes != attributes
             affected = self._exchanges_of(site) if back else []
         for exchange in affected:
             exchange.returned(site)
-        if back:
+        if back or changed:
             self.stir()
 
-    def touch(self, site: str) -> bool:
-        """Note that a site is still there; False if it was not there before."""
+    def touch(self, site: str, attributes: Mapping[str, str] = NOTHING_SAID) -> bool:
+        """Note that a site is still there; False if it was not, or says something else."""
         with self._lock:
             known = self._presence.get(site)
             if known is None or not known.online or not known.version:
+                return False
+            if known.attributes != attributes:
                 return False
             self._presence[site] = known._replace(heard=monotonic())
             return True

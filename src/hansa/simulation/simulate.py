@@ -17,7 +17,9 @@ from hansa.plan import nearest
 from hansa.project import Project, client_of, identity
 from hansa.runs import RunFolder, all_runs
 from hansa.runs.making import Clients, make_run
+from hansa.runs.start import Start, as_seed, begins_with
 from hansa.seeds import Key
+from hansa.simulation.chosen import chosen
 from hansa.simulation.engine import Engine, Inline
 from hansa.simulation.federation import SimulatedFederation
 from hansa.simulation.population import Population, project_population
@@ -47,12 +49,23 @@ class Simulation(NamedTuple):
 
 
 def open_run(
-    project: Project, simulation: Simulation, population: Population | None = None
+    project: Project,
+    simulation: Simulation,
+    population: Population | None = None,
+    *,
+    start: Start | None = None,
 ) -> tuple[RunFolder, Population]:
     """Return the unfinished run of this very plan and code, or a new one with its seed model.
 
+    Args:
+      project: what to run.
+      simulation: where and how.
+      population: the clients, where the project does not say who they are.
+      start: model to start from; an unfinished run goes on only if it began with this one.
+
     Raises:
-      HansaError: data is missing, or the learner cannot make a seed model.
+      HansaError: data is missing, the learner cannot make a seed model, or the given model does
+        not fit.
     """
     if simulation.engine not in get_args(EngineName):
         raise PlanError(
@@ -70,10 +83,11 @@ def open_run(
     if not simulation.new and project.folder is not None:
         for run in reversed(list(all_runs(simulation.runs))):
             same = run.about["identity"] == digest and run.remote is None
+            same = same and (start is None or begins_with(run, start))
             if same and run.state == "running" and run.commits():
                 return run, population or project_population(project)
     population = population or project_population(project)
-    cohort, there = project.plan.cohort, len(population.names)
+    cohort, there = project.plan.cohort, len(chosen(population, project.plan).names)
     asked = cohort_size(there, fraction=cohort.fraction, count=cohort.count)
     if asked < cohort.minimum:
         raise PlanError(
@@ -90,7 +104,7 @@ def open_run(
             f"asks {asked} clients. Nothing was started.",
             "Ask more clients, or withstand fewer faulty ones.",
         )
-    return _create(project, simulation, population), population
+    return _create(project, simulation, population, start), population
 
 
 def continue_run(
@@ -120,6 +134,7 @@ def continue_run(
                 "Look at it with hansa show, or start another with: hansa run --new",
             )
         _check_data(folder, population)
+        population = chosen(population, project.plan)
         folder.sweep()
         if project.folder is not None:
             make_current(project.folder, project.code)
@@ -211,11 +226,21 @@ def _engine(
     return Processes(setup, workers, runner=runner, states=states, folder=folder.path)
 
 
-def _create(project: Project, simulation: Simulation, population: Population) -> RunFolder:
+def _create(
+    project: Project, simulation: Simulation, population: Population, start: Start | None
+) -> RunFolder:
     plan = project.plan
     seed = project.learner.init(population.sample(), Key.root(plan.seed).child("model"))
+    seed = seed if start is None else as_seed(start, seed)
     clients = Clients(len(population.names), population.fingerprint(), population.table())
-    folder = make_run(simulation.runs, project, seed, engine=simulation.engine, clients=clients)
+    folder = make_run(
+        simulation.runs,
+        project,
+        seed,
+        engine=simulation.engine,
+        clients=clients,
+        origin=start.origin if start is not None else "",
+    )
     algorithm = project.method.algorithm
     state = from_files(algorithm, seed.layout, model=seed.params, extra=None)
     _, extra = to_files(seed.layout, state)

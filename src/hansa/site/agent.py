@@ -7,6 +7,7 @@ of a project runs in this process.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import logging.handlers
 import queue
@@ -21,7 +22,7 @@ import msgspec
 
 import hansa
 from hansa.clock import date_of, monotonic
-from hansa.errors import HansaError, RequestRefused, ServerError
+from hansa.errors import HansaError, RequestRefused, ServerError, SiteError
 from hansa.failpoints import hit
 from hansa.identity import load_membership
 from hansa.limits import OWNER_FILES_S, SITE_IDLE_S, SITE_PAUSE_S
@@ -106,6 +107,7 @@ class Agent:
         self._holding: dict[TaskKey, TaskRun] = {}
         self._queues: dict[str, queue.SimpleQueue[TaskRun | None]] = {}
         self._failure: BaseException | None = None
+        self._attributes, self._told = settings.attributes, ""
 
     def start(self) -> None:
         """Begin to ask for work."""
@@ -121,7 +123,9 @@ class Agent:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: self._ending.set())
         while not self._ending.wait(OWNER_FILES_S):
-            self._offers.look_again()
+            if self._offers.look_again():
+                with contextlib.suppress(SiteError):  # else it says what it has said
+                    self._attributes = load_settings(self._folder).attributes
         if self._failure is not None:
             raise self._failure
 
@@ -184,7 +188,14 @@ class Agent:
         with self._lock:
             holding = [key for key, task in self._holding.items() if not task.dropped.is_set()]
         runs = leftovers or self._offers.reported()
-        poll = Poll(holding=holding, runs=runs, version=hansa.__version__, wait=not leftovers)
+        poll = Poll(
+            holding=holding,
+            runs=runs,
+            version=hansa.__version__,
+            attributes=self._attributes,
+            wait=not leftovers,
+        )
+        self._note_attributes(poll.attributes)
         self._desk.ledger.control(len(msgspec.json.encode(poll)))
         try:
             return self._connection.call("POST", "/v1/poll", poll, kind=PollAnswer)
@@ -194,6 +205,14 @@ class Agent:
             # Over by the server's clock, whatever ours says.
             renew(self._connection, self._membership)
             return self._connection.call("POST", "/v1/poll", poll, kind=PollAnswer)
+
+    def _note_attributes(self, said: dict[str, str]) -> None:
+        """Write down, once, what the site is about to say of itself."""
+        told = ", ".join(f"{name} = {value}" for name, value in said.items())
+        if told != self._told:
+            detail = f"attributes: {told or 'none'}"
+            self._desk.ledger.sent("control", size=len(told.encode()), detail=detail)
+            self._told = told
 
     def _do(self, answer: PollAnswer) -> bool:
         """Do what the server says; return whether any of it was new."""

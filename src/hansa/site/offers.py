@@ -98,16 +98,17 @@ class Offers:
             self._queued.discard(run)
             self._decided.notify_all()
 
-    def look_again(self) -> None:
-        """Consider every run anew if the owner's files have changed."""
+    def look_again(self) -> bool:
+        """Consider every run anew if the owner's files have changed; return whether they have."""
         stamp = self._stamp()
         if stamp == self._seen:
-            return
+            return False
         self._seen = stamp
         with self._lock:
             offers = [known.offer for known in self._known.values()]
         for offer in offers:
             self.put(offer)
+        return True
 
     def reported(self) -> list[str]:
         """Return the runs whose standing the server knows, or is about to."""

@@ -14,7 +14,7 @@ from msgspec import Meta
 
 from hansa.errors import SiteError
 from hansa.plan import nearest
-from hansa.protocol.messages import Name
+from hansa.protocol.messages import Attributes, Name
 from hansa.site.policy import Policy
 from hansa.store.files import write_durably
 from hansa.text import clean
@@ -64,6 +64,9 @@ class SiteSettings(_Table, frozen=True):
 
     name: Name
     """the site's name in its federation, as in the invitation"""
+    attributes: Attributes = {}
+    """what the site says of itself, text by name, for plans that choose sites by it; each member of
+    the federation may read it"""
     data: dict[DataName, DataSource] = {}
     policy: Policy | None = None
     limits: SiteLimits = SiteLimits()
@@ -142,6 +145,9 @@ def write_settings(folder: Path, settings: SiteSettings) -> None:
 def settings_text(settings: SiteSettings) -> str:
     """Return settings as TOML, without what has its default."""
     lines = [f"name = {_toml(settings.name)}"]
+    if settings.attributes:
+        said = (f"{_key(name)} = {_toml(value)}" for name, value in settings.attributes.items())
+        lines += ["", "[attributes]", *said]
     for name, source in settings.data.items():
         lines += ["", *data_lines(name, source)]
     for title, part in (("limits", settings.limits), ("policy", settings.policy)):
@@ -152,8 +158,11 @@ def settings_text(settings: SiteSettings) -> str:
 
 def data_lines(name: str, source: DataSource) -> list[str]:
     """Return the table that declares data."""
-    bare = re.fullmatch(r"[A-Za-z0-9_-]+", name)
-    return [f"[data.{name if bare else _toml(name)}]", *_key_lines(source)]
+    return [f"[data.{_key(name)}]", *_key_lines(source)]
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _toml(name)
 
 
 def _key_lines(part: msgspec.Struct) -> list[str]:

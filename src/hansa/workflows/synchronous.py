@@ -20,6 +20,7 @@ from hansa.plan.schema import Plan
 from hansa.rounds import BUFFERS, Terms, largest_parameter
 from hansa.seeds import Key
 from hansa.workflows.federation import Commit, Federation, GlobalState, Problem, Trained
+from hansa.workflows.reports import reported
 from hansa.workflows.sampling import cohort_size, sample, spare
 from hansa.workflows.stopping import Progress, advance
 
@@ -213,7 +214,11 @@ async def evaluate_into(
     number = row["round"]
     key = Key.root(plan.seed).child("evaluate", number)
     size = min(plan.evaluate.clients, len(roster))
-    evaluated = await federation.evaluate(number, state, sample(roster, size, key))
+    asked_now = sample(roster, size, key)
+    if plan.evaluate.reports:
+        evaluated, row["reports"] = await reported(federation, number, state, asked_now)
+    else:
+        evaluated = await federation.evaluate(number, state, asked_now)
     test: Metrics = await federation.test(number, state)
     asked = asked_of(plan)
     for part, reports in (("validation", evaluated.metrics), ("test", {"server": test})):

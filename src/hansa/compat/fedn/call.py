@@ -33,7 +33,9 @@ from hansa.params import Params
 from hansa.store.files import load_params, save_params
 from hansa.text import clean
 
-_SHIM = Path(__file__).with_name("shim")
+SHIM = Path(__file__).with_name("shim")
+"""The folder that stands for FEDn on the path of a process."""
+
 _REFUSED = 65  # status of a command whose files were wrong, as sysexits.h has it
 
 
@@ -123,7 +125,7 @@ class _Call:
         # A shell is FEDn's contract: lines hold $VARIABLES and assignments.
         shell = shutil.which("bash") or "sh"
         environment = dict(os.environ)
-        path = [str(_SHIM), *filter(None, [environment.get("PYTHONPATH")])]
+        path = [str(SHIM), *filter(None, [environment.get("PYTHONPATH")])]
         environment |= {"PYTHONPATH": os.pathsep.join(path), "PWD": str(self.folder)}
         environment |= dict(setting.split("=", 1) for setting in self.asked.env)
         sys.stdout.flush()
@@ -151,8 +153,9 @@ def _validate(call: _Call) -> None:
     examples = _examples(said) if isinstance(said, dict) and "num_examples" in said else None
     rest = sorted(set(said) - set(metrics)) if isinstance(said, dict) else [type(said).__name__]
     if rest:
-        print(f"Not numbers, and not sent: {', '.join(map(clean, rest[:20]))}")
-    _write_result(call.asked.result, metrics, examples)
+        told = ", ".join(map(clean, rest[:20]))
+        print(f"Not numbers, and sent only where the plan says evaluate.reports: {told}")
+    _write_result(call.asked.result, metrics, examples, report=said)
 
 
 def _predict(call: _Call) -> None:
@@ -236,10 +239,13 @@ def _numbers(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
         yield name, float(value)
 
 
-def _write_result(path: Path, metrics: dict[str, float], examples: int | None) -> None:
+def _write_result(
+    path: Path, metrics: dict[str, float], examples: int | None, *, report: Any = None
+) -> None:
     if len(metrics) > METRICS_MAX:
         _refuse(f"The package gave {len(metrics):,} numbers; at most {METRICS_MAX:,} are taken.")
     made = {"metrics": metrics} | ({} if examples is None else {"examples": examples})
+    made |= {} if report is None else {"report": report}
     path.write_text(json.dumps(made), encoding="utf-8")
 
 

@@ -5,22 +5,19 @@
     androidhelper                              float32, no header: one tensor named "0"
     numpyarrayhelper                           numbers as text: one tensor named "0"
 
-An .npz file may come from anyone: it holds arrays of numbers, each as long as it says, or it is
-refused.  Nothing that could carry pickled objects is read.
+Nothing that could carry pickled objects is read.
 """
 
 from __future__ import annotations
 
 import io
-import math
-import zipfile
-import zlib
 from typing import Literal
 
 import numpy as np
 
 from hansa.errors import LearnerError
 from hansa.params import Params
+from hansa.params.npz import NotAnArchive, read_npz, write_npz
 from hansa.text import clean
 
 Form = Literal["npz", "float64", "float32", "text"]
@@ -62,7 +59,10 @@ def read_model(data: bytes, form: Form, *, most: int) -> Params:
         if form == "npz" and data.startswith(mark):
             raise _bad(f"is {what}, and not an .npz file")
     if form == "npz":
-        return Params.of(_npz(data, most))
+        try:
+            return read_npz(data, most=most)
+        except NotAnArchive as fault:
+            raise _bad(str(fault)) from None
     if len(data) > most * (1 if form in _FLAT else 32):
         raise _bad(f"has {len(data):,} bytes, more than the {most:,} that are taken")
     if form in _FLAT:
@@ -92,19 +92,14 @@ def write_model(params: Params, form: Form) -> bytes:
     if form in _FLAT:
         flat = [np.ravel(array).astype(_FLAT[form]) for array in params.values()]
         return b"".join(array.tobytes() for array in flat)
-    buffer = io.BytesIO()
     if form == "text":
         arrays = list(params.values())
         if len(arrays) != 1 or arrays[0].ndim not in (1, 2):
             raise _bad("of numpyarrayhelper holds one array of one or two dimensions")
+        buffer = io.BytesIO()
         np.savetxt(buffer, arrays[0])
         return buffer.getvalue()
-    # Not numpy.savez, whose own argument names ("file") are no good as tensor names.
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, array in params.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, _plain(array), allow_pickle=False)
-    return buffer.getvalue()
+    return write_npz(params)
 
 
 def fitted(trained: Params, given: Params) -> Params:
@@ -127,48 +122,6 @@ def fitted(trained: Params, given: Params) -> Params:
             raise _other(f"{name} as {new.dtype}", f"{old.dtype}")
         arrays[name] = new.reshape(old.shape).astype(old.dtype)
     return Params.of(arrays)
-
-
-def _npz(data: bytes, most: int) -> dict[str, np.ndarray]:
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            members = archive.infolist()
-            if any(member.filename.endswith("/data.pkl") for member in members):
-                raise _bad("is one of torch.save, which carries pickled objects")
-            size = sum(member.file_size for member in members)
-            if size > most + 4096 * len(members):
-                raise _bad(f"holds {size:,} bytes, more than the {most:,} that are taken")
-            if not members:
-                raise _bad("holds no arrays")
-            return {m.filename.removesuffix(".npy"): _array(archive, m) for m in members}
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise _bad(f"is no .npz file: {clean(str(error))}") from None
-
-
-def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
-    """Return one array, whose head must say what is there."""
-    content = archive.read(member)
-    stream = io.BytesIO(content)
-    try:
-        version = np.lib.format.read_magic(stream)
-        head = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }[version]
-        shape, by_columns, dtype = head(stream)
-    except (ValueError, KeyError) as error:
-        raise _bad(f"has a member {clean(member.filename)!r} that is no array: {error}") from None
-    if dtype.hasobject:
-        raise _bad(f"holds Python objects in {clean(member.filename)!r}, which may be code")
-    if math.prod(shape) * dtype.itemsize != len(content) - stream.tell():
-        raise _bad(f"is cut off, or longer than it says, in {clean(member.filename)!r}")
-    flat = np.frombuffer(content, dtype, offset=stream.tell())
-    return flat.reshape(shape, order="F" if by_columns else "C")
-
-
-def _plain(array: np.ndarray) -> np.ndarray:
-    # NumPy has no bfloat16 of its own; float32 holds every one of its values.
-    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
 
 
 def _bad(how: str) -> LearnerError:

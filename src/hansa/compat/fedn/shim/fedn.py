@@ -299,6 +299,15 @@ def _module(name: str, **names: Any) -> None:
     setattr(sys.modules[parent], last, made)
 
 
+def _api_client(name: str) -> Any:
+    """Give what scripts use, where Hansa is installed; packages have no use for it."""
+    if name != "APIClient":
+        raise AttributeError(f"Hansa's stand-in for fedn has no {name}.")
+    from hansa.compat.fedn.api_client import APIClient
+
+    return APIClient
+
+
 def _offer() -> None:
     """Make the modules that packages import."""
     names = {
@@ -317,6 +326,8 @@ def _offer() -> None:
     for name, kind in HELPERS.items():
         for parent in ("fedn.utils.helpers.plugins", "fedn.utils.plugins"):
             _module(f"{parent}.{name}", Helper=kind)
+    for name in ("fedn.network", "fedn.network.api", "fedn.network.api.client"):
+        _module(name, __getattr__=_api_client)
     _module("fedn.utils.kerashelper", KerasHelper=_Npz)
     _module("fedn.utils.pytorchhelper", PytorchHelper=_NamedNpz)
     _module("fedn.utils.numpyarrayhelper", NumpyArrayHelper=_Text)
@@ -341,4 +352,5 @@ def _offer() -> None:
 
 if __name__ == "fedn":  # elsewhere it is a file to read, and no stand-in
     __path__: list[str] = []
+    __getattr__ = _api_client
     _offer()

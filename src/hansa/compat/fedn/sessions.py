@@ -1,0 +1,160 @@
+"""A session of FEDn as a run: its parameters in a plan's words, and the run handed over."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hansa.compat.fedn.desk import Desk
+from hansa.compat.fedn.formats import FORMS, read_model
+from hansa.compat.fedn.reading import read_package
+from hansa.compat.fedn.writing import Import, import_package
+from hansa.errors import PlanError
+from hansa.identity import Membership
+from hansa.limits import BLOB_BYTES_MAX
+from hansa.project import open_project
+from hansa.remote.submit import submit
+from hansa.remote.trail import start_at
+from hansa.runs.start import Start
+
+_OPTIMIZERS = {"adam": "fed_adam", "yogi": "fed_yogi", "adagrad": "fed_adagrad"}
+_KWARGS = {"serveropt", "learning_rate", "beta1", "beta2", "tau"}
+
+
+class Wanted(NamedTuple):
+    """The parameters of a session, with FEDn's defaults."""
+
+    name: str = ""
+    aggregator: str = "fedavg"
+    aggregator_kwargs: Mapping[str, Any] | None = None
+    model_id: str | None = None
+    round_timeout: float = 180
+    rounds: int = 5
+    buffer_size: int = -1
+    validate: bool = True
+    helper: str | None = None
+    min_clients: int = 1
+    client_ids: str | list[str] | None = None
+    server_functions: Any = None
+
+
+def plan_changes(wanted: Wanted) -> dict[str, Any]:
+    """Return what a session's parameters change in the plan of its package.
+
+    Every model is kept, as FEDn keeps them.
+
+    Raises:
+      PlanError: import-refused, a parameter has no counterpart here.
+
+    >>> plan_changes(Wanted("my session", rounds=3))["name"]
+    'my-session'
+    """
+    if wanted.server_functions is not None:
+        raise refused(
+            "server_functions: a server of Hansa runs no code that comes with a session",
+            "Choose clients with client_ids or the plan's cohort.where, give them settings with "
+            "hansa import fedn --setting, and an aggregation by name: the plan's aggregator.",
+        )
+    if wanted.buffer_size > 0:
+        raise refused(
+            f"round_buffer_size {wanted.buffer_size}: a round that ends early",
+            "Import the package with hansa import fedn, and set cohort.count and cohort.over: a "
+            "round then ends once as many have answered as were wanted.",
+        )
+    ids = wanted.client_ids
+    names = ids.split(",") if isinstance(ids, str) else list(ids or ())
+    return {
+        "name": _plan_name(wanted.name),
+        "rounds": wanted.rounds,
+        "algorithm": _algorithm(wanted.aggregator, dict(wanted.aggregator_kwargs or {})),
+        "cohort": {
+            "minimum": wanted.min_clients,
+            "deadline_s": float(wanted.round_timeout),
+            **({"where": {"name": [name.strip() for name in names]}} if names else {}),
+        },
+        "evaluate": {"reports": True} if wanted.validate else {"clients": 0},
+        "keep": {"every": 1},
+    }
+
+
+def start(membership: Membership, desk: Desk, wanted: Wanted) -> str:
+    """Hand a session over as a run of the active package; return the run's name at the server.
+
+    Raises:
+      PlanError: no package is active, or a parameter has no counterpart.
+      HansaError: it cannot be handed over; the message says why.
+    """
+    state = desk.state
+    if state.package not in state.packages:
+        raise refused(
+            "a session without a compute package",
+            "Upload one first: client.set_active_package(path, helper)",
+        )
+    note = state.packages[state.package]
+    helper = wanted.helper or note.helper
+    begin = _begin(membership, desk, wanted.model_id or state.model)
+    with tempfile.TemporaryDirectory(prefix="hansa-session-") as place:
+        asked = Import(
+            desk.package_file(note),
+            Path(place) / "project",
+            helper=helper,
+            data=note.data,
+            env=note.env,
+            settings=note.settings,
+            environment=note.environment,
+        )
+        changes = plan_changes(wanted)
+        if "validate" not in read_package(asked.source, helper).lines:
+            changes["evaluate"] = {"clients": 0}
+        project = open_project(import_package(asked).folder, changes=changes)
+        runs = desk.folder / "runs"
+        folder = submit(project, membership, runs=runs, start=begin, new=True)
+    run = str((folder.remote or {})["run"])
+    desk.add_run(wanted.name or run, run)
+    return run
+
+
+def refused(what: str, hint: str) -> PlanError:
+    """Return the error for what has no counterpart here."""
+    return PlanError("import-refused", f"There is no {what}. Nothing was done.", hint)
+
+
+def _begin(membership: Membership, desk: Desk, model: str) -> Start | None:
+    """Return the model to start from; None: the package's own line makes it."""
+    state = desk.state
+    if not model:
+        return None
+    if model in state.seeds:
+        note = state.seeds[model]
+        content = desk.seed_file(model).read_bytes()
+        params = read_model(content, FORMS[note.helper], most=BLOB_BYTES_MAX)
+        return Start(params.copy(), note.file_name)
+    text = state.sessions[model][-1] if model in state.sessions else model
+    return start_at(membership, text, desk.folder / "runs")
+
+
+def _plan_name(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-_")[:60] or "session"
+
+
+def _algorithm(aggregator: str, kwargs: dict[str, Any]) -> dict[str, Any]:
+    if aggregator == "fedavg" and not kwargs:
+        return {"name": "fed_avg"}
+    kind = _OPTIMIZERS.get(str(kwargs.get("serveropt", "adam")))
+    if aggregator != "fedopt" or kind is None or kwargs.keys() - _KWARGS:
+        raise refused(
+            f"aggregator {aggregator!r:.60} with {sorted(kwargs)}",
+            "FEDn's fedavg and fedopt (serveropt adam, yogi or adagrad) are here; others of "
+            "Hansa's are set in the plan: hansa import fedn, then algorithm and aggregator.",
+        )
+    options = {
+        "lr": kwargs.get("learning_rate", 1e-3),
+        "beta1": kwargs.get("beta1", 0.9),
+        "tau": kwargs.get("tau", 1e-4),
+    }
+    if kind != "fed_adagrad":
+        options["beta2"] = kwargs.get("beta2", 0.99)
+    return {"name": kind, **options}
