@@ -522,3 +522,15 @@ ENVIRONMENT_BYTES_MAX = 2**20
 
 MEMBERS_NAMED_MAX = 1_000
 """Learners of a federation environment, and keys of one of its tables; each is named in a file."""
+
+PRIORITY_MAX = 9
+"""Highest priority of a run; the lowest is its negative."""
+
+PRIORITY_STEP_S = 600.0
+"""Seconds of waiting that one step of priority is worth; so no run waits behind others for ever."""
+
+RESOURCES_MAX = 16
+"""Named resources of one site; each is in every poll of it."""
+
+SLOTS_MAX = 1_000_000
+"""Slots of one resource; MiB of memory may be counted in them."""

@@ -11,7 +11,13 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from hansa.limits import METRIC_NAME_CHARS_MAX, METRICS_MAX
+from hansa.limits import (
+    METRIC_NAME_CHARS_MAX,
+    METRICS_MAX,
+    PRIORITY_MAX,
+    RESOURCES_MAX,
+    SLOTS_MAX,
+)
 
 Digest = Annotated[str, Meta(pattern=r"^blake3:[0-9a-f]{64}\Z")]
 """BLAKE3 of a blob's bytes; its only address."""
@@ -33,6 +39,17 @@ StandingState = Literal["ready", "waiting", "refused"]
 
 Text = Annotated[str, Meta(max_length=2_000)]
 """A sentence for people."""
+
+Resource = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_-]{0,31}\Z")]
+"""Name of what a site has several of, such as gpu."""
+
+Slots = Annotated[
+    dict[Resource, Annotated[int, Meta(ge=1, le=SLOTS_MAX)]], Meta(max_length=RESOURCES_MAX)
+]
+"""How many there are of each resource, or how many are asked for."""
+
+Priority = Annotated[int, Meta(ge=-PRIORITY_MAX, le=PRIORITY_MAX)]
+"""Of a run among those that wait: each step counts as if it had waited so much longer."""
 
 MetricName = Annotated[str, Meta(max_length=METRIC_NAME_CHARS_MAX)]
 
@@ -102,6 +119,7 @@ class Poll(_Message, frozen=True):
     runs: list[RunName] = []  # whose standing it has reported, and which it has not forgotten
     version: Annotated[str, Meta(max_length=40)] = ""
     wait: bool = True  # False: answer at once
+    resources: Slots = {}  # that the site can lend to runs
 
 
 class Committed(_Message, frozen=True):
@@ -171,6 +189,7 @@ class Submission(_Message, frozen=True, kw_only=True):
     signature: str
     certificate: str
     purpose: Text = ""
+    priority: Priority = 0
 
 
 class SiteStanding(_Message, frozen=True):

@@ -42,8 +42,8 @@ class Control:
         """Answer at once if there is something to do, or else when there is."""
         poll = await read_message(request, digest, Poll)
         hub, site = self._state.hub, principal.name
-        if not hub.touch(site):
-            await in_thread(hub.heard, site, poll.version)
+        if not hub.touch(site, poll.resources):
+            await in_thread(hub.heard, site, poll.version, poll.resources)
         until = monotonic() + hub.heartbeat_s
         with hub.waiting(site) as woken:
             while True:

@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -63,6 +65,7 @@ class Presence(NamedTuple):
     heard: float
     online: bool
     version: str
+    slots: Mapping[str, int] = {}  # what it can lend to runs
 
 
 class Hub:
@@ -86,7 +89,7 @@ class Hub:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._counted: dict[tuple[str, int, Phase], frozenset[str]] = {}  # of exchanges just closed
         self._began = monotonic()
-        self._stirred = 0
+        self._stirred: Counter[str] = Counter()  # by run; "" counts for all
         self.draining = False
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -100,23 +103,25 @@ class Hub:
         """Return the present heartbeat; it grows with the number of sites."""
         return max(self._heartbeat_s, len(self._presence) / SITES_PER_HEARTBEAT_SECOND)
 
-    def heard(self, site: str, version: str = "") -> None:
-        """Note that a site is there."""
+    def heard(
+        self, site: str, version: str = "", slots: Mapping[str, int] = MappingProxyType({})
+    ) -> None:
+        """Note that a site is there, and what it can lend to runs."""
         with self._lock:
             before = self._presence.get(site)
-            self._presence[site] = Presence(monotonic(), True, version)
+            self._presence[site] = Presence(monotonic(), True, version, slots)
             back = before is None or not before.online
             affected = self._exchanges_of(site) if back else []
         for exchange in affected:
             exchange.returned(site)
-        if back:
+        if before is None or not before.online or before.slots != slots:
             self.stir()
 
-    def touch(self, site: str) -> bool:
-        """Note that a site is still there; False if it was not there before."""
+    def touch(self, site: str, slots: Mapping[str, int]) -> bool:
+        """Note that a site is there as it was; False if it was not, or has other things to lend."""
         with self._lock:
             known = self._presence.get(site)
-            if known is None or not known.online or not known.version:
+            if known is None or not known.online or not known.version or known.slots != slots:
                 return False
             self._presence[site] = known._replace(heard=monotonic())
             return True
@@ -188,6 +193,7 @@ class Hub:
             self._runs.pop(run, None)
             self._offer_bytes.pop(run, None)
             self._expected.discard(run)
+            self._stirred.pop(run, None)
         self.wake()
 
     @contextmanager
@@ -322,7 +328,7 @@ class Hub:
         with self._lock:
             events = list(self._followers.get(run, ()))
         self._set(events)
-        self.stir()
+        self.stir(run)
 
     def drain(self) -> None:
         """Answer every poll at once from now on, with nothing new to do."""
@@ -340,17 +346,21 @@ class Hub:
 
     # ---- run threads
 
-    def stir(self) -> None:
-        """Let run threads look again who is there."""
+    def stir(self, run: str = "") -> None:
+        """Let run threads look again who is there, or one alone what has become of its run."""
         with self._changed:
-            self._stirred += 1
+            self._stirred[run] += 1
             self._changed.notify_all()
 
-    def stirred(self, since: int, seconds: float) -> int:
+    def stirred(self, run: str, since: int, seconds: float) -> int:
         """Wait in a run's thread until something changes after `since`; return the present mark."""
+
+        def mark() -> int:
+            return self._stirred[""] + self._stirred[run]
+
         with self._changed:
-            self._changed.wait_for(lambda: self._stirred != since, seconds)
-            return self._stirred
+            self._changed.wait_for(lambda: mark() != since, seconds)
+            return mark()
 
 
 def _set_all(events: list[asyncio.Event]) -> None:
