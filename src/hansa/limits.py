@@ -532,5 +532,5 @@ PRIORITY_STEP_S = 600.0
 RESOURCES_MAX = 16
 """Named resources of one site; each is in every poll of it."""
 
-SLOTS_MAX = 1_000_000
-"""Slots of one resource; MiB of memory may be counted in them."""
+SLOTS_MAX = 1_024
+"""Slots of one resource: the processors of a large machine, or its GiB of memory."""

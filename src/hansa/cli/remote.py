@@ -26,6 +26,7 @@ def run_remotely(
     *,
     runs: Path,
     purpose: str = "",
+    priority: int = 0,
     model: Path | None = None,
     new: bool = False,
     detach: bool = False,
@@ -38,7 +39,9 @@ def run_remotely(
       HansaError: it cannot be handed over; the message says why.
     """
     membership = membership_at(on)
-    folder = submit(project, membership, runs=runs, purpose=purpose, model=model, new=new)
+    folder = submit(
+        project, membership, runs=runs, purpose=purpose, priority=priority, model=model, new=new
+    )
     if not detach:
         return follow_run(folder, runs=runs, as_json=as_json, membership=membership)
     write_report(folder)

@@ -9,6 +9,7 @@ import click
 from click.core import ParameterSource
 
 from hansa.cli.options import json_option, on_option, runs_option
+from hansa.limits import PRIORITY_MAX
 
 if TYPE_CHECKING:
     from hansa.simulation import Simulation
@@ -35,6 +36,12 @@ if TYPE_CHECKING:
 @click.option("--open", "open_page", is_flag=True, help="Open the report page when done.")
 @on_option("Run it on the sites of this federation, by its server's address or host.")
 @click.option("--purpose", default="", help="With --on: what it is for; data owners read it.")
+@click.option(
+    "--priority",
+    type=click.IntRange(-PRIORITY_MAX, PRIORITY_MAX),
+    default=0,
+    help="With --on: before or behind other runs; a step is worth ten minutes of waiting.",
+)
 @click.option("--detach", is_flag=True, help="With --on: hand it over and do not follow it.")
 @click.option(
     "--model",
@@ -56,6 +63,7 @@ def command(
     open_page: bool,
     on: str | None,
     purpose: str,
+    priority: int,
     detach: bool,
     model: Path | None,
     runs: Path,
@@ -81,7 +89,7 @@ def command(
     from hansa.simulation import Simulation
 
     simulation = Simulation(runs, engine, workers, new)  # type: ignore[arg-type]
-    _check_words(on, purpose=purpose, detach=detach, model=model)
+    _check_words(on, purpose=purpose, detach=detach or bool(priority), model=model)
     if resume is not None:
         if sets or clients or rounds or seed is not None or new or on is not None:
             raise click.UsageError("--resume continues a run as it is; it takes no changes.")
@@ -104,6 +112,7 @@ def command(
             on,
             runs=runs,
             purpose=purpose,
+            priority=priority,
             model=model,
             new=new,
             detach=detach,
@@ -117,7 +126,7 @@ def _check_words(on: str | None, *, purpose: str, detach: bool, model: Path | No
     """Refuse options of a simulation with --on, and those of a federation without it."""
     if on is None:
         if purpose or detach or model is not None:
-            raise click.UsageError("--purpose, --detach and --model belong to --on.")
+            raise click.UsageError("--purpose, --priority, --detach and --model belong to --on.")
         return
     context = click.get_current_context()
     for name in ("engine", "workers", "clients"):

@@ -39,6 +39,7 @@ def submit(
     *,
     runs: Path = Path("runs"),
     purpose: str = "",
+    priority: int = 0,
     model: Path | None = None,
     new: bool = False,
     rehearsal: bool = False,
@@ -53,6 +54,7 @@ def submit(
       membership: where, and as whom.
       runs: folder of runs.
       purpose: for the data owners, who decide.
+      priority: among the runs that wait at the server, from -PRIORITY_MAX to PRIORITY_MAX.
       model: file of tensors to start from; by default the learner makes them.
       new: start anew although an unfinished run of the same plan and code is there.
       rehearsal: the server ends with the command that has started it; the folder remembers it.
@@ -66,7 +68,9 @@ def submit(
     folder = None if new else _unfinished(runs, project, membership)
     if folder is None or (model is not None and not _same_model(folder, model)):
         remote = {"url": membership.url, "run": None} | ({"rehearsal": True} if rehearsal else {})
-        folder = _make(runs, project, remote, purpose=purpose, model=model)
+        seed = seed_model(project, model)
+        sent = _submission(project, seed, purpose=purpose, priority=priority)
+        folder = _make(runs, project, remote, seed=seed, submission=sent)
         hit("submit_after_folder_made")
     if (folder.remote or {}).get("run") is None:
         with connected(membership) as connection:
@@ -111,12 +115,8 @@ def _same_model(folder: RunFolder, model: Path) -> bool:
 
 
 def _make(
-    runs: Path, project: Project, remote: dict[str, Any], *, purpose: str, model: Path | None
+    runs: Path, project: Project, remote: dict[str, Any], *, seed: Seed, submission: Submission
 ) -> RunFolder:
-    seed = seed_model(project, model)
-    files = project_files(project)
-    archive = build_archive(files)
-    submission = _submission(project, seed, package=archive, purpose=purpose)
     return make_run(
         runs,
         project,
@@ -128,8 +128,9 @@ def _make(
     )
 
 
-def _submission(project: Project, seed: Seed, *, package: bytes, purpose: str) -> Submission:
+def _submission(project: Project, seed: Seed, *, purpose: str, priority: int) -> Submission:
     """Return what is sent, without its signature."""
+    package = build_archive(project_files(project))
     digest = _digest(package)
     size = sum(memoryview(part).nbytes for part in encode(seed.params))
     plan: dict[str, Any] = msgspec.to_builtins(project.plan)
@@ -145,6 +146,7 @@ def _submission(project: Project, seed: Seed, *, package: bytes, purpose: str) -
         signature="",
         certificate="",
         purpose=purpose,
+        priority=priority,
     )
 
 

@@ -184,7 +184,13 @@ class Agent:
         with self._lock:
             holding = [key for key, task in self._holding.items() if not task.dropped.is_set()]
         runs = leftovers or self._offers.reported()
-        poll = Poll(holding=holding, runs=runs, version=hansa.__version__, wait=not leftovers)
+        poll = Poll(
+            holding=holding,
+            runs=runs,
+            version=hansa.__version__,
+            wait=not leftovers,
+            resources=self._desk.workers.settings.resources,
+        )
         self._desk.ledger.control(len(msgspec.json.encode(poll)))
         try:
             return self._connection.call("POST", "/v1/poll", poll, kind=PollAnswer)
