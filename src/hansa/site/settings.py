@@ -13,11 +13,10 @@ import msgspec
 from msgspec import Meta
 
 from hansa.errors import SiteError
-from hansa.plan import nearest
 from hansa.protocol.messages import Name, Slots
 from hansa.site.policy import Policy
 from hansa.store.files import write_durably
-from hansa.text import clean
+from hansa.text import clean, nearest
 
 SITE_FILE = "site.toml"
 
