@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from in_process import InProcess, Member, Site, in_process
-from league import N, League
+from league import League, N
 
 from hansa.protocol.messages import Poll, PollAnswer, RunFacts, Standing, TaskResult
 
@@ -36,7 +36,11 @@ def _lend(site: Site, count: int) -> None:
 
     def poll(runs=(), holding=()) -> PollAnswer:
         asked = Poll(
-            runs=list(runs), holding=list(holding), wait=False, version="1", resources={"gpu": count}
+            runs=list(runs),
+            holding=list(holding),
+            wait=False,
+            version="1",
+            resources={"gpu": count},
         )
         return site.ask("POST", "/v1/poll", asked).read(PollAnswer)
 
