@@ -58,7 +58,7 @@ def answers(*clients: str) -> list[Answered]:
 
 def test_a_mandatory_client_is_waited_for_though_the_goal_is_reached() -> None:
     terms = Terms(1, goal=2, mandatory=("south",))
-    state, effects = play(answers("north", "east"), terms=terms)
+    state, _ = play(answers("north", "east"), terms=terms)
     assert state.status is Status.OPEN
     state, more = step(state, Answered("south", "of south"))
     assert more[-1] == Close(("east", "north", "south"))
@@ -71,7 +71,7 @@ def test_a_mandatory_client_that_is_lost_may_come_back_until_the_deadline() -> N
     assert state.status is Status.OPEN, "of others a loss would have closed the round"
     again, effects = step(state, Answered("south", "of south"))
     assert again.status is Status.CLOSED and effects[-1] == Close(tuple(sorted(COHORT)))
-    ended, effects = step(state, Deadline())
+    _, effects = step(state, Deadline())
     assert effects == (Close(("east", "north", "west")),)
 
 

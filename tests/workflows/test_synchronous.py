@@ -70,7 +70,7 @@ def test_mandatory_clients_are_in_every_cohort_and_count_among_its_size() -> Non
 
 
 def test_a_mandatory_client_that_nobody_knows_is_refused_by_name() -> None:
-    with pytest.raises(PlanError, match="cohort.mandatory names 'site-x', and there is no such"):
+    with pytest.raises(PlanError, match=r"cohort\.mandatory names 'site-x', and there is no such"):
         choose(plan_of(mandatory=["site-x"]), NAMES, 1)
 
 
