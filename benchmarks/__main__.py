@@ -1,7 +1,8 @@
 """Measure the budgets of the design and print them as a table.
 
 python -m benchmarks            all that needs no network
-python -m benchmarks startup    one of: startup, hello, simulation, clients, memory, mean, tail
+python -m benchmarks startup    one of: startup, hello, simulation, clients, memory, mean, tail,
+                                desk
 python -m benchmarks install    package count and size, in a fresh environment (needs pip)
 python -m benchmarks peers DIR  Flower's simulation on the same job, from DIR/bin/python
 python -m benchmarks federation [NAME ...] [--peers DIR] [--json FILE]
@@ -24,6 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import projects
+from benchmarks.desk import desk
 from benchmarks.measure import BIN, HANSA, PYTHON, Row, best_of, cost, once, pairs
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -164,7 +166,7 @@ def _size(folder: Path) -> int:
     return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file() and not p.is_symlink())
 
 
-ALL = [startup, hello, simulation, clients, memory, mean, tail]
+ALL = [startup, hello, simulation, clients, memory, mean, tail, desk]
 
 
 def main(words: list[str]) -> int:

@@ -298,7 +298,7 @@ def _type(kind: Any) -> str:
     if origin is tuple:
         return "list" if arguments[0] in (Change, Named) else f"list of {_type(arguments[0])}s"
     if origin is dict:
-        return "table"
+        return f"table of {_type(arguments[1])}s"
     names = {int: "whole number", float: "number", str: "text", bool: "`true` or `false`"}
     return names[kind]
 

@@ -267,6 +267,7 @@ CODES |= {
     "site-no-sandbox": "a site has no sandbox, and its policy does not run code without one",
     "site-task": "a site's policy does not let its code answer a named task",
     "site-limit": "a run's code used more time or processes than a site allows",
+    "site-busy": "other runs have the slots of a site that a run needs",
     "site-cancelled": "a task was cancelled before it was done",
     # data
     "data-missing": "a dataset is not installed, or a file or folder is not there",

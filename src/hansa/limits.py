@@ -570,3 +570,14 @@ ASK_STEPS_MAX = 100_000
 
 PROCESS_STEPS_MAX = 1_000
 """Times that one round of broadcast_and_process may ask before it must have a report."""
+PRIORITY_MAX = 9
+"""Highest priority of a run; the lowest is its negative."""
+
+PRIORITY_STEP_S = 600.0
+"""Seconds of waiting that one step of priority is worth; so no run waits behind others for ever."""
+
+RESOURCES_MAX = 16
+"""Named resources of one site; each is in every poll of it."""
+
+SLOTS_MAX = 1_024
+"""Slots of one resource: the processors of a large machine, or its GiB of memory."""

@@ -7,6 +7,7 @@ make it read backwards, or ten thousand characters.
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable
 
 NAME_CHARS = 60
 """Characters of a name that are shown; what is longer ends in an ellipsis."""
@@ -41,3 +42,12 @@ def _harmless(char: str) -> bool:
         return True
     noncharacter = ord(char) & 0xFFFE == 0xFFFE or 0xFDD0 <= ord(char) <= 0xFDEF
     return not noncharacter and unicodedata.category(char) not in {"Cc", "Cf", "Cs", "Zl", "Zp"}
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """Return a sentence that names the nearest of the valid words, or lists them all."""
+    import difflib  # only when something was mistyped
+
+    words = sorted(words)
+    close = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
+    return f"Did you mean {close[0]!r}?" if close else f"Valid: {', '.join(words)}."

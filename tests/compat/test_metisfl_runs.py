@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from metisfl_programs import SIZES, Programs, expected
 
-from hansa.dev.rehearsal import free_port
+from hansa.dev.loopback import free_port
 from hansa.runs import find_run
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")

@@ -115,10 +115,6 @@ def test_what_is_no_project_is_not_uploaded(admin: Desk, server: StandIn, home: 
     refused(admin, "upload_app nowhere", "console-app", "no folder 'nowhere'")
     (home / "empty").mkdir()
     refused(admin, "upload_app empty", "console-app", "no plan.toml", "hansa init")
-    old = home / "transfer" / "hello-numpy-sag" / "config"
-    old.mkdir(parents=True)
-    (old / "config_fed_server.json").write_text("{}")
-    refused(admin, "upload_app hello-numpy-sag", "console-app", "app folder of NVIDIA FLARE")
     make_app(home / "it's wrong")
     refused(admin, 'upload_app "it\'s wrong"', "console-app", "Rename the folder")
     make_app(home / "typo", plan=PLAN.replace("rounds", "ronds"))

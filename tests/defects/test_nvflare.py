@@ -11,7 +11,7 @@ import numpy as np
 from in_process import Site, in_process
 from league import D, League, expected, refused
 
-from hansa.protocol.messages import TaskResult
+from hansa.protocol.messages import Poll, PollAnswer, TaskResult
 
 W0 = np.arange(1, 10, dtype=np.float32).reshape(3, 3)
 
@@ -136,3 +136,60 @@ def test_a_refusal_says_who_what_and_what_to_do(league: League) -> None:
     answer = league.stop(run)
     assert answer.code == "run-ended"
     assert run in answer.message and "finished" in answer.message
+
+
+def test_a_job_that_finds_no_resources_waits_and_says_for_what(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    """After ten tries a job was CAN_NOT_SCHEDULE, and nobody said which site lacked what."""
+    with in_process(tmp_path, gather_s=0.1) as server:
+        league = League(server)
+        run = league.begin("north", resources={"gpu": 1})
+        server.until(lambda: "north has too little of gpu to lend" in server.facts(run).reason)
+        for _ in range(20):  # whatever happens meanwhile, it is tried again and never given up
+            league.south.poll()
+        assert server.facts(run).state == "waiting"
+        lent = Poll(wait=False, version="1", resources={"gpu": 1})
+        league.north.poll = lambda *_, **__: league.north.ask("POST", "/v1/poll", lent).read(
+            PollAnswer
+        )  # type: ignore[method-assign]
+        assert league.send("north", run).status == 200
+        assert server.ended(run).state == "finished"
+
+
+def test_a_run_whose_server_died_does_not_starve_the_queue_behind_it(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    """The orphan kept its place, and the jobs behind it waited silently."""
+    with in_process(tmp_path, runs=1) as server:
+        league = League(server)
+        first = league.begin("north")
+        league.north.task(first)
+        second = league.begin("north")
+        server.until(lambda: server.facts(second).reason == "other runs are at work")
+        server.restart()
+        assert league.stop(first).status == 200
+        assert server.ended(first).state == "stopped"
+        league.north.ready(second, 1)
+        assert league.send("north", second).status == 200
+        assert server.ended(second).state == "finished"
+
+
+def test_a_waiting_job_is_aborted_after_a_restart_of_the_server(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    """Abort was INTERNAL_ERROR, \"is not running\"."""
+    with in_process(tmp_path, runs=1) as server:
+        league = League(server)
+        first = league.begin("north")
+        league.north.task(first)
+        second = league.begin("north")
+        server.until(lambda: server.facts(second).reason == "other runs are at work")
+        server.restart()
+        assert league.stop(second).status == 200
+        assert server.ended(second).state == "stopped"
+        assert league.north.poll([first, second]).ended == [second]
+
+
+def test_a_job_for_two_of_three_sites_survives_the_third(league: League) -> None:
+    """k of n: a platform on FLARE had to write a controller of its own for it."""
+    run = league.begin(cohort={"minimum": 2, "mandatory": ["north"]})
+    league.west.fail(league.west.task(run).key, "out of memory")
+    for name in ("north", "south"):
+        assert league.send(name, run).status == 200
+    assert league.server.ended(run).state == "finished"
+    assert np.array_equal(league.server.model(run, 1), expected("north", "south"))

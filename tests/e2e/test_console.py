@@ -24,8 +24,10 @@ from hansa.server.people import InviteRequest
 from hansa.store.files import load_params
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "console"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "compat"))
 
 from desks import PLAN, make_app
+from flare_apps import write_app
 
 COMMAND = [sys.executable, "-P", "-m", "hansa", "console"]
 
@@ -90,6 +92,20 @@ def test_the_seeds_session_word_for_word(poc: Rehearsal) -> None:
         assert poc.children[name].wait(30) == 0, name
     assert "No server runs" in console(poc, "shutdown server")
     assert "[server-unreachable]" in console(poc, "check_status server", status=1)
+
+
+def test_the_seeds_session_runs_the_seeds_own_app(poc: Rehearsal) -> None:
+    """An app folder of FLARE as it is: contract 3.2 and 3.3, saved as its persistor would."""
+    write_app(poc.folder.parent / "transfer" / "sag")
+    text = console(poc, "upload_app sag", "set_run_number 1", "deploy_app sag all", "start_app all")
+    assert "np_trainer.NPTrainer" in text, "it says how the app was read"
+    assert "FINISHED" in console(poc, "monitor_job")
+    run = console(poc, "check_status server").split("Run: ")[1].split()[0]
+    console(poc, f"download_job {run}")
+    (saved,) = (poc.folder.parent / "console").glob("run_1/*/models/server.npy")
+    model = np.load(saved, allow_pickle=False)
+    np.testing.assert_array_equal(model, np.array([[4, 5, 6], [7, 8, 9], [10, 11, 12]], np.float32))
+    assert model.dtype == np.float32
 
 
 def test_a_silent_site_is_named_and_an_aborted_run_says_it_has_stopped(poc: Rehearsal) -> None:

@@ -56,6 +56,36 @@ def answers(*clients: str) -> list[Answered]:
     return [Answered(client, f"of {client}") for client in clients]
 
 
+def test_a_mandatory_client_is_waited_for_though_the_goal_is_reached() -> None:
+    terms = Terms(1, goal=2, mandatory=("south",))
+    state, _ = play(answers("north", "east"), terms=terms)
+    assert state.status is Status.OPEN
+    state, more = step(state, Answered("south", "of south"))
+    assert more[-1] == Close(("east", "north", "south"))
+
+
+def test_a_mandatory_client_that_is_lost_may_come_back_until_the_deadline() -> None:
+    events = [*answers("north", "east", "west"), Lost("south")]
+    terms = Terms(1, mandatory=("south",))
+    state, _ = play(events, terms=terms)
+    assert state.status is Status.OPEN, "of others a loss would have closed the round"
+    again, effects = step(state, Answered("south", "of south"))
+    assert again.status is Status.CLOSED and effects[-1] == Close(tuple(sorted(COHORT)))
+    _, effects = step(state, Deadline())
+    assert effects == (Close(("east", "north", "west")),)
+
+
+@pytest.mark.parametrize("event", [Failed("south", "oh"), Refused("south", "update-shape")])
+def test_a_round_whose_mandatory_client_never_will_answer_is_over(event: RoundEvent) -> None:
+    state, effects = play([*answers("north"), event], terms=Terms(1, mandatory=("south",)))
+    assert (state.status, effects[-1]) == (Status.CLOSED, Close(("north",)))
+    assert state.why == "a mandatory client has not answered and never will"
+
+
+def test_a_mandatory_client_that_is_not_asked_ends_the_round_at_once() -> None:
+    assert open_round(COHORT, Terms(1, mandatory=("nobody",))).status is Status.CLOSED
+
+
 def test_the_first_answer_counts_and_leaves_the_round_open() -> None:
     state, effects = play(answers("north"))
     assert effects == [Count("north", "of north")]

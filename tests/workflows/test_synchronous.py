@@ -10,7 +10,7 @@ import pytest
 
 from hansa.aggregators import Aggregate
 from hansa.algorithms import Vectors, fed_avg
-from hansa.errors import RunError
+from hansa.errors import PlanError, RunError
 from hansa.plan import read_plan
 from hansa.rounds import Terms
 from hansa.seeds import Key
@@ -51,6 +51,34 @@ def test_a_round_asks_so_many_and_ends_with_so_many(cohort: dict, asked: int, te
     chosen, found = choose(plan_of(**cohort), NAMES, 1)
     assert len(chosen) == len(set(chosen)) == asked
     assert found == terms
+
+
+def test_mandatory_clients_are_in_every_cohort_and_count_among_its_size() -> None:
+    wanted = ["site-07", "site-19"]
+    others: set[str] = set()
+    for number in range(1, 30):
+        cohort, terms = choose(plan_of(count=4, mandatory=wanted), NAMES, number)
+        assert len(cohort) == 4 and {*wanted} <= {*cohort} and cohort == sorted(cohort)
+        assert terms == Terms(1, None, tuple(wanted))
+        others |= {*cohort} - {*wanted}
+    assert len(others) > 10, "the rest is drawn anew each time"
+    cohort, _ = choose(plan_of(fraction=0.05, mandatory=wanted), NAMES, 1)
+    assert cohort == wanted
+    over, terms = choose(plan_of(count=4, over=1.5, mandatory=wanted), NAMES, 1)
+    assert {*wanted} <= {*over[:4]} and len(over) == 6
+    assert terms == Terms(1, 4, tuple(wanted))
+
+
+def test_a_mandatory_client_that_nobody_knows_is_refused_by_name() -> None:
+    with pytest.raises(PlanError, match=r"cohort\.mandatory names 'site-x', and there is no such"):
+        choose(plan_of(mandatory=["site-x"]), NAMES, 1)
+
+
+def test_a_round_without_its_mandatory_client_fails_whoever_else_has_answered() -> None:
+    with pytest.raises(RunError) as caught:
+        drive(synchronous(Notes(accepts=3), plan_of(mandatory=["site-03"]), fed_avg()))
+    assert caught.value.code == "run-too-few"
+    assert "has no update of site-03" in caught.value.happened
 
 
 def test_the_wanted_clients_come_first_and_are_those_of_the_plan_without_spare_ones() -> None:

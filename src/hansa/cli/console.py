@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,7 +61,7 @@ def command(
         raise click.UsageError("Give --on or --server, not both.")
     membership = _membership(on, server)
     place = Workspace(workspace, membership.url)
-    seat = Seat(membership, place, server_folder=server, sites_folder=sites)
+    seat = Seat(membership, place, server_folder=server, sites_folder=sites, importer=_import_flare)
     asked = not lines and _is_terminal()
     session = Session(seat, told=_tell, ask=input if asked else None)
     with closing(seat):
@@ -86,6 +86,12 @@ def _membership(on: str | None, server: Path | None) -> Membership:
     if server is not None:
         return find_membership(load_settings(server).url)
     return membership_at(on or "")
+
+
+def _import_flare(source: Path, target: Path) -> Sequence[tuple[str, str]]:
+    from hansa.compat.nvflare.writing import import_app
+
+    return import_app(source, target).facts
 
 
 def _tell(text: str) -> None:

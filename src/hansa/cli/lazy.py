@@ -51,7 +51,7 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find a command, or name the nearest one."""
         if args and args[0] not in self.verbs and not args[0].startswith("-"):
-            from hansa.plan.load import nearest
+            from hansa.text import nearest
 
             near = nearest(args[0], self.verbs)
             raise click.UsageError(f"There is no command {args[0]!r}. {near}", ctx)

@@ -28,6 +28,7 @@ def run_remotely(
     runs: Path,
     purpose: str = "",
     origin: str | None = None,
+    priority: int = 0,
     new: bool = False,
     detach: bool = False,
     as_json: bool = False,
@@ -40,7 +41,9 @@ def run_remotely(
     """
     membership = membership_at(on)
     start = start_at(membership, origin, runs) if origin is not None else None
-    folder = submit(project, membership, runs=runs, purpose=purpose, start=start, new=new)
+    folder = submit(
+        project, membership, runs=runs, purpose=purpose, priority=priority, start=start, new=new
+    )
     if not detach:
         return follow_run(folder, runs=runs, as_json=as_json, membership=membership)
     write_report(folder)

@@ -9,6 +9,7 @@ import click
 from click.core import ParameterSource
 
 from hansa.cli.options import json_option, on_option, runs_option
+from hansa.limits import PRIORITY_MAX
 
 if TYPE_CHECKING:
     from hansa.simulation import Simulation
@@ -35,6 +36,12 @@ if TYPE_CHECKING:
 @click.option("--open", "open_page", is_flag=True, help="Open the report page when done.")
 @on_option("Run it on the sites of this federation, by its server's address or host.")
 @click.option("--purpose", default="", help="With --on: what it is for; data owners read it.")
+@click.option(
+    "--priority",
+    type=click.IntRange(-PRIORITY_MAX, PRIORITY_MAX),
+    default=0,
+    help="With --on: before or behind other runs; a step is worth ten minutes of waiting.",
+)
 @click.option("--detach", is_flag=True, help="With --on: hand it over and do not follow it.")
 @click.option(
     "--from",
@@ -57,6 +64,7 @@ def command(
     open_page: bool,
     on: str | None,
     purpose: str,
+    priority: int,
     detach: bool,
     origin: str | None,
     runs: Path,
@@ -83,7 +91,7 @@ def command(
     from hansa.simulation import Simulation
 
     simulation = Simulation(runs, engine, workers, new)  # type: ignore[arg-type]
-    _check_words(on, purpose=purpose, detach=detach)
+    _check_words(on, purpose=purpose, detach=detach or bool(priority))
     if resume is not None:
         if sets or clients or rounds or seed is not None or new or on is not None or origin:
             raise click.UsageError("--resume continues a run as it is; it takes no changes.")
@@ -110,6 +118,7 @@ def command(
             runs=runs,
             purpose=purpose,
             origin=origin,
+            priority=priority,
             new=new,
             detach=detach,
             as_json=as_json,
@@ -122,7 +131,7 @@ def _check_words(on: str | None, *, purpose: str, detach: bool) -> None:
     """Refuse options of a simulation with --on, and those of a federation without it."""
     if on is None:
         if purpose or detach:
-            raise click.UsageError("--purpose and --detach belong to --on.")
+            raise click.UsageError("--purpose, --priority and --detach belong to --on.")
         return
     context = click.get_current_context()
     for name in ("engine", "workers", "clients"):

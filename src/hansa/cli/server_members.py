@@ -12,7 +12,6 @@ from hansa.cli.server import Duration, folder_option
 
 if TYPE_CHECKING:
     from hansa.identity import Role
-    from hansa.server.opening import Opened
 
 
 @click.command()
@@ -73,10 +72,7 @@ def sites(folder: Path, as_json: bool) -> None:
     Example:
       hansa server sites
     """
-    from hansa.server.opening import opened
-
-    with opened(folder) as server:
-        rows, why = _presence(server)
+    rows, why = _presence(folder)
     rows = [_shown(row) for row in rows if row["kind"] == "site"]
     if as_json:
         print_json({"sites": rows, "presence": why or "known"})
@@ -183,22 +179,29 @@ def token(name: str, expires: float, end: bool, folder: Path, as_json: bool) -> 
         click.echo(f"Shown this once. It may look, until {ends}, and nothing else.", err=True)
 
 
-def _presence(server: Opened) -> tuple[list[dict[str, Any]], str]:
+def _presence(folder: Path) -> tuple[list[dict[str, Any]], str]:
     """Return all members with what the running server knows, and why it was not asked."""
     from hansa.errors import HansaError
     from hansa.holding import is_held
+    from hansa.identity import load_authority
     from hansa.server.asking import served_members
-    from hansa.server.members import members
+    from hansa.server.settings import load_settings
 
-    if not is_held(server.folder):
+    settings = load_settings(folder)
+    if not is_held(folder):
         why = "The server does not run here, so nobody knows who is there."
     else:
         try:
-            return served_members(server), ""
+            return served_members(settings, load_authority(folder)), ""
         except HansaError as error:
             why = f"The server was not asked who is there: {error.happened}"
+    from hansa.server.members import members
+    from hansa.server.opening import opened
+
     states = {True: "revoked", False: "unknown"}
-    return [{**m, "state": states[bool(m["revoked_at"])]} for m in members(server.database)], why
+    with opened(folder) as server:
+        rows = members(server.database)
+    return [{**m, "state": states[bool(m["revoked_at"])]} for m in rows], why
 
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:

@@ -27,6 +27,10 @@ name = "{name}"
 # task_s = 3600        # seconds that one round's training may take
 # cpu_s = 36000        # seconds of processor time of a run
 
+# What runs take from each other: no two have the same one.
+# [resources]
+# gpu = 1              # how many; a run gets CUDA_VISIBLE_DEVICES with the numbers of its own
+
 # What may run here.  Without the table [policy] nothing runs.
 # [policy]
 # submitters = ["anna"]      # who may submit; "anna#FINGERPRINT" for one key alone

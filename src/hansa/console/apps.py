@@ -8,7 +8,8 @@ decide.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hansa.console.answers import table
@@ -25,16 +26,18 @@ from hansa.runs import RunFolder
 from hansa.runs.making import project_files
 from hansa.web.words import byte_size
 
-_OLD_CONFIG = "config_fed_server.json"
+_FLARE_CONFIG = "config_fed_server.json"
 
 
 def upload_app(seat: Seat, command: Command) -> Iterator[str]:
     """Stage a project here, and its package at the server."""
-    name = _upload(seat, command.words[0])
+    name, read = _upload(seat, command.words[0])
     yield f"Created folder {seat.workspace.staged(name)}"
     files = _staged_files(seat, name)
     size = byte_size(sum(map(len, files.values())))
     yield f'App "{name}": {len(files)} files, {size}, are at {seat.url}'
+    if read:
+        yield table(["OF THE APP", "READ AS"], [[what, told] for what, told in read])
 
 
 def set_run_number(seat: Seat, command: Command) -> Iterator[str]:
@@ -100,7 +103,7 @@ def start_app(seat: Seat, command: Command) -> Iterator[str]:
 
 def submit_job(seat: Seat, command: Command) -> Iterator[str]:
     """Upload, deploy and start under the next free number."""
-    name = _upload(seat, command.words[0])
+    name, _ = _upload(seat, command.words[0])
     yield from _submitted(seat, name)
 
 
@@ -115,19 +118,12 @@ def clone_job(seat: Seat, command: Command) -> Iterator[str]:
 
 
 def read_app(folder: Path) -> Project:
-    """Open a folder that is uploaded as an app; the one place that knows which kinds there are.
+    """Open a project that is uploaded as an app.
 
     Raises:
       ConsoleError: console-app, it is no project of Hansa.
       PlanError: its plan cannot run at a federation.
     """
-    if any((folder / place / _OLD_CONFIG).is_file() for place in (".", "config", "app/config")):
-        raise ConsoleError(
-            "console-app",
-            f"{folder} is an app folder of NVIDIA FLARE ({_OLD_CONFIG}). Nothing was uploaded.",
-            "The console takes projects of Hansa: hansa init NAME --template numpy makes one; put "
-            "the trainer's arithmetic into train() of its model.py.",
-        )
     if not (folder / PLAN_FILE).is_file():
         raise ConsoleError(
             "console-app",
@@ -139,14 +135,28 @@ def read_app(folder: Path) -> Project:
     return project
 
 
-def _upload(seat: Seat, name: str) -> str:
+def _upload(seat: Seat, name: str) -> tuple[str, Sequence[tuple[str, str]]]:
+    """Stage an app; return its name, and what was read of one that is no project of Hansa."""
     folder = _find_app(seat, name)
-    project = read_app(folder)
-    files = project_files(project)
-    upload(seat.connection, build_archive(files), to="blobs")
     app = folder.resolve().name
+    read: Sequence[tuple[str, str]] = ()
+    if seat.importer is not None and _is_flare(folder):
+        made = seat.workspace.folder / "imported" / app
+        shutil.rmtree(made, ignore_errors=True)
+        made.parent.mkdir(parents=True, exist_ok=True)
+        read = seat.importer(folder, made)
+        folder = made
+    files = project_files(read_app(folder))
+    upload(seat.connection, build_archive(files), to="blobs")
     seat.workspace.stage(app, folder, files)
-    return app
+    return app, read
+
+
+def _is_flare(folder: Path) -> bool:
+    places = (".", "config", "app", "app/config")
+    return (folder / "meta.json").is_file() or any(
+        (folder / place / _FLARE_CONFIG).is_file() for place in places
+    )
 
 
 def _find_app(seat: Seat, name: str) -> Path:

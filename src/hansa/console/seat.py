@@ -6,6 +6,7 @@ Verbs take a seat and a command, and yield their answer.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ from hansa.runs import RunFolder
 
 ENDED = ("finished", "failed", "stopped")
 
+Importer = Callable[[Path, Path], Sequence[tuple[str, str]]]
+"""Takes an app and the folder to make; returns what was read, by name."""
+
 
 class Seat:
     """An admin's place at a federation.
@@ -32,6 +36,7 @@ class Seat:
       workspace: what is remembered.
       server_folder: of the server, where it is on this machine and the admin's to end.
       sites_folder: holds folders of sites that are the admin's own.
+      importer: makes a project of NVIDIA FLARE's app; None where such apps are not taken.
     """
 
     def __init__(
@@ -41,9 +46,11 @@ class Seat:
         *,
         server_folder: Path | None = None,
         sites_folder: Path | None = None,
+        importer: Importer | None = None,
     ) -> None:
         self.membership, self.workspace = membership, workspace
         self.server_folder, self.sites_folder = server_folder, sites_folder
+        self.importer = importer
         self.known_runs: list[str] = []  # names seen in answers, for completion
         self.known_sites: list[str] = []
         self._progress: dict[str, Progress] = {}

@@ -16,7 +16,6 @@ from hansa.protocol.messages import RunFacts
 from hansa.remote import asking
 from hansa.runs.result import Table
 from hansa.text import TEXT_CHARS, clean
-from hansa.watch import round_cells
 
 
 def check_status(seat: Seat, command: Command) -> Iterator[str]:
@@ -116,6 +115,8 @@ def get_job_meta(seat: Seat, command: Command) -> Iterator[str]:
 
 def show_stats(seat: Seat, command: Command) -> Iterator[str]:
     """Show the last rounds' metrics."""
+    from hansa.watch import round_cells  # with NumPy, which no other verb here needs
+
     run = seat.started_run()
     progress = seat.progress(run)
     plan = asking.details(seat.connection, run).submission.plan

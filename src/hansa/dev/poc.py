@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 from hansa.clock import wall
-from hansa.dev.rehearsal import ADMIN, SERVER, environment_with, free_port
+from hansa.dev.loopback import ADMIN, SERVER, environment_with, free_port
 from hansa.errors import ServerError
 from hansa.identity import (
     Membership,
@@ -116,11 +116,12 @@ def _join(server: Opened, folder: Path, name: str) -> None:
 
 def _write_scripts(folder: Path, names: list[str]) -> None:
     hansa = f"exec {shlex.quote(sys.executable)} -P -m hansa"
-    _script(folder / SERVER / "startup" / "start.sh", "Serves.", f"{hansa} server start", up="..")
+    # With the whole path, so that what they tell to type next works in every folder.
+    at = '--folder "$PWD"'
+    serve, work = f"{hansa} server start {at}", f"{hansa} site start {at}"
+    _script(folder / SERVER / "startup" / "start.sh", "Serves.", serve, up="..")
     for name in names:
-        _script(
-            folder / name / "startup" / "start.sh", "Runs the site.", f"{hansa} site start", up=".."
-        )
+        _script(folder / name / "startup" / "start.sh", "Runs the site.", work, up="..")
     console = f"{hansa} console --server ../{SERVER} --sites .. --workspace ."
     _script(
         folder / ADMIN / "startup" / "fl_admin.sh",

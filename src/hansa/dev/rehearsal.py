@@ -15,8 +15,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,6 +24,7 @@ import msgspec
 from hansa.clock import monotonic
 from hansa.data.schemes import Files, Natural
 from hansa.dev.children import Child, stop_all
+from hansa.dev.loopback import ADMIN, SERVER, environment_with, free_port
 from hansa.errors import HansaError, ServerError
 from hansa.identity import Membership, load_membership, parse_invite
 from hansa.params import encode
@@ -53,12 +53,6 @@ from hansa.site.policy import Policy
 from hansa.site.settings import DataSource, SiteLimits, SiteSettings, write_settings
 from hansa.store.files import load_params, write_durably
 from hansa.testing.proxy import FaultProxy
-
-SERVER = "server"
-"""The server's name among the processes; no site may have it."""
-
-ADMIN = "admin"
-"""Who submits."""
 
 _START_S = 30.0
 _LOOK_S = 0.02
@@ -452,14 +446,6 @@ class Silent(Unwatched):
         """Say nothing."""
 
 
-def free_port() -> int:
-    """Return a port of loopback that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def _answers(port: int) -> bool:
     try:
         socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
@@ -481,21 +467,6 @@ def _as_many(project: Project, sites: Sequence[str] | int | None) -> list[str]:
 
 def _more(names: Sequence[str]) -> str:
     return f" and {len(names) - 8} more" if len(names) > 8 else ""
-
-
-@contextmanager
-def environment_with(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set variables of this process for the length of a block."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 __all__ = ["ADMIN", "SERVER", "Rehearsal", "free_port"]

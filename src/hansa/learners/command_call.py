@@ -95,7 +95,11 @@ class Call(NamedTuple):
         Args:
           python: the interpreter that `python` means; its folder comes first on the PATH.
         """
-        outer = {k: v for k, v in os.environ.items() if not k.startswith("HANSA_") or k in _KEPT}
+        outer = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("HANSA_") or name in _KEPT or name.startswith("HANSA_SLOTS_")
+        }
         path = os.pathsep.join([str(python.parent), outer.get("PATH", os.defpath)])
         threads = {name: str(local_threads()) for name in _THREADS}
         # Without a fixed seed of its hashes the order of Python's sets differs between rounds.

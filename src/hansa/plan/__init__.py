@@ -10,7 +10,7 @@ from hansa.plan.build import (
     hyper_at,
     weighting_of,
 )
-from hansa.plan.load import PLAN_FILE, LoadedPlan, flatten, load_plan, nearest, read_plan
+from hansa.plan.load import PLAN_FILE, LoadedPlan, flatten, load_plan, read_plan
 from hansa.plan.rules import check_plan
 from hansa.plan.schema import Plan
 from hansa.plan.weights import weight_limit
@@ -29,7 +29,6 @@ __all__ = [
     "flatten",
     "hyper_at",
     "load_plan",
-    "nearest",
     "read_plan",
     "weight_limit",
     "weighting_of",

@@ -22,9 +22,9 @@ from hansa.optimizers import chain as joined
 from hansa.optimizers.module import checked
 from hansa.optimizers.named import OPTIMIZERS
 from hansa.optimizers.schedules import cosine_factor, step_factor
-from hansa.plan.load import nearest
 from hansa.plan.rules import check_cohort
 from hansa.plan.schema import Named, Optimizer, Plan
+from hansa.text import nearest
 from hansa.transforms import TRANSFORMS, Transform, chain
 
 Import = Callable[[str], Any]

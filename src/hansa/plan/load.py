@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,6 +13,7 @@ import msgspec
 from hansa.errors import HansaError, PlanError
 from hansa.plan.plain import plain, shown
 from hansa.plan.schema import Plan
+from hansa.text import nearest
 
 PLAN_FILE = "plan.toml"
 IN_PYTHON = "hansa.run"
@@ -133,13 +133,6 @@ def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + key] = value
     return flat
-
-
-def nearest(word: str, words: Iterable[str]) -> str:
-    """Return a sentence that names the nearest of the valid words, or lists them all."""
-    words = sorted(words)
-    close = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
-    return f"Did you mean {close[0]!r}?" if close else f"Valid: {', '.join(words)}."
 
 
 def parse_set(text: str) -> tuple[str, Any]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hansa.errors import PlanError
 from hansa.learners.learner import Learner
 from hansa.metrics import MEASURES, Asked
-from hansa.plan.load import nearest
 from hansa.plan.schema import Plan
+from hansa.text import nearest
 
 
 def asked_of(plan: Plan) -> Asked:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from hansa.aggregators import Aggregator
@@ -18,11 +19,14 @@ from hansa.limits import (
     LATE_ROUNDS_MAX,
     METRICS_MAX,
     OVER_MAX,
+    RESOURCES_MAX,
+    SLOTS_MAX,
     SPEC_EXPONENT_MAX,
 )
 from hansa.plan.schema import COMMANDS, CohortPlan, LearnerPlan, Plan
 
 _NAME = re.compile(r"[^\W_][\w-]{0,63}")  # begins with a letter or digit, of any language
+_RESOURCE = re.compile(r"[a-z][a-z0-9_-]{0,31}")  # as in `hansa.protocol.messages`
 _NUMPY_FILE = re.compile(r"([A-Za-z0-9_-]{1,64}/){0,3}[A-Za-z0-9_-]{1,64}\.np[yz]")
 
 Rule = tuple[str, Any, bool, str]
@@ -72,6 +76,13 @@ def check_plan(plan: Plan) -> None:
             1 <= cohort.late_rounds <= LATE_ROUNDS_MAX,
             f"from 1 to {LATE_ROUNDS_MAX}",
         ),
+        (
+            "cohort.mandatory",
+            cohort.mandatory,
+            len({*cohort.mandatory}) == len(cohort.mandatory) <= (cohort.count or math.inf),
+            "different names, and no more than cohort.count",
+        ),
+        *_resource_rules(plan.resources),
         ("evaluate.every", plan.evaluate.every, plan.evaluate.every >= 1, "at least 1"),
         ("evaluate.clients", plan.evaluate.clients, plan.evaluate.clients >= 0, "at least 0"),
         (
@@ -230,6 +241,19 @@ def _data_rules(plan: Plan) -> list[Rule]:
          said),
         ("data.split", data.split, not unread or data.split in (None, Files()), split),
     ]  # fmt: skip
+
+
+def _resource_rules(asks: Mapping[str, int]) -> list[Rule]:
+    rules: list[Rule] = [
+        ("resources", asks, len(asks) <= RESOURCES_MAX, f"up to {RESOURCES_MAX} resources")
+    ]
+    for name, count in asks.items():
+        named, counted = bool(_RESOURCE.fullmatch(name)), 1 <= count <= SLOTS_MAX
+        rules += [
+            ("resources", name, named, "a name of small letters, digits, - and _, such as gpu"),
+            (f"resources.{name}", count, counted, f"from 1 to {SLOTS_MAX}"),
+        ]
+    return rules
 
 
 def _is_inside(path: str) -> bool:

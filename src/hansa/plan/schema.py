@@ -186,6 +186,9 @@ class CohortPlan(_Part, frozen=True):
     """factor on the weight of a late update for each round that it is late"""
     late_rounds: int = 1
     """rounds that an update may be late and still count, with late = "discount" """
+    mandatory: tuple[str, ...] = ()
+    """names of clients that every round asks, and without whose updates it fails; a federation
+    waits for them before it opens one"""
 
 
 class EvaluatePlan(_Part, frozen=True):
@@ -283,3 +286,6 @@ class Plan(_Part, frozen=True):
     evaluate: EvaluatePlan = EvaluatePlan()
     stop: StopPlan = StopPlan()
     keep: KeepPlan = KeepPlan()
+    resources: dict[str, int] = {}
+    """what a run takes of each site while it is at work, such as { gpu = 1 }; sites say in
+    site.toml what they have; a simulation takes nothing"""

@@ -16,6 +16,9 @@ from hansa.limits import (
     ATTRIBUTES_MAX,
     METRIC_NAME_CHARS_MAX,
     METRICS_MAX,
+    PRIORITY_MAX,
+    RESOURCES_MAX,
+    SLOTS_MAX,
 )
 
 Digest = Annotated[str, Meta(pattern=r"^blake3:[0-9a-f]{64}\Z")]
@@ -50,6 +53,16 @@ Attributes = Annotated[
     Meta(max_length=ATTRIBUTES_MAX),
 ]
 """What a site says of itself: text by name."""
+Resource = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_-]{0,31}\Z")]
+"""Name of what a site has several of, such as gpu."""
+
+Slots = Annotated[
+    dict[Resource, Annotated[int, Meta(ge=1, le=SLOTS_MAX)]], Meta(max_length=RESOURCES_MAX)
+]
+"""How many there are of each resource, or how many are asked for."""
+
+Priority = Annotated[int, Meta(ge=-PRIORITY_MAX, le=PRIORITY_MAX)]
+"""Of a run among those that wait: each step counts as if it had waited so much longer."""
 
 MetricName = Annotated[str, Meta(max_length=METRIC_NAME_CHARS_MAX)]
 
@@ -121,6 +134,7 @@ class Poll(_Message, frozen=True):
     version: Annotated[str, Meta(max_length=40)] = ""
     attributes: Attributes = {}  # as its owner has declared them
     wait: bool = True  # False: answer at once
+    resources: Slots = {}  # that the site can lend to runs
 
 
 class Committed(_Message, frozen=True):
@@ -191,6 +205,7 @@ class Submission(_Message, frozen=True, kw_only=True):
     certificate: str
     purpose: Text = ""
     origin: Text = ""  # the model that the seed is, RUN:ROUND at this server, or other words
+    priority: Priority = 0
 
 
 class ModelFacts(_Message, frozen=True):

@@ -39,6 +39,7 @@ def submit(
     *,
     runs: Path = Path("runs"),
     purpose: str = "",
+    priority: int = 0,
     start: Start | None = None,
     new: bool = False,
     rehearsal: bool = False,
@@ -53,6 +54,7 @@ def submit(
       membership: where, and as whom.
       runs: folder of runs.
       purpose: for the data owners, who decide.
+      priority: among the runs that wait at the server, from -PRIORITY_MAX to PRIORITY_MAX.
       start: model to start from; by default the learner makes them.
       new: start anew although an unfinished run of the same plan and code is there.
       rehearsal: the server ends with the command that has started it; the folder remembers it.
@@ -66,7 +68,10 @@ def submit(
     folder = None if new else _unfinished(runs, project, membership)
     if folder is None or (start is not None and not begins_with(folder, start)):
         remote = {"url": membership.url, "run": None} | ({"rehearsal": True} if rehearsal else {})
-        folder = _make(runs, project, remote, purpose=purpose, start=start)
+        seed = seed_model(project, start)
+        origin = start.origin if start is not None else ""
+        sent = _submission(project, seed, purpose=purpose, origin=origin, priority=priority)
+        folder = _make(runs, project, remote, seed=seed, submission=sent)
         hit("submit_after_folder_made")
     if (folder.remote or {}).get("run") is None:
         with connected(membership) as connection:
@@ -106,29 +111,25 @@ def _unfinished(runs: Path, project: Project, membership: Membership) -> RunFold
 
 
 def _make(
-    runs: Path, project: Project, remote: dict[str, Any], *, purpose: str, start: Start | None
+    runs: Path, project: Project, remote: dict[str, Any], *, seed: Seed, submission: Submission
 ) -> RunFolder:
-    seed = seed_model(project, start)
-    origin = start.origin if start is not None else ""
-    files = project_files(project)
-    archive = build_archive(files)
-    submission = _submission(project, seed, package=archive, purpose=purpose, origin=origin)
     return make_run(
         runs,
         project,
         seed,
         engine=ENGINE,
         clients=Clients(),
-        origin=origin,
+        origin=submission.origin,
         remote=remote,
         files={SUBMISSION_FILE: msgspec.json.encode(submission)},
     )
 
 
 def _submission(
-    project: Project, seed: Seed, *, package: bytes, purpose: str, origin: str
+    project: Project, seed: Seed, *, purpose: str, origin: str, priority: int
 ) -> Submission:
     """Return what is sent, without its signature."""
+    package = build_archive(project_files(project))
     digest = _digest(package)
     size = sum(memoryview(part).nbytes for part in encode(seed.params))
     plan: dict[str, Any] = msgspec.to_builtins(project.plan)
@@ -145,6 +146,7 @@ def _submission(
         certificate="",
         purpose=purpose,
         origin=origin,
+        priority=priority,
     )
 
 

@@ -28,9 +28,9 @@ answered: a second failure, a loss of somebody who has answered.  After each eve
 round open, `_over` says whether it has ended; then `Close` is the last effect.  It ends
 
     when all clients are settled;
-    when as many have answered as the goal says;
-    when all that are not settled are LOST, and the minimum has answered;
-    when the minimum can no longer be met;
+    when as many have answered as the goal says, all that are mandatory among them;
+    when all that are not settled are LOST, and the minimum and all mandatory have answered;
+    when the minimum can no longer be met, or a mandatory client has not answered and never will;
     at `Deadline`; and at `Stop`, without `Close`.
 
 Whether a closed round has enough updates is for the workflow to say.
@@ -92,6 +92,7 @@ class Terms(NamedTuple):
 
     minimum: int = 1  # answers without which it is in vain
     goal: int | None = None  # answers that end it at once; None: wait for all
+    mandatory: tuple[str, ...] = ()  # clients without whose answers it is in vain
 
 
 class RoundState(NamedTuple):
@@ -291,14 +292,18 @@ def _reply(event: Answered, reply: str | None) -> Effect:
 def _over(state: RoundState) -> str:
     """Say why an open round is to be closed, or nothing."""
     now = Counter(state.clients.values())
-    minimum, goal = state.terms
+    minimum, goal, mandatory = state.terms
+    needed = [state.clients.get(name) for name in mandatory]
+    complete = all(word is _ANSWERED for word in needed)
     if not now[_WAITING] + now[_LOST]:
         return "all clients are heard"
-    if goal is not None and now[_ANSWERED] >= goal:
+    if goal is not None and now[_ANSWERED] >= goal and complete:
         return f"{goal} clients have answered, as many as were wanted"
     if now[_ANSWERED] + now[_WAITING] + now[_LOST] < minimum:
         return f"the minimum of {minimum} answers can no longer be met"
-    if not now[_WAITING] and now[_ANSWERED] >= minimum:
+    if any(word not in (_WAITING, _LOST, _ANSWERED) for word in needed):
+        return "a mandatory client has not answered and never will"
+    if not now[_WAITING] and now[_ANSWERED] >= minimum and complete:
         return "the clients that have not answered are lost"
     return ""
 

@@ -20,16 +20,17 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from blake3 import blake3
 
 from hansa.errors import ParamsError, RunError
-from hansa.params import Params
 from hansa.runs.events import Event, EventLog
-from hansa.runs.export import write_numpy
 from hansa.store.files import load_params, save_params, write_durably
+
+if TYPE_CHECKING:
+    from hansa.params import Params
 
 RUNS = "runs"
 """Folder of runs, below the folder in which one works."""
@@ -266,6 +267,8 @@ class RunFolder:
         """
         if (name := self.plan()["keep"].get("as_numpy")) is not None:
             (self.path / name).parent.mkdir(parents=True, exist_ok=True)
+            from hansa.runs.export import write_numpy
+
             write_numpy(self.path / name, model)
 
     def _append_row(self, row: dict[str, Any]) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hansa.errors import RunError
-from hansa.params import Params
 from hansa.runs.folder import RunFolder
 from hansa.runs.record import REPORT, run_record
 from hansa.store.files import load_params
 from hansa.text import clean
+
+if TYPE_CHECKING:
+    from hansa.params import Params
 
 CELL_CHARS = 100
 """Characters of a table's cell; a digest has 71."""

@@ -5,25 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 from hansa.errors import IdentityError
-from hansa.identity import Membership, find_membership
+from hansa.identity import Authority, Membership, find_membership
 from hansa.limits import LOCAL_ANSWER_S
 from hansa.protocol.connection import Connection
 from hansa.protocol.enrolment import renew_if_due
-from hansa.server.opening import Opened
 from hansa.server.settings import ServerSettings
 
 
-def served_members(server: Opened) -> list[dict[str, Any]]:
+def served_members(settings: ServerSettings, authority: Authority) -> list[dict[str, Any]]:
     """Return all members with their presence, as the running server knows it.
 
     Raises:
       IdentityError: identity-membership, no admin of this federation has a key here.
       ServerError: the server cannot be reached.
     """
-    membership = _admin(server)
+    membership = _admin(settings, authority)
     connection = Connection(
-        local_address(server.settings),
-        authority_pem=server.authority.pem,
+        local_address(settings),
+        authority_pem=authority.pem,
         key=membership.key(),
         certificate=membership.certificate,
         timeout_s=LOCAL_ANSWER_S,
@@ -44,9 +43,9 @@ def local_address(settings: ServerSettings) -> str:
     return f"https://[{host}]:{settings.port}" if ":" in host else f"https://{host}:{settings.port}"
 
 
-def _admin(server: Opened) -> Membership:
-    membership = find_membership(server.settings.url)
-    if membership.authority_pem != server.authority.pem or membership.role not in (
+def _admin(settings: ServerSettings, authority: Authority) -> Membership:
+    membership = find_membership(settings.url)
+    if membership.authority_pem != authority.pem or membership.role not in (
         "admin",
         "viewer",
     ):

@@ -14,6 +14,7 @@ from hansa.limits import EXAMPLES_MAX
 from hansa.protocol.messages import Phase, Poll, PollAnswer, Receipt, Standing, TaskResult
 from hansa.rounds.questions import asked_in
 from hansa.server.auth import Principal
+from hansa.server.hub import Said
 from hansa.server.journal import ENDED
 from hansa.server.results import result_digest
 from hansa.server.routes import Route, answer, in_thread, number, read_message
@@ -43,8 +44,9 @@ class Control:
         """Answer at once if there is something to do, or else when there is."""
         poll = await read_message(request, digest, Poll)
         hub, site = self._state.hub, principal.name
-        if not hub.touch(site, poll.attributes):
-            await in_thread(hub.heard, site, poll.version, poll.attributes)
+        said = Said(poll.attributes, poll.resources)
+        if not hub.touch(site, said):
+            await in_thread(hub.heard, site, poll.version, said)
         until = monotonic() + hub.heartbeat_s
         with hub.waiting(site) as woken:
             while True:

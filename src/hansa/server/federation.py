@@ -24,7 +24,6 @@ from hansa.protocol.messages import (
     Offer,
     Phase,
     Receipt,
-    Standing,
     Task,
     TaskKey,
     TaskResult,
@@ -34,6 +33,7 @@ from hansa.rounds.messages import is_model, to_message
 from hansa.rounds.questions import asking, once
 from hansa.rounds.round import ClientStatus, Terms
 from hansa.server.exchange import Desk, Exchange, Interrupted
+from hansa.server.gathering import Gathering, Needs
 from hansa.server.hub import Hub
 from hansa.server.journal import EndedError, Event, Journal, RunRow
 from hansa.server.openings import (
@@ -48,7 +48,6 @@ from hansa.server.places import Places
 from hansa.server.results import few
 from hansa.server.round_files import Stores
 from hansa.server.sums import Ask
-from hansa.server.waiting import why_waiting
 from hansa.store.addresses import digest_of
 from hansa.store.client_states import ClientStates
 from hansa.store.files import load_params
@@ -62,7 +61,6 @@ from hansa.workflows import (
     Problem,
     Trained,
 )
-from hansa.workflows.criteria import fits
 from hansa.workflows.state_files import from_files, rounded, to_files
 
 
@@ -101,9 +99,11 @@ class DeployedFederation:
     ) -> None:
         self.run, self._plan, self._method = row.run, plan, method
         self._hub, self._desk, self._stores, self._pace = hub, desk, stores, pace
-        self._places, self._has_place = places, False
-        self._gathering = (0, 0.0)  # the round that sites were last waited for, and since when
         self._journal: Journal = desk.journal
+        needs = Needs.of(row, plan, method.aggregator.needs)
+        self._gathering = Gathering(
+            row, needs, hub=hub, journal=desk.journal, places=places, gather_s=pace.gather_s
+        )
         submission = row.submission
         tensors = ((n, d, tuple(shape)) for n, d, shape in submission.tensors)
         self.layout = ModelLayout(Layout.of(tensors), submission.buffers)
@@ -127,7 +127,6 @@ class DeployedFederation:
         self._past: list[Event] = []  # of this round, from before the last start
         self._update_bytes = 0
         self._roster: list[str] = []
-        self._said: dict[str, Standing] = {}  # when the roster was made
         self._closings: list[Event] = []  # not yet durable
         self._messages: list[str] = []  # digests of those that are still there
         self._old_messages: list[str] = []  # of rounds that are committed
@@ -136,7 +135,6 @@ class DeployedFederation:
         self._committed_state: GlobalState | None = None
         self._used: set[str] = set()  # digests of this round's updates
         self._spill = ClientStates(stores.spill / row.run)
-        self._waited_for: str | None = row.reason
         self._asked: frozenset[tuple[int, str]] = frozenset()  # rounds and named tasks
 
     def look(self) -> int:
@@ -169,14 +167,11 @@ class DeployedFederation:
         for sites again.
         """
         opened = roster_of(self._past, round_number)
-        while True:
-            if opened is not None:
-                self._roster = opened["clients"]
-            else:
-                self._roster = self._gathered(round_number)
-            if self._is_at_work(ahead=opened is not None):
-                self._note_running()
-                return self._roster
+        if opened is not None:
+            self._roster = self._gathering.again(opened["clients"])
+        else:
+            self._roster = self._gathering.roster(round_number, self._check_going)
+        return self._roster
 
     def recall(self, round_number: int) -> GlobalState:
         """Return a model that was kept, read back from its file."""
@@ -308,7 +303,6 @@ class DeployedFederation:
         if self._open is not None:
             self._open.stop(reason)
         self._hub.stir()
-        self._places.stir()
 
     def leave(self) -> None:
         """Let the run's thread go; the run goes on when the server is back."""
@@ -316,7 +310,6 @@ class DeployedFederation:
         if self._open is not None:
             self._open.leave()
         self._hub.stir()
-        self._places.stir()
 
     @property
     def exchanges(self) -> int:
@@ -367,62 +360,7 @@ class DeployedFederation:
 
     def rest(self) -> None:
         """Let another run have this one's place, if it has one."""
-        if self._has_place:
-            self._has_place = False
-            self._places.give_back()
-
-    def _is_at_work(self, *, ahead: bool) -> bool:
-        """Return whether the run has a place at once; if not, wait until it has one.
-
-        After a wait, those that were gathered before may be away.
-        """
-        if not self._has_place:
-            self._has_place = at_once = self._places.take_now()
-            if at_once:
-                return True
-            self._note_waiting("other runs are at work")
-            self._has_place = self._places.take(self.run, going=self._is_going, ahead=ahead)
-            self._check_going()
-            return False
-        return True
-
-    def _gathered(self, number: int) -> list[str]:
-        """Wait until enough sites are ready and there; say in the journal why it waits."""
-        minimum = max(self._plan.cohort.minimum, self._method.aggregator.needs, 1)
-        if self._gathering[0] != number:
-            self._gathering = (number, monotonic())
-        began, mark = self._gathering[1], -1
-        while True:
-            self._check_going()
-            present = {s: p.attributes for s, p in self._hub.online().items() if p.online}
-            there = {s for s, said in present.items() if fits(s, said, self._plan.cohort.where)}
-            said = self._said = self._journal.standings(self.run)
-            ready = sorted(s for s in there if s in said and said[s].state == "ready")
-            silent = there - said.keys() if number == 1 else set()
-            patience = self._pace.gather_s - (monotonic() - began)
-            # After a restart, those who took part before are given time to come back.
-            if back_s := self._hub.coming_back_s():
-                heard = self._hub.online()
-                silent |= {s for s, w in said.items() if w.state == "ready" and s not in heard}
-                patience = back_s
-            gathering = silent and patience > 0
-            if len(ready) >= minimum and not gathering:
-                return ready
-            self.rest()
-            if not gathering:
-                self._note_waiting(why_waiting(ready, present.keys(), said, there, minimum=minimum))
-            mark = self._hub.stirred(mark, patience if gathering else 60.0)
-
-    def _note_waiting(self, reason: str) -> None:
-        if reason != self._waited_for:
-            self._waited_for = reason
-            fact = {"kind": "waiting", "reason": reason}
-            self._journal.record(self.run, fact, state="waiting", reason=reason)
-
-    def _note_running(self) -> None:
-        if self._waited_for is not None:
-            self._waited_for = None
-            self._journal.record(self.run, state="running", reason="")
+        self._gathering.rest()
 
     def _exchange(
         self,
@@ -543,11 +481,12 @@ class DeployedFederation:
         self, number: int, cohort: Sequence[str], terms: Terms, steps: Mapping[str, int]
     ) -> float:
         """Return what the weights cannot exceed; sites have said how many examples they hold."""
-        said = self._said or self._journal.standings(self.run)
+        said = self._gathering.said or self._journal.standings(self.run)
         known = [said[s].examples for s in self._roster if s in said]
         examples = sum(known) if len(known) == len(self._roster) and all(known) else None
         plan, algorithm = self._plan, self._method.algorithm
-        clients = terms.goal or len(cohort)
+        # Who is mandatory is waited for, however many others have answered.
+        clients = len(cohort) if terms.mandatory else terms.goal or len(cohort)
         asked = sum(steps.values())
         return weight_limit(
             plan, algorithm, number, clients=clients, examples=examples, steps=asked
@@ -557,7 +496,7 @@ class DeployedFederation:
         """Return what the weight of each site's update cannot exceed, by the site's own word."""
         cohort = msgspec.structs.replace(self._plan.cohort, late="refuse")
         plan, algorithm = msgspec.structs.replace(self._plan, cohort=cohort), self._method.algorithm
-        said = self._said or self._journal.standings(self.run)
+        said = self._gathering.said or self._journal.standings(self.run)
         return {
             site: weight_limit(
                 plan,

@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -57,17 +59,23 @@ class ActiveRun(Protocol):
         """How many rounds late an update may be."""
 
 
+class Said(NamedTuple):
+    """What a site says of itself with each poll, as its owner has declared it."""
+
+    attributes: Mapping[str, str] = MappingProxyType({})
+    slots: Mapping[str, int] = MappingProxyType({})  # what it can lend to runs
+
+
+NOTHING = Said()
+
+
 class Presence(NamedTuple):
     """When a site was last heard of, and whether it counts as lost since."""
 
     heard: float
     online: bool
     version: str
-    attributes: Mapping[str, str] = {}
-
-
-NOTHING_SAID: Mapping[str, str] = {}
-"""The attributes of a site without any."""
+    said: Said = NOTHING
 
 
 class Hub:
@@ -91,7 +99,7 @@ class Hub:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._counted: dict[tuple[str, int, Phase], frozenset[str]] = {}  # of exchanges just closed
         self._began = monotonic()
-        self._stirred = 0
+        self._stirred: Counter[str] = Counter()  # by run; "" counts for all
         self.draining = False
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -105,28 +113,23 @@ class Hub:
         """Return the present heartbeat; it grows with the number of sites."""
         return max(self._heartbeat_s, len(self._presence) / SITES_PER_HEARTBEAT_SECOND)
 
-    def heard(
-        self, site: str, version: str = "", attributes: Mapping[str, str] = NOTHING_SAID
-    ) -> None:
+    def heard(self, site: str, version: str = "", said: Said = NOTHING) -> None:
         """Note that a site is there, and what it says of itself."""
         with self._lock:
             before = self._presence.get(site)
-            self._presence[site] = Presence(monotonic(), True, version, attributes)
+            self._presence[site] = Presence(monotonic(), True, version, said)
             back = before is None or not before.online
-            changed = before is not None and before.attributes != attributes
             affected = self._exchanges_of(site) if back else []
         for exchange in affected:
             exchange.returned(site)
-        if back or changed:
+        if before is None or not before.online or before.said != said:
             self.stir()
 
-    def touch(self, site: str, attributes: Mapping[str, str] = NOTHING_SAID) -> bool:
+    def touch(self, site: str, said: Said = NOTHING) -> bool:
         """Note that a site is still there; False if it was not, or says something else."""
         with self._lock:
             known = self._presence.get(site)
-            if known is None or not known.online or not known.version:
-                return False
-            if known.attributes != attributes:
+            if known is None or not known.online or not known.version or known.said != said:
                 return False
             self._presence[site] = known._replace(heard=monotonic())
             return True
@@ -198,6 +201,7 @@ class Hub:
             self._runs.pop(run, None)
             self._offer_bytes.pop(run, None)
             self._expected.discard(run)
+            self._stirred.pop(run, None)
         self.wake()
 
     @contextmanager
@@ -344,7 +348,7 @@ class Hub:
         with self._lock:
             events = list(self._followers.get(run, ()))
         self._set(events)
-        self.stir()
+        self.stir(run)
 
     def drain(self) -> None:
         """Answer every poll at once from now on, with nothing new to do."""
@@ -362,17 +366,21 @@ class Hub:
 
     # ---- run threads
 
-    def stir(self) -> None:
-        """Let run threads look again who is there."""
+    def stir(self, run: str = "") -> None:
+        """Let run threads look again who is there, or one alone what has become of its run."""
         with self._changed:
-            self._stirred += 1
+            self._stirred[run] += 1
             self._changed.notify_all()
 
-    def stirred(self, since: int, seconds: float) -> int:
+    def stirred(self, run: str, since: int, seconds: float) -> int:
         """Wait in a run's thread until something changes after `since`; return the present mark."""
+
+        def mark() -> int:
+            return self._stirred[""] + self._stirred[run]
+
         with self._changed:
-            self._changed.wait_for(lambda: self._stirred != since, seconds)
-            return self._stirred
+            self._changed.wait_for(lambda: mark() != since, seconds)
+            return mark()
 
 
 def _set_all(events: list[asyncio.Event]) -> None:

@@ -217,7 +217,7 @@ class People:
         return RunFacts(
             run=row.run,
             state=row.state,
-            reason=row.reason,
+            reason=self._state.runs.places.why(row.run) or row.reason,
             name=str(row.submission.plan.get("name", "")),
             submitter=row.submitter,
             created=row.created_at,

@@ -1,63 +1,173 @@
-"""How many runs are at work at the same time, and which is the next one."""
+"""Which runs are at work: so many at a time, and at each site no more than its slots allow.
+
+A run that needs a place, and slots of its sites, looks and takes in one step under one lock, so two
+runs never share a slot.  Those that wait go in the order of their rank.  One that waits for a slot
+is passed by those alone that would not take that slot, so nobody waits for ever.
+"""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+Slots = Mapping[str, int]
+"""How many of each named resource, such as {"gpu": 2}."""
+
+
+class Wish(NamedTuple):
+    """What a run needs in order to be at work."""
+
+    run: str
+    rank: float  # the lowest is the next; of equals, who came first
+    sites: Mapping[str, Slots]  # who could take part, with all that each has to lend
+    minimum: int = 1  # sites without which it cannot work
+    mandatory: tuple[str, ...] = ()  # those among them that it cannot do without
+    asks: Slots = {}  # noqa: RUF012 - of each site; read only
 
 
 class Places:
-    """So many runs may be at work; the others wait in the order in which they came.
+    """Lends places and slots, and keeps the queue of those that wait; thread-safe.
 
     Args:
       number: of runs at work at the same time.
+      changed: called when others may find now what they wait for.
     """
 
-    def __init__(self, number: int) -> None:
-        self._free = number
-        self._queue: list[str] = []
-        self._changed = threading.Condition()
+    def __init__(self, number: int, changed: Callable[[], None] = lambda: None) -> None:
+        self._number, self._changed = number, changed
+        self._lock = threading.Lock()
+        self._lent: dict[str, tuple[frozenset[str], Slots]] = {}  # by run
+        self._queue: dict[str, Wish] = {}
 
-    def take_now(self) -> bool:
-        """Take a place if one is free and nobody waits for it."""
-        with self._changed:
-            if self._queue or not self._free:
-                return False
-            self._free -= 1
-            return True
-
-    def take(self, run: str, *, going: Callable[[], bool], ahead: bool = False) -> bool:
-        """Wait for a place.
+    def claim(self, wish: Wish) -> list[str]:
+        """Look whether a run can have what it needs, and take it; a place that it has stays its.
 
         Args:
-          run: that waits.
-          going: asked whenever `stir` is called; False ends the wait.
-          ahead: of all others that wait.
+          wish: of a run that is at work, or would be; the newest one counts.
 
         Returns:
-          whether the run has a place now; False only if it is not going on.
+          the sites that the run has, sorted; none if it must wait, in the queue from now on.
         """
-        with self._changed:
-            self._queue.insert(0 if ahead else len(self._queue), run)
-            try:
-                self._changed.wait_for(
-                    lambda: not going() or (self._free > 0 and self._queue[0] == run)
+        with self._lock:
+            self._queue[wish.run] = wish
+            granted = self._granted().get(wish.run)
+            if granted is not None:
+                del self._queue[wish.run]
+                self._lent[wish.run] = (granted, wish.asks)
+                return sorted(granted)
+            lost = self._lent.pop(wish.run, None)
+        if lost:
+            self._changed()
+        return []
+
+    def hold(self, run: str, sites: Iterable[str], asks: Slots) -> None:
+        """Give a run back what it had before the server was started again."""
+        with self._lock:
+            self._lent[run] = (frozenset(sites), asks)
+
+    def has(self, run: str) -> bool:
+        """Return whether a run has a place."""
+        with self._lock:
+            return run in self._lent
+
+    def leave(self, run: str) -> None:
+        """A run needs nothing any more, or nothing for now."""
+        with self._lock:
+            had = self._lent.pop(run, None), self._queue.pop(run, None)
+        if any(had):
+            self._changed()
+
+    def why(self, run: str, *, exactly: bool = True) -> str:
+        """Say what a run in the queue waits for; empty if it is not in it.
+
+        Args:
+          run: its name.
+          exactly: with what changes while it waits: who has it, and how many are before it.
+        """
+        with self._lock:
+            wish = self._queue.get(run)
+            if wish is None:
+                return ""
+            ahead = [w.run for w in self._in_order()].index(run)
+            full, scarce = len(self._lent) >= self._number, self._scarce(wish)
+            users = sorted(r for r, (_, asks) in self._lent.items() if full or asks)
+        if not exactly:
+            if scarce and not full:
+                return f"other runs use {_listed(scarce)}"
+            return "other runs are at work" if full else "it is not its turn"
+        said = "it is not its turn"
+        if full:
+            said = f"other runs are at work: {_names(users)}, of {self._number} at a time"
+        elif scarce:
+            asked = ", ".join(f"{count} {what}" for what, count in sorted(wish.asks.items()))
+            said = f"it needs {asked} at each site, and {_lending(scarce)}, to {_names(users)}"
+        before = f"; {ahead} {'run is' if ahead == 1 else 'runs are'} before it"
+        return said + before if ahead else said
+
+    def _granted(self) -> dict[str, frozenset[str]]:
+        """Return who of the queue can be at work now, and with which sites."""
+        places, taken = self._number - len(self._lent), self._taken()
+        found: dict[str, frozenset[str]] = {}
+        for wish in self._in_order():
+            at_work = wish.run in self._lent
+            if not at_work and places <= 0:
+                continue
+            own = self._lent[wish.run][0] if at_work else frozenset()
+            fits = frozenset(
+                site
+                for site, has in wish.sites.items()
+                if site in own
+                or all(
+                    taken.get((site, what), 0) + count <= has.get(what, 0)
+                    for what, count in wish.asks.items()
                 )
-                if not going():
-                    return False
-                self._free -= 1
-                return True
-            finally:
-                self._queue.remove(run)
-                self._changed.notify_all()
+            )
+            if len(fits) >= wish.minimum and fits.issuperset(wish.mandatory):
+                found[wish.run] = fits
+                places -= not at_work
+            # Those behind it may not take what it waits for, nor what it is about to take.
+            for site in found.get(wish.run, wish.sites.keys()) - own:
+                _add(taken, site, wish.asks)
+        return found
 
-    def give_back(self) -> None:
-        """Let another run have one's place."""
-        with self._changed:
-            self._free += 1
-            self._changed.notify_all()
+    def _in_order(self) -> list[Wish]:
+        return sorted(self._queue.values(), key=lambda wish: wish.rank)
 
-    def stir(self) -> None:
-        """Let all that wait look whether they are still going on."""
-        with self._changed:
-            self._changed.notify_all()
+    def _taken(self) -> dict[tuple[str, str], int]:
+        """Return how many slots are lent, by site and resource."""
+        taken: dict[tuple[str, str], int] = {}
+        for sites, asks in self._lent.values():
+            for site in sites if asks else ():
+                _add(taken, site, asks)
+        return taken
+
+    def _scarce(self, wish: Wish) -> dict[tuple[str, str], tuple[int, int]]:
+        """Return of which slots there are too few: how many are lent, of how many."""
+        taken = self._taken()
+        return {
+            (site, what): (taken.get((site, what), 0), has.get(what, 0))
+            for site, has in sorted(wish.sites.items())
+            for what, count in sorted(wish.asks.items())
+            if taken.get((site, what), 0) + count > has.get(what, 0)
+        }
+
+
+def _add(taken: dict[tuple[str, str], int], site: str, asks: Slots) -> None:
+    for what, count in asks.items():
+        taken[site, what] = taken.get((site, what), 0) + count
+
+
+def _names(names: Sequence[str], most: int = 3) -> str:
+    shown = ", ".join(names[:most])
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
+
+
+def _listed(scarce: Iterable[tuple[str, str]]) -> str:
+    return _names([f"{what} at {site}" for site, what in scarce])
+
+
+def _lending(scarce: Mapping[tuple[str, str], tuple[int, int]]) -> str:
+    return _names(
+        [f"{site} lends {lent} of its {of} {what}" for (site, what), (lent, of) in scarce.items()]
+    )

@@ -56,7 +56,7 @@ class Runs:
     ) -> None:
         self._hub, self._desk, self._stores, self._pace = hub, desk, stores, pace
         self._serving = serving
-        self._places = Places(at_once)
+        self.places = Places(at_once, hub.stir)
         self._lock = threading.Lock()
         self._active: dict[str, DeployedFederation] = {}
         self._threads: dict[str, threading.Thread] = {}
@@ -67,10 +67,19 @@ class Runs:
         rows = self._desk.journal.runs(unfinished=True)
         self._hub.expect([row.run for row in rows])
         for row in rows:
+            self._hold(row)
+        for row in rows:
             events = self._desk.journal.all_events(row.run, "started")
             if events:
                 self._desk.journal.record(row.run, {"kind": "resumed"})
             self._launch(row)
+
+    def _hold(self, row: RunRow) -> None:
+        """Let a run that was at work keep its place, and the slots of its last round's sites."""
+        asks = row.submission.plan.get("resources") or {}
+        if row.state == "running":
+            opened = self._desk.journal.all_events(row.run, "opened") if asks else []
+            self.places.hold(row.run, opened[-1]["clients"] if opened else (), asks)
 
     def submit(self, submission: Submission, submitter: str) -> str:
         """Record a submission that has been checked, and start it; return the run's name."""
@@ -173,6 +182,7 @@ class Runs:
             with self._lock:
                 self._active.pop(row.run, None)
                 self._threads.pop(row.run, None)
+            self.places.leave(row.run)
             if over:  # of any other, sites keep what they have
                 self._hub.deactivate(row.run)
                 self._stores.forget(row.run)
@@ -231,7 +241,7 @@ class Runs:
             desk=self._desk,
             stores=self._stores,
             pace=self._pace,
-            places=self._places,
+            places=self.places,
         )
         following = federation.look()  # the offer below says how far the run is
         with self._lock:
@@ -240,12 +250,9 @@ class Runs:
         if self._leaving.is_set() or self._has_ended(row.run):
             raise Interrupted
         self._hub.activate(federation)
-        try:
-            if following:  # no model is held by a run that only waits
-                drive(federation.roster(following))
-            return drive(workflow.run(federation, plan, method.algorithm))
-        finally:
-            federation.rest()
+        if following:  # no model is held by a run that only waits
+            drive(federation.roster(following))
+        return drive(workflow.run(federation, plan, method.algorithm))
 
     def _has_ended(self, run: str) -> bool:
         row = self._desk.journal.run(run)

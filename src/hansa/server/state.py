@@ -132,7 +132,7 @@ class ServerState:
                 state = "active" if presence and presence.online else "silent"
             heard_s = round(max(0.0, monotonic() - presence.heard), 1) if presence else None
             version = presence.version if presence else ""
-            said = dict(presence.attributes) if presence else {}
+            said = dict(presence.said.attributes) if presence else {}
             facts.append(
                 {**row, "state": state, "version": version, "heard_s": heard_s, "attributes": said}
             )

@@ -13,7 +13,6 @@ from hansa.errors import HansaError, PlanError, RunError
 from hansa.learners.learner import close
 from hansa.limits import MESSAGE_CHARS_MAX
 from hansa.params.model import ModelLayout
-from hansa.plan import nearest
 from hansa.project import Project, client_of, identity
 from hansa.runs import RunFolder, all_runs
 from hansa.runs.making import Clients, make_run
@@ -25,6 +24,7 @@ from hansa.simulation.federation import SimulatedFederation
 from hansa.simulation.population import Population, project_population
 from hansa.simulation.runner import Runner
 from hansa.store.client_states import ClientStates
+from hansa.text import nearest
 from hansa.workflows import Problem, Progress, Watcher, drive, from_files, to_files
 from hansa.workflows.sampling import cohort_size
 

@@ -194,6 +194,7 @@ class Agent:
             version=hansa.__version__,
             attributes=self._attributes,
             wait=not leftovers,
+            resources=self._desk.workers.settings.resources,
         )
         self._note_attributes(poll.attributes)
         self._desk.ledger.control(len(msgspec.json.encode(poll)))

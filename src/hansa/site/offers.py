@@ -6,6 +6,7 @@ approval is felt within a second, and a denial too.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import shutil
@@ -17,7 +18,7 @@ from typing import NamedTuple
 import msgspec
 
 from hansa.clock import wall
-from hansa.errors import HansaError, PackageError, RequestRefused
+from hansa.errors import HansaError, PackageError, RequestRefused, SiteError
 from hansa.limits import MESSAGE_CHARS_MAX, OWNER_FILES_S, PACKAGE_BYTES_MAX, SITE_PAUSE_S
 from hansa.protocol.messages import Offer, Standing
 from hansa.protocol.transfer import download
@@ -25,6 +26,7 @@ from hansa.site.decision import CANNOT, decision_on, submitter_key
 from hansa.site.policy import may_not_ask
 from hansa.site.requests import read_approvals, save_request
 from hansa.site.settings import SITE_FILE, load_settings
+from hansa.site.slots import asked_for, lacking
 from hansa.site.tasks import Desk, Joined, Patient
 from hansa.text import clean
 
@@ -104,6 +106,8 @@ class Offers:
         if stamp == self._seen:
             return False
         self._seen = stamp
+        with contextlib.suppress(SiteError):  # told wherever the settings are needed
+            self._desk.workers.settings = load_settings(self._folder)
         with self._lock:
             offers = [known.offer for known in self._known.values()]
         for offer in offers:
@@ -185,6 +189,8 @@ class Offers:
                 return Standing(state="waiting", reason=decision.reason), None
             if decision.state == "refuse":
                 return Standing(state="refused", reason=decision.reason), None
+            if short := lacking(asked_for(offer.plan), settings.resources):
+                return Standing(state="refused", reason=short), None
             examples = self._desk.workers.examples(offer, request.code)
         except (HansaError, OSError) as error:
             said = error.happened if isinstance(error, HansaError) else "its disk refused something"

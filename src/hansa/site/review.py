@@ -26,6 +26,7 @@ from hansa.plan.schema import COMMANDS
 from hansa.protocol.messages import Offer
 from hansa.seeds import Key
 from hansa.site.requests import Request, find_request, list_requests, read_approvals, word_on
+from hansa.site.slots import asked_for, in_words
 from hansa.text import clean
 from hansa.workflows import build_workflow
 
@@ -92,7 +93,7 @@ def review(folder: Path, identity: str) -> Review:
         imports,
         _data_asked(request.offer.plan),
         leaving,
-        _commands(request.offer.plan) + warnings + more,
+        _commands(request.offer.plan) + _slots(request.offer.plan) + warnings + more,
     )
 
 
@@ -110,6 +111,12 @@ def _commands(plan: dict[str, Any]) -> list[str]:
         for task, words in given.items()
         if isinstance(words, list | tuple) and words
     ]
+
+
+def _slots(plan: dict[str, Any]) -> list[str]:
+    """Return what a plan takes from other runs of the site, in words."""
+    asks = asked_for(plan)
+    return [f"While it is at work no other run has: {clean(in_words(asks))}"] if asks else []
 
 
 def _kept(request: Request) -> dict[str, bytes]:

@@ -13,11 +13,10 @@ import msgspec
 from msgspec import Meta
 
 from hansa.errors import SiteError
-from hansa.plan import nearest
-from hansa.protocol.messages import Attributes, Name
+from hansa.protocol.messages import Attributes, Name, Slots
 from hansa.site.policy import Policy
 from hansa.store.files import write_durably
-from hansa.text import clean
+from hansa.text import clean, nearest
 
 SITE_FILE = "site.toml"
 
@@ -70,6 +69,8 @@ class SiteSettings(_Table, frozen=True):
     data: dict[DataName, DataSource] = {}
     policy: Policy | None = None
     limits: SiteLimits = SiteLimits()
+    resources: Slots = {}
+    """how many of each named thing runs may take here, such as { gpu = 2 }"""
 
 
 def load_settings(folder: Path) -> SiteSettings:
@@ -153,6 +154,9 @@ def settings_text(settings: SiteSettings) -> str:
     for title, part in (("limits", settings.limits), ("policy", settings.policy)):
         if part is not None and (title == "policy" or part != SiteLimits()):
             lines += ["", f"[{title}]", *_key_lines(part)]
+    if settings.resources:
+        given = sorted(settings.resources.items())
+        lines += ["", "[resources]", *(f"{name} = {count}" for name, count in given)]
     return "\n".join(lines) + "\n"
 
 

@@ -37,6 +37,7 @@ from hansa.protocol.messages import Offer
 from hansa.rounds.questions import phase_of, unpacked
 from hansa.site.data import not_declared
 from hansa.site.settings import DataSource, SiteSettings
+from hansa.site.slots import Lent, SlotDesk, asked_for, slot_environment
 from hansa.site.states import OwnStates
 from hansa.site.worker_messages import (
     Ask,
@@ -86,6 +87,7 @@ class _Slot:
         self.worker: Worker | None = None
         self.examples = 0
         self.busy = self.cancelled = False
+        self.lent: Lent = {}  # that its worker was started with
 
     def cancel(self) -> None:
         """End the task under way, also when its worker is only just being started."""
@@ -110,6 +112,7 @@ class Workers:
         self._slots: dict[str, _Slot] = {}
         self._lock = threading.Lock()
         self._warned = False
+        self._desk = SlotDesk()
         # Processes that end with their parent take the thread that has started them for it.
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="worker-starter")
 
@@ -215,6 +218,7 @@ class Workers:
         slot = self._slots.get(run)
         if slot is not None and slot.busy:
             slot.cancel()
+            self._desk.stir()
 
     def close(self, run: str) -> None:
         """End a run's worker; what the site keeps of the run between rounds stays."""
@@ -223,9 +227,11 @@ class Workers:
         if slot is not None:
             if slot.busy:
                 slot.cancel()
+                self._desk.stir()
             with slot.lock:
                 if slot.worker is not None:
                     slot.worker.close()
+        self._desk.give_back(run)
         shutil.rmtree(self._folder / "exchange" / run, ignore_errors=True)
 
     def forget(self, run: str) -> None:
@@ -261,6 +267,7 @@ class Workers:
                 return self._failed(offer, what, Failed("system", f"{error}", ""))
             finally:
                 slot.busy = False
+                self._desk.stir()
 
     def _ready(self, slot: _Slot, offer: Offer, package: Path) -> WorkerResult:
         self._worker(slot, offer, package)
@@ -280,7 +287,7 @@ class Workers:
         Raises:
           Lost, _Refused, HansaError, OSError: there is no result.
         """
-        worker = self._worker(slot, offer, package)
+        worker = self._worker(slot, offer, package, lent=self._lent(slot, offer))
         place = self._exchange(offer.run)
         name = f"{request.number}-{type(request).__name__.lower()}.safetensors"
         inside = place / "in" / name
@@ -295,16 +302,53 @@ class Workers:
             raise _Refused(answer.reply)
         return answer
 
-    def _worker(self, slot: _Slot, offer: Offer, package: Path) -> Worker:
-        """Return the run's worker, set up."""
+    def _lent(self, slot: _Slot, offer: Offer) -> Lent:
+        """Return the slots that a task of a run has, once they are free.
+
+        Raises:
+          SiteError: site-busy.
+        """
+        if not (asks := asked_for(offer.plan)):
+            return {}
+        return self._desk.take(
+            offer.run,
+            asks,
+            self.settings.resources,
+            idle=self._put_to_rest,
+            over=lambda: slot.cancelled,
+            patience_s=self.settings.limits.task_s,
+        )
+
+    def _put_to_rest(self, run: str) -> bool:
+        """End the worker of a run that does nothing, which frees its slots; its next task waits."""
+        slot = self._slots.get(run)
+        if slot is None:
+            return True
+        if not slot.lock.acquire(blocking=False):
+            return False
+        try:
+            if slot.worker is not None:
+                slot.worker.close()
+                slot.worker = None
+            return True
+        finally:
+            slot.lock.release()
+
+    def _worker(
+        self, slot: _Slot, offer: Offer, package: Path, *, lent: Lent | None = None
+    ) -> Worker:
+        """Return the run's worker, set up, and started with the slots that it has now."""
         if slot.cancelled:
             raise Lost("site-cancelled", "The task was cancelled before it had begun.")
-        if slot.worker is not None and slot.worker.alive and slot.identity == offer.identity:
+        lent = slot.lent if lent is None else lent
+        same = slot.identity == offer.identity and slot.lent == lent
+        if slot.worker is not None and slot.worker.alive and same:
             return slot.worker
         if slot.worker is not None:
             slot.worker.close()
         command, folder, setup = self._prepare(offer, package)
-        worker = slot.worker = self.start_worker(command, folder)
+        slot.lent = lent  # told to the process when it starts
+        worker = slot.worker = self.start_worker(command, folder, slot_environment(lent))
         slot.identity = offer.identity
         if slot.cancelled:
             worker.cancel()
@@ -316,17 +360,20 @@ class Workers:
         slot.examples = answer.reply.examples
         return worker
 
-    def start_worker(self, command: list[str], folder: Path | None) -> Worker:
+    def start_worker(
+        self, command: list[str], folder: Path | None, more: Mapping[str, str]
+    ) -> Worker:
         """Start what runs the code of one run: a process, unless a subclass has another way.
 
         Args:
           command: of the process.
           folder: to run it in; None in a sandbox, which has its own.
+          more: of the process's environment.
         """
         start = self._starter.submit(
             WorkerProcess,
             command,
-            environment=environment(),
+            environment={**environment(), **more},
             folder=folder,
             log=self._log,
             counted=folder is None and hasattr(os, "geteuid") and os.geteuid() == 0,

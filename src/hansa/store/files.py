@@ -9,9 +9,12 @@ import mmap
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hansa.errors import ParamsError
-from hansa.params import Params, decode, encode
+
+if TYPE_CHECKING:
+    from hansa.params import Params
 
 _NOT_SUPPORTED = (errno.EINVAL, errno.ENOTSUP)
 
@@ -78,6 +81,8 @@ def save_params(path: str | os.PathLike[str], params: Params) -> None:
     Raises:
       OSError: as the system reports it.
     """
+    from hansa.params import encode  # NumPy, which only whoever holds tensors needs
+
     write_durably(path, encode(params))
 
 
@@ -90,6 +95,8 @@ def load_params(path: str | os.PathLike[str]) -> Params:
     Raises:
       ParamsError: params-missing, the file cannot be opened; and all that `decode` raises.
     """
+    from hansa.params import decode
+
     try:
         with Path(path).open("rb") as file:
             empty = os.fstat(file.fileno()).st_size == 0  # which cannot be mapped

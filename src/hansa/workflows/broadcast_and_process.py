@@ -20,8 +20,9 @@ import numpy as np
 from hansa.algorithms import Algorithm
 from hansa.errors import HansaError, PlanError, RunError
 from hansa.limits import PROCESS_STEPS_MAX
-from hansa.plan import Method, Plan, nearest
+from hansa.plan import Method, Plan
 from hansa.rounds import Terms
+from hansa.text import nearest
 from hansa.workflows.answers import PROCESSES, check_report
 from hansa.workflows.federation import Answered, Commit, Federation, GlobalState, Problem
 from hansa.workflows.outcome import Outcome, Process, Turn

@@ -106,12 +106,36 @@ def choose(plan: Plan, roster: Sequence[str], number: int) -> tuple[list[str], T
     """Return whom a round asks, and when it ends; a function of seed, round and roster."""
     key = Key.root(plan.seed).child("cohort", number)
     size = cohort_size(len(roster), fraction=plan.cohort.fraction, count=plan.cohort.count)
-    cohort, minimum = sample(roster, size, key), plan.cohort.minimum
+    mandatory = _mandatory(plan, roster)
+    size, minimum = max(size, len(mandatory)), plan.cohort.minimum
+    if mandatory:
+        others = [client for client in roster if client not in mandatory]
+        chosen = {*mandatory, *sample(others, size - len(mandatory), key)}
+        cohort = [client for client in roster if client in chosen]
+    else:
+        cohort = sample(roster, size, key)
     # 1.1 * 10 is a little more than 11, and means 11.
     more = min(len(roster), math.ceil(round(plan.cohort.over * size, 6))) - size
     if more <= 0:
-        return cohort, Terms(minimum)
-    return [*cohort, *spare(roster, cohort, more, key=key)], Terms(minimum, max(size, minimum))
+        return cohort, Terms(minimum, mandatory=mandatory)
+    goal = max(size, minimum)
+    return [*cohort, *spare(roster, cohort, more, key=key)], Terms(minimum, goal, mandatory)
+
+
+def _mandatory(plan: Plan, roster: Sequence[str]) -> tuple[str, ...]:
+    """Return the clients that each round asks and needs.
+
+    Raises:
+      PlanError: the plan names one that is none of the run's.
+    """
+    for client in plan.cohort.mandatory:
+        if client not in roster:
+            raise PlanError(
+                "plan-impossible",
+                f"The plan's cohort.mandatory names {client!r}, and there is no such client.",
+                f"Those of this run are {', '.join(roster[:5])}{' ...' if roster[5:] else ''}.",
+            )
+    return plan.cohort.mandatory
 
 
 def step(
@@ -138,7 +162,8 @@ def step(
 
 def _enough(trained: Trained, plan: Plan, number: int) -> Trained:
     accepted = 0 if trained.aggregate is None else trained.aggregate.clients
-    if accepted and accepted >= plan.cohort.minimum:
+    missing = [client for client in plan.cohort.mandatory if client not in trained.metrics]
+    if accepted and accepted >= plan.cohort.minimum and not missing:
         return trained
     why = reasons(trained.problems)
     kept = f"The run has failed; the model of round {number - 1} is kept."
@@ -148,6 +173,13 @@ def _enough(trained: Trained, plan: Plan, number: int) -> Trained:
             f"Round {number} closed with no update that counts. Who was asked, and why not: "
             f"{why}. {kept}",
             "Correct the cause and run again.",
+        )
+    if missing:
+        raise RunError(
+            "run-too-few",
+            f"Round {number} has no update of {', '.join(missing)}, which the plan's "
+            f"cohort.mandatory names: {why}. {kept}",
+            "Correct the cause, or leave them out of cohort.mandatory, and run again.",
         )
     raise RunError(
         "run-too-few",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from blake3 import blake3
@@ -40,7 +40,9 @@ class OwnProcess(Workers):
         super().__init__(folder, settings)
         self._thread = TaskThread()
 
-    def start_worker(self, command: list[str], folder: Path | None) -> Worker:
+    def start_worker(
+        self, command: list[str], folder: Path | None, more: Mapping[str, str]
+    ) -> Worker:
         """Return what works in this process; nothing is started."""
         return InProcess(self._thread)
 

@@ -1,0 +1,183 @@
+"""What a run waits for before a round: enough sites that are ready and there, a place, and slots.
+
+One loop looks at all of it, so whatever changes, the run looks again; the journal is told why it
+waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import NamedTuple
+
+from hansa.clock import monotonic, seconds_of
+from hansa.limits import PRIORITY_STEP_S
+from hansa.plan import Plan
+from hansa.protocol.messages import Standing
+from hansa.server.hub import Hub, Presence
+from hansa.server.journal import Journal, RunRow
+from hansa.server.places import Places, Slots, Wish
+from hansa.workflows.criteria import Where, fits
+
+_LOOK_AGAIN_S = 60.0  # whatever changes is told; this only bounds a mistake of ours
+
+
+class Needs(NamedTuple):
+    """What a run cannot be at work without."""
+
+    rank: float  # seconds; the lowest is the next
+    minimum: int
+    mandatory: tuple[str, ...]
+    asks: Slots
+    where: Where  # what sites must say of themselves
+
+    @classmethod
+    def of(cls, row: RunRow, plan: Plan, least: int) -> Needs:
+        """Return the needs of a run.
+
+        Args:
+          row: as it was submitted; a step of priority counts like so much time of waiting.
+          plan: its plan.
+          least: updates that its aggregator needs.
+        """
+        waited = PRIORITY_STEP_S * row.submission.priority
+        cohort = plan.cohort
+        minimum = max(cohort.minimum, least, len(cohort.mandatory), 1)
+        rank = seconds_of(row.created_at) - waited
+        return cls(rank, minimum, cohort.mandatory, dict(plan.resources), cohort.where)
+
+
+class Gathering:
+    """One run's waiting.
+
+    Args:
+      row: the run.
+      needs: of it.
+      hub: where sites are reached.
+      journal: gets to know why it waits.
+      places: shared with the other runs.
+      gather_s: seconds in which sites say whether they take part.
+    """
+
+    def __init__(
+        self,
+        row: RunRow,
+        needs: Needs,
+        *,
+        hub: Hub,
+        journal: Journal,
+        places: Places,
+        gather_s: float,
+    ) -> None:
+        self._run, self._needs = row.run, needs
+        self._hub, self._journal, self._places = hub, journal, places
+        self._gather_s = gather_s
+        self._since = (0, 0.0)  # the round that sites were last waited for, and since when
+        self._told: str | None = row.reason
+        self.said: dict[str, Standing] = {}  # when the roster was made
+
+    def again(self, clients: list[str]) -> list[str]:
+        """Return the sites of a round that was open before; what it had is its still."""
+        if not self._places.has(self._run):
+            self._places.hold(self._run, clients, self._needs.asks)
+        self._note_running()
+        return clients
+
+    def roster(self, number: int, check_going: Callable[[], None]) -> list[str]:
+        """Wait until a round can be opened; return its sites.
+
+        Args:
+          number: of the round.
+          check_going: called whenever it looks; what it raises ends the wait.
+        """
+        if self._since[0] != number:
+            self._since = (number, monotonic())
+        mark = -1
+        while True:
+            check_going()
+            there = self._hub.online()
+            said = self.said = self._journal.standings(self._run)
+            left = self._patience(number, there)
+            wish = self._wish(there)
+            enough = len(wish.sites) >= wish.minimum and wish.sites.keys() >= {*wish.mandatory}
+            if enough and left <= 0:
+                if found := self._places.claim(wish):
+                    self._note_running()
+                    return found
+                self._note_waiting(self._places.why(self._run, exactly=False))
+            elif left <= 0:
+                self.rest()
+                self._note_waiting(_why(wish, there, said, self._needs.where))
+            mark = self._hub.stirred(self._run, mark, left if left > 0 else _LOOK_AGAIN_S)
+
+    def rest(self) -> None:
+        """Let other runs have what this one has."""
+        self._places.leave(self._run)
+
+    def _wish(self, there: Mapping[str, Presence]) -> Wish:
+        ready = {s: p for s, p in there.items() if p.online and _is_ready(self.said, s)}
+        asks = self._needs.asks
+        able = {
+            site: presence.said.slots
+            for site, presence in sorted(ready.items())
+            if all(presence.said.slots.get(what, 0) >= count for what, count in asks.items())
+            and self._is_wanted(site, presence)
+        }
+        return Wish(
+            self._run, self._needs.rank, able, self._needs.minimum, self._needs.mandatory, asks
+        )
+
+    def _patience(self, number: int, there: Mapping[str, Presence]) -> float:
+        """Return how many seconds sites are still given to say their word, or to come back."""
+        said = self.said
+        fitting = {s for s, p in there.items() if p.online and self._is_wanted(s, p)}
+        silent = fitting - said.keys() if number == 1 else set()
+        left = self._gather_s - (monotonic() - self._since[1])
+        # After a restart, those who took part before are given time to come back.
+        if back_s := self._hub.coming_back_s():
+            silent |= {s for s in said if _is_ready(said, s) and s not in there}
+            left = back_s
+        return max(0.0, left) if silent else 0.0
+
+    def _is_wanted(self, site: str, presence: Presence) -> bool:
+        return fits(site, presence.said.attributes, self._needs.where)
+
+    def _note_waiting(self, reason: str) -> None:
+        if reason != self._told:
+            self._told = reason
+            fact = {"kind": "waiting", "reason": reason}
+            self._journal.record(self._run, fact, state="waiting", reason=reason)
+
+    def _note_running(self) -> None:
+        if self._told is not None:
+            self._told = None
+            self._journal.record(self._run, state="running", reason="")
+
+
+def _is_ready(said: Mapping[str, Standing], site: str) -> bool:
+    return site in said and said[site].state == "ready"
+
+
+def _why(
+    wish: Wish, there: Mapping[str, Presence], said: Mapping[str, Standing], where: Where
+) -> str:
+    """Say in one sentence why a run has not begun."""
+    present = {s for s, p in there.items() if p.online}
+    others = {s for s in present if not fits(s, there[s].said.attributes, where)}
+    ready = {s for s in said if _is_ready(said, s)}
+    asked = [s for s, w in said.items() if w.state == "waiting"]
+    refused = [s for s, w in said.items() if w.state == "refused"]
+    short = (ready & present) - others - wish.sites.keys()
+    needed = [s for s in wish.mandatory if s not in wish.sites]
+    parts = [f"{len(wish.sites)} of {wish.minimum} sites that it needs are ready"]
+    parts += [f"it cannot do without {_names(needed)}"] if needed else []
+    parts += [f"{_names(asked)} must approve it"] if asked else []
+    parts += [f"{_names(refused)} refused it"] if refused else []
+    parts += [f"{_names(ready - present)} is not heard of"] if ready - present else []
+    parts += [f"{_names(short)} has too little of {_names(wish.asks)} to lend"] if short else []
+    parts += ["no site is connected"] if not present else []
+    parts += [f"{len(others)} of those connected do not fit cohort.where"] if others else []
+    return "; ".join(parts)
+
+
+def _names(names: Collection[str]) -> str:
+    return ", ".join(sorted(names))
