@@ -11,9 +11,10 @@ import pytest
 
 from hansa.data.schemes import Dirichlet, Iid
 from hansa.errors import DataError, PlanError
-from hansa.plan import Plan, build_method, check_plan, flatten, load_plan, nearest, read_plan
+from hansa.plan import Plan, build_method, check_plan, flatten, load_plan, read_plan
 from hansa.plan.load import parse_set
 from hansa.plan.plain import plain
+from hansa.text import nearest
 
 
 def refused(table: object, *sets: str) -> PlanError:
