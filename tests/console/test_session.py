@@ -115,15 +115,31 @@ def test_what_is_no_project_is_not_uploaded(admin: Desk, server: StandIn, home: 
     refused(admin, "upload_app nowhere", "console-app", "no folder 'nowhere'")
     (home / "empty").mkdir()
     refused(admin, "upload_app empty", "console-app", "no plan.toml", "hansa init")
-    old = home / "transfer" / "hello-numpy-sag" / "config"
-    old.mkdir(parents=True)
-    (old / "config_fed_server.json").write_text("{}")
-    refused(admin, "upload_app hello-numpy-sag", "console-app", "app folder of NVIDIA FLARE")
     make_app(home / "it's wrong")
     refused(admin, 'upload_app "it\'s wrong"', "console-app", "Rename the folder")
     make_app(home / "typo", plan=PLAN.replace("rounds", "ronds"))
     refused(admin, "upload_app typo", "plan-unknown-key")
     assert not server.submissions
+
+
+@pytest.mark.parametrize("place", ["config/config_fed_server.json", "meta.json"])
+def test_a_flare_app_is_made_a_project_when_it_is_uploaded(
+    admin: Desk, server: StandIn, home: Path, place: str
+) -> None:
+    path = home / "transfer" / "hello-numpy-sag" / place
+    path.parent.mkdir(parents=True)
+    path.write_text("{}")
+    refused(admin, "upload_app hello-numpy-sag", "console-app", "no plan.toml")
+    brought = []
+
+    def bring(source: Path, target: Path) -> None:
+        brought.append(source.name)
+        make_app(target)
+
+    admin.seat.bring = bring
+    admin.do("upload_app hello-numpy-sag", "set_run_number 1", "deploy_app hello-numpy-sag all")
+    assert brought == ["hello-numpy-sag"] and not list(path.parent.glob("plan.toml"))
+    assert "Run number 1 is" in admin.do("start_app all")
 
 
 def test_status_tells_the_round_who_is_silent_and_since_when(admin: Desk, server: StandIn) -> None:

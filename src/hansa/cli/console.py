@@ -51,6 +51,7 @@ def command(
       hansa console --server heart -c "check_status server"
       hansa console < lines.txt
     """
+    from hansa.cli.import_nvflare import brought
     from hansa.console import answers
     from hansa.console.seat import Seat
     from hansa.console.session import Session
@@ -61,7 +62,7 @@ def command(
         raise click.UsageError("Give --on or --server, not both.")
     membership = _membership(on, server)
     place = Workspace(workspace, membership.url)
-    seat = Seat(membership, place, server_folder=server, sites_folder=sites)
+    seat = Seat(membership, place, server_folder=server, sites_folder=sites, bring=brought)
     asked = not lines and _is_terminal()
     session = Session(seat, told=_tell, ask=input if asked else None)
     with closing(seat):

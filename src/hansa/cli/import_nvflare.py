@@ -29,3 +29,10 @@ def nvflare(path: Path, target: Path | None, clients: int | None) -> None:
     from hansa.compat.nvflare.writing import import_app
 
     say_written(import_app(path, target, clients))
+
+
+def brought(source: Path, target: Path) -> None:
+    """Write a project made of an app to a new folder; nothing is said."""
+    from hansa.compat.nvflare.writing import import_app
+
+    import_app(source, target)

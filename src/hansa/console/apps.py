@@ -8,7 +8,9 @@ decide.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from hansa.console.answers import table
@@ -25,7 +27,7 @@ from hansa.runs import RunFolder
 from hansa.runs.making import project_files
 from hansa.web.words import byte_size
 
-_OLD_CONFIG = "config_fed_server.json"
+_FLARE = ("config_fed_server.json", "config/config_fed_server.json", "meta.json")
 
 
 def upload_app(seat: Seat, command: Command) -> Iterator[str]:
@@ -115,37 +117,42 @@ def clone_job(seat: Seat, command: Command) -> Iterator[str]:
 
 
 def read_app(folder: Path) -> Project:
-    """Open a folder that is uploaded as an app; the one place that knows which kinds there are.
+    """Open a folder that is to be deployed.
 
     Raises:
       ConsoleError: console-app, it is no project of Hansa.
       PlanError: its plan cannot run at a federation.
     """
-    if any((folder / place / _OLD_CONFIG).is_file() for place in (".", "config", "app/config")):
-        raise ConsoleError(
-            "console-app",
-            f"{folder} is an app folder of NVIDIA FLARE ({_OLD_CONFIG}). Nothing was uploaded.",
-            "The console takes projects of Hansa: hansa init NAME --template numpy makes one; put "
-            "the trainer's arithmetic into train() of its model.py.",
-        )
     if not (folder / PLAN_FILE).is_file():
         raise ConsoleError(
             "console-app",
-            f"There is no {PLAN_FILE} in {folder}. Nothing was uploaded.",
-            "A project has one; hansa init NAME makes a project.",
+            f"There is no {PLAN_FILE} in {folder}, and no {_FLARE[0]}. Nothing was uploaded.",
+            "Name a project, which hansa init makes, or an app or job folder of NVIDIA FLARE.",
         )
     project = open_project(folder)
     check_deployable(project)
     return project
 
 
+@contextmanager
+def _as_project(seat: Seat, folder: Path) -> Iterator[Path]:
+    """Give the folder of a project; one made of a FLARE app, if that is what lies there."""
+    foreign = not (folder / PLAN_FILE).exists() and any((folder / f).is_file() for f in _FLARE)
+    if not foreign or seat.bring is None:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="hansa-app-") as place:
+        seat.bring(folder, Path(place) / "project")
+        yield Path(place) / "project"
+
+
 def _upload(seat: Seat, name: str) -> str:
     folder = _find_app(seat, name)
-    project = read_app(folder)
-    files = project_files(project)
-    upload(seat.connection, build_archive(files), to="blobs")
     app = folder.resolve().name
-    seat.workspace.stage(app, folder, files)
+    with _as_project(seat, folder) as place:
+        files = project_files(read_app(place))
+        upload(seat.connection, build_archive(files), to="blobs")
+        seat.workspace.stage(app, folder, files)
     return app
 
 

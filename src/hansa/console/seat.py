@@ -6,6 +6,7 @@ Verbs take a seat and a command, and yield their answer.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ class Seat:
       workspace: what is remembered.
       server_folder: of the server, where it is on this machine and the admin's to end.
       sites_folder: holds folders of sites that are the admin's own.
+      bring: writes a project made of another system's app (the first path) to a new folder.
     """
 
     def __init__(
@@ -41,8 +43,10 @@ class Seat:
         *,
         server_folder: Path | None = None,
         sites_folder: Path | None = None,
+        bring: Callable[[Path, Path], object] | None = None,
     ) -> None:
         self.membership, self.workspace = membership, workspace
+        self.bring = bring
         self.server_folder, self.sites_folder = server_folder, sites_folder
         self.known_runs: list[str] = []  # names seen in answers, for completion
         self.known_sites: list[str] = []
