@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-WALK_S = 240
+WALK_S = 900
 
 Walk = Callable[..., str]
 
