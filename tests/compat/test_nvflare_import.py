@@ -149,6 +149,7 @@ def test_a_job_of_several_apps_is_refused_and_none_leads_outside(tmp_path: Path)
         ({"app": ["server"], "other": ["site-1"], "third": ["site-2"]}, "3 apps"),
         (["app"], "no object"),
         ({"../job/app": ["@ALL"]}, "not there"),
+        ({"..": ["@ALL"]}, "not there"),
     ):
         meta = {"name": "job", "deploy_map": deployed}
         (tmp_path / "job" / "meta.json").write_text(json.dumps(meta))
@@ -177,6 +178,31 @@ def test_a_job_with_an_app_for_the_server_and_like_ones_for_clients_is_one_proje
     (job / "app_server" / "custom" / "constants.py").write_text("KEY = 'other'\n")
     with pytest.raises(PlanError, match=r"another custom/constants\.py"):
         import_app(job, tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [("num_rounds", "2.5", "2.5"), ("num_rounds", "NaN", "no number"), ("min_clients", "0", "is 0"),
+     ("train_timeout", "Infinity", "no number"), ("train_timeout", "-1", "is -1"),
+     ("num_rounds", "1e400", "inf"), ("train_task_name", '"\\ud800"', "cannot be read"),
+     ("note", "[" * 700 + "]" * 700, "too deeply|recursion")],
+)  # fmt: skip
+def test_numbers_and_texts_that_cannot_be_are_refused_with_a_sentence(
+    tmp_path: Path, key: str, value: str, said: str
+) -> None:
+    app = write_app(tmp_path / "app")
+    path = app / "config" / "config_fed_server.json"
+    table = json.loads(path.read_text())
+    table["workflows"][0]["args"][key] = "HERE"
+    path.write_text(json.dumps(table).replace('"HERE"', value))
+    with pytest.raises(PlanError, match=said):
+        import_app(app)
+
+
+def test_a_null_among_arguments_is_none_and_no_text(tmp_path: Path) -> None:
+    app = write_app(tmp_path / "app", client=client_config(delta=None, names=[None, True, 0.5]))
+    text = (import_app(app).folder / "model.py").read_text()
+    assert '"delta": None' in text and '"names": [None, True, 0.5]' in text
 
 
 def test_train_timeout_and_clients_reach_the_plan(tmp_path: Path) -> None:

@@ -14,6 +14,9 @@ import numpy as np
 from hansa.params import Params, decode, encode
 from hansa.pipes import Closed, exactly, receive, send
 
+PLACE = "hansa-clients-"
+"""Begins the name of the folder for temporary files of one process, which goes with it."""
+
 
 class Ready(msgspec.Struct, tag="ready", frozen=True):
     """The process has started."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import io
 import math
+import struct
 import zipfile
 import zlib
 from typing import Literal
@@ -36,6 +37,10 @@ FORMS: dict[str, Form] = {
 """The form of each helper's files; splitlearninghelper's hold no model."""
 
 _FLAT = {"float64": "<f8", "float32": "<f4"}
+_DAMAGED = (  # all that zipfile raises for a file that is cut off or changed
+    zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError,
+    OverflowError, struct.error,
+)  # fmt: skip
 _FOREIGN = (
     (b"\x80", "a pickle, as torch.save once wrote"),
     (b"\x89HDF", "an HDF5 file, as Keras writes"),
@@ -123,9 +128,11 @@ def fitted(trained: Params, given: Params) -> Params:
         new = trained[name if by_name else at]
         if new.shape != old.shape and (new.size != old.size or 1 not in (new.ndim, old.ndim)):
             raise _other(f"{name} of shape {list(new.shape)}", f"{list(old.shape)}")
-        if new.dtype.kind in "fV" and old.dtype.kind in "iub" and (new != np.rint(new)).any():
-            raise _other(f"{name} as {new.dtype}", f"{old.dtype}")
-        arrays[name] = new.reshape(old.shape).astype(old.dtype)
+        with np.errstate(all="ignore"):  # what does not fit is found below, or by the server
+            cast = new.astype(old.dtype)
+        if old.dtype.kind in "iub" and (cast != new).any():
+            raise _other(f"{name} as {new.dtype}", f"{old.dtype}, which does not hold it")
+        arrays[name] = cast.reshape(old.shape)
     return Params.of(arrays)
 
 
@@ -141,7 +148,7 @@ def _npz(data: bytes, most: int) -> dict[str, np.ndarray]:
             if not members:
                 raise _bad("holds no arrays")
             return {m.filename.removesuffix(".npy"): _array(archive, m) for m in members}
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except _DAMAGED as error:
         raise _bad(f"is no .npz file: {clean(str(error))}") from None
 
 
@@ -158,6 +165,8 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
         shape, by_columns, dtype = head(stream)
     except (ValueError, KeyError) as error:
         raise _bad(f"has a member {clean(member.filename)!r} that is no array: {error}") from None
+    if any(type(n) is not int or n < 0 for n in shape) or not dtype.itemsize:
+        raise _bad(f"has a shape or dtype in {clean(member.filename)!r} that cannot be")
     if dtype.hasobject:
         raise _bad(f"holds Python objects in {clean(member.filename)!r}, which may be code")
     if math.prod(shape) * dtype.itemsize != len(content) - stream.tell():

@@ -99,7 +99,7 @@ def _apps(folder: Path, meta: Mapping[str, Any]) -> tuple[Path, Path]:
         raise refused(f"The deploy_map of {folder.name} is no object.", "Correct it.")
     names = [str(name) for name, sites in deployed.items() if sites]
     for name in names:
-        if Path(name).name != name or not (folder / name).is_dir():
+        if Path(name).name != name or name == ".." or not (folder / name).is_dir():
             raise refused(f"The job {folder.name} deploys {name!r}, which is not there.")
     if len(names) == 1:
         return folder / names[0], folder / names[0]
@@ -133,12 +133,18 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > PROJECT_FILE_BYTES_MAX:
             raise ValueError(f"it has more than {PROJECT_FILE_BYTES_MAX >> 20} MiB")
-        table = json.loads(path.read_text(encoding="utf-8-sig"))
+        text = path.read_text(encoding="utf-8-sig")
+        table = json.loads(text, parse_constant=_no_number)
+        json.dumps(table, ensure_ascii=False).encode()  # half a character is found here
     except (OSError, ValueError, RecursionError) as error:
         raise refused(f"{path} cannot be read: {error}.", "Correct the file.") from None
     if not isinstance(table, dict):
         raise refused(f"{path} holds no object.", "Correct the file.")
     return table
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is no number")
 
 
 def _resolved(table: dict[str, Any]) -> dict[str, Any]:
@@ -154,7 +160,10 @@ def _resolved(table: dict[str, Any]) -> dict[str, Any]:
             return named.get(value[1:-1], value)
         return value
 
-    found: dict[str, Any] = resolve(table)
+    try:
+        found: dict[str, Any] = resolve(table)
+    except RecursionError:
+        raise refused("The app's configuration is nested too deeply.", "Correct it.") from None
     return found
 
 
