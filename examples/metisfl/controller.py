@@ -1,8 +1,10 @@
 """The controller: a Hansa server for its address, over TLS."""
 
+import os
+
 from hansa.compat.metisfl import Controller, ControllerConfig, ModelStoreConfig, ServerParams
 
-controller_params = ServerParams(hostname="localhost", port=50051)
+controller_params = ServerParams(hostname="localhost", port=int(os.environ.get("PORT", "50051")))
 
 controller = Controller(
     server_params=controller_params,

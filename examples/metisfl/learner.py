@@ -6,23 +6,9 @@ from typing import Any
 import keras
 from controller import controller_params
 from driver import MAX_LEARNERS, get_learner_server_params
+from model import get_model
 
 from hansa.compat.metisfl import ClientParams, Learner, app, iid_partition
-
-
-def get_model() -> Any:
-    """Return two hidden layers and a softmax."""
-    layers = keras.layers
-    return keras.Sequential(
-        [
-            layers.Input((32, 32, 3)),
-            layers.Rescaling(1 / 255),
-            layers.Flatten(),
-            layers.Dense(256, activation="relu"),
-            layers.Dense(128, activation="relu"),
-            layers.Dense(10, activation="softmax"),
-        ]
-    )
 
 
 class KerasLearner(Learner):

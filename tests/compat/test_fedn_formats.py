@@ -169,3 +169,51 @@ except ModuleNotFoundError as error:
     assert done.returncode == 0, done.stderr
     assert "stand-in for fedn has no module fedn.network" in done.stdout
     assert "fedn" not in sys.modules and not any("fedn.utils" in name for name in sys.modules)
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_a_damaged_file_is_refused_with_a_sentence_and_never_a_traceback(compressed):
+    whole = bytearray((npz if compressed else stored)(a=np.arange(6.0).reshape(2, 3)))
+    rng, refused = np.random.default_rng(3), 0
+    for _ in range(600):
+        data = whole.copy()
+        at, kind = rng.integers(len(data)), rng.integers(3)
+        if kind == 0:
+            data[at] ^= int(rng.integers(1, 256))
+        elif kind == 1:
+            del data[at : at + int(rng.integers(1, 20))]
+        else:
+            data[at:at] = rng.bytes(5)
+        try:
+            read_model(bytes(data), "npz", most=10**6)
+        except LearnerError:
+            refused += 1
+    assert refused > 300
+
+
+def stored(**arrays):
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "body"),
+    [("(-2, -3)", "<f4", bytes(24)), ("(0, -3)", "<f4", b""), ("(5,)", "|S0", b""),
+     ("(True,)", "<f4", bytes(4))],
+)  # fmt: skip
+def test_a_shape_that_cannot_be_is_refused(shape, dtype, body):
+    with pytest.raises(LearnerError, match="cannot be"):
+        read_model(zipped(**{"a.npy": npy(shape, dtype, body)}), "npz", most=10**6)
+
+
+@pytest.mark.parametrize(
+    ("new", "old"),
+    [(np.int64([300]), np.uint8([1])), (np.float64([300.0]), np.int8([1])),
+     (np.int64([-1]), np.uint32([7])), (np.float32([np.nan]), np.int64([0]))],
+)  # fmt: skip
+def test_a_number_that_the_model_s_dtype_does_not_hold_is_refused_and_not_wrapped(new, old):
+    with pytest.raises(LearnerError, match="does not hold"):
+        fitted(Params.of({"a": new}), Params.of({"a": old}))
+    kept = fitted(Params.of({"a": np.float64([200.0])}), Params.of({"a": np.uint8([1])}))
+    assert kept["a"].dtype == np.uint8 and kept["a"].tolist() == [200]

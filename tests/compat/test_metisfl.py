@@ -147,6 +147,17 @@ def test_completed_batches_weigh(here: None) -> None:
     assert raised.value.code == "learner-metrics"
 
 
+def test_a_learner_that_says_zero_examples_does_not_weigh_the_length_of_its_data(
+    here: None,
+) -> None:
+    weights = [np.float32([0.0, 0.0]), np.float32(1.0)]
+    learner = Adder(returned=(weights, {}, {"num_training_examples": 0}))
+    learner.x_train = np.zeros((40, 2))  # type: ignore[attr-defined]
+    ctx = context()
+    trained(learner, Settings("NumTrainingExamples"), ctx)
+    assert ctx.weight == 0.0  # which the round refuses
+
+
 def test_arrays_keep_their_dtype_and_a_history_ends_in_its_last_value(here: None) -> None:
     learner = Adder()
     learner.num_training_examples = 8  # type: ignore[attr-defined]

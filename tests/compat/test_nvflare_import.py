@@ -148,14 +148,68 @@ def test_values_of_the_first_level_stand_in_for_their_names(tmp_path: Path) -> N
 
 def test_a_job_of_several_apps_is_refused_and_none_leads_outside(tmp_path: Path) -> None:
     write_app(tmp_path / "job" / "app")
+    write_app(tmp_path / "job" / "other")
+    write_app(tmp_path / "job" / "third", client=client_config(delta=7))
     for deployed, said in (
-        ({"one": ["site-1"], "two": ["site-2"]}, "2 apps"),
+        ({"one": ["site-1"], "app": ["site-2"]}, "not there"),
+        ({"app": ["site-1"], "other": ["site-2"]}, "2 apps"),
+        ({"app": ["server"], "other": ["site-1"], "third": ["site-2"]}, "3 apps"),
+        (["app"], "no object"),
         ({"../job/app": ["@ALL"]}, "not there"),
+        ({"..": ["@ALL"]}, "not there"),
     ):
         meta = {"name": "job", "deploy_map": deployed}
         (tmp_path / "job" / "meta.json").write_text(json.dumps(meta))
         with pytest.raises(PlanError, match=said):
             read_app(tmp_path / "job")
+
+
+def test_a_job_with_an_app_for_the_server_and_like_ones_for_clients_is_one_project(
+    tmp_path: Path,
+) -> None:
+    """As FLARE's job API writes it for named clients."""
+    job = tmp_path / "job"
+    for name in ("app_server", "app_site-1", "app_site-2"):
+        app = write_app(job / name, client=client_config(delta=2.5))
+        own = "config_fed_client.json" if name == "app_server" else "config_fed_server.json"
+        (app / "config" / own).unlink()
+        (app / "custom" / ("np_trainer.py" if name == "app_server" else "np_model_persistor.py")
+         ).unlink()  # fmt: skip
+    deployed = {"app_server": ["server"], "app_site-1": ["site-1"], "app_site-2": ["site-2"]}
+    (job / "meta.json").write_text(json.dumps({"name": "job", "deploy_map": deployed}))
+    made = import_app(job).folder
+    assert {p.name for p in (made / "custom").iterdir()} >= {
+        "np_trainer.py", "np_model_persistor.py", "constants.py",
+    }  # fmt: skip
+    assert '"delta": 2.5' in (made / "model.py").read_text()
+    (job / "app_server" / "custom" / "constants.py").write_text("KEY = 'other'\n")
+    with pytest.raises(PlanError, match=r"another custom/constants\.py"):
+        import_app(job, tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [("num_rounds", "2.5", "2.5"), ("num_rounds", "NaN", "no number"), ("min_clients", "0", "is 0"),
+     ("train_timeout", "Infinity", "no number"), ("train_timeout", "-1", "is -1"),
+     ("num_rounds", "1e400", "inf"), ("train_task_name", '"\\ud800"', "cannot be read"),
+     ("note", "[" * 700 + "]" * 700, "too deeply|recursion")],
+)  # fmt: skip
+def test_numbers_and_texts_that_cannot_be_are_refused_with_a_sentence(
+    tmp_path: Path, key: str, value: str, said: str
+) -> None:
+    app = write_app(tmp_path / "app")
+    path = app / "config" / "config_fed_server.json"
+    table = json.loads(path.read_text())
+    table["workflows"][0]["args"][key] = "HERE"
+    path.write_text(json.dumps(table).replace('"HERE"', value))
+    with pytest.raises(PlanError, match=said):
+        import_app(app)
+
+
+def test_a_null_among_arguments_is_none_and_no_text(tmp_path: Path) -> None:
+    app = write_app(tmp_path / "app", client=client_config(delta=None, names=[None, True, 0.5]))
+    text = (import_app(app).folder / "model.py").read_text()
+    assert '"delta": None' in text and '"names": [None, True, 0.5]' in text
 
 
 def test_train_timeout_and_clients_reach_the_plan(tmp_path: Path) -> None:

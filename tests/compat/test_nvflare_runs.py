@@ -236,7 +236,8 @@ def test_an_executor_that_looks_at_the_signal_ends_when_the_project_does(tmp_pat
     told = tmp_path / "told"
     code = executor(
         "print('at work', flush=True)\n"
-        f"open({str(told)!r} + '.began', 'w').close()\n"
+        "place = fl_ctx.get_engine().get_workspace().get_run_dir(1)\n"
+        f"open({str(told)!r} + '.began', 'w').write(place)\n"
         "for _ in range(2000):\n"
         "    if abort_signal.triggered: break\n"
         "    threading.Event().wait(0.01)\n"
@@ -261,13 +262,16 @@ def test_an_executor_that_looks_at_the_signal_ends_when_the_project_does(tmp_pat
     asking = threading.Thread(target=ask)
     asking.start()
     for _ in range(3000):
-        if Path(f"{told}.began").exists():
+        if Path(f"{told}.began").exists() and Path(f"{told}.began").read_text():
             break
         threading.Event().wait(0.01)
     process = app._process._process
+    place = Path(Path(f"{told}.began").read_text()).parents[2]
+    assert place.name.startswith("hansa-clients-") and place.is_dir()
     process.stdin.close()
     asking.join(30)
     process.wait(30)
+    assert not place.exists()  # as after a kill -9 of the project's process
     assert told.read_text() == "site-1"
     assert not asking.is_alive()
 

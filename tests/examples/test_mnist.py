@@ -44,11 +44,14 @@ def test_the_script_runs_server_and_clients_by_one_command_and_on_separate_termi
     assert done.returncode == 0, done.stdout
     runs = sorted((tmp_path / "runs").iterdir())
     assert len(runs) == 2, done.stdout
+    scores = []
     for run in runs:
         row = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
         assert row["clients"]["accepted"] == 2
         assert {"f1", "roc_auc", "accuracy"} <= row["validation"].keys()
         assert sum(map(sum, row["confusion"]["validation"])) == 1000  # a fifth of all images
+        scores.append(row["validation"]["accuracy"]["mean"])
+    assert min(scores) > 0.5, scores  # chance is 0.1
     own = row["validation"]["f1"]["by_client"]
     assert set(own) == {"client-0", "client-1"}
 

@@ -87,5 +87,9 @@ def python(value: Any) -> str:
         return f"{{{', '.join(f'{python(k)}: {python(v)}' for k, v in value.items())}}}"
     if isinstance(value, list):
         return f"[{', '.join(python(v) for v in value)}]"
-    plain = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+    plain = (
+        value is None
+        or isinstance(value, int)
+        or (isinstance(value, float) and math.isfinite(value))
+    )
     return repr(value) if plain else json.dumps(str(value), ensure_ascii=False)

@@ -8,8 +8,11 @@ parent.
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import weakref
 from typing import Any, Generic, TypeVar
 
@@ -18,7 +21,7 @@ import numpy as np
 
 import hansa.errors
 from hansa.errors import HansaError, LearnerError
-from hansa.hosting.wire import Failed, Ready, receive_with
+from hansa.hosting.wire import PLACE, Failed, Ready, receive_with
 from hansa.hosting.wire import send_with as send_task
 from hansa.pipes import Closed, send
 
@@ -83,12 +86,15 @@ class ClientProcess(Generic[A]):
         if self._process is not None:
             return self._process
         options = ["-s"] if sys.flags.no_user_site else []
+        # Whatever the clients' code leaves in temporary files goes when the process does.
+        place = tempfile.mkdtemp(prefix=PLACE)
         self._process = process = subprocess.Popen(
             [sys.executable, "-P", *options, "-m", self._worker],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            env={**os.environ, "TMPDIR": place},
         )
-        self._end = weakref.finalize(self, _end, process)
+        self._end = weakref.finalize(self, _end, process, place)
         try:
             send(process.stdin, self._setup)  # type: ignore[arg-type]
             ready, _ = receive_with(process.stdout, self._reply)  # type: ignore[arg-type]
@@ -115,7 +121,7 @@ class ClientProcess(Generic[A]):
         )
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(process: subprocess.Popen[bytes], place: str) -> None:
     with contextlib.suppress(OSError):
         process.stdin.close()  # type: ignore[union-attr]
     try:
@@ -124,6 +130,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.kill()
         process.wait()
     process.stdout.close()  # type: ignore[union-attr]
+    shutil.rmtree(place, ignore_errors=True)
 
 
 def _error(failed: Failed) -> HansaError:

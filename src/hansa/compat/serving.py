@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import select
+import shutil
 import signal
+import tempfile
 import threading
 import traceback
 from collections.abc import Callable
@@ -18,7 +20,7 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 
 from hansa.errors import HansaError
-from hansa.hosting.wire import Failed, Ready, receive_with, send_with
+from hansa.hosting.wire import PLACE, Failed, Ready, receive_with, send_with
 from hansa.limits import FAILURE_CHARS_MAX, MESSAGE_CHARS_MAX
 from hansa.pipes import Closed, send, take_streams
 
@@ -73,6 +75,7 @@ def serve(
             break
     for host in hosts:
         host.close()
+    _leave_nothing()
 
 
 def failed(error: BaseException, folder: Path, *, name: str, page: str) -> Failed:
@@ -120,6 +123,14 @@ def _end_with(requests: BinaryIO, hosts: list[Host]) -> None:
         for host in hosts:
             host.abort()
         threading.Event().wait(_FAREWELL_S)  # the main thread sees it too, unless it is at work
+        _leave_nothing()
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()
+
+
+def _leave_nothing() -> None:
+    """Remove the temporary files of this process, whose project may have been killed."""
+    place = Path(tempfile.gettempdir())
+    if place.name.startswith(PLACE):
+        shutil.rmtree(place, ignore_errors=True)

@@ -80,7 +80,10 @@ def _clients(seat: Seat, names: list[str]) -> Iterator[str]:
 
 
 def _elsewhere(seat: Seat, here: set[str]) -> list[str]:
-    sites = seat.sites() or []
+    try:
+        sites = seat.sites() or []
+    except HansaError:  # the server is away already, and knows of none
+        return []
     return [clean(s["name"]) for s in sites if s["name"] not in here and s["state"] == "active"]
 
 

@@ -22,7 +22,7 @@ from hansa.text import TEXT_CHARS, clean
 _SYSTEM = ("/bin", "/sbin", "/lib", "/lib32", "/lib64")
 _ETC = ("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "alternatives")
 _DEVICES = ("nvidia*", "dri", "kfd")  # graphics cards
-_KEPT = ("HANSA_THREADS", "HANSA_DEVICE", "CUDA_VISIBLE_DEVICES", "TZ")
+_KEPT = ("HANSA_THREADS", "HANSA_DEVICE", "CUDA_VISIBLE_DEVICES", "TZ", "ENTRYPOINT_OPTS")
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _KEEP_MEMORY = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")  # read by glibc alone
 _PROBE_S = 10

@@ -16,6 +16,9 @@ from hansa.limits import BLOB_BYTES_MAX
 from hansa.params import Params, decode, encode
 from hansa.pipes import Closed, exactly, receive, send
 
+PLACE = "hansa-clients-"
+"""Begins the name of the folder for temporary files of one process, which goes with it."""
+
 
 class Ready(msgspec.Struct, tag="ready", frozen=True):
     """The process has started."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import struct
 import zipfile
 import zlib
 
@@ -15,6 +16,11 @@ import numpy as np
 
 from hansa.params.tensors import Params
 from hansa.text import clean
+
+_DAMAGED = (  # all that zipfile raises for a file that is cut off or changed
+    zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError,
+    OverflowError, struct.error,
+)  # fmt: skip
 
 
 class NotAnArchive(ValueError):  # noqa: N818 - says what the file is not
@@ -46,7 +52,9 @@ def read_npz(data: bytes, *, most: int) -> Params:
             if not members:
                 raise NotAnArchive("holds no arrays")
             arrays = {m.filename.removesuffix(".npy"): _array(archive, m) for m in members}
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except NotAnArchive:
+        raise
+    except _DAMAGED as error:
         raise NotAnArchive(f"is no .npz file: {clean(str(error))}") from None
     return Params.of(arrays)
 
@@ -81,6 +89,8 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
     except (ValueError, KeyError) as error:
         name = clean(member.filename)
         raise NotAnArchive(f"has a member {name!r} that is no array: {error}") from None
+    if any(type(n) is not int or n < 0 for n in shape) or not dtype.itemsize:
+        raise NotAnArchive(f"has a shape or dtype in {clean(member.filename)!r} that cannot be")
     if dtype.hasobject:
         raise NotAnArchive(f"holds Python objects in {clean(member.filename)!r}, which may be code")
     if math.prod(shape) * dtype.itemsize != len(content) - stream.tell():

@@ -118,9 +118,11 @@ def fitted(trained: Params, given: Params) -> Params:
         new = trained[name if by_name else at]
         if new.shape != old.shape and (new.size != old.size or 1 not in (new.ndim, old.ndim)):
             raise _other(f"{name} of shape {list(new.shape)}", f"{list(old.shape)}")
-        if new.dtype.kind in "fV" and old.dtype.kind in "iub" and (new != np.rint(new)).any():
-            raise _other(f"{name} as {new.dtype}", f"{old.dtype}")
-        arrays[name] = new.reshape(old.shape).astype(old.dtype)
+        with np.errstate(all="ignore"):  # what does not fit is found below, or by the server
+            cast = new.astype(old.dtype)
+        if old.dtype.kind in "iub" and (cast != new).any():
+            raise _other(f"{name} as {new.dtype}", f"{old.dtype}, which does not hold it")
+        arrays[name] = cast.reshape(old.shape)
     return Params.of(arrays)
 
 

@@ -111,6 +111,9 @@ def _check_pairs(asked: Import) -> None:
 def _seed(path: Path, package: FednPackage) -> Params:
     if not path.is_file():
         raise PlanError("import-refused", f"There is no file {path}.", "Name the seed model.")
+    if path.stat().st_size > BLOB_BYTES_MAX:
+        what = f"{path} has more than {BLOB_BYTES_MAX >> 30} GiB. Nothing was written."
+        raise PlanError("import-refused", what, "Name the seed model.")
     return read_model(path.read_bytes(), FORMS[package.helper], most=BLOB_BYTES_MAX)
 
 

@@ -76,14 +76,16 @@ def functions(settings: str) -> tuple[Callable[..., Any], ...]:
         given = list(params.values())
         returned = _learner().train([array.copy() for array in given], config)
         weights, metrics, metadata = _parts(returned)
-        examples = _number({**metrics, **metadata}, "num_training_examples") or data.examples
+        said_so = _number({**metrics, **metadata}, "num_training_examples")
+        examples = data.examples if said_so is None else said_so
         ctx.weight = _weight(said.scaling, examples, {**metrics, **metadata})
         means = _means(metrics, examples or 1)
         return _like(given, weights), means
 
     def evaluate(params: dict[str, np.ndarray], data: Rows) -> dict[str, Mean]:
         learner = _learner()
-        metrics = learner.evaluate(list(params.values()), dict(said.params))
+        weights = [array.copy() for array in params.values()]  # a learner may write into them
+        metrics = learner.evaluate(weights, dict(said.params))
         if not isinstance(metrics, Mapping):
             raise _wrong("evaluate", f"{type(metrics).__name__}", "a dict of metrics")
         return _means(metrics, _length(learner, "x_test") or data.examples or 1)
@@ -167,7 +169,7 @@ def _weight(scaling: str, examples: int | None, facts: Mapping[str, Any]) -> flo
     if scaling == "NumParticipants":
         return None
     wanted = "num_training_examples"
-    weight = float(examples) if examples else None
+    weight = None if examples is None else float(examples)
     if scaling == "NumCompletedBatches":
         wanted = "num_completed_batches"
         weight = _number(facts, wanted)

@@ -307,10 +307,12 @@ def _added(
             f"The difference names {', '.join(sorted(unknown))}, which the model does not have.",
             "Keep the names of the model.",
         )
-    return {
-        name: np.asarray(array + diff[name], array.dtype) if name in diff else array
-        for name, array in given.items()
-    }
+    moved = {name: np.asarray(array + diff[name]) for name, array in given.items() if name in diff}
+    for name, array in moved.items():
+        whole = array.astype(given[name].dtype)
+        if whole.dtype.kind in "iub" and (whole == array).all():  # else it is refused, not cut
+            moved[name] = whole
+    return {**given, **moved}
 
 
 def _numbers(values: Any) -> dict[str, float]:

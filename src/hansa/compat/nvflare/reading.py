@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hansa.code import read_code
 from hansa.errors import PlanError
 from hansa.limits import PROJECT_FILE_BYTES_MAX
 
@@ -21,6 +22,7 @@ class App(NamedTuple):
 
     name: str
     folder: Path  # with config/ and custom/ in it
+    server_folder: Path  # of the server's part; in most apps the same
     server: dict[str, Any]
     client: dict[str, Any]
     log_levels: dict[str, str]  # of resources/log.config
@@ -37,17 +39,19 @@ def read_app(folder: Path) -> App:
         raise refused(f"There is no folder {folder}.", "Name a FLARE app.")
     folder = folder.resolve()
     meta = _read(folder / META) if (folder / META).is_file() else {}
-    app = _only_app(folder, meta) if meta and not _config(folder, SERVER) else folder
-    found = {name: _config(app, name) for name in (SERVER, CLIENT)}
+    app, other = _apps(folder, meta) if meta and not _config(folder, SERVER) else (folder, folder)
+    found = {name: _config(at, name) for name, at in ((SERVER, other), (CLIENT, app))}
     for name, path in found.items():
         if path is None:
             raise refused(
-                f"{app} has no {name}, neither in config/ nor beside it.",
+                f"{other if name == SERVER else app} has no {name}, neither in config/ nor beside "
+                "it.",
                 "Name the folder of an app; configurations other than JSON are not read.",
             )
     server, client = (_resolved(_read(path)) for path in found.values() if path is not None)
     name = str(meta.get("name") or folder.name)
-    return App(name, app, server, client, _log_levels(app / "resources" / "log.config"), meta)
+    levels = _log_levels(app / "resources" / "log.config")
+    return App(name, app, other, server, client, levels, meta)
 
 
 def refused(why: str, hint: str = "See docs/howto/coming-from-nvflare.md for what is taken over."
@@ -84,19 +88,41 @@ def arguments(described: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _only_app(folder: Path, meta: Mapping[str, Any]) -> Path:
-    """Return the folder of the one app that a job deploys."""
+def _apps(folder: Path, meta: Mapping[str, Any]) -> tuple[Path, Path]:
+    """Return the app that a job deploys to clients, and the one that it deploys to the server.
+
+    Raises:
+      PlanError: import-refused, its clients run different apps, or one is not there.
+    """
     deployed = meta.get("deploy_map") or {"app": ["@ALL"]}
-    names = [name for name, sites in deployed.items() if sites]
-    if len(names) != 1:
+    if not isinstance(deployed, dict):
+        raise refused(f"The deploy_map of {folder.name} is no object.", "Correct it.")
+    names = [str(name) for name, sites in deployed.items() if sites]
+    for name in names:
+        if Path(name).name != name or name == ".." or not (folder / name).is_dir():
+            raise refused(f"The job {folder.name} deploys {name!r}, which is not there.")
+    if len(names) == 1:
+        return folder / names[0], folder / names[0]
+    servers = [name for name in names if _sites(deployed[name]) == ["server"]]
+    clients = [name for name in names if name not in servers]
+    same = {repr(_content(folder / name)) for name in clients}
+    if len(servers) != 1 or len(same) != 1:
         raise refused(
-            f"The job {folder.name} deploys {len(names)} apps: {', '.join(names)}.",
-            "Import the folder of one of them.",
+            f"The job {folder.name} deploys {len(names)} apps: {', '.join(names)}. All clients of "
+            "a Hansa run have one app, and the server has one.",
+            "Make the clients' apps alike, and let the code ask get_identity_name() who it is.",
         )
-    app: Path = folder / str(names[0])
-    if Path(names[0]).name != names[0] or not app.is_dir():
-        raise refused(f"The job {folder.name} deploys {names[0]!r}, which is not there.")
-    return app
+    return folder / clients[0], folder / servers[0]
+
+
+def _sites(deployed: Any) -> list[str]:
+    return [str(site.get("sites")) if isinstance(site, dict) else str(site) for site in deployed]
+
+
+def _content(app: Path) -> tuple[Any, dict[str, bytes]]:
+    """Return what an app's clients run, to be compared with another's."""
+    path = _config(app, CLIENT)
+    return (_read(path) if path is not None else None), read_code(app)
 
 
 def _config(app: Path, name: str) -> Path | None:
@@ -107,12 +133,18 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > PROJECT_FILE_BYTES_MAX:
             raise ValueError(f"it has more than {PROJECT_FILE_BYTES_MAX >> 20} MiB")
-        table = json.loads(path.read_text(encoding="utf-8-sig"))
+        text = path.read_text(encoding="utf-8-sig")
+        table = json.loads(text, parse_constant=_no_number)
+        json.dumps(table, ensure_ascii=False).encode()  # half a character is found here
     except (OSError, ValueError, RecursionError) as error:
         raise refused(f"{path} cannot be read: {error}.", "Correct the file.") from None
     if not isinstance(table, dict):
         raise refused(f"{path} holds no object.", "Correct the file.")
     return table
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is no number")
 
 
 def _resolved(table: dict[str, Any]) -> dict[str, Any]:
@@ -128,7 +160,10 @@ def _resolved(table: dict[str, Any]) -> dict[str, Any]:
             return named.get(value[1:-1], value)
         return value
 
-    found: dict[str, Any] = resolve(table)
+    try:
+        found: dict[str, Any] = resolve(table)
+    except RecursionError:
+        raise refused("The app's configuration is nested too deeply.", "Correct it.") from None
     return found
 
 

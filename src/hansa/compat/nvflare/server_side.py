@@ -76,10 +76,8 @@ def server_side(app: App) -> ServerSide:
         rounds=_count(given, "num_rounds", 5),
         start_round=_count(given, "start_round", 0, at_least=0),
         minimum=1 if cyclic else _count(given, "num_clients" if plain else "min_clients", 1),
-        deadline_s=float(_count(given, "train_timeout", 0, at_least=0)) or None,
-        waits_s=float(
-            _count(given, "wait_time_after_min_received", 0 if plain else 10, at_least=0)
-        ),
+        deadline_s=_seconds(given, "train_timeout", 0) or None,
+        waits_s=_seconds(given, "wait_time_after_min_received", 0 if plain else 10),
         persistor=_there(_with_model(persistor, components)),
         aggregator=aggregator,
         expects=expects,
@@ -186,7 +184,14 @@ def component(described: dict[str, Any]) -> dict[str, Any]:
 
 
 def _count(given: Mapping[str, Any], key: str, default: int, *, at_least: int = 1) -> int:
-    value = given.get(key, default)
-    if not isinstance(value, int | float) or isinstance(value, bool) or value < at_least:
-        raise refused(f"{key} of the app's workflow is {value!r}.", "Correct it.")
+    value = _seconds(given, key, default)
+    if value != int(value) or value < at_least:
+        raise refused(f"{key} of the app's workflow is {value:g}.", "Give a whole number.")
     return int(value)
+
+
+def _seconds(given: Mapping[str, Any], key: str, default: float) -> float:
+    value = given.get(key, default)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 2**53:
+        raise refused(f"{key} of the app's workflow is {value!r:.80}.", "Correct it.")
+    return float(value)

@@ -53,7 +53,7 @@ def import_app(source: Path, target: Path | None = None, clients: int | None = N
     """
     app = read_app(source)
     target = new_folder(source.resolve(), target)
-    code = read_code(app.folder)
+    code = _code(app)
     found = _read(app, clients, next((n for n in _MODULES if n not in code), None))
     texts = {
         PLAN_FILE: plan_text(found),
@@ -62,6 +62,17 @@ def import_app(source: Path, target: Path | None = None, clients: int | None = N
     }
     lay_out(target, code, texts)
     return Written(target, list(_facts(found)), list(not_code(app.folder, target, _LEFT)))
+
+
+def _code(app: App) -> dict[str, bytes]:
+    """Return the modules of an app, those of the server's part included: one of them persists."""
+    code = read_code(app.folder)
+    if app.server_folder == app.folder:
+        return code
+    other = read_code(app.server_folder)
+    if odd := sorted(name for name in code.keys() & other.keys() if code[name] != other[name]):
+        raise refused(f"The server's app has another {odd[0]} than the clients' app.")
+    return code | other
 
 
 def _read(app: App, clients: int | None, module: str | None) -> _Found:

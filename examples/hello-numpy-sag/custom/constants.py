@@ -1,0 +1,3 @@
+"""What trainer and persistor agree on."""
+
+KEY = "numpy_key"
