@@ -14,8 +14,8 @@ import pytest
 
 from hansa.compat.fedn import client
 from hansa.errors import HansaError, IdentityError, PlanError, SiteError
+from hansa.hosting.sandbox import environment
 from hansa.identity import Invite
-from hansa.site.sandbox import environment
 
 SECRET = f"{'t' * 22}.{'0' * 32}"
 CONTAINER = Path(__file__).resolve().parents[2] / "deploy" / "Containerfile.client"
