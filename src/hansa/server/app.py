@@ -18,7 +18,7 @@ from hansa.errors import HansaError, RequestRefused
 from hansa.identity import to_text
 from hansa.limits import MEMBER_CACHE_S, OPEN_BODY_BYTES_MAX, SESSION_BURST, SESSION_RATE
 from hansa.protocol.messages import Enrolled, Enrolment, SessionRequest
-from hansa.server import blobs, control, members, operations, people, refusals
+from hansa.server import blobs, control, members, operations, people, refusals, relays
 from hansa.server.auth import Principal
 from hansa.server.routes import Route, answer, in_thread, parsed, read_body
 from hansa.server.sources import Guesses, Rates, source_of
@@ -61,13 +61,14 @@ def table(state: ServerState) -> list[Route]:
     return [
         *control.routes(state),  # paths are tried in this order: the most frequent ones first
         *(Route(*route) for route in blobs.routes(state)),
+        *relays.routes(state),
         *people.routes(state),
         *operations.routes(state),
         Route("/v1/certificates", "POST", EVERYBODY, Certificates(state).renew),
     ]
 
 
-EVERYBODY = ("site", "viewer", "submitter", "admin")
+EVERYBODY = ("site", "combiner", "viewer", "submitter", "admin")
 
 
 class Certificates:
@@ -207,6 +208,7 @@ def enrolled(state: ServerState, member: members.Member, certificate: str) -> En
         authority=state.authority.pem,
         receipt_key=to_text(state.receipt_key.public),
         federation=state.settings.name,
+        submitters=state.submitters_pem,
     )
 
 

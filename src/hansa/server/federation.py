@@ -37,6 +37,7 @@ from hansa.rounds.round import ClientStatus, Terms
 from hansa.server.exchange import Desk, Exchange, Interrupted
 from hansa.server.hub import Hub
 from hansa.server.journal import EndedError, Event, Journal, RunRow
+from hansa.server.merging import MergingExchange
 from hansa.server.places import Places
 from hansa.server.round_files import Stores
 from hansa.server.sums import Ask
@@ -185,7 +186,7 @@ class DeployedFederation:
             aggregate,
             _few({c: m for c, m in exchange.open.metrics.items() if c in accepted}),
             self._problems(exchange.open),
-            bytes_down=len(cohort) * message,
+            bytes_down=self._hub.receivers(cohort) * message,
             bytes_up=exchange.open.bytes_up,
         )
 
@@ -343,7 +344,7 @@ class DeployedFederation:
         began, mark = self._gathering[1], -1
         while True:
             self._check_going()
-            present = {s for s, p in self._hub.online().items() if p.online}
+            present = self._hub.clients()
             said = self._said = self._journal.standings(self.run)
             ready = sorted(s for s in present if s in said and said[s].state == "ready")
             silent = present - said.keys() if number == 1 else set()
@@ -428,7 +429,7 @@ class DeployedFederation:
             self._most(number, steps) if phase == "train" else {},
             steps,
         )
-        exchange = Exchange(ask, self._desk, spill=self._spill, past=past, begun=begun)
+        exchange = MergingExchange(ask, self._desk, spill=self._spill, past=past, begun=begun)
         return _Opening(exchange, ref)
 
     def _message_ref(self, state: GlobalState, message: Vectors) -> BlobRef:
@@ -556,7 +557,7 @@ def _few(metrics: dict[str, Metrics]) -> dict[str, Metrics]:
 
 
 class _Opening(NamedTuple):
-    open: Exchange
+    open: MergingExchange
     message: BlobRef
 
 

@@ -18,6 +18,9 @@ OPERATOR = "operator"
 
 DATABASE_FILE = "hansa.db"
 
+UPWARD = "upward"
+"""Folder below a combiner's: its membership of the server above."""
+
 
 class Opened(NamedTuple):
     """A server's folder that has been opened."""
@@ -48,6 +51,20 @@ def opened(folder: Path) -> Iterator[Opened]:
         database.close()
 
 
+def refuse_combiner(folder: Path) -> None:
+    """Refuse to serve a combiner's folder as a server of its own.
+
+    Raises:
+      ServerError: server-settings.
+    """
+    if (folder / UPWARD).exists():
+        raise ServerError(
+            "server-settings",
+            f"{folder.resolve()} is a combiner's: its runs belong to the server above it.",
+            "Start it with: hansa combiner start",
+        )
+
+
 def check_database(folder: Path) -> None:
     """Refuse a server whose database is gone; an empty one in its place would know no members.
 
@@ -74,7 +91,7 @@ def invitation(server: Opened, name: str, *, role: Role, org: str, expires_s: fl
     token = members.create_invite(
         server.database,
         name,
-        kind="site" if role == "site" else "person",
+        kind=members.kind_of(role),
         role=role,
         org=org,
         expires_s=expires_s,
