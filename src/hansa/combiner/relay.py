@@ -93,7 +93,7 @@ class Relay(Runs):
         """Go on with every run that has not ended, as the server above says."""
         self._hub.expect([row.run for row in self._desk.journal.runs(unfinished=True)])
         for work in (self._poll, self._tell):
-            threading.Thread(target=self._guarded, args=(work,), daemon=True).start()
+            threading.Thread(target=self._lasting, args=(work,), daemon=True).start()
 
     def submit(self, submission: Submission, submitter: str) -> str:
         """Refuse: runs come from the server above."""
@@ -383,14 +383,20 @@ class Relay(Runs):
             raise
 
     def _guarded(self, work: Callable[[], object]) -> None:
-        """Run a thread; what it cannot get over is logged, and the others go on."""
+        """Run a thread; what it cannot get over is logged, and all others go on."""
         try:
             work()
         except Interrupted:
             pass
         except Exception:
             if not self._leaving.is_set():
-                log.exception("a thread of the combiner has ended")
+                log.exception("a thread of the combiner has failed")
+
+    def _lasting(self, work: Callable[[], object]) -> None:
+        """Run a thread that no failure may end: without it the server above would hear nothing."""
+        while not self._leaving.is_set():
+            self._guarded(work)
+            self._leaving.wait(SITE_IDLE_S)
 
     def _elsewhere(self, done: str) -> RequestRefused:
         return RequestRefused(

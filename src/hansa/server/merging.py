@@ -19,6 +19,7 @@ from blake3 import blake3
 
 from hansa.clock import monotonic
 from hansa.errors import HansaError, UpdateRefused
+from hansa.failpoints import hit
 from hansa.protocol.messages import BlobRef, Partial, Receipt
 from hansa.rounds.round import Count, Failed, Refused, Reject, Repeat, Together, step
 from hansa.server.exchange import Exchange, _means, _rejected
@@ -136,11 +137,13 @@ class MergingExchange(Exchange):
             if self._sum is not None:
                 self._sum.merge(other)  # while the disk is waited for
             receipt = recorded.result()
+            hit("after_update_recorded")
         except BaseException as error:
             self._break(error)
             self._given[combiner].set_exception(error)
             raise
         self._given[combiner].set_result(receipt)
+        hit("after_update_folded")
         with self._changed:
             self._note_results(partial.metrics, size)
             self._open_answers -= 1
@@ -167,6 +170,7 @@ class MergingExchange(Exchange):
         ]
         weight = partial.weight
         merged = {"kind": "merged", "combiner": combiner, "clients": clients, **where}
+        hit("before_update_recorded")
         self._wait_begun()
         receipt = self._signed(combiner, digest, size)
         facts.append({**merged, "size": size, "weight": weight})
