@@ -294,3 +294,12 @@ def test_a_plan_that_cannot_work_through_a_combiner_is_refused(
     assert answer.code == "plan-impossible"
     message = answer.message
     assert word in message and "tier" in message
+
+
+@pytest.mark.parametrize(("minimum", "needed"), [(3, 2), (2, 1), (1, 0)])
+def test_a_combiner_is_told_how_many_of_its_clients_the_round_needs(
+    tiers: Tiers, minimum: int, needed: int
+) -> None:
+    """It waits for lost ones as the server would: as long as the minimum needs them."""
+    task = tiers.tier.task(tiers.begin(cohort={"minimum": minimum}))
+    assert task.fold is not None and task.fold.minimum == needed

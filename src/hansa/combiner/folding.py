@@ -122,6 +122,7 @@ class CombinedRun:
                 "round": key.round,
                 "phase": key.phase,
                 "cohort": task.fold.clients,
+                "minimum": task.fold.minimum,
                 "weight_limit": task.fold.weight_limit,
                 "message": task.message.digest,
             }
@@ -165,7 +166,8 @@ class CombinedRun:
             key.round,
             key.phase,
             tuple(opened["cohort"]),
-            Terms(minimum=1 if key.phase == "train" else 0),
+            # A sum of nobody is none; with evaluations one may go on without anybody.
+            Terms(minimum=max(opened["minimum"], 1 if key.phase == "train" else 0)),
             fold.seconds * COMBINER_TIME_SHARE,
             spec,
             method.aggregator,

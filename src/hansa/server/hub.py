@@ -336,6 +336,7 @@ class Hub:
                     clients=clients,
                     weight_limit=1.0 if ask.spec is None else ask.spec.weight_limit,
                     seconds=exchange.seconds_left,
+                    minimum=exchange.needed_of(clients),
                     most={c: ask.most[c] for c in clients if c in ask.most},
                     steps={c: ask.steps[c] for c in clients if c in ask.steps},
                 )

@@ -21,7 +21,7 @@ from hansa.clock import monotonic
 from hansa.errors import HansaError, UpdateRefused
 from hansa.failpoints import hit
 from hansa.protocol.messages import BlobRef, Partial, Receipt
-from hansa.rounds.round import Count, Failed, Refused, Reject, Repeat, Together, step
+from hansa.rounds.round import ClientStatus, Count, Failed, Refused, Reject, Repeat, Together, step
 from hansa.server.exchange import Exchange, _means, _rejected
 from hansa.server.journal import Event
 from hansa.server.sums import RoundSum
@@ -50,6 +50,14 @@ class MergingExchange(Exchange):
     def seconds_left(self) -> float:
         """Return how long the exchange waits at most from now on."""
         return max(0.0, self._until - monotonic())
+
+    def needed_of(self, clients: Collection[str]) -> int:
+        """Return how many of some clients must answer, if all others do that still can."""
+        with self._lock:
+            state = self.state
+        possible = (ClientStatus.WAITING, ClientStatus.LOST, ClientStatus.ANSWERED)
+        others = sum(s in possible for c, s in state.clients.items() if c not in clients)
+        return max(0, min(len(clients), state.terms.minimum - others))
 
     def merged(self, combiner: str, partial: Partial, *, behind: Collection[str]) -> Receipt:
         """Take what a combiner has folded; the receipt says that all of it is counted for good.
