@@ -126,7 +126,7 @@ class Tiers:
 
 @pytest.fixture
 def tiers(tmp_path: Path) -> Iterator[Tiers]:
-    with in_process(tmp_path) as server:
+    with in_process(tmp_path, heartbeat_s=30.0) as server:
         yield Tiers(server)
 
 
@@ -303,3 +303,15 @@ def test_a_combiner_is_told_how_many_of_its_clients_the_round_needs(
     """It waits for lost ones as the server would: as long as the minimum needs them."""
     task = tiers.tier.task(tiers.begin(cohort={"minimum": minimum}))
     assert task.fold is not None and task.fold.minimum == needed
+
+
+def test_a_combiner_that_never_answers_does_not_hold_a_round_past_its_deadline(
+    tiers: Tiers,
+) -> None:
+    """FEDn 3: the server waited without limit until all combiners had reported."""
+    run = tiers.begin(cohort={"deadline_s": 1.0})
+    task = tiers.tier.task(run)
+    tiers.send_west(run)
+    assert tiers.server.ended(run).state == "finished"
+    assert np.array_equal(tiers.server.model(run, 1), expected("west"))
+    assert refused(tiers.tier.report(task, said(BOTH))) == (409, "update-late")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -129,6 +129,7 @@ class Relay(Runs):
     # ---- polling
 
     def _poll(self) -> None:
+        self._settled(lambda: self._patiently(self._forget_ended))
         while not self._leaving.is_set():
             began = monotonic()
             answer = self._settled(lambda: self._patiently(self._asked))
@@ -151,11 +152,19 @@ class Relay(Runs):
         self._leaving.wait(SITE_PAUSE_S)
         return None
 
-    def _asked(self, *, wait: bool = True) -> PollAnswer:
+    def _forget_ended(self) -> None:
+        """End what has ended above while this combiner was away; all other runs are offered."""
+        rows = self._desk.journal.runs(unfinished=True)
+        left = {row.run for row in rows} | set(self._outgoing.outbox.runs())
+        if left := left - self._known.keys():
+            for run in self._asked(wait=False, runs=sorted(left)).ended:
+                self._over(run)
+
+    def _asked(self, *, wait: bool = True, runs: Sequence[str] = ()) -> PollAnswer:
         renew_if_due(self._connection, self._membership)
         with self._lock:
             holding = list(self._work_on)
-            runs = sorted(self._known)
+            runs = list(runs) or sorted(self._known)
         sites = sorted(self._hub.clients())
         poll = Poll(holding=holding, runs=runs, version=hansa.__version__, wait=wait, sites=sites)
         self._ledger.control(len(msgspec.json.encode(poll)))

@@ -78,7 +78,7 @@ class Fold(_Message, frozen=True):
     weight_limit: float  # of the whole round: it fixes the binary point of every sum
     seconds: float  # until the round's time is over there
     minimum: Annotated[int, Meta(ge=0)] = 0
-    """of these clients, without whose answers the round would be in vain even if all others answer"""
+    """of these clients, without whom the round would be in vain even if all others answer"""
     most: dict[Name, float] = {}  # weight that a client's update can have, where known
     steps: dict[Name, int] = {}  # local steps of those who take others than the plan says
 

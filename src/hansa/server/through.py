@@ -25,6 +25,11 @@ class Through:
         """All that have been heard of since the server started."""
         return self._behind.keys()
 
+    @property
+    def clients(self) -> int:
+        """How many clients stand behind combiners."""
+        return len(self._via)
+
     def behind(self, combiner: str) -> set[str]:
         """Return all clients that a combiner has named, and still has."""
         return set(self._behind.get(combiner, ()))
