@@ -21,7 +21,7 @@ from hansa.combiner.state import CombinerState, found_combiner
 from hansa.errors import HansaError
 from hansa.identity import Membership, parse_invite
 from hansa.params import decode
-from hansa.protocol.messages import RunFacts, Standing
+from hansa.protocol.messages import Offer, RunFacts, Standing
 from hansa.server.hub import Hub
 from hansa.server.settings import ServerSettings
 
@@ -139,6 +139,24 @@ def test_a_poll_that_fails_does_not_end_the_combiner(
     assert ended(tiers, run)["state"] == "finished"
 
 
+def test_a_run_that_ended_while_the_combiner_was_away_is_forgotten(tiers: Tiers) -> None:
+    key, certificate = tiers.admin.key(), tiers.admin.certificate()
+    submission, *_ = submission_of(Member(tiers.admin.name, "admin", key, certificate))
+    facts = msgspec.to_builtins(submission)
+    offer = msgspec.convert(facts | {"run": "ghost-1", "submitter": "ada"}, Offer)
+    journal = tiers.combiner.journal
+    journal.adopt(offer)
+    journal.adopt(offer)  # twice is as good as once
+    assert [e["kind"] for e in journal.events("ghost-1")] == ["submitted", "committed"]
+    tiers.combiner.runs.resume()
+
+    def over() -> bool:
+        row = journal.run("ghost-1")
+        return row is not None and row.state == "finished"
+
+    eventually(over, "it has ended")
+
+
 def test_nothing_is_submitted_or_stopped_at_a_combiner(tiers: Tiers) -> None:
     assert isinstance(tiers.combiner.runs, Relay)
     for ask in (
@@ -174,6 +192,12 @@ def test_a_combiner_is_made_and_looked_at_with_commands(tmp_path: Path) -> None:
             above.hansa("combiner", *words, "--folder", "west", folder=False)
         invited = above.hansa("combiner", "invite", "ward-3", "--folder", "west", folder=False)
         assert invited.startswith(f"hansa site join 'https://localhost:{port}#")
+        for role in ("combiner", "submitter"):
+            refused = above.hansa(
+                "combiner", "invite", "x", "--role", role, "--folder", "west", folder=False,
+                status=1,
+            )  # fmt: skip
+            assert "member-invalid" in refused
         wrong = above.hansa("server", "invite", "ward-4").splitlines()[0].split("'")[1]
         told = above.hansa(
             "combiner", "init", "--folder", "other", "--join", wrong, "--yes", folder=False,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from hansa.errors import ServerError
+from hansa.errors import IdentityError, ServerError
 from hansa.identity import Authority, Role, load_authority
 from hansa.server import members
 from hansa.server.settings import ServerSettings, load_settings
@@ -65,6 +65,21 @@ def refuse_combiner(folder: Path) -> None:
         )
 
 
+def check_role(folder: Path, role: Role) -> None:
+    """Refuse to invite to a combiner whom it has no use for.
+
+    Raises:
+      IdentityError: member-invalid.
+    """
+    if role in ("combiner", "submitter") and (folder / UPWARD).exists():
+        raise IdentityError(
+            "member-invalid",
+            f"Nobody was invited: a combiner takes sites, and nobody with the role {role}; its "
+            "runs come from the server above.",
+            f"Invite the {role} there: hansa server invite NAME --role {role}",
+        )
+
+
 def check_database(folder: Path) -> None:
     """Refuse a server whose database is gone; an empty one in its place would know no members.
 
@@ -88,6 +103,7 @@ def invitation(server: Opened, name: str, *, role: Role, org: str, expires_s: fl
     """
     from hansa.identity import Invite
 
+    check_role(server.folder, role)
     token = members.create_invite(
         server.database,
         name,

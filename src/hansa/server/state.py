@@ -21,6 +21,7 @@ from hansa.server.exchange import Desk
 from hansa.server.federation import Pace
 from hansa.server.hub import Hub
 from hansa.server.journal import Journal
+from hansa.server.opening import check_role
 from hansa.server.presence import announced
 from hansa.server.round_files import Messages, Stores, Updates
 from hansa.server.runs import Runs
@@ -105,6 +106,7 @@ class ServerState:
         Raises:
           IdentityError: the name is taken.
         """
+        check_role(self.folder, role)
         token = members.create_invite(
             self.database,
             name,
