@@ -63,12 +63,13 @@ PAGES = {
     "cli-federation": "Commands with a federation",
     "cli-site": "hansa site",
     "cli-server": "hansa server",
+    "cli-combiner": "hansa combiner",
 }
 """Pages of commands beside the first, and their titles."""
 ELSEWHERE = {
     **{name: "cli-files" for name in ("import", "split", "export", "models", "predict", "package")},
     **{name: "cli-federation" for name in ("join", "log", "stop", "console", "poc")},
-    **{name: f"cli-{name}" for name in ("site", "server")},
+    **{name: f"cli-{name}" for name in ("site", "server", "combiner")},
 }
 """Commands that are told on one of those pages."""
 FAR = (

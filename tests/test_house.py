@@ -98,6 +98,7 @@ BROAD = {
     "compat/nvflare/engine.py",  # handlers of events: what one raises is in the log
     "compat/nvflare/client_api.py",  # the thread of a training script
     "compat/serving.py",
+    "combiner/relay.py",  # its threads: what one cannot get over is logged, and the others go on
     "compat/metisfl/own_process.py",  # the learner, in a process that its user has started
     "simulation/federation.py",
     "simulation/processes.py",

@@ -139,6 +139,7 @@ CODES |= {
     "update-not-finite": "an update holds NaN or infinity",
     "update-out-of-bound": "a value is beyond the bound declared for the round",
     "update-weight": "the weight of an update is not a positive finite number",
+    "update-partial": "a combiner's partial sum does not belong to its round, or is damaged",
     "update-duplicate": "a second update from the same client in one round",
     "update-conflict": "a client sent a second, different result in one round",
     "update-late": "a result came after its round was closed or stopped",

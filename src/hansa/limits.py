@@ -581,3 +581,16 @@ RESOURCES_MAX = 16
 
 SLOTS_MAX = 1_024
 """Slots of one resource: the processors of a large machine, or its GiB of memory."""
+COMBINER_SITES_MAX = 5_000
+"""Sites behind one combiner: their names travel with each of its polls, 64 bytes each at most."""
+
+COMBINER_TIME_SHARE = 0.9
+"""Of what is left of a round's time, the part that a combiner gives its own sites: the rest is for
+its partial sum to arrive in, so that one slow site does not cost the others behind it the round."""
+
+PARTIAL_TIMES = 2
+"""Bytes of a partial sum for each byte of one update: 64-bit integers for 32-bit floats, and two of
+them for each 64-bit value of a wide vector."""
+
+PARTIAL_MEMBER_BYTES = 72
+"""Bytes that name one client in a partial sum: 64 characters, quotes, escapes and a comma."""

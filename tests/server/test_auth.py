@@ -60,7 +60,7 @@ class Server:
 
     def join(self, name="clinic", role="site"):
         key = new_key()
-        kind = "site" if role == "site" else "person"
+        kind = role if role in ("site", "combiner") else "person"
         token = members.create_invite(self.db, name, kind=kind, role=role, by="x", at=self.wall())
         asked = Enrolment(
             token=token,

@@ -79,7 +79,11 @@ def enrolment(token, key) -> Enrolment:
 
 @pytest.mark.parametrize(
     ("kind", "role", "verb"),
-    [("site", "site", "hansa site join"), ("person", "submitter", "hansa join")],
+    [
+        ("site", "site", "hansa site join"),
+        ("person", "submitter", "hansa join"),
+        ("combiner", "combiner", "hansa combiner init --join"),
+    ],
 )
 def test_an_invitation_of_the_other_kind_is_refused_and_not_used_up(
     db, authority, guesses, kind, role, verb

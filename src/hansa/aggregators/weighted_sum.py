@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from math import ldexp
 
 import numpy as np
 
 from hansa.aggregators import fixed_point
 from hansa.aggregators.admission import check_spec
-from hansa.aggregators.aggregator import Aggregate, AggregationSpec, Contribution
+from hansa.aggregators.aggregator import Aggregate, AggregationSpec, Contribution, VectorSpec
 from hansa.aggregators.fixed_point import Integers
 from hansa.aggregators.members import Members, bad_partial
 from hansa.params import Params
@@ -80,6 +81,25 @@ def finish(acc: Sum) -> Aggregate:
     return Aggregate(vectors, float(weight), len(acc.members.clients))
 
 
+def _possible(total: Integers, members: Members, spec: VectorSpec) -> bool:
+    """Return whether contributions of these weights, within their bound, can add up to a total.
+
+    What is greater could overflow the sum that it is merged into.
+    """
+    if not total.size:
+        return True
+    largest, rounding = max(int(total.max()), -int(total.min())), len(members.clients)
+    limit = members.spec.weight_limit
+    if spec.bound is not None:
+        k = fixed_point.point(spec.bound, limit)
+        return largest <= members.weight * Fraction(spec.bound) * Fraction(2) ** k + rounding
+    high, low = total
+    if int(low.min()) < 0 or int(low.max()) >= fixed_point.LOW_ONE:
+        return False
+    largest = max(int(high.max()), -int(high.min()))
+    return largest <= members.weight * Fraction(fixed_point.wide_bound(limit)) + rounding
+
+
 def dump(acc: Sum) -> Params:
     """Return the partial sum as tensors; equal sets of contributions give equal bytes."""
     return Params.of(acc.totals, metadata=acc.members.dump())
@@ -99,4 +119,6 @@ def load(spec: AggregationSpec, params: Params) -> Sum:
         if found is None or (found.dtype, found.shape) != (total.dtype, total.shape):
             raise bad_partial(f"no int64 total of shape {total.shape} for vector {name!r}")
         total[...] = found
+        if not _possible(total, acc.members, acc.spec.vectors[name]):
+            raise bad_partial(f"totals of vector {name!r} that its weights cannot come to")
     return acc

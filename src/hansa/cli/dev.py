@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 @click.option(
     "--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change any key of the plan."
 )
+@click.option("--combiners", type=click.IntRange(0), default=0, metavar="N",
+              help="Put N combiners between the server and the sites.")  # fmt: skip
 @click.option("--chaos", is_flag=True, help="Kill and cut things while it runs, then compare.")
 @click.option(
     "--folder",
@@ -38,6 +40,7 @@ def command(
     sites: int | None,
     rounds: int | None,
     sets: tuple[str, ...],
+    combiners: int,
     chaos: bool,
     folder: Path | None,
     keep: bool,
@@ -53,6 +56,7 @@ def command(
     Examples:
       hansa dev --sites 2
       hansa dev my-study --rounds 20 --chaos
+      hansa dev my-study --sites 4 --combiners 2
     """
     from hansa.clock import monotonic
     from hansa.dev import Rehearsal
@@ -74,6 +78,7 @@ def command(
             sets=changes,
             settings=settings,
             proxied=chaos,
+            combiners=combiners,
             told=told,
         )
         with rehearsal:

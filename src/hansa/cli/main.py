@@ -37,6 +37,7 @@ VERBS = {
     "join": Verb("join", "Become a member of a federation, with its operator's invitation."),
     "config": Verb("config", "Explain every value of a plan and where it came from."),
     "server": Verb("server", "Operate a federation's server: start, invite, look after it."),
+    "combiner": Verb("combiner", "Operate a middle tier: fold sites' updates, pass one sum on."),
     "dev": Verb("dev", "Rehearse a federation here: a server and sites as real processes."),
     "poc": Verb("poc", "Lay out a server, sites and an admin's kit here, to be started by hand."),
     "site": Verb("site", "Hold a data owner's part of a federation: join, decide, see what left."),

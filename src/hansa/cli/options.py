@@ -44,7 +44,7 @@ def at_folder(folder: Path) -> str:
 
 def pasted_invite(text: str) -> str:
     """Return the invitation in what was pasted: often the whole command that an operator sent."""
-    command = r"(hansa\s+(site\s+)?join\s+)?"
+    command = r"(hansa\s+((site\s+)?join|combiner\s+init\s+--join)\s+)?"
     return re.sub(f"^{command}", "", text.strip().strip(_QUOTES)).strip(_QUOTES)
 
 

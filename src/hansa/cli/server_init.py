@@ -40,7 +40,7 @@ def command(
     from hansa.server.founding import found
     from hansa.server.settings import ServerSettings, checked
 
-    url, port = _place(url, port, behind=no_tls)
+    url, port = placed(url, port, behind=no_tls)
     if no_tls and host == "0.0.0.0":
         host = "127.0.0.1"
     settings = checked(
@@ -61,7 +61,7 @@ def command(
     )
 
 
-def _place(url: str | None, port: int | None, *, behind: bool) -> tuple[str, int]:
+def placed(url: str | None, port: int | None, *, behind: bool) -> tuple[str, int]:
     """Return the public address and the port to listen on, of which both may be left out."""
     if url is None:
         port = 8443 if port is None else port

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.argument("name")
 @click.option(
     "--role",
-    type=click.Choice(["site", "viewer", "submitter", "admin"]),
+    type=click.Choice(["site", "combiner", "viewer", "submitter", "admin"]),
     default="site",
     show_default=True,
     help="What it may do.",
@@ -50,7 +50,8 @@ def invite(name: str, role: Role, org: str, expires: float, folder: Path, as_jso
     at = wall()
     with opened(folder) as server:
         line = invitation(server, name, role=role, org=org, expires_s=expires, at=at)
-    verb = "hansa site join" if role == "site" else "hansa join"
+    verbs = {"site": "hansa site join", "combiner": "hansa combiner init --join"}
+    verb = verbs.get(role, "hansa join")
     ends = date_of(at + expires).isoformat()
     if as_json:
         print_json({"name": name, "role": role, "invite": line, "expires": ends})
@@ -63,7 +64,7 @@ def invite(name: str, role: Role, org: str, expires: float, folder: Path, as_jso
 @folder_option
 @json_option
 def sites(folder: Path, as_json: bool) -> None:
-    """List sites: active, silent since when, or revoked.
+    """List sites: active, silent since when, or revoked; combiners, and who is behind them.
 
     Who is there is known to the running server alone; it is asked on this machine, in the name of
     the admin whose key is here.
@@ -73,7 +74,7 @@ def sites(folder: Path, as_json: bool) -> None:
       hansa server sites
     """
     rows, why = _presence(folder)
-    rows = [_shown(row) for row in rows if row["kind"] == "site"]
+    rows = [_shown(row) for row in rows if row["kind"] != "person"]
     if as_json:
         print_json({"sites": rows, "presence": why or "known"})
         return
@@ -216,6 +217,7 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
         **({"attributes": _said(row["attributes"])} if row.get("attributes") else {}),
         "joined": row["joined_at"],
         "key": row["fingerprint"],
+        **({"via": row["via"]} if row.get("via") else {}),
         **({"hansa": row["version"]} if row.get("version") else {}),
     }
 

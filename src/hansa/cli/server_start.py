@@ -28,33 +28,37 @@ def command(folder: Path, log_json: bool) -> None:
     """
     from hansa.identity import load_authority
     from hansa.server.logs import log_to_stderr
-    from hansa.server.opening import check_database
+    from hansa.server.opening import check_database, refuse_combiner
     from hansa.server.serve import serve
     from hansa.server.settings import load_settings
 
     load_settings(folder)  # its words come before any others
+    refuse_combiner(folder)
     check_database(folder)
     fingerprint = load_authority(folder).fingerprint
     log_to_stderr(as_json=log_json)
-    serve(folder, started=lambda settings: _tell(settings, folder, fingerprint))
+    serve(folder, started=lambda settings: tell(settings, folder, fingerprint))
     click.echo("The server has ended; runs that have not ended go on when it starts again.")
 
 
-def _tell(settings: ServerSettings, folder: Path, fingerprint: str) -> None:
+def tell(settings: ServerSettings, folder: Path, fingerprint: str) -> None:
     """Say what is there, once requests are taken."""
+    from hansa.server.opening import UPWARD
+
     at = at_folder(folder)
     scheme = "https" if settings.tls else "http"
     host = "127.0.0.1" if settings.host in ("0.0.0.0", "localhost", "::") else settings.host
     host = f"[{host}]" if ":" in host else host
     here = f"{scheme}://{host}:{settings.port}"
+    verb = "combiner" if (folder / UPWARD).exists() else "server"
     asks = "from this machine, or with a token" if settings.tls else "with a token"
     click.echo(
         f"Federation    {settings.name}, at {settings.url}\n"
         f"Fingerprint   {grouped(fingerprint)}\n"
         f"Health        {here}/health and /ready ({asks})\n"
         f"Metrics       {here}/metrics ({asks})\n"
-        f"Invite        hansa server invite SITE{at}\n"
-        f"Look after    hansa server sites{at} · hansa server doctor{at}\n"
+        f"Invite        hansa {verb} invite SITE{at}\n"
+        f"Look after    hansa {verb} sites{at} · hansa {verb} doctor{at}\n"
         "Stop          Ctrl-C, or SIGTERM"
     )
     if not settings.tls:

@@ -32,14 +32,30 @@ def command(folder: Path, csv_file: Path | None, verify: bool, as_json: bool) ->
       hansa site ledger --csv left.csv
       hansa site ledger --verify
     """
-    from hansa.site.ledger import LEDGER_FILE, Ledger
     from hansa.site.settings import load_settings
-    from hansa.store.files import write_durably
 
     load_settings(folder)
+    listed(folder, folder, csv_file, verify=verify, as_json=as_json)
+
+
+def listed(
+    folder: Path, membership: Path, csv_file: Path | None, *, verify: bool, as_json: bool
+) -> None:
+    """Print the ledger of a folder; exit with 1 if it differs from the server's receipts.
+
+    Args:
+      folder: has the ledger.
+      membership: folder of the membership whose server keeps the receipts.
+      csv_file: write it there, and print nothing of it.
+      verify: compare it with the receipts.
+      as_json: print one JSON object.
+    """
+    from hansa.site.ledger import LEDGER_FILE, Ledger
+    from hansa.store.files import write_durably
+
     entries = list(Ledger(folder / LEDGER_FILE).entries())
     rows = _rows(entries)
-    differences = _verified(folder, entries) if verify else None
+    differences = _verified(membership, entries) if verify else None
     if csv_file is not None:
         write_durably(csv_file, [_csv(rows).encode()])
     if as_json:
@@ -93,7 +109,7 @@ def _print(rows: list[dict[str, Any]]) -> None:
     from hansa.web.words import byte_size
 
     if not rows:
-        click.echo("Nothing has left this site yet.")
+        click.echo("Nothing has left yet.")
         return
     table = Table(
         {

@@ -78,7 +78,7 @@ class Chaos:
         return self._one_of(self._rehearsal.names)
 
     def _kill(self) -> None:
-        who = self._one_of([SERVER, *self._rehearsal.names])
+        who = self._one_of([SERVER, *self._rehearsal.combiners.names, *self._rehearsal.names])
         self._rehearsal.kill(who)
         seconds = self._chance.uniform(0.0, 1.0)
         self._told(f"chaos: kill -9 {who}, started again after {seconds:.1f} s")

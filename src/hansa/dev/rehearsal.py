@@ -15,15 +15,18 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 import msgspec
 
 from hansa.clock import monotonic
+from hansa.combiner.state import found_combiner
 from hansa.data.schemes import Files, Natural
 from hansa.dev.children import Child, stop_all
+from hansa.dev.combiners import Combiners
 from hansa.dev.loopback import ADMIN, SERVER, environment_with, free_port
 from hansa.errors import HansaError, ServerError
 from hansa.identity import Membership, load_membership, parse_invite
@@ -71,6 +74,8 @@ class Rehearsal:
       limits: of every site.
       sandbox: of every site's policy.
       proxied: put a `FaultProxy` before every site; see `proxies`.
+      combiners: so many stand between the server and the sites, which are dealt out in turn; or
+        the sites behind each, by its name: all others join the server itself.
       told: is called with one line for each step.
     """
 
@@ -85,6 +90,7 @@ class Rehearsal:
         limits: SiteLimits | None = None,
         sandbox: str = "preferred",
         proxied: bool = False,
+        combiners: int | Mapping[str, Sequence[str]] = 0,
         told: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.folder, self.project_folder = folder.resolve(), project.resolve()
@@ -96,6 +102,7 @@ class Rehearsal:
         self.names = [str(name) for name in names]
         self.proxied, self._told = proxied, told
         self._limits, self._sandbox = limits or SiteLimits(), sandbox
+        self.combiners = Combiners.of(combiners, self.names)
         self.port = free_port()
         self.url = f"https://localhost:{self.port}"
         self.settings = ServerSettings(
@@ -138,6 +145,8 @@ class Rehearsal:
         self._child(SERVER, words)
         self.start(SERVER)
         self._told(f"server at {self.url}")
+        for name in self.combiners.names:
+            self._begin_combiner(name)
         for name in self.names:
             self._join(name)
             self.children[name].start()
@@ -150,7 +159,9 @@ class Rehearsal:
             self._connection.close()
             self._connection = None
         with self._lock:
-            stop_all([c for n, c in self.children.items() if n != SERVER])
+            tier = {SERVER, *self.combiners.names}
+            stop_all([c for n, c in self.children.items() if n not in tier])
+            stop_all([self.children[n] for n in self.combiners.names if n in self.children])
             stop_all([c for n, c in self.children.items() if n == SERVER])
         for proxy in self.proxies.values():
             proxy.close()
@@ -176,8 +187,9 @@ class Rehearsal:
         began = monotonic()
         child = self.children[who]
         child.start(failpoint=failpoint)
-        if who == SERVER and wait:
-            self._until(lambda: _answers(self.port), f"{SERVER} did not open its port", [child])
+        port = self.port if who == SERVER else self.combiners.ports.get(who)
+        if port is not None and wait:
+            self._until(lambda: _answers(port), f"{who} did not open its port", [child])
         return monotonic() - began
 
     def kill(self, who: str) -> None:
@@ -214,6 +226,10 @@ class Rehearsal:
 
         children = [self.children[n] for n in (SERVER, *names)] if state == "active" else []
         self._until(there, f"{', '.join(names)}: not {state} at the server", children, seconds)
+
+    def combiner_folder(self, name: str) -> Path:
+        """Return a combiner's folder."""
+        return self.folder / "combiners" / name
 
     def site_folder(self, name: str) -> Path:
         """Return a site's folder."""
@@ -383,15 +399,42 @@ class Rehearsal:
         log = self.folder / "logs" / f"{name}.log"
         self.children[name] = Child(name, words, log=log, environment=self.environment)
 
+    def _begin_combiner(self, name: str) -> None:
+        """Make a combiner: invited, joined, with a server of its own; and start it."""
+        asked = InviteRequest(name=name, role="combiner")
+        line = self.connection.call("POST", "/v1/invites", asked, kind=dict[str, str])["invite"]
+        port = self.combiners.ports[name] = free_port()
+        settings = msgspec.structs.replace(
+            self.settings, name=name, url=f"https://localhost:{port}", port=port
+        )
+        folder = self.combiner_folder(name)
+        with environment_with(self.environment):
+            found_combiner(folder, parse_invite(line), settings, admin=ADMIN)
+        self._child(name, ["combiner", "start", "--folder", str(folder)])
+        self.start(name)
+        self._told(f"combiner {name} at {settings.url}")
+
+    @contextmanager
+    def _asking(self, combiner: str | None) -> Iterator[Connection]:
+        """Give a connection in the admin's name to the server, or to a combiner."""
+        if combiner is None:
+            yield self.connection
+            return
+        place = f"localhost-{self.combiners.ports[combiner]}"
+        with connected(load_membership(self.folder / "home" / "federations" / place)) as opened:
+            yield opened
+
     def _join(self, name: str) -> None:
         """Make a site: invited, joined, with its data and a policy."""
-        line = self.connection.call(
-            "POST", "/v1/invites", InviteRequest(name=name), kind=dict[str, str]
-        )["invite"]
+        above = self.combiners.above(name)
+        with self._asking(above) as connection:
+            asked = InviteRequest(name=name)
+            line = connection.call("POST", "/v1/invites", asked, kind=dict[str, str])["invite"]
         invite = parse_invite(line)
         folder = self.site_folder(name)
         if self.proxied:
-            proxy = self.proxies[name] = FaultProxy(self.port)
+            port = self.port if above is None else self.combiners.ports[above]
+            proxy = self.proxies[name] = FaultProxy(port)
             proxy.start()
             invite = invite._replace(url=f"https://localhost:{proxy.port}")
         enrol(invite, folder)

@@ -3,6 +3,7 @@
 key.pem          the member's key: never leaves this folder
 certificate.pem  short, renewed
 authority.pem    the only authority that its server is verified against
+submitters.pem   behind a combiner: the authority of those who submit runs
 member.json      the rest; written last, so a folder without it is no membership
 """
 
@@ -19,6 +20,8 @@ from hansa.errors import IdentityError
 from hansa.identity.keys import MemberKey, load_key
 from hansa.store import write_durably
 
+SUBMITTERS_FILE = "submitters.pem"
+
 
 class Membership(NamedTuple):
     """One member of one federation, as it knows itself."""
@@ -30,6 +33,12 @@ class Membership(NamedTuple):
     authority_pem: str
     receipt_key: str  # public key that the server signs receipts with, base64url
     federation: str = ""  # its name, for people
+    submitters_pem: str = ""  # the authority of submitters, where it is another: behind a combiner
+
+    @property
+    def trusted_pem(self) -> str:
+        """Return the authority that certifies submitters."""
+        return self.submitters_pem or self.authority_pem
 
     def key(self) -> MemberKey:
         """Read the member's key."""
@@ -52,6 +61,7 @@ class _Facts(msgspec.Struct, frozen=True, kw_only=True):
     role: str
     receipt_key: str
     federation: str = ""
+    submitters: bool = False  # another authority than the server's certifies them
 
 
 def hansa_home() -> Path:
@@ -80,9 +90,12 @@ def save_membership(membership: Membership, certificate: str) -> None:
         role=membership.role,
         receipt_key=membership.receipt_key,
         federation=membership.federation,
+        submitters=bool(membership.submitters_pem),
     )
     write_durably(folder / "authority.pem", [membership.authority_pem.encode()])
     write_durably(folder / "certificate.pem", [certificate.encode()])
+    if membership.submitters_pem:
+        write_durably(folder / SUBMITTERS_FILE, [membership.submitters_pem.encode()])
     text = msgspec.json.format(msgspec.json.encode(facts), indent=2)
     write_durably(folder / "member.json", [text, b"\n"])
 
@@ -120,6 +133,7 @@ def load_membership(folder: Path) -> Membership:
         _read(folder / "authority.pem"),
         facts.receipt_key,
         facts.federation,
+        _read(folder / SUBMITTERS_FILE) if facts.submitters else "",
     )
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-Role = Literal["site", "viewer", "submitter", "admin"]
-"""`site`: takes part in runs.  `viewer`: looks at them.  `submitter`: also starts runs and stops
-its own.  `admin`: also stops any, invites and revokes."""
+Role = Literal["site", "combiner", "viewer", "submitter", "admin"]
+"""`site`: takes part in runs.  `combiner`: does so for sites of its own.  `viewer`: looks at them.
+`submitter`: also starts runs and stops its own.  `admin`: also stops any, invites and revokes."""
 
 ROLES: tuple[Role, ...] = get_args(Role)

@@ -23,7 +23,7 @@ from hansa.protocol.messages import Enrolled, Enrolment
 
 
 def enrol(
-    invite: Invite, folder: Path, *, kind: Literal["site", "person"] | None = None
+    invite: Invite, folder: Path, *, kind: Literal["site", "combiner", "person"] | None = None
 ) -> Membership:
     """Redeem an invitation, for a site and a person alike.
 
@@ -72,6 +72,7 @@ def enrol(
         authority,
         answer.receipt_key,
         answer.federation,
+        answer.submitters,
     )
     save_membership(membership, answer.certificate)
     return membership

@@ -14,6 +14,7 @@ from msgspec import Meta
 from hansa.limits import (
     ATTRIBUTE_CHARS_MAX,
     ATTRIBUTES_MAX,
+    COMBINER_SITES_MAX,
     METRIC_NAME_CHARS_MAX,
     METRICS_MAX,
     PRIORITY_MAX,
@@ -101,6 +102,18 @@ class TaskKey(_Message, frozen=True):
     phase: Phase
 
 
+class Fold(_Message, frozen=True):
+    """What a combiner must know to fold a task's results as the server above it would."""
+
+    clients: Annotated[list[Name], Meta(max_length=COMBINER_SITES_MAX)]  # of its own that are asked
+    weight_limit: float  # of the whole round: it fixes the binary point of every sum
+    seconds: float  # until the round's time is over there
+    minimum: Annotated[int, Meta(ge=0)] = 0
+    """of these clients, without whom the round would be in vain even if all others answer"""
+    most: dict[Name, float] = {}  # weight that a client's update can have, where known
+    steps: dict[Name, int] = {}  # local steps of those who take others than the plan says
+
+
 class Task(_Message, frozen=True):
     """What a site is asked to do."""
 
@@ -109,6 +122,7 @@ class Task(_Message, frozen=True):
     attempt: int = 1  # above 1: the server lost or never had the result; send it again
     steps: Annotated[int, Meta(ge=1)] | None = None  # local steps of `train`; None: the plan's
     settings: dict[str, Any] = {}  # what the cohort is told besides, from server functions
+    fold: Fold | None = None  # of a combiner: which of its sites do it
 
 
 class Offer(_Message, frozen=True):
@@ -135,6 +149,8 @@ class Poll(_Message, frozen=True):
     attributes: Attributes = {}  # as its owner has declared them
     wait: bool = True  # False: answer at once
     resources: Slots = {}  # that the site can lend to runs
+    sites: Annotated[list[Name], Meta(max_length=COMBINER_SITES_MAX)] = []
+    """of a combiner: who is there behind it"""
 
 
 class Committed(_Message, frozen=True):
@@ -154,6 +170,7 @@ class PollAnswer(_Message, frozen=True):
     ended: list[RunName] = []  # of those it named: over, or not known here
     again_s: float = 0.0  # wait so long before the next poll; the server's word against storms
     heartbeat_s: float = 5.0  # a site that is not heard of for two of these counts as lost
+    taken: list[Name] = []  # of a combiner's sites: names that another has, so they are not asked
 
 
 class Standing(_Message, frozen=True):
@@ -173,6 +190,30 @@ class TaskResult(_Message, frozen=True):
     weight: float = 0.0
     code: Annotated[str, Meta(max_length=80)] = ""  # of `failed`
     reason: Text = ""  # of `failed`; a traceback stays with the data owner
+
+
+class Standings(_Message, frozen=True):
+    """What sites behind a combiner say of a run."""
+
+    sites: Annotated[dict[Name, Standing], Meta(max_length=COMBINER_SITES_MAX)]
+
+
+class Unable(_Message, frozen=True):
+    """Why a client behind a combiner does not count."""
+
+    code: Annotated[str, Meta(max_length=80)]
+    reason: Text = ""
+    refused: bool = False  # its update could not be aggregated; otherwise it gave none
+
+
+class Partial(_Message, frozen=True):
+    """What came of a task at a combiner: one sum, and who is in it."""
+
+    metrics: Annotated[dict[Name, MetricPairs], Meta(max_length=COMBINER_SITES_MAX)] = {}
+    """by client, of all those that count"""
+    problems: Annotated[dict[Name, Unable], Meta(max_length=COMBINER_SITES_MAX)] = {}
+    update: BlobRef | None = None  # the partial sum of `train`, once it is uploaded
+    weight: float = 0.0  # of all that are in it together
 
 
 class Receipt(_Message, frozen=True):
@@ -282,7 +323,9 @@ class Enrolment(_Message, frozen=True):
     token: Annotated[str, Meta(max_length=80)]
     public_key: Annotated[str, Meta(max_length=80)]  # base64url, 32 bytes
     proof: Annotated[str, Meta(max_length=120)]  # by that key over `enrolment_text(token)`
-    kind: Literal["site", "person"] | None = None  # what it would be; None: as it was invited
+    kind: Literal["site", "combiner", "person"] | None = (
+        None  # what it would be; None: as it was invited
+    )
 
 
 class Enrolled(_Message, frozen=True):
@@ -294,6 +337,7 @@ class Enrolled(_Message, frozen=True):
     authority: str  # PEM of the federation's CA
     receipt_key: str  # base64url public key that signs receipts
     federation: str  # name of the federation, for people
+    submitters: str = ""  # PEM of the CA that certifies submitters, where it is another: a combiner
 
 
 class SessionRequest(_Message, frozen=True):

@@ -37,8 +37,8 @@ def sentence(event: Event) -> str:
         case "opened":
             verb = "train" if event["phase"] == "train" else "evaluate"
             return f"{_round(event)}: {len(event['cohort'])} sites asked to {verb}"
-        case "result":
-            return _result(event)
+        case "result" | "merged":
+            return _merged(event) if event["kind"] == "merged" else _result(event)
         case "closed":
             what = "results" if event["phase"] == "evaluate" else "updates"
             return f"{_round(event)}: closed with {len(event['accepted'])} {what}"
@@ -63,13 +63,23 @@ def _standing(event: Event) -> str:
     return f"{site} has not decided yet" + (f": {reason}" if reason else "")
 
 
+def _merged(event: Event) -> str:
+    size = f" of {event['size']:,} bytes" if event.get("size") else ""
+    what = "the partial sum" if event["phase"] == "train" else "the evaluation"
+    return (
+        f"{_round(event)}: {what} of {clean(event['combiner'])}{size} counts, "
+        f"with {len(event['clients'])} clients in it"
+    )
+
+
 def _result(event: Event) -> str:
     client, where = clean(event["client"]), _round(event)
     match event["state"]:
         case "accepted":
             size = f" of {event['size']:,} bytes" if event.get("size") else ""
             what = "the update" if event["phase"] == "train" else "the evaluation"
-            return f"{where}: {what} of {client}{size} counts"
+            via = f", through {clean(event['via'])}" if event.get("via") else ""
+            return f"{where}: {what} of {client}{size} counts{via}"
         case "lost":
             return f"{where}: {client} is not heard of any more"
         case "returned":

@@ -23,6 +23,9 @@ turned down (`Reject`).  What one client says changes only its own word; therefo
 which clients are heard, or how often, does not change whose updates count, unless the round ends
 before it has heard them all.
 
+A combiner's sum (`Together`) is the answer of several clients at once, and cannot be taken apart:
+it counts if each of them could still answer, and otherwise not at all.
+
 `TABLE` holds every transition of a client's word.  What is not in it changes nothing and is not
 answered: a second failure, a loss of somebody who has answered.  After each event that leaves the
 round open, `_over` says whether it has ended; then `Close` is the last effect.  It ends
@@ -112,6 +115,14 @@ class Answered(NamedTuple):
     digest: str
 
 
+class Together(NamedTuple):
+    """Admissible updates of several clients are here as one sum: all of them count, or none."""
+
+    combiner: str  # who has folded them; what comes of it bears this name
+    clients: tuple[str, ...]
+    digest: str  # of the sum
+
+
 class Failed(NamedTuple):
     """A client says that it cannot train."""
 
@@ -175,7 +186,7 @@ class Close(NamedTuple):
     accepted: tuple[str, ...]  # sorted
 
 
-RoundEvent = Answered | Failed | Refused | Lost | Returned | Deadline | Stop
+RoundEvent = Answered | Together | Failed | Refused | Lost | Returned | Deadline | Stop
 Effect = Count | Repeat | Reject | Close
 
 _OPEN, _ENDED = Status.OPEN, (Status.CLOSED, Status.STOPPED)
@@ -234,6 +245,8 @@ def step(state: RoundState, event: RoundEvent) -> tuple[RoundState, tuple[Effect
     """Return the round after an event, and what is to be done, in order."""
     if isinstance(event, Deadline | Stop):
         return _finish(state, event)
+    if isinstance(event, Together):
+        return _together(state, event)
     who = state.clients.get(event.client)
     found = TABLE.get((state.status, who, _heard(state, event)))
     if found is None:
@@ -246,10 +259,8 @@ def step(state: RoundState, event: RoundEvent) -> tuple[RoundState, tuple[Effect
     state = state._replace(clients={**state.clients, event.client: found.status})
     if isinstance(event, Answered):
         state = state._replace(digests={**state.digests, event.client: event.digest})
-    if over := _over(state):
-        state = _end(state, Status.CLOSED, over)
-        effects += (Close(accepted(state)),)
-    return state, effects
+    state, closing = _closed_if_over(state)
+    return state, effects + closing
 
 
 def accepted(state: RoundState) -> tuple[str, ...]:
@@ -263,6 +274,34 @@ def _finish(state: RoundState, event: Deadline | Stop) -> tuple[RoundState, tupl
     if isinstance(event, Stop):
         return _end(state, Status.STOPPED, event.reason), ()
     state = _end(state, Status.CLOSED, "its time is over")
+    return state, (Close(accepted(state)),)
+
+
+def _together(state: RoundState, event: Together) -> tuple[RoundState, tuple[Effect, ...]]:
+    combiner, clients, digest = event
+    replies = []
+    for client in clients:
+        one = Answered(client, digest)
+        found = TABLE[state.status, state.clients.get(client), _heard(state, one)]
+        replies.append(found.reply or "update-conflict")
+    if set(replies) == {"repeat"}:
+        return state, (Repeat(combiner, digest),)
+    if set(replies) != {"count"}:  # a sum cannot be taken apart
+        codes = [reply for reply in replies if reply not in ("count", "repeat")]
+        return state, (Reject(combiner, codes[0] if codes else "update-conflict"),)
+    state = state._replace(
+        clients={**state.clients, **dict.fromkeys(clients, _ANSWERED)},
+        digests={**state.digests, **dict.fromkeys(clients, digest)},
+    )
+    state, closing = _closed_if_over(state)
+    return state, (Count(combiner, digest), *closing)
+
+
+def _closed_if_over(state: RoundState) -> tuple[RoundState, tuple[Effect, ...]]:
+    over = _over(state)
+    if not over:
+        return state, ()
+    state = _end(state, Status.CLOSED, over)
     return state, (Close(accepted(state)),)
 
 

@@ -19,7 +19,7 @@ from hansa.errors import HansaError, RequestRefused
 from hansa.identity import to_text
 from hansa.limits import MEMBER_CACHE_S, OPEN_BODY_BYTES_MAX, SESSION_BURST, SESSION_RATE
 from hansa.protocol.messages import Enrolled, Enrolment, SessionRequest
-from hansa.server import blobs, control, members, models, operations, people, refusals
+from hansa.server import blobs, control, members, models, operations, people, refusals, relays
 from hansa.server.auth import Principal
 from hansa.server.routes import Route, answer, in_thread, parsed, read_body
 from hansa.server.sources import Guesses, Rates, source_of
@@ -113,6 +113,7 @@ def table(state: ServerState) -> list[Route]:
     return [
         *control.routes(state),  # paths are tried in this order: the most frequent ones first
         *(Route(*route) for route in blobs.routes(state)),
+        *relays.routes(state),
         *people.routes(state),
         *models.routes(state),
         *operations.routes(state),
@@ -120,7 +121,7 @@ def table(state: ServerState) -> list[Route]:
     ]
 
 
-EVERYBODY = ("site", "viewer", "submitter", "admin")
+EVERYBODY = ("site", "combiner", "viewer", "submitter", "admin")
 
 
 class Certificates:
@@ -260,6 +261,7 @@ def enrolled(state: ServerState, member: members.Member, certificate: str) -> En
         authority=state.authority.pem,
         receipt_key=to_text(state.receipt_key.public),
         federation=state.settings.name,
+        submitters=state.submitters_pem,
     )
 
 

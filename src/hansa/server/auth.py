@@ -45,7 +45,7 @@ class Principal(NamedTuple):
     """Who a request is from, as proven."""
 
     name: str
-    kind: Literal["site", "person", "token", "local"]
+    kind: Literal["site", "combiner", "person", "token", "local"]
     role: Role | Literal["local"]  # local: a process on the server's own machine
     fingerprint: str  # of the key; of a bearer token its hash; empty if local
 

@@ -35,9 +35,9 @@ from hansa.store.addresses import Bytes, hex_of
 from hansa.store.blobs import BlobStore
 from hansa.store.faults import disk_failed, missing, too_large, wrong_digest
 
-READERS: tuple[Role, ...] = ("site", "submitter", "viewer", "admin")
+READERS: tuple[Role, ...] = ("site", "combiner", "submitter", "viewer", "admin")
 SUBMITTERS: tuple[Role, ...] = ("submitter", "admin")
-SITES: tuple[Role, ...] = ("site",)
+SITES: tuple[Role, ...] = ("site", "combiner")
 
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,17}", re.ASCII)
 _RANGE = re.compile(r"bytes=([0-9]{1,18})-([0-9]{1,18})?", re.ASCII)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -16,6 +17,7 @@ from hansa.rounds.questions import asked_in
 from hansa.server.auth import Principal
 from hansa.server.hub import Said
 from hansa.server.journal import ENDED
+from hansa.server.members import active_names
 from hansa.server.results import result_digest
 from hansa.server.routes import Route, answer, in_thread, number, read_message
 from hansa.server.state import ServerState
@@ -25,12 +27,12 @@ def routes(state: ServerState) -> list[Route]:
     """Return the routes of sites."""
     control = Control(state)
     return [
-        Route("/v1/poll", "POST", ("site",), control.poll),
+        Route("/v1/poll", "POST", ("site", "combiner"), control.poll),
         Route("/v1/runs/{run}/standing", "POST", ("site",), control.standing),
         Route(
             "/v1/runs/{run}/rounds/{number:int}/{phase}/result", "POST", ("site",), control.result
         ),
-        Route("/v1/receipts", "GET", ("site",), control.receipts),
+        Route("/v1/receipts", "GET", ("site", "combiner"), control.receipts),
     ]
 
 
@@ -47,13 +49,18 @@ class Control:
         said = Said(poll.attributes, poll.resources)
         if not hub.touch(site, said):
             await in_thread(hub.heard, site, poll.version, said)
+        taken: list[str] = []
+        if principal.role == "combiner":
+            taken = await in_thread(self._relayed, site, poll)
+        elif hub.via(site) is not None:
+            hub.comes_itself(site)  # a member's name is its own, whatever a combiner says
         until = monotonic() + hub.heartbeat_s
         with hub.waiting(site) as woken:
             while True:
                 found = hub.answer(site, poll)
                 left = until - monotonic()
                 if not poll.wait or _says_something(found) or hub.draining or left <= 0:
-                    return answer(found)
+                    return answer(msgspec.structs.replace(found, taken=taken) if taken else found)
                 try:
                     async with asyncio.timeout(left):  # unlike wait_for, without a task of its own
                         await woken.wait()
@@ -61,6 +68,13 @@ class Control:
                     continue
                 woken.clear()
                 await self._state.gate.still(principal)
+
+    def _relayed(self, combiner: str, poll: Poll) -> list[str]:
+        """Note who is there behind a combiner; return the names that are others' already."""
+        hub = self._state.hub
+        fresh = [site for site in poll.sites if hub.via(site) != combiner]
+        own = active_names(self._state.database, fresh) if fresh else set()
+        return hub.relayed(combiner, poll.sites, members=own, version=poll.version)
 
     async def standing(
         self, request: Request, principal: Principal, digest: str | None

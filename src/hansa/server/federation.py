@@ -36,6 +36,7 @@ from hansa.server.exchange import Desk, Exchange, Interrupted
 from hansa.server.gathering import Gathering, Needs
 from hansa.server.hub import Hub
 from hansa.server.journal import EndedError, Event, Journal, RunRow
+from hansa.server.merging import MergingExchange
 from hansa.server.openings import (
     Opening,
     answered,
@@ -200,7 +201,7 @@ class DeployedFederation:
             aggregate,
             few({c: m for c, m in exchange.open.metrics.items() if c in accepted}),
             self._problems(exchange.open),
-            bytes_down=len(cohort) * message,
+            bytes_down=self._hub.receivers(cohort) * message,
             bytes_up=exchange.open.bytes_up,
         )
 
@@ -421,7 +422,7 @@ class DeployedFederation:
             self._plan.cohort.grace_s,
             opened.get("settings", {}),
         )
-        exchange = Exchange(ask, self._desk, spill=self._spill, past=past, begun=begun)
+        exchange = MergingExchange(ask, self._desk, spill=self._spill, past=past, begun=begun)
         return Opening(exchange, ref)
 
     def _message_ref(self, state: GlobalState, message: Vectors) -> BlobRef:

@@ -94,7 +94,7 @@ class Gathering:
         mark = -1
         while True:
             check_going()
-            there = self._hub.online()
+            there = self._hub.clients()
             said = self.said = self._journal.standings(self._run)
             left = self._patience(number, there)
             wish = self._wish(there)

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
@@ -26,6 +26,7 @@ from hansa.limits import (
 )
 from hansa.protocol.messages import (
     Committed,
+    Fold,
     Offer,
     Phase,
     Poll,
@@ -35,7 +36,8 @@ from hansa.protocol.messages import (
     TaskResult,
 )
 from hansa.rounds.round import Status
-from hansa.server.exchange import Exchange
+from hansa.server.merging import MergingExchange
+from hansa.server.through import Through
 
 log = logging.getLogger("hansa.server")
 
@@ -43,7 +45,7 @@ log = logging.getLogger("hansa.server")
 class OpenTask(NamedTuple):
     """An exchange that is going on, with the message of its tasks."""
 
-    exchange: Exchange
+    exchange: MergingExchange
     task: Task
 
 
@@ -90,6 +92,7 @@ class Hub:
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._presence: dict[str, Presence] = {}
+        self._through = Through()
         self._runs: dict[str, ActiveRun] = {}
         self._offer_bytes: dict[str, int] = {}  # of the runs
         self._expected: set[str] = set()  # unfinished runs that are not offered yet
@@ -111,7 +114,8 @@ class Hub:
     @property
     def heartbeat_s(self) -> float:
         """Return the present heartbeat; it grows with the number of sites."""
-        return max(self._heartbeat_s, len(self._presence) / SITES_PER_HEARTBEAT_SECOND)
+        polling = len(self._presence) - self._through.clients  # combiners poll for theirs
+        return max(self._heartbeat_s, polling / SITES_PER_HEARTBEAT_SECOND)
 
     def heard(self, site: str, version: str = "", said: Said = NOTHING) -> None:
         """Note that a site is there, and what it says of itself."""
@@ -124,6 +128,65 @@ class Hub:
             exchange.returned(site)
         if before is None or not before.online or before.said != said:
             self.stir()
+
+    def relayed(self, combiner: str, sites: Collection[str], *, members: Collection[str],
+                version: str) -> list[str]:  # fmt: skip
+        """Note who is there behind a combiner, by its word; return names that it cannot have.
+
+        Args:
+          combiner: that has just been heard of.
+          sites: those that are there.
+          members: of these, the names of members of this server.
+          version: of the combiner.
+        """
+        with self._lock:
+            self._through.meet(combiner)
+            mine = [
+                name
+                for name in sites
+                if name not in members and self._through.claim(combiner, name, there=self._is_there)
+            ]
+            gone = [s for s in self._through.behind(combiner) - set(mine) if self._is_there(s)]
+            for site in gone:
+                self._presence[site] = self._presence[site]._replace(online=False)
+            affected = [(e, s) for s in gone for e in self._exchanges_of(s)]
+        for site in mine:
+            if not self.touch(site):
+                self.heard(site, version)
+        self._tell_lost(affected)
+        if gone:
+            self.stir()
+        return sorted(set(sites) - set(mine))
+
+    def comes_itself(self, site: str) -> None:
+        """A site that is a member of this server is behind no combiner, whatever that says."""
+        with self._lock:
+            self._through.drop(site)
+
+    def behind(self, combiner: str) -> set[str]:
+        """Return the clients that a combiner speaks for."""
+        with self._lock:
+            return self._through.behind(combiner)
+
+    def via(self, client: str) -> str | None:
+        """Return the combiner that a client stands behind; None if it comes by itself."""
+        with self._lock:
+            return self._through.via(client)
+
+    def receivers(self, clients: Collection[str]) -> int:
+        """Return how many there are to speak to in order to reach some clients."""
+        with self._lock:
+            return len({self._through.reach(client) for client in clients})
+
+    def clients(self) -> dict[str, Presence]:
+        """Return all heard of that can be asked to train: sites, and those behind combiners."""
+        with self._lock:
+            combiners = set(self._through.combiners)
+            return {name: p for name, p in self._presence.items() if name not in combiners}
+
+    def _is_there(self, name: str) -> bool:
+        known = self._presence.get(name)
+        return known is not None and known.online
 
     def touch(self, site: str, said: Said = NOTHING) -> bool:
         """Note that a site is still there; False if it was not, or says something else."""
@@ -162,14 +225,15 @@ class Hub:
     def forget(self, site: str) -> None:
         """A site is revoked: it is lost for every exchange, and its poll ends."""
         with self._lock:
-            if site in self._presence:  # known to be away: nobody waits for its return
-                self._presence[site] = self._presence[site]._replace(online=False)
-            affected = self._exchanges_of(site)
-        self._tell_lost((exchange, site) for exchange in affected)
+            names = {site} | self._through.behind(site)
+            for name in names & self._presence.keys():  # away: nobody waits for its return
+                self._presence[name] = self._presence[name]._replace(online=False)
+            affected = [(exchange, name) for name in names for exchange in self._exchanges_of(name)]
+        self._tell_lost(affected)
         self.wake([site])
         self.stir()
 
-    def _tell_lost(self, affected: Iterable[tuple[Exchange, str]]) -> None:
+    def _tell_lost(self, affected: Iterable[tuple[MergingExchange, str]]) -> None:
         """Tell every exchange of a site that is not there; a disk that fails stops none of it."""
         for exchange, site in affected:
             try:
@@ -177,7 +241,7 @@ class Hub:
             except (HansaError, OSError) as error:  # it is lost all the same; only the note is not
                 log.error("%s counts as lost, which could not be recorded: %s", site, error)
 
-    def _exchanges_of(self, site: str) -> list[Exchange]:
+    def _exchanges_of(self, site: str) -> list[MergingExchange]:
         found = [task.exchange for task in self._open.values()]
         return [e for e in found if site in e.state.clients]
 
@@ -205,7 +269,7 @@ class Hub:
         self.wake()
 
     @contextmanager
-    def opened(self, exchange: Exchange, task: Task) -> Iterator[None]:
+    def opened(self, exchange: MergingExchange, task: Task) -> Iterator[None]:
         """Hand out an exchange's tasks as long as the block lasts."""
         key = (task.key.run, task.key.round, task.key.phase)
         with self._lock:
@@ -229,7 +293,7 @@ class Hub:
                     self._counted.pop(next(iter(self._counted)))
             self.wake(cohort)
 
-    def exchange(self, run: str, number: int, phase: str) -> Exchange | None:
+    def exchange(self, run: str, number: int, phase: str) -> MergingExchange | None:
         """Return an open exchange."""
         with self._lock:
             found = next((t for k, t in self._open.items() if k == (run, number, phase)), None)
@@ -253,7 +317,8 @@ class Hub:
         """Return all that a site does not know yet."""
         with self._lock:
             runs, known = dict(self._runs), self._runs.keys() | self._expected
-        tasks = []
+            combiner = site in self._through.combiners
+        tasks = self._folds(site, poll) if combiner else []
         for open_task in self.tasks_of(site):
             if open_task.task.key not in poll.holding:
                 wanted = open_task.exchange.waits_for(site)
@@ -282,6 +347,30 @@ class Hub:
             heartbeat_s=self.heartbeat_s,
         )
 
+    def _folds(self, combiner: str, poll: Poll) -> list[Task]:
+        """Return what is wanted of a combiner: the tasks of those behind it, one for them all."""
+        with self._lock:
+            behind, open_tasks = self._through.behind(combiner), list(self._open.values())
+        tasks = []
+        for exchange, task in open_tasks:
+            if task.key in poll.holding:
+                continue
+            wanted = {c: exchange.waits_for(c) for c in exchange.state.clients if c in behind}
+            clients = sorted(client for client, again in wanted.items() if again)
+            if clients:
+                ask = exchange.ask
+                fold = Fold(
+                    clients=clients,
+                    weight_limit=1.0 if ask.spec is None else ask.spec.weight_limit,
+                    seconds=exchange.seconds_left,
+                    minimum=exchange.needed_of(clients),
+                    most={c: ask.most[c] for c in clients if c in ask.most},
+                    steps={c: ask.steps[c] for c in clients if c in ask.steps},
+                )
+                attempt = max(wanted.values())
+                tasks.append(msgspec.structs.replace(task, attempt=attempt, fold=fold))
+        return tasks
+
     def _offers(self, poll: Poll) -> list[Offer]:
         """Return what a site does not know: at least one, and no more than an answer can hold."""
         known, size = set(poll.runs), 0
@@ -297,14 +386,17 @@ class Hub:
 
     def _wants(self, site: str, key: TaskKey) -> bool:
         exchange = self.exchange(key.run, key.round, key.phase)
+        with self._lock:
+            names = {site} | self._through.behind(site)
         if exchange is not None:
             # One that has answered knows so, or will when its receipt comes.
-            return bool(exchange.waits_for(site)) or site in exchange.state.digests
+            asked = names & exchange.state.clients.keys()
+            return any(exchange.waits_for(n) or n in exchange.state.digests for n in asked)
         if self.is_to_come(key.run, key.round, key.phase):
             return True
         with self._lock:
             run = self._runs.get(key.run)
-            if site in self._counted.get((key.run, key.round, key.phase), ()):
+            if not names.isdisjoint(self._counted.get((key.run, key.round, key.phase), ())):
                 return True
         late = 0 if run is None or key.phase != "train" else run.late_rounds
         return run is not None and 0 < run.committed + 1 - key.round <= late
@@ -339,7 +431,7 @@ class Hub:
     def wake(self, sites: list[str] | None = None) -> None:
         """Let polls look again: those of some sites, or all."""
         with self._lock:
-            names = list(self._waiting) if sites is None else sites
+            names = set(self._waiting if sites is None else map(self._through.reach, sites))
             events = [e for name in names for e in self._waiting.get(name, ())]
         self._set(events)
 
@@ -373,10 +465,13 @@ class Hub:
             self._changed.notify_all()
 
     def stirred(self, run: str, since: int, seconds: float) -> int:
-        """Wait in a run's thread until something changes after `since`; return the present mark."""
+        """Wait in a run's thread until something changes after `since`; return the present mark.
+
+        Without a run, whatever changes counts.
+        """
 
         def mark() -> int:
-            return self._stirred[""] + self._stirred[run]
+            return self._stirred[""] + self._stirred[run] if run else self._stirred.total()
 
         with self._changed:
             self._changed.wait_for(lambda: mark() != since, seconds)

@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 import msgspec
+from blake3 import blake3
 from sqlalchemy import (
     Connection,
     Select,
@@ -27,7 +28,7 @@ from sqlalchemy import (
 from hansa.clock import now
 from hansa.errors import RequestRefused
 from hansa.limits import EVENT_PAGE_BYTES, RUNS_UNFINISHED_MAX, STANDINGS_TOLD_MAX
-from hansa.protocol.messages import Phase, Receipt, RunState, Standing, Submission
+from hansa.protocol.messages import Offer, Phase, Receipt, RunState, Standing, Submission
 from hansa.store.database import Database
 from hansa.store.tables import events, receipts, runs, standings, trail
 
@@ -95,6 +96,44 @@ class Journal:
         run, fresh = self._db.write(work)
         self._changed(run)
         return run, fresh
+
+    def adopt(self, offer: Offer) -> None:
+        """Record a run of the server above, under its name there; twice is as good as once.
+
+        Its round 0 is where this combiner has begun, and holds no model: each task brings its own.
+        """
+        submission = Submission(
+            id=blake3(offer.run.encode()).hexdigest()[:32],
+            identity=offer.identity,
+            plan=offer.plan,
+            package=offer.package,
+            seed_model=offer.package,
+            tensors=offer.tensors,
+            buffers=offer.buffers,
+            signature=offer.signature,
+            certificate=offer.certificate,
+            purpose=offer.purpose,
+        )
+        row = {
+            "run": offer.run,
+            "submission_id": submission.id,
+            "submitter": offer.submitter,
+            "submission": msgspec.json.encode(submission).decode(),
+            "state": "running",
+            "reason": "",
+            "created_at": now(),
+            "ended_at": "",
+        }
+
+        def work(c: Connection) -> None:
+            if c.execute(select(runs.c.run).where(runs.c.run == offer.run)).first() is None:
+                c.execute(insert(runs).values(row))
+                append(c, offer.run, {"kind": "submitted", "submitter": offer.submitter})
+                begun = {"kind": "committed", "round": 0, "model": "", "row": {}}
+                append(c, offer.run, begun)
+
+        self._db.write(work)
+        self._changed(offer.run)
 
     def run(self, run: str) -> RunRow | None:
         """Return one run, or None."""
@@ -318,7 +357,8 @@ class Journal:
         for row in self.runs(unfinished=True):
             if self.all_events(row.run, "committed"):
                 _, past = self.since_commit(row.run)
-                found |= {e["digest"] for e in past if e["kind"] == "result" and e.get("size")}
+                counted = ("result", "merged")
+                found |= {e["digest"] for e in past if e["kind"] in counted and e.get("size")}
         return found
 
     def run_states(self) -> dict[str, int]:

@@ -7,6 +7,7 @@ the audit trail are one transaction.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Any, Literal, NamedTuple, cast, get_args
 
 from sqlalchemy import Connection, insert, select, update
@@ -34,7 +35,7 @@ from hansa.server.sources import Guesses
 from hansa.store import tables
 from hansa.store.database import Database
 
-Kind = Literal["site", "person"]
+Kind = Literal["site", "combiner", "person"]
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -42,6 +43,11 @@ MEMBERS = tables.members
 INVITES = tables.invites
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
+
+def kind_of(role: str) -> Kind:
+    """Return what kind of member has a role."""
+    return cast(Kind, role) if role in ("site", "combiner") else "person"
 
 
 class Member(NamedTuple):
@@ -315,6 +321,30 @@ def members(db: Database) -> list[dict[str, Any]]:
     return db.read(lambda connection: [dict(row._mapping) for row in connection.execute(query)])
 
 
+def active_names(db: Database, names: Collection[str]) -> set[str]:
+    """Return those of some names that belong to active members.
+
+    Raises:
+      ServerError: as `Database.read`.
+    """
+    query = select(MEMBERS.c.name).where(
+        MEMBERS.c.name.in_(list(names)), MEMBERS.c.revoked_at.is_(None)
+    )
+    return db.read(lambda connection: set(connection.execute(query).scalars()))
+
+
+def combiners(db: Database) -> list[str]:
+    """Return the names of the active members that are combiners, sorted.
+
+    Raises:
+      ServerError: as `Database.read`.
+    """
+    query = select(MEMBERS.c.name).where(
+        MEMBERS.c.role == "combiner", MEMBERS.c.revoked_at.is_(None)
+    )
+    return db.read(lambda connection: sorted(connection.execute(query).scalars()))
+
+
 def revoked(db: Database) -> set[tuple[str, str, str]]:
     """Return name, key's fingerprint and time of every membership that has ended.
 
@@ -386,10 +416,10 @@ def _check_new(name: str, kind: str, role: str, expires_s: float) -> None:
             "Names have up to 64 small letters, digits, dots, dashes and underscores,"
             " and begin with a letter or digit.",
         )
-    if kind not in KINDS or role not in ROLES or (role == "site") != (kind == "site"):
+    if kind not in KINDS or role not in ROLES or kind != kind_of(role):
         raise _impossible(
             f"a {kind} cannot have the role {role!r}",
-            "Sites have the role site; people are viewer, submitter or admin.",
+            "Sites have the role site, combiners theirs; people are viewer, submitter or admin.",
         )
     if not 0 < expires_s <= INVITE_S_MAX:
         raise _impossible(
@@ -420,7 +450,11 @@ def _no_invite(why: str) -> IdentityError:
 
 
 def _other_kind(name: str, kind: Kind) -> IdentityError:
-    what, verb = ("site", "hansa site join") if kind == "site" else ("person", "hansa join")
+    what, verb = {
+        "site": ("site", "hansa site join"),
+        "combiner": ("combiner", "hansa combiner init --join"),
+        "person": ("person", "hansa join"),
+    }[kind]
     return IdentityError(
         "invite-refused",
         f"The invitation of {name} is for a {what}, and was not used up.",
@@ -452,6 +486,7 @@ __all__ = [
     "Member",
     "audit",
     "create_invite",
+    "kind_of",
     "member_by_fingerprint",
     "member_by_name",
     "members",

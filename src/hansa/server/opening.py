@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from hansa.errors import ServerError
+from hansa.errors import IdentityError, ServerError
 from hansa.identity import Authority, Role, load_authority
 from hansa.server import members
 from hansa.server.settings import ServerSettings, load_settings
@@ -17,6 +17,9 @@ OPERATOR = "operator"
 """Who does what is done at the server's own command line, in the audit trail."""
 
 DATABASE_FILE = "hansa.db"
+
+UPWARD = "upward"
+"""Folder below a combiner's: its membership of the server above."""
 
 
 class Opened(NamedTuple):
@@ -48,6 +51,35 @@ def opened(folder: Path) -> Iterator[Opened]:
         database.close()
 
 
+def refuse_combiner(folder: Path) -> None:
+    """Refuse to serve a combiner's folder as a server of its own.
+
+    Raises:
+      ServerError: server-settings.
+    """
+    if (folder / UPWARD).exists():
+        raise ServerError(
+            "server-settings",
+            f"{folder.resolve()} is a combiner's: its runs belong to the server above it.",
+            "Start it with: hansa combiner start",
+        )
+
+
+def check_role(folder: Path, role: Role) -> None:
+    """Refuse to invite to a combiner whom it has no use for.
+
+    Raises:
+      IdentityError: member-invalid.
+    """
+    if role in ("combiner", "submitter") and (folder / UPWARD).exists():
+        raise IdentityError(
+            "member-invalid",
+            f"Nobody was invited: a combiner takes sites, and nobody with the role {role}; its "
+            "runs come from the server above.",
+            f"Invite the {role} there: hansa server invite NAME --role {role}",
+        )
+
+
 def check_database(folder: Path) -> None:
     """Refuse a server whose database is gone; an empty one in its place would know no members.
 
@@ -71,10 +103,11 @@ def invitation(server: Opened, name: str, *, role: Role, org: str, expires_s: fl
     """
     from hansa.identity import Invite
 
+    check_role(server.folder, role)
     token = members.create_invite(
         server.database,
         name,
-        kind="site" if role == "site" else "person",
+        kind=members.kind_of(role),
         role=role,
         org=org,
         expires_s=expires_s,

@@ -8,8 +8,9 @@ from typing import NamedTuple
 from hansa.params import encode
 from hansa.protocol.messages import BlobRef, Phase
 from hansa.rounds.questions import Asking, asked_in
-from hansa.server.exchange import Desk, Exchange
+from hansa.server.exchange import Desk
 from hansa.server.journal import Event
+from hansa.server.merging import MergingExchange
 from hansa.server.round_files import Stores
 from hansa.server.sums import Ask
 from hansa.store.addresses import digest_of
@@ -19,7 +20,7 @@ from hansa.workflows import Answered, Commit, Problem
 class Opening(NamedTuple):
     """An exchange, and what its cohort gets."""
 
-    open: Exchange
+    open: MergingExchange
     message: BlobRef
 
 
@@ -64,7 +65,7 @@ def open_asking(
     cohort = tuple(client for client in opened["cohort"] if client in questions)
     mine = [e for e in past if e.get("round") == ask.number and e.get("phase") == ask.phase]
     ask = ask._replace(cohort=cohort, questions=questions)
-    exchange = Exchange(ask, desk, spill=None, past=mine, begun=begun)
+    exchange = MergingExchange(ask, desk, spill=None, past=mine, begun=begun)
     return Opening(exchange, next(iter(questions.values())))
 
 

@@ -10,7 +10,7 @@ from hansa.server.auth import Principal
 from hansa.server.routes import Route, in_thread
 from hansa.server.state import ServerState
 
-ANYBODY_HERE = ("local", "site", "viewer", "submitter", "admin")
+ANYBODY_HERE = ("local", "site", "combiner", "viewer", "submitter", "admin")
 
 
 def routes(state: ServerState) -> list[Route]:

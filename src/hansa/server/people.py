@@ -24,6 +24,7 @@ from hansa.protocol.messages import (
 )
 from hansa.server import audit, members
 from hansa.server.auth import Principal
+from hansa.server.combining import check_combiners
 from hansa.server.journal import RunRow
 from hansa.server.routes import (
     Route,
@@ -87,6 +88,7 @@ class People:
             serving=state.serving,
             at=wall(),
         )
+        check_combiners(submission.plan, members.combiners(state.database))
         with state.trail:  # what is found to be there is not removed before it is recorded
             check_uploaded(submission, state.blobs)
             run = state.runs.submit(submission, submitter)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from hansa.errors import HansaError, RequestRefused, ServerError
 from hansa.failpoints import hit
-from hansa.limits import MESSAGE_CHARS_MAX, RETRY_S
+from hansa.limits import MESSAGE_CHARS_MAX, PARTIAL_MEMBER_BYTES, PARTIAL_TIMES, RETRY_S
 from hansa.protocol.messages import Phase, Receipt, Submission, TaskResult
 from hansa.rounds.questions import most_bytes
 from hansa.server.exchange import Desk, Interrupted
@@ -131,6 +131,10 @@ class Runs:
         if self._hub.is_asked(run, number, site):
             return most_bytes(active.layout.layout.nbytes)
         exchange = self._hub.exchange(run, number, "train")
+        if exchange is not None and (behind := self._hub.behind(site)):
+            if any(exchange.waits_for(client) for client in behind):
+                return PARTIAL_TIMES * active.update_bytes + PARTIAL_MEMBER_BYTES * len(behind)
+            return 0
         wanted = exchange is not None and exchange.waits_for(site)
         late = 0 <= active.committed + 1 - number <= active.late_rounds and number > 0
         return active.update_bytes if wanted or (active.late_rounds and late) else 0

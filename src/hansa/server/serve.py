@@ -34,12 +34,18 @@ from hansa.server.state import ServerState, held
 log = logging.getLogger("hansa.server")
 
 
-def serve(folder: Path, *, started: Callable[[ServerSettings], None] = lambda _: None) -> None:
+def serve(
+    folder: Path,
+    *,
+    started: Callable[[ServerSettings], None] = lambda _: None,
+    state_of: Callable[[Path, ServerSettings], ServerState] = ServerState,
+) -> None:
     """Serve until SIGTERM or Ctrl-C; then finish what is at hand, and leave.
 
     Args:
       folder: of the server.
       started: called once requests are taken.
+      state_of: puts the server together; a combiner is one too.
 
     Raises:
       ServerError: the folder is in use, a setting is wrong, or the port is taken.
@@ -52,7 +58,7 @@ def serve(folder: Path, *, started: Callable[[ServerSettings], None] = lambda _:
         while True:
             if settings.tls:
                 _renewed_or_kept(folder, settings)
-            state = ServerState(folder, settings)
+            state = state_of(folder, settings)
             try:
                 again = asyncio.run(_serve(state, started))
             finally:

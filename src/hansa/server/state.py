@@ -21,6 +21,7 @@ from hansa.server.exchange import Desk
 from hansa.server.federation import Pace
 from hansa.server.hub import Hub
 from hansa.server.journal import Journal
+from hansa.server.opening import check_role
 from hansa.server.presence import announced
 from hansa.server.round_files import Messages, Stores, Updates
 from hansa.server.runs import Runs
@@ -42,6 +43,7 @@ class ServerState:
     def __init__(self, folder: Path, settings: ServerSettings | None = None) -> None:
         self.folder = folder
         self.settings = settings or load_settings(folder)
+        self.submitters_pem = ""  # of the authority of submitters, where it is another
         self.authority = load_authority(folder)
         self.receipt_key = load_key(folder / "receipt-key.pem")
         self.database = open_database(folder / "hansa.db")
@@ -109,10 +111,11 @@ class ServerState:
         Raises:
           IdentityError: the name is taken.
         """
+        check_role(self.folder, role)
         token = members.create_invite(
             self.database,
             name,
-            kind="site" if role == "site" else "person",
+            kind=members.kind_of(role),
             role=role,
             org=org,
             expires_s=expires_s,
@@ -128,7 +131,7 @@ class ServerState:
         for row in members.members(self.database):
             presence = there.get(row["name"])
             state = "revoked" if row["revoked_at"] else "member"
-            if row["kind"] == "site" and not row["revoked_at"]:
+            if row["kind"] != "person" and not row["revoked_at"]:
                 state = "active" if presence and presence.online else "silent"
             heard_s = round(max(0.0, monotonic() - presence.heard), 1) if presence else None
             version = presence.version if presence else ""
@@ -136,7 +139,20 @@ class ServerState:
             facts.append(
                 {**row, "state": state, "version": version, "heard_s": heard_s, "attributes": said}
             )
-        return facts
+        return facts + self._behind(facts)
+
+    def _behind(self, facts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return the clients behind each combiner, as far as it has told."""
+        blank = {"kind": "site", "role": "site", "org": "", "joined_at": "", "fingerprint": ""}
+        found = []
+        for combiner in (row["name"] for row in facts if row["kind"] == "combiner"):
+            there = self.hub.online()
+            for name in sorted(self.hub.behind(combiner)):
+                presence = there.get(name)
+                online = presence is not None and presence.online
+                state = {"state": "active" if online else "silent", "via": combiner}
+                found.append({"name": name, **blank, "revoked_at": None, **state})
+        return found
 
     def sweep(self) -> None:
         """Remove files that a crash has left and nothing refers to."""

@@ -75,15 +75,28 @@ class Serving(NamedTuple):
 def read_plan(
     submission: Submission, blobs: BlobStore, serving: Serving
 ) -> tuple[Plan, Method, Workflow]:
-    """Return a submitted plan, and what it names.
-
-    Code of the project runs at a server in the process of its server functions only.
+    """Return a submitted plan, and what it names, with its server functions.
 
     Raises:
       PlanError: it cannot run, or not on a federation.
       ServerError: function-refused.
     """
-    table = submission.plan
+    plan, method, workflow = read_method(submission.plan)
+    if plan.server_functions.file is None:
+        return plan, method, workflow
+    place = serving.place({})  # refused before a package is read
+    code = read_archive(blobs.path(submission.package.digest))
+    return plan, *with_functions(plan, method, workflow, place._replace(code=code))
+
+
+def read_method(table: dict[str, Any]) -> tuple[Plan, Method, Workflow]:
+    """Return a submitted plan, and what it names of Hansa's own.
+
+    Code of the project runs at a server in the process of its server functions only.
+
+    Raises:
+      PlanError: it cannot run, or not on a federation.
+    """
     try:
         plan = msgspec.convert(table, Plan)
     except msgspec.ValidationError as error:
@@ -109,12 +122,7 @@ def read_plan(
         )
 
     method = build_method(plan, no_code)
-    workflow = build_workflow(plan, method, no_code)
-    if plan.server_functions.file is None:
-        return plan, method, workflow
-    place = serving.place({})  # refused before a package is read
-    code = read_archive(blobs.path(submission.package.digest))
-    return plan, *with_functions(plan, method, workflow, place._replace(code=code))
+    return plan, method, build_workflow(plan, method, no_code)
 
 
 def check_submission(

@@ -5,13 +5,15 @@ Which of them count is not decided here; see `hansa.rounds.round` and `exchange`
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from fractions import Fraction
 from typing import Any, NamedTuple
 
 from hansa.aggregators import Aggregate, AggregationSpec, Aggregator, Contribution, admit, mean
-from hansa.errors import HansaError, ParamsError, RequestRefused, UpdateRefused
+from hansa.aggregators.members import Members
+from hansa.errors import AggregationError, HansaError, ParamsError, RequestRefused, UpdateRefused
 from hansa.params import Params
 from hansa.protocol.messages import BlobRef, Phase, TaskResult
 from hansa.rounds import BUFFERS
@@ -101,7 +103,7 @@ class RoundSum:
             ) from None
         contribution = Contribution(client, decoded(params, self._ask), result.weight)
         admit(contribution, self._spec)
-        self._keep_free(contribution, most=most)
+        self._keep_free(client, Fraction(contribution.weight), most=most)
         return contribution
 
     def again(self, client: str, digest: str, *, weight: float) -> Contribution | None:
@@ -113,7 +115,7 @@ class RoundSum:
             params = load_params(updates.path(digest))
             contribution = Contribution(client, decoded(params, self._ask), weight)
             admit(contribution, self._spec)
-            self._keep_free(contribution, most=None)
+            self._keep_free(client, Fraction(weight), most=None)
         except HansaError:
             return None
         return contribution
@@ -132,6 +134,61 @@ class RoundSum:
         with self._fold_lock:
             self._partial = self._ask.aggregator.add(self._partial, contribution)
 
+    def partial(
+        self, combiner: str, ref: BlobRef, clients: Collection[str], *, again: bool = False
+    ) -> Any:
+        """Read a combiner's partial sum and let it through the door, or not.
+
+        Args:
+          combiner: whose.
+          ref: the uploaded sum.
+          clients: whose updates are said to be in it.
+          again: it counted before a crash, so its bytes are looked through once more.
+
+        Returns:
+          the sum, for `merge`.
+
+        Raises:
+          UpdateRefused: it must not be merged.
+          RequestRefused: it has not been uploaded.
+        """
+        updates = self._updates_of(combiner)
+        if not updates.has(ref.digest) or (again and not updates.intact(ref.digest)):
+            raise RequestRefused(
+                "update-missing",
+                f"The partial sum of {combiner} has not been uploaded.",
+                "Upload it, then report it again.",
+                status=409,
+            )
+        try:
+            params = load_params(updates.path(ref.digest))
+            found = self._ask.aggregator.load(self._spec, params)
+        except (ParamsError, AggregationError) as error:
+            raise _bad_partial(combiner, error.happened) from None
+        members: Members = found.members
+        if members.clients != set(clients) or updates.size(ref.digest) != ref.size:
+            raise _bad_partial(combiner, "it holds others than its report says")
+        known = [self._ask.most.get(client) for client in clients]
+        most = math.fsum(m for m in known if m is not None) if None not in known else None
+        self._keep_free(combiner, members.weight, most=most)
+        return found
+
+    def merge(self, partial: Any) -> None:
+        """Add a partial sum that counts."""
+        with self._fold_lock:
+            self._partial = self._ask.aggregator.merge(self._partial, partial)
+
+    @property
+    def weight(self) -> float:
+        """Return what the updates of a sum weigh that have been folded so far."""
+        members: Members = self._partial.members
+        return float(members.weight)
+
+    def dump(self) -> Params:
+        """Return all that has been folded so far, as a partial sum for the server above."""
+        with self._fold_lock:
+            return self._ask.aggregator.dump(self._partial)
+
     def finish(self) -> Aggregate:
         """Return the aggregate, and let go of the sum."""
         partial, self._partial = self._partial, None
@@ -147,13 +204,12 @@ class RoundSum:
         client, _, earlier = label.partition("@")  # no name holds one
         return self._updates.of(self._ask.run, int(earlier or self._ask.number), client)
 
-    def _keep_free(self, contribution: Contribution, *, most: float | None) -> None:
+    def _keep_free(self, label: str, weight: Fraction, *, most: float | None) -> None:
         """Keep room for a weight in the round's sum, which holds no more than its limit.
 
         Raises:
           UpdateRefused: the client cannot have so much, or the sum has no room for it.
         """
-        label, weight = contribution.client, Fraction(contribution.weight)
         with self._lock:
             mine = self._weights.get(label, Fraction(0))
             after = self._weight + max(weight - mine, Fraction(0))
@@ -165,10 +221,18 @@ class RoundSum:
         room = f"this client can have at most {most:g}" if most else "the round has no room for it"
         raise UpdateRefused(
             "update-weight",
-            f"The weight of client {label!r} is {contribution.weight:g}; {room}. "
+            f"The weight of client {label!r} is {float(weight):g}; {room}. "
             "The update was not counted.",
             "Let the client send what the plan weighs: its examples, its steps, or 1.",
         )
+
+
+def _bad_partial(combiner: str, what: str) -> UpdateRefused:
+    return UpdateRefused(
+        "update-partial",
+        f"The partial sum of {combiner} cannot be merged: {what}. None of its clients was counted.",
+        "Run the same release of Hansa at the combiner and at the server above it.",
+    )
 
 
 def decoded(params: Params, ask: Ask) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def decision_on(
       IdentityError: the folder is no membership.
     """
     try:
-        key = submitter_key(request.offer, load_membership(folder).authority_pem)
+        key = submitter_key(request.offer, load_membership(folder).trusted_pem)
     except IdentityError as error:
         if error.code == "identity-membership":
             raise

@@ -178,7 +178,7 @@ class Offers:
 
     def _judged(self, offer: Offer, task: tuple[str, int] | None) -> tuple[Standing, Joined | None]:
         try:
-            key = submitter_key(offer, self._desk.membership.authority_pem)
+            key = submitter_key(offer, self._desk.membership.trusted_pem)
             settings = load_settings(self._folder)
             if settings.policy and (fault := may_not_ask(offer, settings.policy, key)):
                 return Standing(state="refused", reason=fault), None  # nothing of it is kept

@@ -1,0 +1,25 @@
+"""`hansa combiner`: a middle tier between a federation's server and some of its sites."""
+
+from __future__ import annotations
+
+from hansa.cli.lazy import LazyGroup, Verb
+
+VERBS = {
+    "init": Verb("combiner_init", "Make a combiner: join the server above, found a server below."),
+    "start": Verb("combiner_start", "Serve until Ctrl-C or SIGTERM."),
+    "invite": Verb("server_members:invite", "Invite a site: prints one line to send."),
+    "sites": Verb("server_members:sites", "List its sites, and which of them are there."),
+    "status": Verb("server_look:status", "Tell whether it runs, its address and fingerprint."),
+    "revoke": Verb("server_members:revoke", "End a membership, within seconds."),
+    "ledger": Verb("combiner_ledger", "List what has left for the server above."),
+    "doctor": Verb("server_upkeep:doctor", "Check clock, disk, certificates, database, files."),
+}
+"""Every command of a combiner's operator, in the order in which one meets them."""
+
+command = LazyGroup(
+    verbs=VERBS,
+    help="Operate a combiner: it folds its sites' updates and passes one partial sum on.",
+    epilog="Start with: hansa combiner init --join LINE",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+"""The group itself."""
