@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,13 +15,13 @@ import msgspec
 import numpy as np
 import pytest
 from in_process import SEED, Member, digest_of, done, submission_of, update_bytes
-from served import Federation, connected, free_port
+from served import HANSA, Federation, connected, free_port
 
 from hansa.combiner.folding import CombinedRun
 from hansa.combiner.relay import Relay
 from hansa.combiner.state import CombinerState, found_combiner
 from hansa.errors import HansaError
-from hansa.identity import Membership, parse_invite
+from hansa.identity import Membership, load_authority, load_membership, parse_invite
 from hansa.params import decode
 from hansa.protocol.messages import Offer, RunFacts, Standing
 from hansa.server.hub import Hub
@@ -204,3 +206,33 @@ def test_a_combiner_is_made_and_looked_at_with_commands(tmp_path: Path) -> None:
             status=1,
         )  # fmt: skip
         assert "invite-refused" in told and "hansa site join" in told
+
+
+def test_a_site_learns_from_its_combiner_who_certifies_submitters(tiers: Tiers) -> None:
+    """Method: the combiner's own process serves the enrolment; the authority is the server's."""
+    port, folder = tiers.combiner.settings.port, tiers.combiner.folder
+    line = tiers.combiner.invite("ward-3", role="site", org="", expires_s=900.0, by="test")
+    environment = tiers.above.environment
+    process = subprocess.Popen(
+        [*HANSA, "combiner", "start", "--folder", str(folder)], env=environment,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        eventually(lambda: answers(port), "the combiner serves")
+        told = tiers.above.hansa("site", "join", line, "--folder", "ward-3", "--yes", folder=False)
+        above = load_authority(tiers.above.folder)
+        grouped = " ".join(above.fingerprint[i : i + 4] for i in range(0, 32, 4))
+        assert "It stands behind a combiner" in told and grouped in told
+        membership = load_membership(tiers.above.root / "ward-3")
+        assert membership.trusted_pem == above.pem != membership.authority_pem
+    finally:
+        process.kill()
+        process.wait()
+
+
+def answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
+    except OSError:
+        return False
+    return True

@@ -58,6 +58,7 @@ def command(invite: str, folder: Path, yes: bool) -> None:
     """
     from hansa.errors import SiteError
     from hansa.identity import parse_invite
+    from hansa.identity.authority import authority_fingerprint
     from hansa.protocol.enrolment import enrol
     from hansa.site.settings import SITE_FILE
     from hansa.store.files import write_durably
@@ -81,10 +82,18 @@ def command(invite: str, folder: Path, yes: bool) -> None:
     text = TEMPLATE.format(name=membership.name)
     write_durably(folder / SITE_FILE, [text.encode()])
     at = at_folder(folder)
+    behind = ""
+    if membership.submitters_pem:
+        above = authority_fingerprint(membership.submitters_pem)
+        behind = (
+            "It stands behind a combiner: runs come from the federation above, whose authority is\n"
+            f"  {' '.join(above[i : i + 4] for i in range(0, len(above), 4))}\n"
+        )
     click.echo(
         f"\nThis is now the site {membership.name} of {membership.federation or asked.url}.\n"
         f"Its key is {folder / 'key.pem'}; it never leaves this machine.\n"
-        "Nothing runs here yet. Next:\n"
+        + behind
+        + "Nothing runs here yet. Next:\n"
         f"  hansa site data add PATH --as NAME{at}\n"
         f"  hansa site policy edit{at}\n"
         f"  hansa site start{at}"

@@ -145,6 +145,9 @@ class MergingExchange(Exchange):
     def _merge(
         self, combiner: str, partial: Partial, other: Any, *, digest: str, size: int
     ) -> Receipt:
+        if other is not None:  # what it weighs is in it, whatever the report says
+            weight = float(other.members.weight)
+            partial = msgspec.structs.replace(partial, weight=weight)
         try:
             recorded = self._recorded_sum(combiner, partial, digest=digest, size=size)
             if self._total is not None:
