@@ -297,12 +297,14 @@ class Relay(Runs):
 
     def _perform(self, run: CombinedRun, task: Task, dropped: threading.Event) -> None:
         key = task.key
+        done = False
         try:
             partial = self._outgoing.kept(key)
             if partial is None:
                 partial = self._outgoing.keep(key, *run.fold(task))
             if not dropped.is_set():
                 self._send(key, partial, task)
+            done = True
         except Interrupted:
             pass
         except (HansaError, OSError) as error:
@@ -312,6 +314,9 @@ class Relay(Runs):
         finally:
             with self._lock:
                 self._work_on.pop(key, None)
+            if not done:  # the open poll says that it is in hand; another one gets it again
+                self._sites_told = None
+                self._hub.stir()
 
     def _send(self, key: TaskKey, partial: Partial, task: Task) -> None:
         message = task.message.digest
