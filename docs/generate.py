@@ -299,7 +299,8 @@ def _type(kind: Any) -> str:
     if origin is tuple:
         return "list" if arguments[0] in (Change, Named) else f"list of {_type(arguments[0])}s"
     if origin is dict:
-        return f"table of {_type(arguments[1])}s"
+        inner = _type(arguments[1])
+        return f"table of lists{inner[4:]}" if inner.startswith("list") else f"table of {inner}s"
     names = {int: "whole number", float: "number", str: "text", bool: "`true` or `false`"}
     return names[kind]
 

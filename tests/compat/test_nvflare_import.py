@@ -56,7 +56,11 @@ def test_files_are_copied_unchanged_and_nothing_is_executed(tmp_path: Path) -> N
     assert "custom/rows.csv" in done.output and "log.config" not in done.output
     plan = tomllib.loads((made / "plan.toml").read_text())
     check_plan(read_plan(plan).plan)
-    assert (plan["rounds"], plan["cohort"], plan["data"]["clients"]) == (3, {"minimum": 2}, 2)
+    assert (plan["rounds"], plan["cohort"], plan["data"]["clients"]) == (
+        3,
+        {"minimum": 2, "grace_s": 10.0},
+        2,
+    )
     assert (plan["weighting"], plan["keep"]["as_numpy"]) == ("user", "models/server.npy")
     assert "num_rounds in config_fed_server.json" in (made / "plan.toml").read_text()
     assert '"root": "INFO", "modelLogger": "DEBUG"' in (made / "model.py").read_text()
@@ -215,7 +219,10 @@ def test_a_null_among_arguments_is_none_and_no_text(tmp_path: Path) -> None:
 def test_train_timeout_and_clients_reach_the_plan(tmp_path: Path) -> None:
     source = write_app(tmp_path / "app", server=server_config(train_timeout=90, min_clients=1))
     plan = tomllib.loads((import_app(source, clients=5).folder / "plan.toml").read_text())
-    assert plan["cohort"] == {"minimum": 1, "deadline_s": 90.0} and plan["data"]["clients"] == 5
+    assert (
+        plan["cohort"] == {"minimum": 1, "grace_s": 10.0, "deadline_s": 90.0}
+        and plan["data"]["clients"] == 5
+    )
 
 
 def test_a_reply_a_dxo_and_a_learnable_are_what_code_expects() -> None:
