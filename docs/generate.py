@@ -297,6 +297,8 @@ def _type(kind: Any) -> str:
         return " or ".join(_type(a) for a in arguments if a is not type(None))
     if origin is tuple:
         return "list" if arguments[0] in (Change, Named) else f"list of {_type(arguments[0])}s"
+    if origin is dict:
+        return f"table of {_type(arguments[1])}s"
     names = {int: "whole number", float: "number", str: "text", bool: "`true` or `false`"}
     return names[kind]
 

@@ -24,6 +24,9 @@ from hansa.rounds.questions import packed, phase_of, unpacked
 from hansa.seeds import Key, global_generators
 from hansa.transforms import Transform, Wire
 
+INITIAL_WEIGHTS = "initial_weights"
+"""The named task whose answers are the first model, if a plan says so."""
+
 
 class Update(NamedTuple):
     """What one client returns."""
@@ -118,11 +121,22 @@ class Client(NamedTuple):
         key = root.child(phase_of(task, step))
         ctx = TaskContext(name, number, step, settings, key.child("task").generator())
         with global_generators(key):
-            tensors, facts = perform(self.tasks, task, params, data, ctx)
+            tensors, facts = perform(self._tasks(), task, params, data, ctx)
         try:
             return packed(tensors, facts)
         except ValueError as error:
             raise bad_answer(task, f"returned facts that cannot be sent: {error}") from None
+
+    def _tasks(self) -> Mapping[str, NamedTask]:
+        """Return the project's named tasks, and the one that a plan asks every learner for."""
+        if self.plan.initial == "server":
+            return self.tasks
+        return {INITIAL_WEIGHTS: self._initial_weights, **self.tasks}
+
+    def _initial_weights(self, params: Any, data: ClientData, ctx: TaskContext) -> Any:
+        """Answer with the model that the learner makes of this client's data."""
+        seed = self.learner.init(data.train, Key.root(int(ctx.rng.integers(2**31))))
+        return seed.params, {"weight": self.learner.examples(data.train) or 1}
 
     def _weight(self, work: LocalWork, examples: int) -> float:
         match weighting_of(self.plan, self.algorithm):

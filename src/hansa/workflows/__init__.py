@@ -1,5 +1,6 @@
 """The order of exchanges between a server and its clients."""
 
+from hansa.workflows.broadcast_and_process import broadcast_and_process
 from hansa.workflows.building import WORKFLOWS, build_workflow
 from hansa.workflows.cross_site import cross_site_evaluation
 from hansa.workflows.cyclic import cyclic
@@ -36,6 +37,7 @@ __all__ = [
     "Trained",
     "Watcher",
     "Workflow",
+    "broadcast_and_process",
     "build_workflow",
     "cross_site_evaluation",
     "cyclic",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -16,29 +16,8 @@ from hansa.params import Params
 from hansa.params.model import ModelLayout
 from hansa.rounds import BUFFERS, largest_parameter
 from hansa.rounds.questions import Answer, packed, unpacked
-
-
-class Turn(NamedTuple):
-    """Where a process is: which question of which round was answered."""
-
-    round: int
-    step: int  # of the round's questions, from 0
-    settings: Mapping[str, Any]  # that were asked with
-    layout: ModelLayout
-    model: Params  # the global one
-
-
-class Outcome(NamedTuple):
-    """What a process makes of answers."""
-
-    report: dict[str, Any]  # JSON, kept in the row of the round
-    model: Params | None = None  # the new global model; None leaves it as it is
-    ask: dict[str, Any] | None = None  # settings to ask all once more with, in the next step
-    refused: Mapping[str, HansaError] = {}
-
-
-Process = Callable[[Mapping[str, Answer], Turn], Outcome]
-"""From answers by client to what is made of them; a pure function, for a crash repeats it."""
+from hansa.workflows.outcome import Outcome, Process, Turn
+from hansa.workflows.statistics import statistics
 
 
 def collect(answers: Mapping[str, Answer], turn: Turn) -> Outcome:
@@ -53,6 +32,17 @@ def mean_model(answers: Mapping[str, Answer], turn: Turn) -> Outcome:
     """
     model, refused, weights = exact_mean(answers, turn.layout)
     return Outcome({"weights": weights}, model, refused=refused)
+
+
+def first_model(answers: Mapping[str, Answer], turn: Turn) -> Outcome:
+    """Make the tensors of the first client by name, whose tensors can be used, the global model."""
+    refused: dict[str, HansaError] = {}
+    for name in sorted(answers):
+        outcome = mean_model({name: answers[name]}, turn)
+        refused.update(outcome.refused)
+        if outcome.model is not None:
+            return outcome._replace(refused=refused)
+    return Outcome({}, refused=refused)
 
 
 def exact_mean(
@@ -141,5 +131,9 @@ def check_report(report: Mapping[str, Any]) -> dict[str, Any]:
     return unpacked(facts).facts
 
 
-PROCESSES: dict[str, Process] = {"collect": collect, "mean": mean_model}
+PROCESSES: dict[str, Process] = {
+    "collect": collect,
+    "mean": mean_model,
+    "statistics": statistics,
+}
 """What `process = "..."` of the workflow may name."""

@@ -22,8 +22,9 @@ from hansa.errors import HansaError, PlanError, RunError
 from hansa.limits import PROCESS_STEPS_MAX
 from hansa.plan import Method, Plan, nearest
 from hansa.rounds import Terms
-from hansa.workflows.answers import PROCESSES, Outcome, Process, Turn, check_report
+from hansa.workflows.answers import PROCESSES, check_report
 from hansa.workflows.federation import Answered, Commit, Federation, GlobalState, Problem
+from hansa.workflows.outcome import Outcome, Process, Turn
 from hansa.workflows.stopping import Progress, advance
 from hansa.workflows.synchronous import choose, reasons
 from hansa.workflows.workflow import Workflow
@@ -41,7 +42,7 @@ def broadcast_and_process(
     Args:
       task: that the project's code answers.
       settings: JSON for the clients.
-      process: collect, mean, or a function of `hansa.workflows.answers.Process`.
+      process: collect, mean, statistics, or a function of `hansa.workflows.outcome.Process`.
       clients: who is asked, by name; None: those whom the plan's cohort says.
       send_model: the global model goes to the clients with the question.
     """
@@ -99,6 +100,7 @@ class _Round:
         began, before = federation.elapsed(), self._commit.state
         roster = await federation.roster(number)
         asked, terms = self._chosen(roster, clients)
+        first = asked
         model = federation.layout.join(before.algorithm.x, before.buffers)
         problems: list[Problem] = []
         settings, down, up, accepted = self._settings, 0, 0, 0
@@ -122,7 +124,7 @@ class _Round:
                 break
             settings = outcome.ask
             asked = [name for name in asked if name in answered.answers]
-        row = self._row(asked, accepted, problems) | {"bytes": {"down": down, "up": up}}
+        row = self._row(first, accepted, problems) | {"bytes": {"down": down, "up": up}}
         row["report"] = check_report(outcome.report)
         row["seconds"] = federation.elapsed() - began
         return self._committed(outcome, row), problems

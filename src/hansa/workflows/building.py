@@ -9,6 +9,7 @@ from hansa.workflows.broadcast_and_process import broadcast_and_process
 from hansa.workflows.cross_site import cross_site_evaluation
 from hansa.workflows.cyclic import cyclic
 from hansa.workflows.evaluate_only import EVALUATE_ONLY
+from hansa.workflows.initial import initialised
 from hansa.workflows.semi_synchronous import semi_synchronous
 from hansa.workflows.split import split
 from hansa.workflows.synchronous import synchronous
@@ -41,4 +42,10 @@ def build_workflow(plan: Plan, method: Method, import_module: Import) -> Workflo
         "workflow", plan.workflow, WORKFLOWS, kind=Workflow, import_module=import_module
     )
     made.check(plan, method)
-    return made
+    if plan.initial == "server":
+        return made
+    tells = f"{made.tells} {_TELLS}".strip()
+    return made._replace(run=initialised(made.run, plan.initial), tells=tells)
+
+
+_TELLS = "Weights that are made from your data alone are sent before the first round."
