@@ -16,6 +16,8 @@ from projects import simulate
 
 from hansa.compat.nvflare.writing import import_app
 from hansa.errors import RunError
+from hansa.params import Params
+from hansa.store.files import save_params
 
 FILTERS = "nvflare.app_common.filters"
 INITIAL = "nvflare.app_common.workflows.initialize_global_weights.InitializeGlobalWeights"
@@ -180,16 +182,15 @@ def test_an_app_of_the_classic_layout_starts_from_pytorchs_persistor(
     tmp_path: Path, checkpoint: bool
 ) -> None:
     """The model is a component of the server, which the persistor names by its id."""
-    import torch
-
     told: dict[str, Any] = {"model": "model"}
-    path = tmp_path / "start.pt"
+    path = tmp_path / "start.safetensors"
     if checkpoint:
         told["source_ckpt_file_full_name"] = str(path)
-        start = {"line.weight": torch.full((2, 3), 0.5), "line.bias": torch.tensor([-7.0, 2.0])}
-        batch = torch.nn.BatchNorm1d(2).state_dict()
-        start |= {f"seen.{name}": value for name, value in batch.items()}
-        torch.save({"model": start, "train_conf": {"lr": 0.1}}, path)
+        one = np.ones(2, np.float32)
+        start = {"line.weight": np.full((2, 3), 0.5, np.float32)}
+        start |= {"line.bias": np.array([-7.0, 2.0], np.float32), "seen.weight": one}
+        start |= {"seen.bias": 0 * one, "seen.running_mean": 0 * one, "seen.running_var": one}
+        save_params(path, Params.of(start | {"seen.num_batches_tracked": np.array(0)}))
     server = server_config(num_rounds=2)
     server["components"][0] = {
         "id": "persistor",

@@ -158,3 +158,19 @@ def train(params, data, ctx):
         np.testing.assert_allclose(found["body"], expected, rtol=1e-9)
         np.testing.assert_allclose(found["head"], [5 + 4 / 3], rtol=1e-6)
         check_books(federation, folder)
+
+
+def test_a_first_model_of_the_clients_is_the_same_in_a_federation(tmp_path: Path) -> None:
+    plan = (
+        ALL.partition("[workflow]")[0] + "initial = 'mean'\n[learner]" + ALL.split("[learner]")[1]
+    )
+    model = MODEL.replace('return {"w": np.array([1.0, -2.0, 0.5], np.float64)}',
+                          'return {"w": sample.x[0, :3].astype(np.float64)}')  # fmt: skip
+    study = project(tmp_path / "study", plan, model)
+    with Rehearsal(tmp_path / "r", study, settings=FAST) as federation:
+        folder = federation.run()
+        assert digest(folder) == digest(federation.simulate())
+        run = (folder.remote or {})["run"]
+        phases = [(n, phase) for n, phase, _, _ in receipts(federation, run)]
+        assert phases.count((1, "ask.initial_weights.0")) == 3
+        check_books(federation, folder)

@@ -22,7 +22,7 @@ from hansa.rounds import BUFFERS
 from hansa.seeds import Key
 from hansa.store.addresses import digest_of
 from hansa.store.files import load_params, write_durably
-from hansa.transforms import TRANSFORMS, Transform, Wire
+from hansa.transforms import Transform, Wire, clip, percentile, sparse_vector
 from hansa.transforms.exclude import without
 
 _WHERE = "policy.filters"
@@ -59,7 +59,9 @@ def _of(transform: Callable[..., Transform]) -> Callable[..., Filter]:
 
 FILTERS: Mapping[str, Callable[..., Filter]] = {
     "exclude": exclude,
-    **{name: _of(TRANSFORMS[name]) for name in ("clip", "percentile", "sparse_vector")},
+    "clip": _of(clip),
+    "percentile": _of(percentile),
+    "sparse_vector": _of(sparse_vector),
 }
 """What `filters = [...]` of a policy may name."""
 

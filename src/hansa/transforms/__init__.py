@@ -1,14 +1,12 @@
 """What is done to an update between a client and the aggregator."""
 
-from collections.abc import Callable
-
 from hansa.transforms.cast import cast
 from hansa.transforms.clip import clip
 from hansa.transforms.percentile import percentile
 from hansa.transforms.sparse_vector import sparse_vector
 from hansa.transforms.transform import Transform, Wire, chain
 
-TRANSFORMS: dict[str, Callable[..., Transform]] = {
+TRANSFORMS = {
     "clip": clip,
     "cast": cast,
     "percentile": percentile,

@@ -15,8 +15,12 @@ import numpy as np
 from hansa.compat.nvflare.components import Filter, FLContext
 from hansa.compat.nvflare.exchange import DXO, Shareable, from_shareable
 from hansa.compat.nvflare.names import DataKind, MetaKey
+from hansa.seeds import Key
 from hansa.transforms.percentile import largest
 from hansa.transforms.sparse_vector import sparse
+
+KEY = "__hansa_key__"
+"""Property of a context under which a client's and task's key is found."""
 
 _MODEL = (DataKind.WEIGHTS, DataKind.WEIGHT_DIFF)
 
@@ -107,6 +111,9 @@ class PercentilePrivacy(DXOFilter):
 class SVTPrivacy(DXOFilter):
     """Lets a share of the changes leave, with noise; see `hansa.transforms.sparse_vector`.
 
+    The noise is drawn from the run's seed, so a run is reproducible, and who knows the plan knows
+    it.  A site's own filter, in its policy, draws in secret.
+
     Args:
       fraction: of the changes that leave at most.
       epsilon: of the threshold.
@@ -133,8 +140,8 @@ class SVTPrivacy(DXOFilter):
 
     def process_dxo(self, dxo: DXO, shareable: Shareable, fl_ctx: FLContext) -> DXO:
         """Return the DXO with what leaves, and noise on it."""
-        seed = np.random.randint(2**31)
-        rng = np.random.default_rng(seed)
+        key = fl_ctx.get_prop(KEY) or Key.root(0)
+        rng = key.child("SVTPrivacy").generator()
         fraction, epsilons = self._told
         made = sparse(_arrays(dxo), rng, fraction, epsilons, **self._bounds)
         return DXO(dxo.data_kind, dict(made), dxo.meta)

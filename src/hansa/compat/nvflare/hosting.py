@@ -19,6 +19,7 @@ from hansa.compat.arrays import in_given_precision
 from hansa.compat.nvflare.components import Executor, FLContext
 from hansa.compat.nvflare.engine import Engine, build
 from hansa.compat.nvflare.exchange import DXO, ModelLearnableKey, Shareable, from_shareable
+from hansa.compat.nvflare.filters import KEY
 from hansa.compat.nvflare.names import (
     AppConstants,
     DataKind,
@@ -166,6 +167,7 @@ class _Site:
         given = {key: array.copy() for key, array in arrays.items()}
         shareable = self._shareable(task, name, arrays)
         ctx.set_peer_context(self._peer(task))
+        ctx.set_prop(KEY, Key(task.key), sticky=False)
         ctx.set_prop(FLContextKey.TASK_NAME, name, sticky=False)
         ctx.set_prop(FLContextKey.TASK_DATA, shareable, sticky=False)
         shareable = self._filtered("data", name, shareable, ctx)

@@ -11,6 +11,7 @@ import numpy as np
 
 from hansa.compat.nvflare.components import FLContext, ModelPersistor
 from hansa.compat.nvflare.exchange import ModelLearnable, ModelLearnableKey, make_model_learnable
+from hansa.store.files import load_params
 
 
 class PTFileModelPersistor(ModelPersistor):
@@ -18,8 +19,8 @@ class PTFileModelPersistor(ModelPersistor):
 
     Args:
       model: the module.
-      source_ckpt_file_full_name: file of a state_dict, alone or under "model"; a relative one lies
-        in the app's folder.
+      source_ckpt_file_full_name: file of a state_dict, as safetensors; a relative one lies in the
+        app's folder.
       exclude_vars: regular expression of names that are left out.
       options: others of FLARE's; Hansa saves models itself.
     """
@@ -38,11 +39,10 @@ class PTFileModelPersistor(ModelPersistor):
     def load_model(self, fl_ctx: FLContext) -> ModelLearnable:
         """Return the checkpoint's or the module's state_dict as arrays."""
         if self._source:
-            torch = importlib.import_module("torch")
             path = Path(fl_ctx.get_workspace().get_app_dir(), self._source)
-            # Tensors alone: a checkpoint that holds other objects is refused by torch.
-            data = torch.load(path, map_location="cpu", weights_only=True)
-            manager = PTModelPersistenceFormatManager(data)
+            if path.suffix != ".safetensors":  # PyTorch's own format is a pickle (law L7)
+                raise ValueError(f"{path.name} is no .safetensors file; save the state_dict as one")
+            manager = PTModelPersistenceFormatManager(load_params(path).copy().to_dict())
             return manager.to_model_learnable(self._excluded)
         if not hasattr(self._model, "state_dict"):
             raise TypeError(f"the persistor's model is {type(self._model).__name__}, no module")
