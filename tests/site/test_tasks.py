@@ -8,6 +8,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -120,7 +121,7 @@ class Trainer:
         self.dying = 0  # so many workers die before one does its task
         self.tensors = (("x", "F32", (650,)),)
         self.began_from: list[float | None] = []
-        self.settings: Any = None
+        self.settings: Any = SimpleNamespace(policy=None)
         self.cancelled: list[str] = []
         self.entered, self.may_go = threading.Event(), threading.Event()
         self.may_go.set()
@@ -138,6 +139,7 @@ class Trainer:
         message: Path,
         update: Path,
         steps: int | None = None,
+        settings: Any = None,
     ) -> WorkerResult:
         self.trained.append(round)
         self.steps.append(steps)
