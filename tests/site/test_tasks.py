@@ -8,7 +8,6 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -40,7 +39,7 @@ from hansa.site.ledger import LEDGER_FILE, Ledger
 from hansa.site.outbox import Outbox
 from hansa.site.receipts import ReceiptPage
 from hansa.site.requests import approve, deny
-from hansa.site.settings import load_settings
+from hansa.site.settings import SiteSettings, load_settings
 from hansa.site.states import OwnStates
 from hansa.site.tasks import Desk, Joined, TaskRun
 from hansa.site.workers import WorkerResult
@@ -121,7 +120,7 @@ class Trainer:
         self.dying = 0  # so many workers die before one does its task
         self.tensors = (("x", "F32", (650,)),)
         self.began_from: list[float | None] = []
-        self.settings: Any = SimpleNamespace(policy=None)
+        self.settings = SiteSettings(name="north")
         self.cancelled: list[str] = []
         self.entered, self.may_go = threading.Event(), threading.Event()
         self.may_go.set()
