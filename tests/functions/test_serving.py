@@ -12,6 +12,7 @@ import pytest
 from served_projects import VALUES, model, run, written
 
 from hansa.errors import LearnerError, PlanError, RunError
+from hansa.functions.serving import told
 from hansa.learners.learner import Hyper
 from hansa.plan import read_plan
 from hansa.project import open_project
@@ -203,3 +204,9 @@ def test_a_setting_that_training_cannot_have_fails_the_client(value: object) -> 
     assert caught.value.code == "learner-settings"
     told = Hyper(steps=3).told({"epochs": 2, "lr": 0.5, "mine": value})
     assert (told.epochs, told.steps, told.lr, told.settings["mine"]) == (2, None, 0.5, value)
+
+
+def test_data_owners_are_told_that_updates_are_seen_one_by_one() -> None:
+    assert told(read_plan({}).plan) == ""
+    sentence = told(read_plan({"server_functions": "server.py"}).plan)
+    assert "server.py" in sentence and "each site's update by itself" in sentence

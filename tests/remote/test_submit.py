@@ -103,7 +103,7 @@ def test_code_for_the_server_is_refused_before_anything_is_sent(
     )
     with open(folder / "model.py", "a") as file:
         file.write(more)
-    with pytest.raises(PlanError, match="runs no code of a project") as error:
+    with pytest.raises(PlanError, match="runs none but server functions") as error:
         send(folder, membership)
     assert error.value.code == "plan-impossible"
     assert not server.asked and not (folder / "runs").exists()

@@ -138,6 +138,7 @@ class Trainer:
         message: Path,
         update: Path,
         steps: int | None = None,
+        settings: Any = None,
     ) -> WorkerResult:
         self.trained.append(round)
         self.steps.append(steps)

@@ -419,8 +419,8 @@ class DeployedFederation:
             self._method.transform,
             self._most(number, steps) if phase == "train" else {},
             steps,
-            self._plan.cohort.grace_s,
             opened.get("settings", {}),
+            self._plan.cohort.grace_s,
         )
         exchange = MergingExchange(ask, self._desk, spill=self._spill, past=past, begun=begun)
         return Opening(exchange, ref)

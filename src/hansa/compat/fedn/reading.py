@@ -28,6 +28,10 @@ _ENTRIES = {  # Hansa's task: the names that FEDn has had for it
     "predict": ("predict", "infer"),
 }
 _SPLIT = ("forward", "backward")
+_SPLIT_HINT = (
+    "A package keeps its part of the model in files of its own, which no commit could hold. Hansa "
+    "splits by named tasks: see docs/howto/split-learning.md."
+)
 _FEDN = re.compile(r"fedn(?![\w.-])|.*#egg=fedn\b|(git\+)?https?://\S*/fedn(\.git)?\b", re.I)
 _HELPER = re.compile(
     rb"(numpyarray|numpy|binary|android|keras|pytorch|splitlearning)_?helper", re.I
@@ -170,8 +174,8 @@ def _lines(table: Mapping[str, Any]) -> tuple[dict[str, str], tuple[str, ...]]:
         said = ", ".join(name for name in _SPLIT if name in entries)
         raise _refused(
             f"{DESCRIPTION} has no command under entry_points.train"
-            + (f"; {said} are of split learning, which Hansa does not do." if said else "."),
-            "Add one, such as: command: python entrypoint.py train",
+            + (f"; {said} are of split learning." if said else "."),
+            _SPLIT_HINT if said else "Add one, such as: command: python entrypoint.py train",
         )
     known = {name for names in _ENTRIES.values() for name in names}
     return lines, tuple(sorted(map(clean, entries.keys() - known)))
@@ -205,8 +209,8 @@ def _named_helper(own: Mapping[str, bytes]) -> str:
     found = {f"{m[1].decode().lower()}helper" for m in _HELPER.finditer(sources)}
     if odd := found - FORMS.keys():
         raise _refused(
-            f"The package uses {sorted(odd)[0]}, of split learning, which Hansa does not do.",
-            "Name another helper with --helper, if it trains without.",
+            f"The package uses {sorted(odd)[0]}, of split learning.",
+            f"Name another helper with --helper, if it trains without. {_SPLIT_HINT}",
         )
     if len({FORMS[name] for name in found}) > 1:
         raise _refused(
