@@ -262,6 +262,7 @@ CODES |= {
     "site-data": "a run asks for data that a site has not declared",
     "site-no-sandbox": "a site has no sandbox, and its policy does not run code without one",
     "site-task": "a site's policy does not let its code answer a named task",
+    "site-filter": "a site's filters cannot be applied to what a run would send",
     "site-limit": "a run's code used more time or processes than a site allows",
     "site-cancelled": "a task was cancelled before it was done",
     # data

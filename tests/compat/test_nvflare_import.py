@@ -56,7 +56,11 @@ def test_files_are_copied_unchanged_and_nothing_is_executed(tmp_path: Path) -> N
     assert "custom/rows.csv" in done.output and "log.config" not in done.output
     plan = tomllib.loads((made / "plan.toml").read_text())
     check_plan(read_plan(plan).plan)
-    assert (plan["rounds"], plan["cohort"], plan["data"]["clients"]) == (3, {"minimum": 2}, 2)
+    assert (plan["rounds"], plan["cohort"], plan["data"]["clients"]) == (
+        3,
+        {"minimum": 2, "grace_s": 10.0},
+        2,
+    )
     assert (plan["weighting"], plan["keep"]["as_numpy"]) == ("user", "models/server.npy")
     assert "num_rounds in config_fed_server.json" in (made / "plan.toml").read_text()
     assert '"root": "INFO", "modelLogger": "DEBUG"' in (made / "model.py").read_text()
@@ -78,8 +82,15 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], Any], str]] 
         lambda s, c: s["workflows"][0].update(path="nvflare.app_common.workflows.x.Swarm"),
         "Swarm"),
     "two that train": (lambda s, c: s["workflows"].append(s["workflows"][0]), "one that trains"),
-    "a filter of the server": (lambda s, c: s.update(task_result_filters=[{"tasks": ["train"]}]),
-                               "task_result_filters"),
+    "a filter of the server": (
+        lambda s, c: s.update(task_result_filters=[
+            {"tasks": ["train"], "filters": [{"path": "nvflare.app_opt.he.HEFilter"}]}]),
+        "HEFilter"),
+    "weights of nobody": (
+        lambda s, c: s["workflows"].insert(0, {
+            "path": "nvflare.app_common.workflows.x.InitializeGlobalWeights",
+            "args": {"weight_method": "client"}}),
+        "weight_client_name"),
     "its own aggregator": (lambda s, c: s["components"][2].update(path="mine.Median"),
         "mine.Median"),
     "a collection": (lambda s, c: s["components"][2]["args"].update(expected_data_kind={"a": "b"}),
@@ -98,8 +109,8 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], Any], str]] 
         "no stand-in"),
     "a filter of FLARE's": (
         lambda s, c: c.update(task_result_filters=[
-            {"tasks": ["train"], "filters": [{"path": "nvflare.app_common.filters.SVTPrivacy"}]}]),
-        "SVTPrivacy"),
+            {"tasks": ["train"], "filters": [{"path": "nvflare.app_common.ConvertWeights"}]}]),
+        "ConvertWeights"),
     "nobody who trains": (lambda s, c: c["executors"][0].update(tasks=["validate"]), "'train'"),
     "no rounds": (lambda s, c: s["workflows"][0]["args"].update(num_rounds=0), "num_rounds"),
     "rounds in words": (lambda s, c: s["workflows"][0]["args"].update(num_rounds="3"),
@@ -154,7 +165,10 @@ def test_a_job_of_several_apps_is_refused_and_none_leads_outside(tmp_path: Path)
 def test_train_timeout_and_clients_reach_the_plan(tmp_path: Path) -> None:
     source = write_app(tmp_path / "app", server=server_config(train_timeout=90, min_clients=1))
     plan = tomllib.loads((import_app(source, clients=5).folder / "plan.toml").read_text())
-    assert plan["cohort"] == {"minimum": 1, "deadline_s": 90.0} and plan["data"]["clients"] == 5
+    assert (
+        plan["cohort"] == {"minimum": 1, "grace_s": 10.0, "deadline_s": 90.0}
+        and plan["data"]["clients"] == 5
+    )
 
 
 def test_a_reply_a_dxo_and_a_learnable_are_what_code_expects() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from federations import FAST, check_books, digest, orphans, project, receipts, rows
 
@@ -117,3 +118,59 @@ def test_a_site_answers_only_the_tasks_that_its_policy_names(tmp_path: Path) -> 
         ]
         told = [e for e in folder.log.events if e["kind"] == "problem" and e["round"] == 1]
         assert [(e["client"], e["code"]) for e in told] == [("client-2", "site-task")]
+
+
+def test_a_site_s_own_filters_change_what_leaves_before_the_ledger_knows_it(
+    tmp_path: Path,
+) -> None:
+    """client-2 sends no change of `head`, and of the rest what a norm of 0.5 leaves."""
+    plan = """
+name = "filtered"
+rounds = 1
+weighting = "uniform"
+[learner]
+kind = "function"
+module = "model.py"
+[data]
+set = "breast_cancer"
+split = { scheme = "iid", clients = 3 }
+"""
+    model = """
+import numpy as np
+
+def init(rng, sample):
+    return {"body": np.array([1.0, -2.0]), "head": np.array([5.0], np.float32)}
+
+def train(params, data, ctx):
+    params["body"] += [3.0, -4.0]
+    params["head"] += 2
+    return params
+"""
+    study = project(tmp_path / "study", plan, model)
+    with Rehearsal(tmp_path / "r", study, settings=FAST) as federation:
+        settings = federation.site_folder("client-2") / "site.toml"
+        filters = '[{ name = "exclude", tensors = ["he*"] }, { name = "clip", norm = 0.5 }]'
+        text = settings.read_text()
+        settings.write_text(text.replace("[policy]\n", f"[policy]\nfilters = {filters}\n"))
+        folder = federation.run()
+        found, _ = folder.load(folder.commits()[-1])
+        expected = np.array([1.0, -2.0]) + np.array([3.0, -4.0]) * (1 + 1 + 0.1) / 3
+        np.testing.assert_allclose(found["body"], expected, rtol=1e-9)
+        np.testing.assert_allclose(found["head"], [5 + 4 / 3], rtol=1e-6)
+        check_books(federation, folder)
+
+
+def test_a_first_model_of_the_clients_is_the_same_in_a_federation(tmp_path: Path) -> None:
+    plan = (
+        ALL.partition("[workflow]")[0] + "initial = 'mean'\n[learner]" + ALL.split("[learner]")[1]
+    )
+    model = MODEL.replace('return {"w": np.array([1.0, -2.0, 0.5], np.float64)}',
+                          'return {"w": sample.x[0, :3].astype(np.float64)}')  # fmt: skip
+    study = project(tmp_path / "study", plan, model)
+    with Rehearsal(tmp_path / "r", study, settings=FAST) as federation:
+        folder = federation.run()
+        assert digest(folder) == digest(federation.simulate())
+        run = (folder.remote or {})["run"]
+        phases = [(n, phase) for n, phase, _, _ in receipts(federation, run)]
+        assert phases.count((1, "ask.initial_weights.0")) == 3
+        check_books(federation, folder)

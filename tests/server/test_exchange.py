@@ -486,3 +486,24 @@ def test_a_number_of_examples_beyond_all_sense_is_refused(league: League, exampl
     answer = league.north.ask("POST", f"/v1/runs/{run}/standing", body=standing)
     assert refused(answer) == (422, "request-message")
     assert league.server.facts(run).state == "waiting"
+
+
+def test_once_the_minimum_has_answered_others_are_waited_for_so_long_and_no_longer(
+    league: League,
+) -> None:
+    """FLARE's wait_time_after_min_received: 2 of 3 count, long before the deadline of minutes."""
+    run = league.begin(rounds=1, cohort={"minimum": 2, "grace_s": 0.2, "deadline_s": 600.0})
+    for name in ("north", "south"):
+        assert league.send(name, run).status == 200
+    assert league.server.ended(run).state == "finished"
+    assert np.array_equal(league.server.model(run, 1), expected("north", "south"))
+    (closed,) = league.server.events(run, "closed")
+    assert closed["accepted"] == ["north", "south"]
+
+
+def test_a_round_in_which_all_have_answered_waits_for_nobody(league: League) -> None:
+    run = league.begin(rounds=1, cohort={"minimum": 2, "grace_s": 600.0})
+    for name in D:
+        assert league.send(name, run).status == 200
+    assert league.server.ended(run).state == "finished"
+    assert np.array_equal(league.server.model(run, 1), expected(*D))

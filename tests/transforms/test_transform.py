@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from hansa.seeds import Key
-from hansa.transforms import TRANSFORMS, Transform, cast, chain, clip
+from hansa.transforms import TRANSFORMS, Transform, cast, chain, clip, percentile, sparse_vector
 
 KEY = Key.root(1)
 
@@ -83,5 +83,6 @@ def test_a_chain_of_chains_is_a_chain() -> None:
     np.testing.assert_array_equal(nested.decode(flat.encode(update, KEY))["delta"], [0.25, -7])
 
 
-def test_a_plan_may_name_clip_and_cast() -> None:
-    assert {"clip": clip, "cast": cast} == TRANSFORMS
+def test_a_plan_may_name_each_transform() -> None:
+    named = {"clip": clip, "cast": cast, "percentile": percentile, "sparse_vector": sparse_vector}
+    assert named == TRANSFORMS

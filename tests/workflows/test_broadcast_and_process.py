@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import hansa
-from hansa.errors import PlanError, RunError
+from hansa.errors import LearnerError, PlanError, RunError
+from hansa.learners.named_tasks import perform
 from hansa.learners.statistics import statistics
 from hansa.params import Params
 from hansa.params.model import ModelLayout
@@ -143,6 +144,16 @@ def test_a_task_that_nobody_answers_fails_the_run_with_the_reason(tmp_path: Path
     with pytest.raises(RunError, match="has no task 'absent'") as error:
         run(tmp_path, {"task": "absent"}, {})
     assert error.value.code == "run-too-few"
+    with pytest.raises(LearnerError) as unknown:
+        perform({}, "absent", None, None, Any)  # type: ignore[arg-type]
+    assert unknown.value.code == "task-unknown"
+
+
+@pytest.mark.parametrize("task", ["", "a b", "../x", "train.0", "x" * 65])
+def test_a_name_that_no_task_can_have_is_not_asked_for(tmp_path: Path, task: str) -> None:
+    with pytest.raises(RunError) as error:
+        run(tmp_path, {"task": task}, {})
+    assert error.value.code == "task-question"
 
 
 def test_a_process_that_does_not_exist_is_refused_before_anything_runs(tmp_path: Path) -> None:

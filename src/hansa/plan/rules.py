@@ -45,6 +45,12 @@ def check_plan(plan: Plan) -> None:
         ("cohort.count", cohort.count, _at_least_1(cohort.count), "at least 1"),
         ("cohort.minimum", cohort.minimum, cohort.minimum >= 1, "at least 1"),
         ("cohort.minimum", cohort.minimum, cohort.minimum <= most, "at most cohort.count"),
+        (
+            "cohort.grace_s",
+            cohort.grace_s,
+            cohort.grace_s == 0 or _positive(cohort.grace_s),
+            "0 or more",
+        ),
         ("cohort.deadline_s", cohort.deadline_s, _positive(cohort.deadline_s), "positive"),
         ("cohort.over", cohort.over, 1 <= cohort.over <= OVER_MAX, f"from 1 to {OVER_MAX}"),
         (

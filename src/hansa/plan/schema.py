@@ -172,6 +172,9 @@ class CohortPlan(_Part, frozen=True):
     deadline_s: float | None = None
     """seconds after which a federation closes a round with the updates it has; by default the
     server's own deadline; a simulation has none"""
+    grace_s: float | None = None
+    """seconds that a federation still waits for others once the minimum has answered; by default
+    until the deadline"""
     over: float = 1.0
     """times the clients wanted that a federation asks, closing the round once as many as wanted
     have answered; a simulation asks the wanted ones alone"""
@@ -240,8 +243,8 @@ class Plan(_Part, frozen=True):
     """the order of exchanges: synchronous, semi_synchronous, cyclic, cross_site_evaluation,
     evaluate_only, or "my_module.py:function" of the project"""
     initial: str = "server"
-    """where the first model comes from: server, the learner's seed model; mean, the clients' own
-    weights; or the name of the one client whose weights are taken"""
+    """where the first model comes from: server, the learner's seed model; mean, the mean of
+    the clients' own weights; first, those of the first client by name; or a client's name"""
     algorithm: Named = "fed_avg"
     """fed_avg, fed_sgd, fed_opt, fed_avg_m, fed_adagrad, fed_adam, fed_yogi, fed_prox, scaffold, or
     "my_module.py:function" of the project"""

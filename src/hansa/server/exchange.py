@@ -101,6 +101,7 @@ class Exchange:
         self._open_answers = 0  # decided, not yet durable and folded
         self._broken: BaseException | None = None
         self._leave = False
+        self._enough_at = 0.0  # when the minimum had answered
         self._sum: RoundSum | Answers | None = None
         if ask.questions:
             self._sum = Answers(ask, desk.updates)
@@ -196,6 +197,7 @@ class Exchange:
                 if self._leave:
                     raise Interrupted
                 closed = self.state.status is not Status.OPEN
+                until = self._shorter(until)
                 if closed and not self._open_answers and not self._missing - self._away:
                     self._give_up_missing()
                     break
@@ -207,6 +209,14 @@ class Exchange:
                 else:
                     self.state, _ = step(self.state, Deadline())
         return tuple(sorted(self._results.keys() - self._late.keys()))
+
+    def _shorter(self, until: float) -> float:
+        """Return when to close; sooner once the minimum has answered, where the plan says so."""
+        minimum = max(1, self.ask.terms.minimum)
+        if self.ask.grace_s is not None and len(self.state.digests) >= minimum:
+            self._enough_at = self._enough_at or monotonic()
+            return min(until, self._enough_at + self.ask.grace_s)
+        return until
 
     def finish(self) -> Aggregate | None:
         """Return the aggregate, and let go of the sum."""

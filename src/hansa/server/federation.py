@@ -242,6 +242,7 @@ class DeployedFederation:
         self._check_going()
         deadline_s = self._plan.cohort.deadline_s or self._pace.deadline_s
         plain = Ask(self.run, asked.number, asked.phase, tuple(clients), terms, deadline_s)
+        plain = plain._replace(grace_s=self._plan.cohort.grace_s)
         opening = open_asking(
             asked, plain, self._desk, stores=self._stores, past=self._past, roster=self._roster
         )
@@ -478,6 +479,7 @@ class DeployedFederation:
             self._method.transform,
             self._most(number, steps) if phase == "train" else {},
             steps,
+            self._plan.cohort.grace_s,
         )
         exchange = Exchange(ask, self._desk, spill=self._spill, past=past, begun=begun)
         return Opening(exchange, ref)

@@ -40,6 +40,7 @@ class Ask(NamedTuple):
     transform: Transform = _UNCHANGED
     most: Mapping[str, float] = {}  # weight that a client's update can have at most, where known
     steps: Mapping[str, int] = {}  # local steps of those who take others than the plan says
+    grace_s: float | None = None  # of waiting once the minimum has answered
     questions: Mapping[str, BlobRef] = {}  # of a named task: what each client is asked
 
 

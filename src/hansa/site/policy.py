@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta
@@ -30,6 +30,10 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     tasks: tuple[str, ...] | None = None
     """named tasks that a run's code may answer besides training and evaluation; by default all
     that the code has, which you approve with it"""
+    filters: tuple[dict[str, Any], ...] = ()
+    """what is done to every update and answer before it leaves, in this order, by the agent and not
+    by the run's code: [{ name = "clip", norm = 1.0 }, { name = "exclude", tensors = ["head.*"] }];
+    also percentile and sparse_vector, as transforms of a plan are"""
     sandbox: Literal["required", "preferred", "none"] = "required"
     """required: without a sandbox nothing runs; none: code runs with the rights of the agent"""
     max_rounds: Annotated[int, Meta(ge=1)] | None = None

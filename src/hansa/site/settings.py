@@ -15,6 +15,7 @@ from msgspec import Meta
 from hansa.errors import SiteError
 from hansa.plan import nearest
 from hansa.protocol.messages import Attributes, Name
+from hansa.site.outgoing import build_filters
 from hansa.site.policy import Policy
 from hansa.store.files import write_durably
 from hansa.text import clean
@@ -127,6 +128,11 @@ def _parsed(text: str, origin: str) -> SiteSettings:
             f'{origin}: approve = "submitters" names nobody whose plans run without being asked.',
             'Name them: submitters = ["anna"]; or say approve = "ask".',
         )
+    if policy is not None:
+        try:
+            build_filters(policy.filters)
+        except SiteError as error:
+            raise _unusable(f"{origin}: {error.happened}", error.hint) from None
     for name in (policy.data or ()) if policy else ():
         if name not in settings.data:
             raise _unusable(
@@ -172,7 +178,9 @@ def _key_lines(part: msgspec.Struct) -> list[str]:
 
 def _toml(value: Any) -> str:
     """Return a value as TOML, whose strings, numbers and lists JSON's are; but for DEL."""
-    if isinstance(value, tuple):
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{_toml(key)} = {_toml(item)}' for key, item in value.items())} }}"
+    if isinstance(value, tuple | list):
         return f"[{', '.join(map(_toml, value))}]"
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 

@@ -34,6 +34,7 @@ from hansa.protocol.transfer import download, upload
 from hansa.rounds.questions import FACTS, asked_in, most_bytes, unpacked
 from hansa.site.ledger import Answered, Ledger
 from hansa.site.outbox import Kept, Outbox
+from hansa.site.outgoing import build_filters, filtered
 from hansa.site.receipts import receipts_of
 from hansa.site.worker_messages import Ask
 from hansa.site.workers import WorkerResult, Workers
@@ -224,6 +225,8 @@ class TaskRun:
         place = desk.outbox.place(key)
         result = self._worked(joined, message, place.update)
         hit("site_before_update_kept")
+        if result.state == "done" and key.phase != "evaluate":
+            result = self._filtered(result, place.update, joined.offer)
         update = None
         if result.state == "done" and key.phase != "evaluate":
             update = BlobRef(digest=result.digest, size=place.update.stat().st_size)
@@ -244,6 +247,22 @@ class TaskRun:
         desk.outbox.keep(key, kept)
         hit("site_after_update_kept")
         return kept
+
+    def _filtered(self, result: WorkerResult, update: Path, offer: Offer) -> WorkerResult:
+        """Do to a result what the owner's policy says about all that leaves.
+
+        Raises:
+          NotDone: it cannot be done to this one, so it does not leave.
+        """
+        policy = self._desk.workers.settings.policy
+        if policy is None or not policy.filters:
+            return result
+        try:
+            digest, size = filtered(update, build_filters(policy.filters), offer)
+        except SiteError as error:
+            self._uncounted()
+            raise NotDone(error.happened, error.code) from None
+        return result._replace(digest=digest, size=size)
 
     def _worked(self, joined: Joined, message: Path, update: Path) -> WorkerResult:
         """Have the run's worker do the task.

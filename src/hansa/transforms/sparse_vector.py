@@ -23,6 +23,8 @@ def sparse_vector(
     Each is told of an update as one answer of the technique: queries |d_i|, at most c of which are
     answered above the threshold; answered ones get noise of their own.  What is promised holds for
     one update of one round; no accountant adds rounds up, so it is not called differential privacy.
+    In a plan the noise is drawn from the run's seed, which the server knows: it hides values from
+    others alone.  As a filter of a site's policy it is drawn in secret.
 
     Args:
       fraction: of the n values that leave at most: c = ceil(fraction * n).

@@ -34,6 +34,17 @@ def mean_model(answers: Mapping[str, Answer], turn: Turn) -> Outcome:
     return Outcome({"weights": weights}, model, refused=refused)
 
 
+def first_model(answers: Mapping[str, Answer], turn: Turn) -> Outcome:
+    """Make the tensors of the first client by name, whose tensors can be used, the global model."""
+    refused: dict[str, HansaError] = {}
+    for name in sorted(answers):
+        outcome = mean_model({name: answers[name]}, turn)
+        refused.update(outcome.refused)
+        if outcome.model is not None:
+            return outcome._replace(refused=refused)
+    return Outcome({}, refused=refused)
+
+
 def exact_mean(
     answers: Mapping[str, Answer], layout: ModelLayout
 ) -> tuple[Params | None, dict[str, HansaError], dict[str, float]]:

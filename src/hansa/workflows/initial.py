@@ -1,6 +1,7 @@
 """A model that begins at the clients: before the first round they are asked for their own weights.
 
     initial = "mean"        # the mean of all clients', weighted by what each says or its examples
+    initial = "first"       # those of the first client, by name, that gives some
     initial = "north"       # those of one client
 
 The weights are a client's answer to the named task `initial_weights`: the project's own, or what
@@ -18,7 +19,7 @@ import numpy as np
 from hansa.algorithms import Algorithm
 from hansa.errors import RunError
 from hansa.plan import Plan
-from hansa.workflows.answers import mean_model
+from hansa.workflows.answers import first_model, mean_model
 from hansa.workflows.federation import Commit, Federation, Problem
 from hansa.workflows.outcome import Turn
 from hansa.workflows.stopping import Progress
@@ -33,7 +34,7 @@ def initialised(run: Run, initial: str) -> Run:
 
     Args:
       run: of the workflow.
-      initial: "mean", or a client's name.
+      initial: "mean", "first", or a client's name.
     """
 
     async def begun(federation: Federation, plan: Plan, algorithm: Algorithm) -> Progress:
@@ -55,11 +56,13 @@ async def _begin(
       RunError: run-too-few, too few clients gave weights that can be used.
     """
     roster = await federation.roster(1)
-    asked = list(roster) if initial == "mean" else [name for name in roster if name == initial]
+    everybody = initial in ("mean", "first")
+    asked = [name for name in roster if everybody or name == initial]
     layout, state = federation.layout, commit.state
     seed = layout.join(state.algorithm.x, state.buffers)
     answered = await federation.ask(1, TASK, asked)
-    outcome = mean_model(answered.answers, Turn(1, 0, {}, layout, seed))
+    turn = Turn(1, 0, {}, layout, seed)
+    outcome = (first_model if initial == "first" else mean_model)(answered.answers, turn)
     counted = len(answered.answers) - len(outcome.refused)
     needed = max(1, plan.cohort.minimum) if initial == "mean" else 1
     if outcome.model is None or counted < needed:
@@ -69,7 +72,7 @@ async def _begin(
         ]
         raise RunError(
             "run-too-few",
-            f"The model shall begin with weights of {'clients' if initial == 'mean' else initial}; "
+            f"The model shall begin with weights of {'clients' if everybody else initial}; "
             f"{counted} gave some and {needed} are needed: "
             f"{reasons([*answered.problems, *refused])}. The run has failed.",
             'Correct the cause, or begin with the server\'s model: initial = "server".',

@@ -9,6 +9,7 @@ process of its own, which `hansa.compat.process` starts.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from hansa.code import code_digest, read_code
 from hansa.compat.nvflare.wire import Answer, Kind, Setup, Task
 from hansa.compat.process import ClientProcess
 from hansa.errors import LearnerError
+from hansa.learners.learner import ClientData
+from hansa.learners.named_tasks import TaskContext
 from hansa.metrics import Mean
 from hansa.seeds import Key
 
@@ -58,6 +61,8 @@ class FlareApp:
       start_round: what the first round is called.
       turns: rounds of Hansa in one of the app's; of a cyclic workflow, the number of clients.
       log_levels: of loggers by name; "root" is that of all others.
+      initial_task: name of the task whose result is a first model; "" if there is none.
+      initial_site: the one client that does it; "" lets all.
     """
 
     def __init__(
@@ -77,6 +82,8 @@ class FlareApp:
         start_round: int = 0,
         turns: int = 1,
         log_levels: Mapping[str, str] | None = None,
+        initial_task: str = "",
+        initial_site: str = "",
     ) -> None:
         folder = Path(file).resolve().parent
         setup = Setup(
@@ -96,10 +103,45 @@ class FlareApp:
         self._process = ClientProcess(WORKER, setup, Answer, "FLARE")
         self._weights, self._start, self._turns = dict(weights or {}), start_round, turns
         self._round = start_round
+        self._named = [str(name) for part in executors for name in part["tasks"]]
+        self._initial = (initial_task, initial_site)
 
     def functions(self) -> tuple[Callable[..., Any], ...]:
         """Return data, init, train, evaluate and close, which a function learner asks for."""
         return self.data, self.init, self.train, self.evaluate, self.close
+
+    def tasks(self) -> dict[str, Callable[..., Any]]:
+        """Return what answers named tasks: every task that an executor names."""
+        made: dict[str, Callable[..., Any]] = {
+            name: functools.partial(self._answer, name) for name in self._named if name != "*"
+        }
+        if self._initial[0]:
+            made["initial_weights"] = self._initial_weights
+        return made
+
+    def _answer(
+        self, name: str, params: dict[str, np.ndarray] | None, data: ClientData, ctx: TaskContext
+    ) -> tuple[dict[str, np.ndarray] | None, dict[str, Any]]:
+        """Have a client's executor do a task; what it gives is arrays and facts."""
+        number = self._start + (ctx.round - 1) // self._turns
+        key = ctx.rng.bytes(_KEY_BYTES)
+        shard = _shard(data.train)
+        told = dict(ctx.settings)
+        task = Task("ask", shard.site, number, key, size=0, name=name, settings=told)
+        answer, arrays = self._process.ask(task, params or {})
+        return arrays or None, answer.facts
+
+    def _initial_weights(self, params: Any, data: ClientData, ctx: TaskContext) -> Any:
+        name, site = self._initial
+        if site and _shard(data.train).site != site:
+            raise LearnerError(
+                "client-failed",
+                f"The app takes its first model from {site} alone.",
+                "Nothing need be done.",
+            )
+        arrays, facts = self._answer(name, None, data, ctx)
+        steps = facts.get("meta", {}).get("NUM_STEPS_CURRENT_ROUND", 1)
+        return arrays or {}, {"weight": steps}
 
     def data(self, client: str) -> dict[str, Shard]:
         """Return what stands for a client's data; client-0 is called site-1, as FLARE does."""
@@ -135,10 +177,14 @@ class FlareApp:
     def _ask(
         self, kind: Kind, data: Shard, params: dict[str, np.ndarray], *, key: bytes
     ) -> tuple[Answer, dict[str, np.ndarray]]:
-        if not isinstance(data, Shard):
-            raise LearnerError(
-                "learner-data",
-                "Clients of a FLARE app read their data themselves; the plan gives them some.",
-                "Remove set and split from [data] of plan.toml.",
-            )
-        return self._process.ask(Task(kind, data.site, self._round, key, size=0), params)
+        return self._process.ask(Task(kind, _shard(data).site, self._round, key, size=0), params)
+
+
+def _shard(data: Any) -> Shard:
+    if isinstance(data, Shard):
+        return data
+    raise LearnerError(
+        "learner-data",
+        "Clients of a FLARE app read their data themselves; the plan gives them some.",
+        "Remove set and split from [data] of plan.toml.",
+    )

@@ -19,6 +19,7 @@ from hansa.compat.arrays import in_given_precision
 from hansa.compat.nvflare.components import Executor, FLContext
 from hansa.compat.nvflare.engine import Engine, build
 from hansa.compat.nvflare.exchange import DXO, ModelLearnableKey, Shareable, from_shareable
+from hansa.compat.nvflare.filters import KEY
 from hansa.compat.nvflare.names import (
     AppConstants,
     DataKind,
@@ -148,8 +149,15 @@ class _Site:
 
     def do(self, task: Task, arrays: dict[str, np.ndarray]) -> tuple[Answer, dict[str, Any]]:
         """Have the executor of a task do it."""
-        name = self._setup.tasks[task.kind]
+        name = task.name if task.kind == "ask" else self._setup.tasks[task.kind]
         executor = next((e for tasks, e in self._executors if name in tasks or "*" in tasks), None)
+        if executor is None and task.kind == "ask":
+            raise LearnerError(
+                "task-unknown",
+                f"No executor of {self._engine.site} does the task {name!r}: "
+                f"{ReturnCode.TASK_UNKNOWN}.",
+                "Name it under an executor in config_fed_client.json, and import the app again.",
+            )
         if executor is None:
             return Answer(0), {}  # a client need not validate; who trains is known at import
         engine, ctx = self._engine, self._engine.new_context()
@@ -159,6 +167,7 @@ class _Site:
         given = {key: array.copy() for key, array in arrays.items()}
         shareable = self._shareable(task, name, arrays)
         ctx.set_peer_context(self._peer(task))
+        ctx.set_prop(KEY, Key(task.key), sticky=False)
         ctx.set_prop(FLContextKey.TASK_NAME, name, sticky=False)
         ctx.set_prop(FLContextKey.TASK_DATA, shareable, sticky=False)
         shareable = self._filtered("data", name, shareable, ctx)
@@ -168,6 +177,8 @@ class _Site:
         self._fire(EventType.AFTER_TASK_EXECUTION, ctx)
         self._require_ok(result, executor, name)
         result = self._filtered("result", name, result, ctx)
+        if task.kind == "ask":
+            return _answered(result)
         dxo = from_shareable(result)
         if task.kind == "evaluate":
             return Answer(0, _numbers(dxo.data)), {}
@@ -184,7 +195,8 @@ class _Site:
         self._fire(EventType.END_RUN, self._engine.new_context())
 
     def _shareable(self, task: Task, name: str, arrays: dict[str, np.ndarray]) -> Shareable:
-        shareable = DXO(DataKind.WEIGHTS, dict(arrays)).to_shareable()
+        shareable = DXO(DataKind.WEIGHTS, dict(arrays)).to_shareable() if arrays else Shareable()
+        shareable.update(task.settings)
         headers = {
             ReservedHeaderKey.TASK_NAME: name,
             ReservedHeaderKey.TASK_ID: f"{name}-{task.round}",
@@ -244,11 +256,35 @@ class _Site:
         arrays = _arrays(dxo.data, name)
         if expected == DataKind.WEIGHT_DIFF:
             arrays = _added(arrays, given)
+        elif self._filters["result"]:
+            arrays = {**given, **arrays}  # what a filter has left out stays as it was sent
         steps = dxo.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND, 1.0)
         before = dxo.get_meta_prop(MetaKey.INITIAL_METRICS)
         told = before if isinstance(before, dict) else {MetaKey.INITIAL_METRICS: before}
         metrics = _numbers(told)
         return Answer(0, metrics, float(steps)), in_given_precision(arrays, given)
+
+
+def _answered(result: Shareable) -> tuple[Answer, dict[str, np.ndarray]]:
+    """Return what an executor gave to a named task: arrays, and all the rest as facts."""
+    arrays: dict[str, np.ndarray] = {}
+    facts = {key: v for key, v in result.items() if key not in (ReservedHeaderKey.HEADERS, "DXO")}
+    if result.get_header(ReservedHeaderKey.CONTENT_TYPE) == "DXO":
+        dxo = from_shareable(result)
+        data = dict(dxo.data)
+        arrays = {str(k): v for k, v in data.items() if isinstance(v, np.ndarray)}
+        facts |= {str(k): v for k, v in data.items() if not isinstance(v, np.ndarray)}
+        facts |= {"kind": dxo.data_kind, "meta": dict(dxo.meta)}
+    return Answer(0, facts=_plain(facts)), arrays
+
+
+def _plain(value: Any) -> Any:
+    """Return facts with NumPy's numbers as Python's."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _arrays(weights: Mapping[str, Any], where: str) -> dict[str, np.ndarray]:

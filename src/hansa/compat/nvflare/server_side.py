@@ -9,7 +9,8 @@ from hansa.compat.nvflare.reading import App, arguments, path_of, refused, rows
 from hansa.compat.nvflare.shim import NAME, is_there, place_of
 
 TRAINING = ("ScatterAndGather", "FedAvg", "CyclicController")
-WORKFLOWS = (*TRAINING, "CrossSiteModelEval", "GlobalModelEval")
+INITIAL = "InitializeGlobalWeights"
+WORKFLOWS = (INITIAL, *TRAINING, "CrossSiteModelEval", "GlobalModelEval")
 AGGREGATORS = ("InTimeAccumulateWeightedAggregator", "AccumulateWeightedAggregator")
 GENERATORS = ("FullModelShareableGenerator",)
 
@@ -23,7 +24,7 @@ class ServerSide(NamedTuple):
     start_round: int
     minimum: int
     deadline_s: float | None
-    waits_s: float  # after the minimum; told, and not done
+    waits_s: float  # for others, once the minimum has answered
     persistor: dict[str, Any]
     aggregator: str  # FLARE's name
     expects: str  # kind of a result
@@ -31,6 +32,8 @@ class ServerSide(NamedTuple):
     train_task: str
     validate_task: str
     cross_site: str | None  # FLARE's name of an evaluation after the training
+    initial_task: str = ""  # whose results are the first model
+    initial_site: str = ""  # the one client that gives it
 
 
 def server_side(app: App) -> ServerSide:
@@ -39,18 +42,18 @@ def server_side(app: App) -> ServerSide:
     Raises:
       PlanError: import-refused, it has something without a counterpart.
     """
-    for key in ("task_data_filters", "task_result_filters"):
-        if rows(app.server, key):
-            raise refused(f"The app has {key} on the server, which have no counterpart.")
     components = {str(row.get("id")): row for row in rows(app.server, "components")}
     found = rows(app.server, "workflows")
     kinds = [_known(row, WORKFLOWS, "workflow") for row in found]
+    initial = ("", "")
+    if kinds[:1] == [INITIAL]:
+        initial, found, kinds = _initial(arguments(found[0])), found[1:], kinds[1:]
     training = [k for k in kinds if k in TRAINING]
     after = [k for k in kinds if k not in training]
     if len(training) != 1 or kinds[:1] != training or len(after) > 1:
         raise refused(
-            f"The app's workflows are {', '.join(kinds) or 'none'}; one that trains comes first, "
-            "and one that evaluates may follow."
+            f"The app's workflows are {', '.join(kinds) or 'none'}; one that trains comes first or "
+            f"after {INITIAL}, and one that evaluates may follow."
         )
     given = arguments(found[0])
     cyclic, plain = training == ["CyclicController"], training == ["FedAvg"]
@@ -77,14 +80,26 @@ def server_side(app: App) -> ServerSide:
         waits_s=float(
             _count(given, "wait_time_after_min_received", 0 if plain else 10, at_least=0)
         ),
-        persistor=_there(persistor),
+        persistor=_there(_with_model(persistor, components)),
         aggregator=aggregator,
         expects=expects,
         weights=weights,
         train_task=str(given.get("train_task_name") or given.get("task_name") or "train"),
         validate_task=str(told.get("validation_task_name") or "validate"),
         cross_site=after[0] if after else None,
+        initial_task=initial[0],
+        initial_site=initial[1],
     )
+
+
+def _initial(given: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the task whose result is a first model, and the one client that does it."""
+    method, client = given.get("weight_method", "first"), given.get("weight_client_name") or ""
+    if method not in ("first", "client") or (method == "client" and not isinstance(client, str)):
+        raise refused(f"{INITIAL} has the weight_method {method!r}.", 'It is "first" or "client".')
+    if method == "client" and not client:
+        raise refused(f"{INITIAL} takes a client's weights and names no weight_client_name.")
+    return str(given.get("task_name") or "get_weights"), client if method == "client" else ""
 
 
 def _aggregator(
@@ -137,6 +152,17 @@ def _known(described: Mapping[str, Any], names: tuple[str, ...], what: str) -> s
         own = "the app's own" if "." in path and not path.startswith(f"{NAME}.") else "not known"
         raise refused(f"The {what} {path} is {own}; taken over are {', '.join(names)}.")
     return name
+
+
+def _with_model(
+    described: dict[str, Any], components: Mapping[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """Return a persistor whose argument `model` is a description and not a component's id."""
+    told = arguments(described)
+    model = told.get("model")
+    if not isinstance(model, str) or model not in components:
+        return described
+    return {**described, "args": {**told, "model": _there(components[model])}}
 
 
 def _there(described: dict[str, Any]) -> dict[str, Any]:

@@ -3,26 +3,51 @@
 from __future__ import annotations
 
 import importlib
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hansa.compat.nvflare.components import FLContext, ModelPersistor
 from hansa.compat.nvflare.exchange import ModelLearnable, ModelLearnableKey, make_model_learnable
+from hansa.store.files import load_params
 
 
 class PTFileModelPersistor(ModelPersistor):
-    """Starts from a module as it is made."""
+    """Starts from a module as it is made, or from a checkpoint of it.
 
-    def __init__(self, model: Any = None, **options: Any) -> None:
+    Args:
+      model: the module.
+      source_ckpt_file_full_name: file of a state_dict, as safetensors; a relative one lies in the
+        app's folder.
+      exclude_vars: regular expression of names that are left out.
+      options: others of FLARE's; Hansa saves models itself.
+    """
+
+    def __init__(
+        self,
+        model: Any = None,
+        source_ckpt_file_full_name: str | None = None,
+        exclude_vars: str | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__()
-        self._model = model
+        self._model, self._source = model, source_ckpt_file_full_name
+        self._excluded = re.compile(exclude_vars) if exclude_vars else None
 
     def load_model(self, fl_ctx: FLContext) -> ModelLearnable:
-        """Return the module's state_dict as arrays."""
+        """Return the checkpoint's or the module's state_dict as arrays."""
+        if self._source:
+            path = Path(fl_ctx.get_workspace().get_app_dir(), self._source)
+            if path.suffix != ".safetensors":  # PyTorch's own format is a pickle (law L7)
+                raise ValueError(f"{path.name} is no .safetensors file; save the state_dict as one")
+            manager = PTModelPersistenceFormatManager(load_params(path).copy().to_dict())
+            return manager.to_model_learnable(self._excluded)
         if not hasattr(self._model, "state_dict"):
             raise TypeError(f"the persistor's model is {type(self._model).__name__}, no module")
-        return make_model_learnable(_as_arrays(self._model.state_dict()), {})
+        manager = PTModelPersistenceFormatManager(dict(self._model.state_dict()))
+        return manager.to_model_learnable(self._excluded)
 
 
 class PTModelPersistenceFormatManager:

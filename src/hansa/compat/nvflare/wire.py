@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
-Kind = Literal["seed", "train", "evaluate"]
+Kind = Literal["seed", "train", "evaluate", "ask"]
 
 
 class Setup(msgspec.Struct, tag="setup", frozen=True):
@@ -34,6 +34,8 @@ class Task(msgspec.Struct, tag="task", frozen=True):
     round: int  # as the app counts it
     key: bytes
     size: int
+    name: str = ""  # of "ask": the task's name in the app
+    settings: dict[str, Any] = {}  # of "ask"
 
 
 class Answer(msgspec.Struct, tag="answer", frozen=True):
@@ -42,3 +44,4 @@ class Answer(msgspec.Struct, tag="answer", frozen=True):
     size: int
     metrics: dict[str, float] = {}
     steps: float = 1.0  # NUM_STEPS_CURRENT_ROUND
+    facts: dict[str, Any] = {}  # of "ask": what the result says besides arrays

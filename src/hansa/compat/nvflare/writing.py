@@ -78,6 +78,8 @@ def _read(app: App, clients: int | None, module: str | None) -> _Found:
     tasks = [task for row in executors for task in row["tasks"]]
     if server.train_task not in tasks and "*" not in tasks:
         raise refused(f"No executor of {CLIENT} does the task {server.train_task!r}.")
+    if server.initial_task and server.initial_task not in tasks and "*" not in tasks:
+        raise refused(f"No executor of {CLIENT} does the task {server.initial_task!r}.")
     if server.cross_site and server.validate_task not in tasks and "*" not in tasks:
         raise refused(f"No executor of {CLIENT} does the task {server.validate_task!r}.")
     return _Found(
@@ -87,18 +89,21 @@ def _read(app: App, clients: int | None, module: str | None) -> _Found:
         [component(part) for part in parts if part not in idle],
         [str(part.get("path")) for part in idle],
         {
-            "data_filters": _filters(app, "task_data_filters"),
-            "result_filters": _filters(app, "task_result_filters"),
+            # In the order in which FLARE applies them: the sender's first.
+            "data_filters": _filters(app.server, "task_data_filters")
+            + _filters(app.client, "task_data_filters"),
+            "result_filters": _filters(app.client, "task_result_filters")
+            + _filters(app.server, "task_result_filters"),
         },
         clients or max(server.minimum, 2),
         module,
     )
 
 
-def _filters(app: App, key: str) -> list[dict[str, Any]]:
+def _filters(side: dict[str, Any], key: str) -> list[dict[str, Any]]:
     return [
         {"tasks": row.get("tasks", []), "filters": [component(f) for f in rows(row, "filters")]}
-        for row in rows(app.client, key)
+        for row in rows(side, key)
     ]
 
 
@@ -117,6 +122,9 @@ def plan_text(found: _Found) -> str:
         line("workflow", _workflow(server), _workflow_said(server)),
         line("algorithm", "fed_avg", "FullModelShareableGenerator"),
     ]
+    if server.initial_task:
+        said = server.initial_site or "whoever answers, the first by name"
+        lines.append(line("initial", "first", f"InitializeGlobalWeights: {said}"))
     if server.workflow != "cyclic":
         lines.append(line("aggregator", "mean", server.aggregator))
     lines += [
@@ -134,6 +142,8 @@ def plan_text(found: _Found) -> str:
     ]  # fmt: skip
     if server.deadline_s:
         lines.append(line("deadline_s", server.deadline_s, "train_timeout"))
+    if server.waits_s:
+        lines.append(line("grace_s", server.waits_s, "wait_time_after_min_received"))
     if server.cross_site:
         why = "all rounds but the last train only; then come the models"
         lines += ["", "[evaluate]", line("every", max(server.rounds, 1), why)]
@@ -183,6 +193,8 @@ def module_text(found: _Found) -> str:
         "start_round": server.start_round,
         "turns": found.clients if server.workflow == "cyclic" else None,
         "log_levels": found.app.log_levels,
+        "initial_task": server.initial_task,
+        "initial_site": server.initial_site,
     }
     options = "".join(
         f"    {name}={python(value)},\n"
@@ -196,6 +208,7 @@ def module_text(found: _Found) -> str:
         "\n"
         f"flare = FlareApp(\n    __file__,\n{options})\n"
         "data, init, train, evaluate, close = flare.functions()\n"
+        "tasks = flare.tasks()\n"
     )
 
 
@@ -232,8 +245,8 @@ def _facts(found: _Found) -> Iterator[tuple[str, str]]:
         yield "saved", f"{file} in the run's folder"
     if server.source == "ScatterAndGather":
         yield (
-            "not waited",
-            f"{server.waits_s:g} s after min_clients: a round ends with its last answer",
+            "waited",
+            f"{server.waits_s:g} s after min_clients, and not when all have answered",
         )
     for path in found.idle:
         yield "does nothing", path

@@ -1,0 +1,146 @@
+"""A site's own filters on what leaves it: named in its policy, applied by the agent itself.
+
+The run's code has no hand in it: the worker has written its result, and the agent changes the file
+before its digest, the ledger and the server know of it.  Averaged buffers and facts are not
+filtered.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hansa.errors import PlanError, SiteError
+from hansa.params import Layout, Params, encode
+from hansa.params.dtypes import width
+from hansa.params.model import ModelLayout
+from hansa.plan import build_named
+from hansa.protocol.messages import Offer
+from hansa.rounds import BUFFERS
+from hansa.seeds import Key
+from hansa.store.addresses import digest_of
+from hansa.store.files import load_params, write_durably
+from hansa.transforms import Transform, Wire, clip, percentile, sparse_vector
+from hansa.transforms.exclude import without
+
+_WHERE = "policy.filters"
+
+Spans = Sequence[tuple[str, int, int]]
+"""Name, start and stop of each trained tensor in a flat vector."""
+
+
+class Filter(NamedTuple):
+    """One step of what is done to vectors before they leave."""
+
+    apply: Callable[[Wire, Spans, Key], Wire]
+
+
+def exclude(tensors: tuple[str, ...]) -> Filter:
+    """Send the values of some tensors as no change.
+
+    Args:
+      tensors: names, or patterns such as "head.*".
+    """
+    return Filter(lambda vectors, spans, key: without(vectors, spans, tensors))
+
+
+def _of(transform: Callable[..., Transform]) -> Callable[..., Filter]:
+    def made(**options: Any) -> Filter:
+        found = build_named(
+            _WHERE, {"name": "it", **options}, {"it": transform},
+            kind=Transform, import_module=_no_module,
+        )  # fmt: skip
+        return Filter(lambda vectors, spans, key: found.encode(vectors, key))
+
+    return made
+
+
+FILTERS: Mapping[str, Callable[..., Filter]] = {
+    "exclude": exclude,
+    "clip": _of(clip),
+    "percentile": _of(percentile),
+    "sparse_vector": _of(sparse_vector),
+}
+"""What `filters = [...]` of a policy may name."""
+
+
+def build_filters(described: Sequence[Mapping[str, Any]]) -> list[Filter]:
+    """Return the filters of a policy, in their order.
+
+    Raises:
+      SiteError: site-settings, one of them cannot be.
+    """
+    made = []
+    for named in described:
+        options = {key: value for key, value in named.items() if key != "name"}
+        name = named.get("name")
+        if not isinstance(name, str) or name not in FILTERS:
+            raise SiteError(
+                "site-settings",
+                f"The policy has the filter {name!r:.80}, which does not exist.",
+                f"There are: {', '.join(sorted(FILTERS))}.",
+            )
+        told = {"name": name, **options}
+        try:
+            if name == "exclude":
+                given = build_named(_WHERE, told, FILTERS, kind=Filter, import_module=_no_module)
+            else:
+                given = FILTERS[name](**options)
+            made.append(given)
+        except PlanError as error:
+            raise SiteError("site-settings", error.happened, error.hint) from None
+    return made
+
+
+def filtered(update: Path, filters: Sequence[Filter], offer: Offer) -> tuple[str, int]:
+    """Change a result's file; return its digest and size.
+
+    Args:
+      update: file of the vectors of an update, or of an answer's tensors.
+      filters: in their order.
+      offer: the run it belongs to.
+
+    Raises:
+      SiteError: site-filter, what would leave cannot be filtered.
+    """
+    found = load_params(update)
+    vectors = {name: v for name, v in found.to_dict().items() if name != BUFFERS}
+    named = offer.plan.get("algorithm")
+    name = named.get("name") if isinstance(named, dict) else named
+    odd = sorted({str(v.dtype) for v in vectors.values() if v.dtype.kind not in "fiub"})
+    if name == "scaffold" or odd:
+        what = f"values of {odd[0]}" if odd else "an algorithm that keeps a state at clients"
+        raise SiteError(
+            "site-filter",
+            f"This site's filters cannot be applied to {what}. Nothing was sent.",
+            "Its owner can leave the filters out, or the plan such values.",
+        )
+    # Noise must be a secret of the site's, so its key is no function of the run's seed.
+    key = Key.root(int.from_bytes(os.urandom(7)))
+    spans = list(_spans(offer))
+    made: Wire = {name: v.copy() for name, v in vectors.items()}
+    for position, step in enumerate(filters):
+        made = step.apply(made, spans, key.child(position))
+    arrays = {name: made.get(name, v) for name, v in found.to_dict().items()}
+    file = encode(Params.of(arrays, found.metadata))
+    digest = digest_of(*file)
+    del found, vectors, arrays
+    write_durably(update, file)
+    return digest, sum(len(part) for part in file)
+
+
+def _spans(offer: Offer) -> Iterator[tuple[str, int, int]]:
+    """Give where each trained tensor lies in a flat vector, in the order of `ModelLayout`."""
+    tensors = Layout.of((n, d, tuple(shape)) for n, d, shape in offer.tensors)
+    trained = ModelLayout(tensors, offer.buffers).trained
+    spans = trained.float_spans()
+    for spec in trained.specs:
+        wide = width(spec.dtype)
+        start = spans[spec.dtype][0] + (spec.start - trained.span(spec.dtype)[0]) // wide
+        yield spec.name, start, start + (spec.stop - spec.start) // wide
+
+
+def _no_module(name: str) -> Any:
+    raise PlanError("plan-bad-value", f"A policy names no code, such as {name}.", "Name a filter.")

@@ -1,0 +1,83 @@
+"""A site's own filters: what they do to a file, and what cannot be filtered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hansa.errors import SiteError
+from hansa.params import Params
+from hansa.protocol.messages import BlobRef, Offer
+from hansa.rounds.questions import packed, unpacked
+from hansa.site.outgoing import build_filters, filtered
+from hansa.site.settings import parse_settings, settings_text
+from hansa.store.addresses import digest_of_file
+from hansa.store.files import load_params, save_params
+
+NOTHING = "blake3:" + "0" * 64
+
+
+def offer(algorithm: Any = "fed_avg") -> Offer:
+    tensors = [("head.w", "F32", [2]), ("body.w", "F64", [1, 3]), ("count", "I64", [])]
+    return Offer(
+        run="r-1", identity=NOTHING, plan={"algorithm": algorithm},
+        package=BlobRef(digest=NOTHING, size=0), tensors=tensors, buffers=[],
+        submitter="ada", certificate="", signature="",
+    )  # fmt: skip
+
+
+def test_named_tensors_are_found_in_the_flat_vector_whatever_their_order(tmp_path: Path) -> None:
+    """The wider dtype comes first in a flat vector, though the model names it second."""
+    update = tmp_path / "update"
+    params = {"delta": np.array([1.0, -2, 3, -4, 5]), "buffers": np.array([7.0])}
+    save_params(update, Params.of(params))
+    steps = [{"name": "exclude", "tensors": ["head.*"]}, {"name": "clip", "norm": 0.5}]
+    digest, size = filtered(update, build_filters(steps), offer())
+    found = load_params(update)
+    left = np.array([1.0, -2, 3, 0, 0])
+    np.testing.assert_allclose(found["delta"], left * 0.5 / np.sqrt(14), rtol=1e-12)
+    assert found["buffers"].tolist() == [7]
+    assert (digest, size) == digest_of_file(update)
+
+
+def test_tensors_of_an_answer_are_filtered_and_its_facts_stay(tmp_path: Path) -> None:
+    answer = tmp_path / "answer"
+    save_params(answer, packed(Params.of({"w": np.array([[3.0, -4.0]])}), {"rows": 9}))
+    filtered(answer, build_filters([{"name": "clip", "norm": 1.0}]), offer())
+    found = unpacked(load_params(answer))
+    assert found.params is not None and found.facts == {"rows": 9}
+    np.testing.assert_allclose(found.params["w"], [[0.6, -0.8]])
+
+
+def test_what_cannot_be_filtered_does_not_leave(tmp_path: Path) -> None:
+    update = tmp_path / "update"
+    save_params(update, Params.of({"delta": np.zeros(5)}))
+    with pytest.raises(SiteError) as error:
+        filtered(
+            update, build_filters([{"name": "clip", "norm": 1.0}]), offer({"name": "scaffold"})
+        )
+    assert error.value.code == "site-filter"
+
+
+def test_settings_keep_filters_and_tasks_when_they_are_written() -> None:
+    text = (
+        'name = "north"\n[policy]\ntasks = ["count"]\n'
+        'filters = [{ name = "clip", norm = 1.5 }, { name = "exclude", tensors = ["a.*", "b"] }]\n'
+    )
+    settings = parse_settings(text)
+    assert parse_settings(settings_text(settings)) == settings
+    assert settings.policy is not None and settings.policy.tasks == ("count",)
+
+
+@pytest.mark.parametrize(
+    "filters",
+    ['{ name = "clap", norm = 1.0 }', '{ name = "clip" }', '{ name = "clip", norm = -1.0 }',
+     '{ name = "exclude", tensors = 3 }', '{ name = "model.py:own" }', '{ norm = 1.0 }'],
+)  # fmt: skip
+def test_filters_that_cannot_be_are_refused_with_the_settings(filters: str) -> None:
+    with pytest.raises(SiteError) as error:
+        parse_settings(f'name = "north"\n[policy]\nfilters = [{filters}]\n')
+    assert error.value.code == "site-settings"
