@@ -13,9 +13,12 @@ from click.testing import CliRunner
 from fedn_packages import WITH_OPTIONS, archived, npz, old_package, package, rows, write
 
 from hansa.cli.package import command as package_command
+from hansa.cli.predict import command as predict_command
 from hansa.compat.fedn.writing import Import, import_package
+from hansa.errors import HansaError
 from hansa.project import open_project
-from hansa.runs import RunFolder
+from hansa.runs import RunFolder, all_runs
+from hansa.runs.result import validation_table
 from hansa.simulation import Simulation, continue_run, open_run
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="packages are lines for a POSIX shell")
@@ -114,3 +117,49 @@ def test_startup_comes_first_and_its_failure_is_ignored(tmp_path):
     assert made.load(made.commits()[-1])[0]["1"].item() == -5.0
     plan = import_package(Import(source, tmp_path / "other", startup=False)).folder / "plan.toml"
     assert "--startup" not in tomllib.loads(plan.read_text())["learner"]["train"]
+
+
+def test_other_content_of_a_validation_leaves_a_client_only_where_the_plan_says_so(tmp_path):
+    folder = imported(tmp_path, package(tmp_path / "client"), env=WITH_OPTIONS)
+    quiet = run(folder, tmp_path / "runs", "rounds=1")
+    assert "reports" not in quiet.rows()[-1]
+    told = run(folder, tmp_path / "runs", "rounds=1", "evaluate.reports=true")
+    row = told.rows()[-1]
+    assert row["reports"]["north"] == {
+        "error": 9.0, "by": {"row": 3}, "note": "text", "rows": [1, 2],
+    }  # fmt: skip
+    for part in ("train", "validation"):  # and the numbers are the same
+        assert row[part] == quiet.rows()[-1][part]
+    assert told.commits()[-1]["model"] == quiet.commits()[-1]["model"]
+    table = validation_table(told.name, told.rows())
+    assert [(r["client"], r["report"]["note"]) for r in table] == [
+        ("north", "text"), ("south", "text"),
+    ]  # fmt: skip
+
+
+def test_each_client_predicts_with_a_model_of_the_trail(tmp_path):
+    folder = imported(tmp_path, package(tmp_path / "client"), env=WITH_OPTIONS)
+    made = run(folder, tmp_path / "runs", "rounds=1")
+    words = [f"{made.name}:1", "--runs", str(tmp_path / "runs"), "-o", str(tmp_path / "out")]
+    done = CliRunner().invoke(predict_command, words)
+    assert done.exit_code == 0, done.output
+    # The package adds its second tensor, -5, to each row: 3 and 5, and six times -8.
+    found = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "out").iterdir()}
+    assert found == {"north": {"predicted": [-2.0, 0.0]}, "south": {"predicted": [-13.0] * 6}}
+    (asked,) = [r for r in all_runs(tmp_path / "runs") if r.name != made.name]
+    assert asked.about["seed_model"]["origin"] == f"{made.name}:1"
+    assert asked.commits()[-1]["model"] == made.commits()[-1]["model"]  # nothing was trained
+
+
+def test_a_package_that_predicts_no_json_fails_at_that_client_and_says_why(tmp_path):
+    source = package(tmp_path / "client")
+    text = (source / "entrypoint.py").read_text()
+    text = text.replace(
+        'save_metrics({"predicted"', 'open(paths[1], "w").write("x") or ({"predicted"'
+    )
+    (source / "entrypoint.py").write_text(text.replace("}, paths[1])\n\n\nmain", "})\n\n\nmain"))
+    folder = imported(tmp_path, source, env=WITH_OPTIONS)
+    made = run(folder, tmp_path / "runs", "rounds=1")
+    done = CliRunner().invoke(predict_command, [made.name, "--runs", str(tmp_path / "runs")])
+    assert done.exit_code == 1 and isinstance(done.exception, HansaError)
+    assert "no JSON" in str(done.exception)

@@ -18,7 +18,7 @@ import numpy as np
 
 from hansa.errors import HansaError
 from hansa.functions.serving import told
-from hansa.limits import DIFF_LINES_MAX
+from hansa.limits import DIFF_LINES_MAX, FACTS_BYTES_MAX
 from hansa.params.dtypes import FLOATS
 from hansa.plan import Plan, flatten, read_plan
 from hansa.plan.build import Method, build_method
@@ -291,6 +291,10 @@ def _leaving(offer: Offer) -> tuple[list[Leaving], list[str]]:
     leaving.append(
         Leaving("totals of metrics, after training and evaluation", _metrics(plan), None)
     )
+    if plan is not None and plan.evaluate.reports:
+        leaving.append(
+            Leaving("what its code says of each model it validates", "any JSON", FACTS_BYTES_MAX)
+        )
     leaving.append(Leaving("if it fails: an error's code and one sentence", "text", None))
     return leaving, warnings
 
