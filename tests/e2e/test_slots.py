@@ -51,9 +51,6 @@ def evaluate(params, data):
 def federation(tmp_path: Path) -> Iterator[Rehearsal]:
     folder = project(tmp_path / "card", PLAN, MODEL)
     with Rehearsal(tmp_path / "r", folder, settings={**FAST, "runs": 4}) as rehearsal:
-        for name in rehearsal.names:
-            with (rehearsal.site_folder(name) / "site.toml").open("a") as file:
-                file.write("\n[resources]\ngpu = 1\n")
         yield rehearsal
 
 

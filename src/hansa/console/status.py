@@ -10,9 +10,9 @@ from hansa.clock import seconds_of, wall
 from hansa.console import answers
 from hansa.console.parsing import Command
 from hansa.console.progress import Progress
-from hansa.console.seat import ENDED, Seat, heard
+from hansa.console.seat import Seat, heard
 from hansa.errors import ConsoleError
-from hansa.protocol.messages import RunFacts
+from hansa.protocol.messages import ENDED, RunFacts
 from hansa.remote import asking
 from hansa.runs.result import Table
 from hansa.text import TEXT_CHARS, clean

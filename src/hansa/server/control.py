@@ -11,9 +11,8 @@ from starlette.responses import Response
 from hansa.clock import monotonic
 from hansa.errors import RequestRefused, UpdateRefused
 from hansa.limits import EXAMPLES_MAX
-from hansa.protocol.messages import Phase, Poll, PollAnswer, Receipt, Standing, TaskResult
+from hansa.protocol.messages import ENDED, Phase, Poll, PollAnswer, Receipt, Standing, TaskResult
 from hansa.server.auth import Principal
-from hansa.server.journal import ENDED
 from hansa.server.results import result_digest
 from hansa.server.routes import Route, answer, in_thread, number, read_message
 from hansa.server.state import ServerState
