@@ -127,7 +127,9 @@ class ServerState:
                 state = "active" if presence and presence.online else "silent"
             heard_s = round(max(0.0, monotonic() - presence.heard), 1) if presence else None
             version = presence.version if presence else ""
-            facts.append({**row, "state": state, "version": version, "heard_s": heard_s})
+            lends = dict(presence.slots) if presence else {}
+            live = {"state": state, "version": version, "heard_s": heard_s, "resources": lends}
+            facts.append({**row, **live})
         return facts
 
     def sweep(self) -> None:
