@@ -51,9 +51,7 @@ _OWNER = "Ask its data owner: what runs at a site, and how it logs, is for the s
 _HOST = "Ask the operator of that machine; a member learns nothing of a host: hansa server doctor"
 _STUDY = "Give each study a federation of its own; one server process and one port is each."
 _ROLES = "Roles are the same everywhere, and the server's word: see the page on identity."
-_BROUGHT = (
-    "`download_job ID` brings events, models and report; `ls server` and `cat` show them."
-)
+_BROUGHT = "`download_job ID` brings events, models and report; `ls server` and `cat` show them."
 
 _WIRE = "Look at hansa log RUN --follow, and at the server's /metrics."
 

@@ -13,6 +13,8 @@ from hansa.errors import RequestRefused, ServerError
 from hansa.identity import Invite, Sessions, load_authority, load_key
 from hansa.identity.roles import Role
 from hansa.limits import UPDATE_HEADER_BYTES_MAX, UPLOADS_PER_TASK_MAX
+from hansa.plan import schema
+from hansa.protocol import messages
 from hansa.server import members
 from hansa.server.audit import write_audit
 from hansa.server.auth import Gate
@@ -28,6 +30,7 @@ from hansa.server.settings import ServerSettings, load_settings
 from hansa.server.upkeep import left_over, wanted_blobs
 from hansa.store.blobs import BlobStore
 from hansa.store.database import open_database
+from hansa.typed import make_known
 
 
 class ServerState:
@@ -39,6 +42,7 @@ class ServerState:
     """
 
     def __init__(self, folder: Path, settings: ServerSettings | None = None) -> None:
+        make_known(messages, schema)  # before any thread reads one
         self.folder = folder
         self.settings = settings or load_settings(folder)
         self.authority = load_authority(folder)
