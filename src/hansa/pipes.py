@@ -9,6 +9,7 @@ import os
 import select
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any, BinaryIO
 
 import msgspec
@@ -71,8 +72,13 @@ def take_streams() -> tuple[BinaryIO, BinaryIO]:
     return requests, replies
 
 
-def end_with(requests: BinaryIO) -> None:
-    """End the process as soon as the one that asks it does, even in the middle of a task."""
+def end_with(requests: BinaryIO, first: Callable[[], None] = lambda: None) -> None:
+    """End the process as soon as the one that asks it does, even in the middle of a task.
+
+    Args:
+      requests: the pipe whose other end closes then.
+      first: called before, in another thread than the one that works.
+    """
     if not hasattr(select, "poll"):
         return
     poll = select.poll()
@@ -80,6 +86,7 @@ def end_with(requests: BinaryIO) -> None:
 
     def wait() -> None:
         poll.poll()
+        first()
         threading.Event().wait(_FAREWELL_S)  # the main thread sees it too, unless it is at work
         os._exit(1)
 

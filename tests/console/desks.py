@@ -80,7 +80,14 @@ class Members:
 
 
 def _member(name: str, **facts: Any) -> dict[str, Any]:
-    plain = {"kind": "site", "role": "site", "org": "", "joined_at": "2026", "version": "0.1"}
+    plain = {
+        "kind": "site",
+        "role": "site",
+        "org": "",
+        "joined_at": "2026",
+        "version": "0.1",
+        "resources": {},
+    }
     return {"name": name, **plain, **facts}
 
 

@@ -28,8 +28,11 @@ help upload_app set_run_number delete_run_number deploy_app start_app check_stat
 remove_client set_timeout restart shutdown bye cat head tail grep ls pwd env sys_info show_stats
 show_errors reset_errors eval_right show_sites show_users validate info lpwd submit_job download_job
 list_jobs list_job get_job_meta get_job_log abort_job clone_job delete_job configure_job_log
-app_command register_study list_studies report_env report_resources report_version
+app_command register_study list_studies report_env report_version report_resources
 configure_site_log disable_client enable_client cells msg_stats
+download_binary download_folder download_text download_job_components eval_rule show_config
+show_rights show_rules show_scopes show_study remove_study add_study_site remove_study_site
+add_study_user remove_study_user list_pools show_pool
 """
 """Verbs that the contract lists, of the first console and today's."""
 

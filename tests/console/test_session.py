@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,23 @@ def test_a_run_of_another_workspace_is_looked_at_but_not_copied(
     assert "Also: far-7 of ada, running" in other.do("check_status server")
     refused(other, "download_job far-7", "console-refused", "was not started from")
     refused(other, "clone_job far-7", "console-refused")
+
+
+def test_what_sites_lend_is_told(
+    admin: Desk, server: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    members = Members(server, monkeypatch)
+    members.rows[0]["resources"] = {"gpu": 2}
+    text = admin.do("report_resources")
+    assert re.search(r"north +\| active +\| 2 gpu", text) and "nothing by name" in text
+    assert "south" not in admin.do("report_resources north")
+    refused(admin, "report_resources far", "console-order", "no client 'far'")
+
+
+def test_a_job_is_submitted_with_a_priority(admin: Desk, server: StandIn) -> None:
+    admin.do("submit_job -p 3 hello")
+    assert server.submissions[-1].priority == 3
+    refused(admin, "submit_job -p much hello", "console-verb", "'much' is no priority")
 
 
 def test_abort_ends_the_run_everywhere_and_says_so(admin: Desk, server: StandIn) -> None:

@@ -76,6 +76,16 @@ def test_a_random_order_is_another_in_each_cycle_and_the_same_for_a_seed() -> No
     assert all(sorted(cycle) == NAMES for cycle in cycles) and len(set(cycles)) > 2
 
 
+def test_the_last_turn_of_the_last_cycle_is_evaluated(tmp_path: Any) -> None:
+    """Three turns of thirty rounds, evaluated every tenth: the third is the last."""
+    plan = {"rounds": 30, "workflow": {"name": "cyclic", "cycles": 1}, "algorithm": "fed_avg",
+            "cohort": {"count": 3}, "evaluate": {"every": 10}}  # fmt: skip
+    case = Case(plan=plan)
+    folder, population = open_run(case.project, Simulation(tmp_path), case.population)
+    continue_run(folder, case.project, population, simulation=Simulation(tmp_path))
+    assert ["validation" in row for row in folder.rows()] == [False, False, True]
+
+
 def test_a_run_ends_with_its_cycles() -> None:
     federation = clients()
     assert run(federation, plan_of(rounds=99, workflow={"cycles": 2})).ended == (

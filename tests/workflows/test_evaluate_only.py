@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from hansa.errors import PlanError, RunError
+from hansa.plan import read_plan
 from hansa.runs.record import run_record
 from hansa.simulation import Simulation, continue_run, open_run
 from hansa.testing.case import STEPS, VALIDATION, Case
@@ -33,6 +34,12 @@ def test_too_few_that_can_evaluate_fail_the_run(tmp_path: Path) -> None:
     with pytest.raises(RunError) as failed:
         continue_run(run, case.project, population, simulation=Simulation(tmp_path))
     assert failed.value.code == "run-too-few"
+
+
+def test_one_round_is_announced_whatever_the_plan_says() -> None:
+    assert read_plan({"workflow": "evaluate_only", "rounds": 30}).plan.rounds == 1
+    assert read_plan({"workflow": {"name": "evaluate_only"}}).plan.rounds == 1
+    assert read_plan({"rounds": 30}).plan.rounds == 30
 
 
 def test_an_evaluation_by_nobody_is_refused() -> None:

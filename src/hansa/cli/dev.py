@@ -164,6 +164,8 @@ def _run(
     from hansa.cli.remote import ended_badly
     from hansa.cli.session import closing
     from hansa.dev import Chaos
+    from hansa.dev.refusals import Refusals
+    from hansa.remote import asking
     from hansa.remote.connecting import connected
     from hansa.remote.follow import follow
     from hansa.remote.submit import submit
@@ -180,17 +182,25 @@ def _run(
         rehearsal=True,
     )
     told(f"run {folder.name} submitted: {plan.rounds} rounds")
+    refusals = Refusals(len(rehearsal.names), rehearsal.project)
     disturbed = Chaos(rehearsal, told) if chaos else contextlib.nullcontext()
     with connected(membership) as connection:
+
+        def heard(event: dict[str, Any]) -> None:
+            if not chaos and refusals.leave_too_few(event):
+                asking.stop(connection, (folder.remote or {})["run"])
+
         try:
             with watching(plan.rounds, plan.stop.metric) as view, disturbed:
-                follow(folder, connection, membership=membership, view=view)
+                follow(folder, connection, membership=membership, view=view, heard=heard)
         except KeyboardInterrupt:
             _give_up(connection, folder)
             write_report(folder)
             click.echo(f"\nInterrupted after round {len(folder.rows())}; everything is ended.")
             raise click.exceptions.Exit(130) from None
     write_report(folder)
+    if folder.state == "stopped" and refusals.over:
+        raise refusals.error(folder.name)
     if folder.state != "finished":
         raise ended_badly(folder, runs)
     click.echo(closing(folder, runs))

@@ -75,7 +75,7 @@ def runs(folder: Path, as_json: bool) -> None:
             {
                 "run": row.run,
                 "state": row.state,
-                "rounds": f"{journal.rounds_done(row.run)}/{row.submission.plan.get('rounds', 0)}",
+                "rounds": _rounds(journal.rounds_done(row.run), row.submission.plan),
                 "submitter": row.submitter,
                 "submitted": row.created_at,
                 "reason": row.reason,
@@ -86,6 +86,12 @@ def runs(folder: Path, as_json: bool) -> None:
         print_json({"runs": rows})
         return
     click.echo(str(Table(rows)) if rows else "No run has been submitted yet.")
+
+
+def _rounds(done: int, plan: dict[str, Any]) -> str:
+    """Return how many rounds are done; a workflow may go on after the plan's, to evaluate."""
+    rounds = int(plan.get("rounds", 0))
+    return f"{min(done, rounds)}/{rounds}"
 
 
 @click.command(name="audit")

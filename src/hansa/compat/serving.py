@@ -6,25 +6,20 @@ its input does.
 
 from __future__ import annotations
 
-import os
-import select
 import shutil
 import signal
 import tempfile
-import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from hansa.errors import HansaError
 from hansa.hosting.wire import PLACE, Failed, Ready, receive_with, send_with
 from hansa.limits import FAILURE_CHARS_MAX, MESSAGE_CHARS_MAX
-from hansa.pipes import Closed, send, take_streams
-
-_FAREWELL_S = 1.0
+from hansa.pipes import Closed, end_with, send, take_streams
 
 
 class Host(Protocol):
@@ -55,7 +50,13 @@ def serve(
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     requests, replies = take_streams()
     hosts: list[Host] = []
-    _end_with(requests, hosts)
+
+    def abort() -> None:
+        for host in hosts:
+            host.abort()
+        _leave_nothing()
+
+    end_with(requests, abort)
     folder = Path()
     while True:
         try:
@@ -109,24 +110,6 @@ def failed(error: BaseException, folder: Path, *, name: str, page: str) -> Faile
 def _sound(text: str) -> str:
     """Return text that can be written anywhere; file names bring lone surrogates."""
     return text.encode("utf-8", "backslashreplace").decode()
-
-
-def _end_with(requests: BinaryIO, hosts: list[Host]) -> None:
-    """End the process as soon as the project's does, even while a client trains."""
-    if not hasattr(select, "poll"):
-        return
-    poll = select.poll()
-    poll.register(requests.fileno(), 0)  # tells of the other end's closing only
-
-    def wait() -> None:
-        poll.poll()
-        for host in hosts:
-            host.abort()
-        threading.Event().wait(_FAREWELL_S)  # the main thread sees it too, unless it is at work
-        _leave_nothing()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
 
 
 def _leave_nothing() -> None:

@@ -16,6 +16,7 @@ from hansa.console.answers import table
 from hansa.console.parsing import Command
 from hansa.console.seat import Seat
 from hansa.errors import ConsoleError, PlanError
+from hansa.limits import PRIORITY_MAX
 from hansa.packages import build_archive
 from hansa.plan import PLAN_FILE
 from hansa.project import Project, open_project
@@ -104,7 +105,7 @@ def start_app(seat: Seat, command: Command) -> Iterator[str]:
 def submit_job(seat: Seat, command: Command) -> Iterator[str]:
     """Upload, deploy and start under the next free number."""
     name, _ = _upload(seat, command.words[0])
-    yield from _submitted(seat, name)
+    yield from _submitted(seat, name, priority=_priority(command.options.get("-p", "0")))
 
 
 def clone_job(seat: Seat, command: Command) -> Iterator[str]:
@@ -172,11 +173,26 @@ def _find_app(seat: Seat, name: str) -> Path:
     )
 
 
-def _submitted(seat: Seat, name: str) -> Iterator[str]:
+def _priority(text: str) -> int:
+    try:
+        priority = int(text)
+    except ValueError:
+        priority = PRIORITY_MAX + 1
+    if abs(priority) > PRIORITY_MAX:
+        raise ConsoleError(
+            "console-verb",
+            f"{text[:20]!r} is no priority. Nothing was done.",
+            f"It is a whole number from -{PRIORITY_MAX} to {PRIORITY_MAX}; a step is worth ten "
+            "minutes of waiting.",
+        )
+    return priority
+
+
+def _submitted(seat: Seat, name: str, *, priority: int = 0) -> Iterator[str]:
     number = seat.workspace.next_number()
     seat.workspace.set_number(number)
     _deploy(seat, name, number)
-    folder = _start(seat, number)
+    folder = _start(seat, number, priority=priority)
     yield f"Submitted job: {(folder.remote or {})['run']}"
     yield f"It is run number {number}; look at it with: check_status server"
 
@@ -192,7 +208,7 @@ def _deploy(seat: Seat, name: str, number: int) -> None:
     seat.workspace.deploy(number, name)
 
 
-def _start(seat: Seat, number: int) -> RunFolder:
+def _start(seat: Seat, number: int, *, priority: int = 0) -> RunFolder:
     place = seat.workspace.place(number)
     known = seat.workspace.run(number)
     if known is not None and (known.remote or {}).get("run") is not None:
@@ -205,7 +221,7 @@ def _start(seat: Seat, number: int) -> RunFolder:
         )
     project = read_app(place / "app")
     try:
-        return submit(project, seat.membership, runs=place)
+        return submit(project, seat.membership, runs=place, priority=priority)
     except PlanError as error:
         if "--from" not in error.hint:
             raise

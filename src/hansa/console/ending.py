@@ -10,10 +10,11 @@ from collections.abc import Iterator
 
 from hansa.console.answers import table
 from hansa.console.parsing import Command
-from hansa.console.seat import ENDED, Seat, own_sites
+from hansa.console.seat import Seat, own_sites
 from hansa.errors import ConsoleError, HansaError
 from hansa.holding import wait_until_free
 from hansa.limits import SERVER_END_S, SITE_END_S
+from hansa.protocol.messages import ENDED
 from hansa.remote import asking
 from hansa.server.presence import stop_process
 from hansa.site.presence import find_agent, stop_agent

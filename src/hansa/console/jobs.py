@@ -9,10 +9,10 @@ from hansa.clock import monotonic
 from hansa.console.answers import table
 from hansa.console.parsing import Command
 from hansa.console.progress import Progress
-from hansa.console.seat import ENDED, Seat
+from hansa.console.seat import Seat
 from hansa.errors import CODES, ConsoleError, RunError
 from hansa.limits import CONSOLE_EVENT_PAGES, FOLLOW_WAIT_S
-from hansa.protocol.messages import RunFacts
+from hansa.protocol.messages import ENDED, RunFacts
 from hansa.remote import asking
 from hansa.remote.fetch import fetch_models
 from hansa.remote.words import sentence

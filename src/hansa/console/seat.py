@@ -17,12 +17,10 @@ from hansa.errors import ConsoleError, HansaError, RunError
 from hansa.identity import Membership, load_membership
 from hansa.limits import CONSOLE_EVENT_PAGES
 from hansa.protocol.connection import Connection
-from hansa.protocol.messages import RunFacts
+from hansa.protocol.messages import ENDED, RunFacts
 from hansa.remote import asking
 from hansa.remote.connecting import connected
 from hansa.runs import RunFolder
-
-ENDED = ("finished", "failed", "stopped")
 
 Importer = Callable[[Path, Path], Sequence[tuple[str, str]]]
 """Takes an app and the folder to make; returns what was read, by name."""
@@ -132,8 +130,8 @@ class Seat:
             facts = self.facts(run)
             raise ConsoleError(
                 "console-refused",
-                f"{facts.run} of {facts.submitter} was not started from {self.workspace.folder}; "
-                "its project is not here. Nothing was done.",
+                f"{facts.run} of {facts.submitter} was not started from {self.workspace.folder}, "
+                "or its run number was deleted; its project is not here. Nothing was done.",
                 f"Its submitter can: in the folder where it was started, hansa run --resume; its "
                 f"record is told by get_job_meta {facts.run} and get_job_log {facts.run}.",
             )

@@ -20,7 +20,8 @@ PROMPT = "> "
 DEEDS: Mapping[str, str] = {
     **dict.fromkeys(("upload_app", "set_run_number", "deploy_app", "start_app",
                      "delete_run_number", "submit_job", "clone_job"), "apps"),
-    **dict.fromkeys(("check_status", "list_clients", "show_users", "report_version", "list_jobs",
+    **dict.fromkeys(("check_status", "list_clients", "show_users", "report_version",
+                     "report_resources", "list_jobs",
                      "get_job_meta", "show_stats", "show_errors"), "status"),
     **dict.fromkeys(("abort", "abort_job", "get_job_log", "monitor_job", "download_job"), "jobs"),
     **dict.fromkeys(("remove_client", "shutdown"), "ending"),

@@ -10,9 +10,9 @@ from hansa.clock import seconds_of, wall
 from hansa.console import answers
 from hansa.console.parsing import Command
 from hansa.console.progress import Progress
-from hansa.console.seat import ENDED, Seat, heard
+from hansa.console.seat import Seat, heard
 from hansa.errors import ConsoleError
-from hansa.protocol.messages import RunFacts
+from hansa.protocol.messages import ENDED, RunFacts
 from hansa.remote import asking
 from hansa.runs.result import Table
 from hansa.text import TEXT_CHARS, clean
@@ -71,6 +71,19 @@ def report_version(seat: Seat, command: Command) -> Iterator[str]:
     rows = [["console", hansa.__version__]]
     rows += [[s["name"], s["version"] or "not heard of"] for s in _known_sites(seat)]
     yield answers.table(["WHO", "HANSA"], rows)
+
+
+def report_resources(seat: Seat, command: Command) -> Iterator[str]:
+    """List what sites lend to runs."""
+    sites = _named(_known_sites(seat), command.words)
+    rows = []
+    for site in sites:
+        lent = ", ".join(f"{count} {what}" for what, count in sorted(site["resources"].items()))
+        rows.append([site["name"], site["state"], lent or "nothing by name"])
+    yield answers.table(["CLIENT", "STATE", "LENDS"], rows) if rows else "No client has joined yet."
+    for facts in asking.all_facts(seat.connection):
+        if facts.state == "waiting":
+            yield f"{clean(facts.run)} waits: {clean(facts.reason, TEXT_CHARS)}"
 
 
 def list_jobs(seat: Seat, command: Command) -> Iterator[str]:
@@ -152,14 +165,7 @@ def _clients(
     if sites is None:  # a submitter sees those of its run
         there = {s.site: s for s in facts.sites} if facts else {}
         sites = [{"name": n, "state": "active" if s.online else "silent"} for n, s in there.items()]
-    known = {site["name"] for site in sites}
-    if missing := [name for name in names if name not in known]:
-        raise ConsoleError(
-            "console-order",
-            f"There is no client {clean(missing[0])!r}. Nothing was done.",
-            "There are: " + (", ".join(sorted(known)) or "none yet"),
-        )
-    chosen = [site for site in sites if not names or site["name"] in names]
+    chosen = _named(sites, names)
     if not chosen:
         yield "No client is known."
         return
@@ -170,6 +176,22 @@ def _clients(
         ["CLIENT", "APP_NAME", "RUN_NUMBER", "LAST CONNECT TIME", "STATUS"],
         [[name, app, number, at, part] for name, at, part in rows],
     )
+
+
+def _named(sites: list[dict[str, Any]], names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Return the sites that are named, all if none is.
+
+    Raises:
+      ConsoleError: console-order, there is none of that name.
+    """
+    known = {site["name"] for site in sites}
+    if missing := [name for name in names if name not in known]:
+        raise ConsoleError(
+            "console-order",
+            f"There is no client {clean(missing[0])!r}. Nothing was done.",
+            "There are: " + (", ".join(sorted(known)) or "none yet"),
+        )
+    return [site for site in sites if not names or site["name"] in names]
 
 
 def _client_table(

@@ -50,6 +50,9 @@ _SERVICE = (
 _OWNER = "Ask its data owner: what runs at a site, and how it logs, is for the site alone to say."
 _HOST = "Ask the operator of that machine; a member learns nothing of a host: hansa server doctor"
 _STUDY = "Give each study a federation of its own; one server process and one port is each."
+_ROLES = "Roles are the same everywhere, and the server's word: see the page on identity."
+_BROUGHT = "`download_job ID` brings events, models and report; `ls server` and `cat` show them."
+
 _WIRE = "Look at hansa log RUN --follow, and at the server's /metrics."
 
 VERBS: Mapping[str, Verb] = {
@@ -99,8 +102,9 @@ VERBS: Mapping[str, Verb] = {
     ),
     # ---- job
     "submit_job": Verb(
-        "job", "FOLDER", "Upload, deploy and start a project under the next free number.", 1, 1,
-        names="app",
+        "job", "[-p PRIORITY] FOLDER",
+        "Upload, deploy and start a project or app under the next free number.", 1, 1,
+        options={"-p": True}, names="app",
     ),
     "list_jobs": Verb(
         "job", "[-d] [-n NAME] [ID]", "List runs: state, round, and why one waits.", 0, 1,
@@ -120,6 +124,10 @@ VERBS: Mapping[str, Verb] = {
     ),
     "clone_job": Verb(
         "job", "ID", "Submit the same project again under the next free number.", 1, 1, names="run"
+    ),
+    **dict.fromkeys(
+        ("download_job_components", "download_binary", "download_text", "download_folder"),
+        Verb("job", "...", "Bring parts of a job.", most=None, instead=_BROUGHT),
     ),
     "delete_job": Verb(
         "job", "ID", "Delete a job.", most=None,
@@ -179,7 +187,10 @@ VERBS: Mapping[str, Verb] = {
         instead="Invite it: hansa server invite SITE; its owner then joins with the line.",
     ),
     "report_env": Verb("system", "[SITE]", "Show environments.", most=None, instead=_HOST),
-    "report_resources": Verb("system", "[SITE]", "Show resources.", most=None, instead=_HOST),
+    "report_resources": Verb(
+        "system", "[SITE]", "List what sites lend to runs, such as graphics cards.", 0, 1,
+        names="site",
+    ),
     "configure_site_log": Verb(
         "system", "SITE LEVEL", "Change a site's log level.", most=None, instead=_OWNER
     ),
@@ -187,10 +198,26 @@ VERBS: Mapping[str, Verb] = {
         "system", "...", "Evaluate a right.", most=None,
         instead="What a role may do is in hansa server members and the page on identity.",
     ),
+    **dict.fromkeys(
+        ("eval_rule", "show_config", "show_rights", "show_rules"),
+        Verb("system", "...", "Show rights and rules.", most=None, instead=_ROLES),
+    ),
+    "show_scopes": Verb(
+        "system", "...", "Show privacy scopes.", most=None,
+        instead="What may run on a site's data is its owner's policy: hansa site policy show",
+    ),
     "list_studies": Verb("system", "...", "List studies.", most=None, instead=_STUDY),
     "register_study": Verb("system", "...", "Register a study.", most=None, instead=_STUDY),
+    **dict.fromkeys(
+        ("show_study", "remove_study", "add_study_site", "remove_study_site", "add_study_user",
+         "remove_study_user"),
+        Verb("system", "...", "Show or change a study.", most=None, instead=_STUDY),
+    ),
     "cells": Verb("system", "", "List connections.", most=None, instead=_WIRE),
-    "msg_stats": Verb("system", "...", "Show message statistics.", most=None, instead=_WIRE),
+    **dict.fromkeys(
+        ("msg_stats", "list_pools", "show_pool"),
+        Verb("system", "...", "Show message statistics.", most=None, instead=_WIRE),
+    ),
     # ---- console
     "help": Verb(
         "console", "[VERB]", "List the verbs, or explain one; also `?`.", 0, 1, names="verb"

@@ -446,6 +446,7 @@ class Rehearsal:
                 {"submitters": [ADMIN], "approve": "submitters", "sandbox": self._sandbox}, Policy
             ),
             limits=self._limits,
+            resources=dict(self.project.plan.resources),  # a rehearsal is of one run
         )
         write_settings(folder, settings)
         self._child(name, ["site", "start", "--folder", str(folder)])

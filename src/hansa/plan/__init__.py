@@ -14,6 +14,7 @@ from hansa.plan.load import PLAN_FILE, LoadedPlan, flatten, load_plan, read_plan
 from hansa.plan.rules import check_plan
 from hansa.plan.schema import Plan
 from hansa.plan.weights import weight_limit
+from hansa.text import nearest
 
 __all__ = [
     "PLAN_FILE",
@@ -29,6 +30,7 @@ __all__ = [
     "flatten",
     "hyper_at",
     "load_plan",
+    "nearest",
     "read_plan",
     "weight_limit",
     "weighting_of",

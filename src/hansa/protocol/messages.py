@@ -40,6 +40,9 @@ Phase = Annotated[
 RunState = Literal["waiting", "running", "finished", "failed", "stopped"]
 """Of a run; the last three are final.  `waiting`: for sites, with the reason beside it."""
 
+ENDED: tuple[RunState, ...] = ("finished", "failed", "stopped")
+"""The states that are final."""
+
 StandingState = Literal["ready", "waiting", "refused"]
 """What a site says of a run: it takes part, its owner has not decided, or it does not."""
 

@@ -27,7 +27,14 @@ T = TypeVar("T")
 _PHASES = {"train": "training", "evaluate": "evaluating"}
 
 
-def follow(folder: RunFolder, connection: Connection, *, membership: Membership, view: View) -> str:
+def follow(
+    folder: RunFolder,
+    connection: Connection,
+    *,
+    membership: Membership,
+    view: View,
+    heard: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> str:
     """Bring a run's events and models here until it has ended; return how it ended.
 
     It can be broken off and begun again at any time: the folder's log holds the server's events
@@ -39,6 +46,7 @@ def follow(folder: RunFolder, connection: Connection, *, membership: Membership,
       connection: to that server.
       membership: whose certificate is renewed when the run takes long.
       view: is told what happens.
+      heard: is called with each event, once it is here.
 
     Raises:
       RunError: another process follows the run, or the server knows less of it than is here.
@@ -55,6 +63,7 @@ def follow(folder: RunFolder, connection: Connection, *, membership: Membership,
             hit("follow_after_events_kept")
             for event in events:
                 story.tell(event)
+                heard(event)
             if any(event["kind"] == "committed" for event in events):
                 _patiently(lambda: _fetch_small(folder, connection), view)
                 hit("follow_after_models_kept")

@@ -12,11 +12,10 @@ from starlette.responses import Response
 from hansa.clock import monotonic
 from hansa.errors import RequestRefused, UpdateRefused
 from hansa.limits import EXAMPLES_MAX
-from hansa.protocol.messages import Phase, Poll, PollAnswer, Receipt, Standing, TaskResult
+from hansa.protocol.messages import ENDED, Phase, Poll, PollAnswer, Receipt, Standing, TaskResult
 from hansa.rounds.questions import asked_in
 from hansa.server.auth import Principal
 from hansa.server.hub import Said
-from hansa.server.journal import ENDED
 from hansa.server.members import active_names
 from hansa.server.results import result_digest
 from hansa.server.routes import Route, answer, in_thread, number, read_message

@@ -25,9 +25,10 @@ from hansa.limits import (
     DOCTOR_FREE_BYTES,
     DOCTOR_TLS_DAYS,
 )
+from hansa.protocol.messages import ENDED
 from hansa.server.audit import newest
 from hansa.server.backing_up import BACKED_UP, SECRET
-from hansa.server.journal import ENDED, Journal
+from hansa.server.journal import Journal
 from hansa.server.opening import Opened
 from hansa.server.round_files import Updates
 from hansa.server.upkeep import left_over, wanted_blobs

@@ -28,13 +28,11 @@ from sqlalchemy import (
 from hansa.clock import now
 from hansa.errors import RequestRefused
 from hansa.limits import EVENT_PAGE_BYTES, RUNS_UNFINISHED_MAX, STANDINGS_TOLD_MAX
-from hansa.protocol.messages import Offer, Phase, Receipt, RunState, Standing, Submission
+from hansa.protocol.messages import ENDED, Offer, Phase, Receipt, RunState, Standing, Submission
 from hansa.store.database import Database
 from hansa.store.tables import events, receipts, runs, standings, trail
 
 Event = dict[str, Any]
-
-ENDED = ("finished", "failed", "stopped")
 
 
 class RunRow(NamedTuple):

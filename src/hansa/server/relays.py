@@ -7,9 +7,8 @@ from starlette.responses import Response
 
 from hansa.errors import RequestRefused, UpdateRefused
 from hansa.limits import EXAMPLES_MAX
-from hansa.protocol.messages import Partial, Phase, Receipt, Standings
+from hansa.protocol.messages import ENDED, Partial, Phase, Receipt, Standings
 from hansa.server.auth import Principal
-from hansa.server.journal import ENDED
 from hansa.server.merging import partial_digest
 from hansa.server.routes import Route, answer, in_thread, read_message
 from hansa.server.state import ServerState

@@ -9,12 +9,12 @@ from typing import NamedTuple
 from hansa.errors import HansaError, RequestRefused, ServerError
 from hansa.failpoints import hit
 from hansa.limits import MESSAGE_CHARS_MAX, PARTIAL_MEMBER_BYTES, PARTIAL_TIMES, RETRY_S
-from hansa.protocol.messages import Phase, Receipt, Submission, TaskResult
+from hansa.protocol.messages import ENDED, Phase, Receipt, Submission, TaskResult
 from hansa.rounds.questions import most_bytes
 from hansa.server.exchange import Desk, Interrupted
 from hansa.server.federation import DeployedFederation, Pace
 from hansa.server.hub import Hub
-from hansa.server.journal import ENDED, RunRow
+from hansa.server.journal import RunRow
 from hansa.server.places import Places
 from hansa.server.round_files import Stores
 from hansa.server.submissions import Serving, read_plan

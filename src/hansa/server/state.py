@@ -13,13 +13,15 @@ from hansa.errors import RequestRefused, ServerError
 from hansa.identity import Invite, Sessions, load_authority, load_key
 from hansa.identity.roles import Role
 from hansa.limits import UPDATE_HEADER_BYTES_MAX, UPLOADS_PER_TASK_MAX
+from hansa.plan import schema
+from hansa.protocol import messages
 from hansa.server import members
 from hansa.server.audit import write_audit
 from hansa.server.auth import Gate
 from hansa.server.blobs import Upload
 from hansa.server.exchange import Desk
 from hansa.server.federation import Pace
-from hansa.server.hub import Hub
+from hansa.server.hub import NOTHING, Hub
 from hansa.server.journal import Journal
 from hansa.server.opening import check_role
 from hansa.server.presence import announced
@@ -30,6 +32,7 @@ from hansa.server.submissions import Serving
 from hansa.server.upkeep import left_over, wanted_blobs
 from hansa.store.blobs import BlobStore
 from hansa.store.database import open_database
+from hansa.typed import make_known
 
 
 class ServerState:
@@ -41,6 +44,7 @@ class ServerState:
     """
 
     def __init__(self, folder: Path, settings: ServerSettings | None = None) -> None:
+        make_known(messages, schema)  # before any thread reads one
         self.folder = folder
         self.settings = settings or load_settings(folder)
         self.submitters_pem = ""  # of the authority of submitters, where it is another
@@ -135,10 +139,10 @@ class ServerState:
                 state = "active" if presence and presence.online else "silent"
             heard_s = round(max(0.0, monotonic() - presence.heard), 1) if presence else None
             version = presence.version if presence else ""
-            said = dict(presence.said.attributes) if presence else {}
-            facts.append(
-                {**row, "state": state, "version": version, "heard_s": heard_s, "attributes": said}
-            )
+            said = presence.said if presence else NOTHING
+            live = {"state": state, "version": version, "heard_s": heard_s}
+            said_now = {"attributes": dict(said.attributes), "resources": dict(said.slots)}
+            facts.append({**row, **live, **said_now})
         return facts + self._behind(facts)
 
     def _behind(self, facts: list[dict[str, Any]]) -> list[dict[str, Any]]:

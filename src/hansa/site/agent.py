@@ -26,10 +26,12 @@ from hansa.errors import HansaError, RequestRefused, ServerError, SiteError
 from hansa.failpoints import hit
 from hansa.identity import load_membership
 from hansa.limits import OWNER_FILES_S, SITE_IDLE_S, SITE_PAUSE_S
+from hansa.protocol import messages
 from hansa.protocol.connection import Connection
 from hansa.protocol.enrolment import renew, renew_if_due
 from hansa.protocol.messages import Poll, PollAnswer, Task, TaskKey
 from hansa.protocol.patience import with_jitter, with_patience
+from hansa.site import ledger, policy, receipts, worker_messages
 from hansa.site.ledger import LEDGER_FILE, Answered, Ledger
 from hansa.site.ledger import answered as messages_answered
 from hansa.site.offers import Offers
@@ -39,6 +41,7 @@ from hansa.site.sandbox import sandbox_told
 from hansa.site.settings import SiteSettings, load_settings
 from hansa.site.tasks import Desk, Dropped, Joined, TaskRun
 from hansa.site.workers import Workers
+from hansa.typed import make_known
 
 log = logging.getLogger("hansa.site")
 
@@ -89,6 +92,7 @@ class Agent:
     def __init__(
         self, folder: Path, settings: SiteSettings, *, workers: Workers | None = None
     ) -> None:
+        make_known(messages, policy, worker_messages, ledger, receipts)  # before any thread
         membership = load_membership(folder)
         self._folder, self._membership = folder, membership
         self._connection = Connection(
@@ -97,10 +101,10 @@ class Agent:
             key=membership.key(),
             certificate=membership.certificate,
         )
-        ledger = Ledger(folder / LEDGER_FILE)
+        kept = Ledger(folder / LEDGER_FILE)
         workers = workers or Workers(folder, settings)
         outbox = Outbox(folder / "outbox")
-        self._desk = Desk(folder, membership, self._connection, ledger, outbox, workers, {})
+        self._desk = Desk(folder, membership, self._connection, kept, outbox, workers, {})
         self._offers = Offers(folder, self._desk, patient=self._patiently)
         self._ending = threading.Event()
         self._lock = threading.Lock()

@@ -61,7 +61,9 @@ def cyclic(order: Order = "fixed", cycles: int | None = None) -> Workflow:
         commit = federation.resume()
         progress = Progress(**commit.progress)
         while progress.ended is None:
-            commit, problems = await _turn(federation, plan, algorithm, commit, order=order)
+            commit, problems = await _turn(
+                federation, plan, algorithm, commit, order=order, cycles=cycles
+            )
             progress = _ended_by(Progress(**commit.progress), cycles)
             commit = commit._replace(progress=progress._asdict())
             await federation.commit(commit, problems)
@@ -117,7 +119,13 @@ def _hands_on(algorithm: Algorithm) -> bool:
 
 
 async def _turn(
-    federation: Federation, plan: Plan, algorithm: Algorithm, commit: Commit, *, order: Order
+    federation: Federation,
+    plan: Plan,
+    algorithm: Algorithm,
+    commit: Commit,
+    *,
+    order: Order,
+    cycles: int | None,
 ) -> tuple[Commit, list[Problem]]:
     """Return the next commit, which is not made yet, and who could not take its turn."""
     number, progress = commit.round + 1, Progress(**commit.progress)
@@ -137,7 +145,8 @@ async def _turn(
     _require_minimum(plan, cycle, number, problems)
     row = row_of(number, [] if client is None else [client], trained)
     row["turn"] = {"cycle": cycle.number, "client": client, "left": len(cycle.left)}
-    if number % plan.evaluate.every == 0 or number >= plan.rounds:
+    last = number >= plan.rounds or (cycle.number == cycles and not cycle.left)
+    if number % plan.evaluate.every == 0 or last:
         problems += await evaluate_into(federation, plan, row, state=state, roster=roster)
     row["seconds"] = federation.elapsed() - began
     minutes = federation.elapsed() / 60
