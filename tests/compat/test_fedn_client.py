@@ -89,6 +89,12 @@ def test_the_agent_gets_the_options_with_a_place_for_the_data(
     assert "AWS_SECRET_ACCESS_KEY" not in environment()
 
 
+def test_other_words_than_those_of_a_client_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        client.main(["run", "combiner"])
+    assert "'run combiner' is not known here" in capsys.readouterr().err
+
+
 def test_the_container_starts_this_program_with_words_that_it_takes() -> None:
     text = CONTAINER.read_text(encoding="utf-8")
     first = json.loads(re.findall(r"^ENTRYPOINT (\[.+\])$", text, re.M)[0])

@@ -53,6 +53,13 @@ def test_a_package_trains_to_its_closed_form(tmp_path, layout):
     assert '"error"' in told and '"by.row"' in told and '"note"' not in told
 
 
+def test_the_options_of_a_client_s_own_environment_reach_its_lines(tmp_path, monkeypatch):
+    monkeypatch.setenv("ENTRYPOINT_OPTS", "--data_path={data}")
+    folder = imported(tmp_path, package(tmp_path / "client"))
+    made = run(folder, tmp_path / "runs", "rounds=1")
+    assert made.load(made.commits()[-1])[0]["1"].item() == -5.0
+
+
 def test_a_client_setting_reaches_the_package(tmp_path):
     source = package(tmp_path / "client")
     folder = imported(tmp_path, source, env=WITH_OPTIONS, settings=("rate=0.5",))

@@ -351,6 +351,8 @@ def test_an_environment_becomes_a_project(tmp_path: Path) -> None:
     [
         ("Name: SemiSynchronous", "Name: Asynchronous"),
         ("FederationRounds: 4", "FederationRounds: many"),
+        ("FederationRounds: 4", "FederationRounds: .nan"),
+        ("FederationRounds: 4", "FederationRounds: .inf"),
         ("Port: 50053", "Port: 50052"),
         ("Port: 50053", "Port: text"),
         ("  Learners:", "  Nobody:"),
@@ -366,6 +368,16 @@ def test_a_file_that_cannot_be_taken_over_writes_nothing(
     with pytest.raises(PlanError):
         import_environment(tmp_path / "env.yaml", tmp_path / "study")
     assert not (tmp_path / "study").exists()
+
+
+@pytest.mark.parametrize("login", ["ConnectionConfig", "ConnectionConfigs"])
+def test_a_host_may_be_named_at_its_login_alone(tmp_path: Path, login: str) -> None:
+    pytest.importorskip("yaml")
+    one = f"{{{login}: {{Hostname: Far.example.org}}, GRPCServicer: {{Port: 50052}}}}"
+    text = f"TerminationSignals: {{FederationRounds: 2}}\nController: {one}\nLearners: [{one}]\n"
+    (tmp_path / "env.yaml").write_text(text)
+    found = import_environment(tmp_path / "env.yaml", tmp_path / "study")
+    assert [(p.hostname, p.port) for p in found.learners] == [("Far.example.org", 50052)]
 
 
 def test_without_pyyaml_a_sentence_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -127,7 +127,8 @@ class _Call:
         environment = dict(os.environ)
         path = [str(SHIM), *filter(None, [environment.get("PYTHONPATH")])]
         environment |= {"PYTHONPATH": os.pathsep.join(path), "PWD": str(self.folder)}
-        if (options := environment.get("ENTRYPOINT_OPTS")) is not None:  # of the client's owner
+        options = environment.get("ENTRYPOINT_OPTS")  # of the client's owner
+        if options is not None and self.asked.data is not None:
             environment["ENTRYPOINT_OPTS"] = options.replace("{data}", str(self.asked.data))
         environment |= dict(setting.split("=", 1) for setting in self.asked.env)
         sys.stdout.flush()

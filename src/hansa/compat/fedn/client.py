@@ -40,12 +40,16 @@ _UNUSED = (
     "package_checksum", "helper_type", "trainer", "validator",
 )  # fmt: skip
 _KNOWN = ("name", "token", *_ADDRESS, "submitters", "sandbox")
+_WORDS = (["run", "client"], ["client", "start"])  # of FEDn's generations
 _LOOK_S = 1.0  # between two tries to reach a server that is not up yet
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Join, unless that is done, and become the site's agent."""
-    asked = _parser().parse_args(words)
+    parser = _parser()
+    asked = parser.parse_args(words)
+    if asked.words not in _WORDS:
+        parser.error(f"{' '.join(asked.words)!r} is not known here; it is: run client")
     folder: Path = asked.folder
     try:
         if not (folder / SITE_FILE).exists():

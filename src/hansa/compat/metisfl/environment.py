@@ -118,8 +118,10 @@ class _Reading:
           PlanError: it is something else.
         """
         value = self.get(key)
-        if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
-            return value
+        if value is None:
+            return None
+        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**53:
+            return value  # which NaN is not
         raise refused(f"{key} of {self.path} is {value!r:.80}, and must be a number.")
 
     def left(self) -> list[str]:
@@ -181,13 +183,15 @@ def _hosts(table: _Reading) -> tuple[ServerParams, list[ServerParams]]:
 
 
 def _host(part: Any, where: str, table: _Reading) -> ServerParams:
-    """Return where a part of the federation listens; the host of its login is not asked."""
+    """Return where a part of the federation listens; some files name the host at its login."""
     server = (
         part.get("GRPCServer") or part.get("GRPCServicer") if isinstance(part, Mapping) else None
     )
     if not isinstance(server, Mapping):
         raise refused(f"{where} of {table.path} has no GRPCServer with Hostname and Port.")
-    host, port = server.get("Hostname"), server.get("Port")
+    login = part.get("ConnectionConfigs") or part.get("ConnectionConfig")
+    inherited = login.get("Hostname") if isinstance(login, Mapping) else None
+    host, port = server.get("Hostname", inherited), server.get("Port")
     if not isinstance(host, str) or type(port) is not int or not 0 < port < 65536:
         raise refused(f"{where}.GRPCServer of {table.path} needs a Hostname and a Port.")
     return ServerParams(host, port)
