@@ -522,3 +522,9 @@ ENVIRONMENT_BYTES_MAX = 2**20
 
 MEMBERS_NAMED_MAX = 1_000
 """Learners of a federation environment, and keys of one of its tables; each is named in a file."""
+
+SPAN_TASKS_MAX = 1_000
+"""Tasks of a round whose times are kept, each in 250 bytes; more are counted."""
+
+SPAN_TENSORS_MAX = 1_000
+"""Tensors of a model whose zeros are counted and kept with each round, in 50 bytes each."""

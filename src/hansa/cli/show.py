@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from hansa.cli.options import json_option, on_option, print_json, runs_option
 
+if TYPE_CHECKING:
+    from hansa.runs import RunFolder
+
+CLIENTS_SHOWN = 40
+"""Clients in the table of times, the slowest first; spans.jsonl has them all."""
+
 
 @click.command()
 @click.argument("run", required=False)
 @click.option("--open", "open_page", is_flag=True, help="Open the report page.")
+@click.option("--timing", is_flag=True, help="Show where the time of each round went.")
 @on_option("Show the run of this name at a federation's server: its sites, and why it waits.")
 @runs_option
 @json_option
-def command(run: str | None, open_page: bool, on: str | None, runs: Path, as_json: bool) -> None:
+def command(
+    run: str | None, open_page: bool, timing: bool, on: str | None, runs: Path, as_json: bool
+) -> None:
     """Show a run and write its report page anew; by default the newest run.
 
     With --on it is the server that is asked, and no page is written.
@@ -24,9 +34,12 @@ def command(run: str | None, open_page: bool, on: str | None, runs: Path, as_jso
     Examples:
       hansa show
       hansa show digits-1 --open
+      hansa show digits-1 --timing
       hansa show digits-1 --on hansa.example.org
     """
     if on is not None:
+        if timing:
+            raise click.UsageError("--timing is of a run folder; follow the run first.")
         _show_remote(run, on, as_json)
         return
     from hansa.runs import find_run
@@ -36,6 +49,9 @@ def command(run: str | None, open_page: bool, on: str | None, runs: Path, as_jso
     from hansa.watch import round_cells
 
     folder = find_run(runs, run)
+    if timing:
+        _show_timing(folder, as_json)
+        return
     record = run_record(folder)
     page = write_report(folder)
     if as_json:
@@ -58,6 +74,24 @@ def command(run: str | None, open_page: bool, on: str | None, runs: Path, as_jso
     click.echo(f"report  {relative(page)}")
     if open_page:
         click.launch(str(page))
+
+
+def _show_timing(folder: RunFolder, as_json: bool) -> None:
+    from hansa.runs.result import Table
+    from hansa.runs.timing import client_cells, round_cells, timing_record
+    from hansa.text import clean
+
+    entries = timing_record(folder)
+    if as_json:
+        print_json(entries)
+        return
+    click.echo(f"{clean(folder.name)}: seconds of each round, and of each client's training")
+    if not entries:
+        click.echo("No times were kept of this run.")
+        return
+    click.echo(str(Table(round_cells(entry) for entry in entries)))
+    click.echo(str(Table(client_cells(entries)[:CLIENTS_SHOWN])))
+    click.echo(f"spans   {folder.path / 'spans.jsonl'}")
 
 
 def _show_remote(run: str | None, on: str, as_json: bool) -> None:

@@ -30,6 +30,8 @@ def sentence(event: Event) -> str:
             return f"waiting: {_text(event.get('reason'))}"
         case "started":
             return "started"
+        case "timed":
+            return f"{_round(event)}: where its time went, see hansa show --timing"
         case "resumed":
             return "resumed after an interruption"
         case "committed":

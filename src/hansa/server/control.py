@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -17,6 +18,7 @@ from hansa.server.journal import ENDED
 from hansa.server.results import result_digest
 from hansa.server.routes import Route, answer, in_thread, number, read_message
 from hansa.server.state import ServerState
+from hansa.spans import effort
 
 
 def routes(state: ServerState) -> list[Route]:
@@ -102,8 +104,13 @@ class Control:
     def _take(self, run: str, number: int, phase: Phase, site: str, result: TaskResult) -> Receipt:
         exchange = self._state.hub.exchange(run, number, phase)
         if exchange is not None:
+            self._note(run, phase, site, result)
+            began = monotonic()
             try:
-                return exchange.answer(site, result)
+                receipt = exchange.answer(site, result)
+                if (spans := self._state.hub.spans(run)) is not None:
+                    spans.lasted(phase, site, "insert_s", began)
+                return receipt
             except (RequestRefused, UpdateRefused) as refusal:
                 self._state.audit(site, "result", f"{run}/{number}/{phase}", refusal.code)
                 raise
@@ -131,6 +138,12 @@ class Control:
             "Go on with the next task.",
             status=409,
         )
+
+    def _note(self, run: str, phase: Phase, site: str, result: TaskResult) -> None:
+        """Note that a result has come, and what its site says of the time that it took."""
+        if (spans := self._state.hub.spans(run)) is not None:
+            said = {} if result.effort is None else msgspec.structs.asdict(result.effort)
+            spans.received(phase, site, result.state, **(effort(**said) if said else {}))
 
     async def receipts(
         self, request: Request, principal: Principal, digest: str | None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -40,6 +40,7 @@ from hansa.server.journal import EndedError, Event, Journal, RunRow
 from hansa.server.places import Places
 from hansa.server.round_files import Stores
 from hansa.server.sums import Ask
+from hansa.spans import Spans, memory_kb, model_facts
 from hansa.store.addresses import digest_of
 from hansa.store.client_states import ClientStates
 from hansa.store.files import load_params
@@ -118,6 +119,8 @@ class DeployedFederation:
         self._used: set[str] = set()  # digests of this round's updates
         self._spill = ClientStates(stores.spill / row.run)
         self._waited_for: str | None = row.reason
+        self.spans = Spans()
+        self._model_facts: dict[str, Any] | None = None  # of the model that is evaluated
 
     def look(self) -> int:
         """Find out how far the run is; return the round that comes next, 0 if there is none."""
@@ -180,7 +183,9 @@ class DeployedFederation:
         )
         message = exchange.message.size
         accepted = self._performed(exchange)
+        began = monotonic()
         aggregate = rounded(self.layout, exchange.open.finish())
+        self.spans.note("aggregate", began, blocks=len(accepted), memory_kb=memory_kb())
         return Trained(
             aggregate,
             _few({c: m for c, m in exchange.open.metrics.items() if c in accepted}),
@@ -199,7 +204,7 @@ class DeployedFederation:
         exchange = self._exchange(
             round_number, "evaluate", state, cohort=clients, terms=terms, steps={}
         )
-        self._performed(exchange)
+        self._performed(exchange, evaluated=state)
         metrics = _few({c: m for c, m in exchange.open.metrics.items() if m})
         return Evaluated(metrics, self._problems(exchange.open))
 
@@ -222,7 +227,7 @@ class DeployedFederation:
 
     def _record(self, commit: Commit) -> None:
         """Write the model, then the commit, then remove what no run needs any longer."""
-        blobs = self._stores.blobs
+        blobs, began = self._stores.blobs, monotonic()
         model, extra = to_files(self.layout, commit.state)
         files = [encode(params) for params in (model, extra) if params is not None]
         (digest, size), *others = [blobs.put_bytes(file) for file in files]
@@ -239,6 +244,8 @@ class DeployedFederation:
             "elapsed": self.elapsed(),
         }
         keep = _keeps(self._plan.keep.every, commit)
+        self.spans.note("save", began, **(self._model_facts or model_facts(model)))
+        self._model_facts, timed = None, self.spans.close(commit.round)
         # Between finding that a model is there and recording that this run needs it, no other
         # run may remove it; writing it may take long, so that was done before.
         with self._stores.trail:
@@ -246,7 +253,7 @@ class DeployedFederation:
                 if wanted is not None and not blobs.has(wanted):
                     blobs.put_bytes(file)
             try:
-                stale = self._journal.commit(self.run, *self._closings, facts, keep=keep)
+                stale = self._journal.commit(self.run, *self._closings, timed, facts, keep=keep)
             except EndedError:
                 raise Interrupted from None  # stopped meanwhile
             for old in stale:
@@ -384,6 +391,7 @@ class DeployedFederation:
     ) -> _Opening:
         """Open an exchange, or open it again with what it had before a crash."""
         self._check_going()
+        self.spans.open(number)
         algorithm = self._method.algorithm
         message = Vectors(algorithm.broadcast(state.algorithm))
         if len(state.buffers):
@@ -427,6 +435,7 @@ class DeployedFederation:
             self._method.transform,
             self._most(number, steps) if phase == "train" else {},
             steps,
+            self.spans,
         )
         exchange = Exchange(ask, self._desk, spill=self._spill, past=past, begun=begun)
         return _Opening(exchange, ref)
@@ -450,15 +459,19 @@ class DeployedFederation:
             self._old_messages = [d for d in self._old_messages if d != digest]
         return BlobRef(digest=digest, size=size)
 
-    def _performed(self, opening: _Opening) -> tuple[str, ...]:
+    def _performed(
+        self, opening: _Opening, evaluated: GlobalState | None = None
+    ) -> tuple[str, ...]:
         """Hand out the tasks, wait for the end, and make the closing durable."""
-        ask = opening.open.ask
+        ask, began = opening.open.ask, monotonic()
         key = TaskKey(run=self.run, round=ask.number, phase=ask.phase)
         self._open = opening.open
         try:
             self._check_going()
             with self._hub.opened(opening.open, Task(key=key, message=opening.message)):
                 self._forget()  # while sites are at work
+                if evaluated is not None:
+                    self._model_facts = model_facts(to_files(self.layout, evaluated)[0])
                 accepted = opening.open.wait()
                 hit("before_round_closed")
                 closed = any(
@@ -471,6 +484,7 @@ class DeployedFederation:
                 hit("after_round_closed")
         finally:
             self._open = None
+        self.spans.note("exchange", began, phase=ask.phase, clients=len(ask.cohort))
         self._used |= opening.open.digests if ask.spec else set()
         return accepted
 

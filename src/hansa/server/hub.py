@@ -34,6 +34,7 @@ from hansa.protocol.messages import (
 )
 from hansa.rounds.round import Status
 from hansa.server.exchange import Exchange
+from hansa.spans import Spans
 
 log = logging.getLogger("hansa.server")
 
@@ -51,6 +52,7 @@ class ActiveRun(Protocol):
     run: str
     offer: Offer
     committed: int  # the last committed round
+    spans: Spans  # of the round that is going on
 
     @property
     def late_rounds(self) -> int:
@@ -221,6 +223,12 @@ class Hub:
             found = next((t for k, t in self._open.items() if k == (run, number, phase)), None)
         return found.exchange if found else None
 
+    def spans(self, run: str) -> Spans | None:
+        """Return where the times of a run's open round are noted."""
+        with self._lock:
+            active = self._runs.get(run)
+        return None if active is None else active.spans
+
     def tasks_of(self, site: str) -> list[OpenTask]:
         """Return what is wanted of a site at this moment."""
         with self._lock:
@@ -240,6 +248,8 @@ class Hub:
                 task = open_task.task
                 steps = open_task.exchange.ask.steps.get(site)
                 tasks.append(msgspec.structs.replace(task, attempt=wanted or 1, steps=steps))
+                if not self.draining and task.key.run in runs:
+                    runs[task.key.run].spans.handed(task.key.phase, site)
         held = () if self.draining else poll.holding
         cancelled = [key for key in held if not self._wants(site, key)]
         return PollAnswer(

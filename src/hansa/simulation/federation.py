@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
@@ -9,6 +10,7 @@ from hansa.algorithms import Vectors
 from hansa.clock import monotonic
 from hansa.errors import HansaError, LearnerError
 from hansa.learners.learner import evaluate
+from hansa.limits import SPAN_TASKS_MAX
 from hansa.metrics import Metrics
 from hansa.params.model import ModelLayout
 from hansa.plan import weight_limit
@@ -19,6 +21,7 @@ from hansa.runs import RunFolder
 from hansa.simulation.engine import Engine, Exchange
 from hansa.simulation.population import Population
 from hansa.simulation.runner import Report, encoded_bytes
+from hansa.spans import Spans, effort, memory_kb
 from hansa.store.client_states import ClientStates
 from hansa.store.files import load_params
 from hansa.workflows import (
@@ -32,6 +35,8 @@ from hansa.workflows import (
     rounded,
     to_files,
 )
+
+_WORDS = {"train": "training", "evaluate": "evaluating"}
 
 _NO_STEPS: Mapping[str, int] = MappingProxyType({})
 
@@ -65,6 +70,7 @@ class SimulatedFederation:
         self._watcher = watcher
         self._began = monotonic()
         self._before = 0.0  # seconds of work before this process
+        self._spans = Spans()
 
     def resume(self) -> Commit:
         """Return the last commit, read back from the run folder."""
@@ -104,11 +110,15 @@ class SimulatedFederation:
         Nobody is slow here, so no more clients are asked than are wanted.
         """
         cohort = cohort[: terms.goal]
+        self._spans.open(round_number)
         exchange = self._exchange(round_number, state, len(cohort), steps=steps or {})
-        reports = _Reports(self._watcher, "training", len(cohort))
+        reports = _Reports(self._watcher, "train", cohort, self._spans)
         partial = self._engine.train(exchange, cohort, reports)
+        reports.end()
         done = {name: r for name, r in reports.by_client.items() if r.kind == "done"}
+        began = monotonic()
         aggregate = self._project.method.aggregator.finish(partial) if done else None
+        self._spans.note("aggregate", began, blocks=len(done), memory_kb=memory_kb())
         self._states.clear()
         problems = self._problems(round_number, reports, phase="train")
         return Trained(
@@ -126,9 +136,11 @@ class SimulatedFederation:
         """Have clients evaluate on their validation parts."""
         if not clients:
             return Evaluated({}, [])
+        self._spans.open(round_number)
         exchange = self._exchange(round_number, state, len(clients))
-        reports = _Reports(self._watcher, "evaluating", len(clients))
+        reports = _Reports(self._watcher, "evaluate", clients, self._spans)
         self._engine.evaluate(exchange, clients, reports)
+        reports.end()
         problems = self._problems(round_number, reports, phase="evaluate")
         metrics = {name: r.means() for name, r in sorted(reports.by_client.items()) if r.metrics}
         return Evaluated(metrics, problems)
@@ -165,6 +177,7 @@ class SimulatedFederation:
             row=commit.row,
             progress=commit.progress,
             elapsed=self.elapsed(),
+            spans=self._spans,
         )
         self._watcher.committed(commit.row, problems)
 
@@ -207,14 +220,26 @@ class SimulatedFederation:
 class _Reports:
     """Collects reports by client; a client that is run twice reports twice, and once counts."""
 
-    def __init__(self, watcher: Watcher, what: str, total: int) -> None:
-        self._watcher, self._what, self._total = watcher, what, total
+    def __init__(self, watcher: Watcher, phase: str, clients: Sequence[str], spans: Spans) -> None:
+        self._watcher, self._phase, self._total = watcher, phase, len(clients)
+        self._what, self._spans, self._began = _WORDS[phase], spans, monotonic()
         self.by_client: dict[str, Report] = {}
-        watcher.working(what, 0, total)
+        watcher.working(self._what, 0, self._total)
+        for client in itertools.islice(clients, SPAN_TASKS_MAX):
+            spans.handed(phase, client)
 
     def __call__(self, report: Report) -> None:
         self.by_client[report.client] = report
         self._watcher.working(self._what, len(self.by_client), self._total)
+        wait_s = monotonic() - self._began - report.seconds
+        facts = effort(max(0.0, wait_s), report.seconds, report.steps, report.epoch_steps)
+        if self._phase == "train" and report.kind == "done":
+            facts["fold_s"] = round(report.fold_s, 6)
+        self._spans.received(self._phase, report.client, report.kind, **facts)
+
+    def end(self) -> None:
+        """Note that nobody is waited for any more."""
+        self._spans.note("exchange", self._began, phase=self._phase, clients=self._total)
 
     def problems(self) -> list[tuple[str, str, str, str, str]]:
         """Return name, kind, code, message and traceback of those that dropped out, by name."""

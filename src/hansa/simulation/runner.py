@@ -16,6 +16,7 @@ import numpy as np
 from hansa.aggregators import AggregationSpec, Aggregator, Contribution, admit
 from hansa.algorithms import Vectors
 from hansa.client import Client, Update, failure_of, plain
+from hansa.clock import monotonic
 from hansa.errors import AggregationError, HansaError, UpdateRefused
 from hansa.learners.learner import evaluate
 from hansa.metrics import Mean, Metrics
@@ -44,6 +45,10 @@ class Report(NamedTuple):
     code: str = ""
     message: str = ""
     trace: str = ""  # the user's traceback
+    seconds: float = 0.0  # of its part, on this machine
+    fold_s: float = 0.0  # of these, adding its update to the sum
+    steps: int = 0  # local steps that were taken
+    epoch_steps: int = 0  # of one pass over the examples
 
     def means(self) -> Metrics:
         """Return the metrics as `Mean`s."""
@@ -96,8 +101,9 @@ class Runner:
 
     def train(self, name: str) -> Report:
         """Have one client train, and fold its update."""
+        began = monotonic()
         try:
-            return self._train(name)
+            return self._train(name)._replace(seconds=monotonic() - began)
         except UpdateRefused as refusal:
             return Report(name, {}, kind="refused", code=refusal.code, message=_sentence(refusal))
         except AggregationError:
@@ -107,13 +113,14 @@ class Runner:
 
     def evaluate(self, name: str) -> Report:
         """Have one client evaluate the model on its validation part."""
+        began = monotonic()
         try:
             validation = self._population.data(name).validation
             if validation is None:
                 return Report(name, {})
             asked = asked_of(self._project.plan)
             metrics = evaluate(self._client.learner, self._model, validation, asked)
-            return Report(name, plain(metrics))
+            return Report(name, plain(metrics), seconds=monotonic() - began)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - it is the user's code
             return failure(name, error)
 
@@ -145,9 +152,18 @@ class Runner:
         contribution = Contribution(name, vectors, update.weight)
         admit(contribution, self.spec)
         self._states.save(name, self._number, mine)
+        began = monotonic()
         self.partial = self.aggregator.add(self.partial, self._keep(contribution))
         metrics = plain(timed(self._project, name, update))
-        return Report(name, metrics, bytes_up=size, weight=update.weight)
+        return Report(
+            name,
+            metrics,
+            bytes_up=size,
+            weight=update.weight,
+            fold_s=monotonic() - began,
+            steps=update.steps,
+            epoch_steps=update.epoch_steps,
+        )
 
     def _keep(self, contribution: Contribution) -> Contribution:
         """Move what a rule over all updates must keep from memory to disk."""

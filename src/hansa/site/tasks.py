@@ -17,11 +17,13 @@ from typing import NamedTuple, Protocol, TypeVar
 import msgspec
 from blake3 import blake3
 
+from hansa.clock import monotonic
 from hansa.errors import HansaError, RequestRefused, ServerError, SiteError
 from hansa.failpoints import hit
 from hansa.identity import Membership, check_receipt
 from hansa.identity.keys import from_text
 from hansa.limits import (
+    LOCAL_STEPS_MAX,
     MESSAGE_CHARS_MAX,
     MESSAGES_KEPT,
     UPDATE_SLACK_BYTES,
@@ -29,7 +31,7 @@ from hansa.limits import (
 )
 from hansa.params import Layout
 from hansa.protocol.connection import Connection
-from hansa.protocol.messages import BlobRef, Offer, Receipt, Task, TaskKey, TaskResult
+from hansa.protocol.messages import BlobRef, Effort, Offer, Receipt, Task, TaskKey, TaskResult
 from hansa.protocol.transfer import download, upload
 from hansa.site.ledger import Answered, Ledger
 from hansa.site.outbox import Kept, Outbox
@@ -96,6 +98,7 @@ class TaskRun:
         self.computing = False
         self.over = False  # nothing is done about it any more
         self.refused = False  # the server has been told that this site does not do it
+        self._heard = monotonic()
 
     def perform(self, joined: Joined, answered: Answered) -> Receipt | None:
         """Do the task and report it; None if nobody wants it any more.
@@ -205,7 +208,9 @@ class TaskRun:
             raise Dropped
         desk, key = self._desk, self.key
         place = desk.outbox.place(key)
+        began = monotonic()
         result = self._worked(joined, message, place.update)
+        effort = _effort(result, wait_s=began - self._heard, work_s=monotonic() - began)
         hit("site_before_update_kept")
         update = None
         if result.state == "done" and key.phase == "train":
@@ -220,6 +225,7 @@ class TaskRun:
                 weight=result.weight,
                 code=result.code,
                 reason=result.reason,
+                effort=effort if result.state == "done" else None,
             ),
             message=self._task.message.digest,
             tensors=[(n, d, list(s)) for n, d, s in result.tensors],
@@ -310,6 +316,7 @@ class TaskRun:
                 "failure", size=len(body), run=key.run, round=key.round, detail=detail
             )
         names = ", ".join(sorted(result.metrics))
+        spent = "" if result.effort is None else ", seconds and steps of the work"
         if result.update is None:
             metrics = msgspec.json.encode(result.metrics, order="deterministic")
             return ledger.sent(
@@ -319,9 +326,9 @@ class TaskRun:
                 round=key.round,
                 digest=f"blake3:{blake3(metrics).hexdigest()}",
                 message=kept.message,
-                detail=f"totals of {names}" if names else "no metrics",
+                detail=(f"totals of {names}" if names else "no metrics") + spent,
             )
-        detail = f"weight {result.weight:g}" + (f", totals of {names}" if names else "")
+        detail = f"weight {result.weight:g}" + (f", totals of {names}" if names else "") + spent
         return ledger.sent(
             "update",
             size=result.update.size + len(body),
@@ -376,6 +383,12 @@ class TaskRun:
                 f"{receipt.run}, not for what was sent.",
                 "Tell the server's operator.",
             )
+
+
+def _effort(result: WorkerResult, *, wait_s: float, work_s: float) -> Effort:
+    """Return how long a task took; its steps are the word of the run's code."""
+    steps, epoch = (min(max(n, 0), LOCAL_STEPS_MAX) for n in (result.steps, result.epoch_steps))
+    return Effort(wait_s=wait_s, work_s=work_s, steps=steps, epoch_steps=epoch)
 
 
 def _model_bytes(offer: Offer) -> int:

@@ -183,7 +183,9 @@ def _trained(work: Work, message: Vectors, number: int, steps: int | None) -> Re
         header, body = encode(Params.of(dict(mine)))
         chunks, state = (*chunks, header, body), len(header) + body.nbytes
     weight = float(update.weight)
-    return Result(Done(plain(metrics), weight, update.examples, size, state), chunks)
+    done = Done(plain(metrics), weight, update.examples, size, state)
+    done = msgspec.structs.replace(done, steps=update.steps, epoch_steps=update.epoch_steps)
+    return Result(done, chunks)
 
 
 def _finite(vector: np.ndarray) -> bool:
