@@ -528,3 +528,12 @@ SPAN_TASKS_MAX = 1_000
 
 SPAN_TENSORS_MAX = 1_000
 """Tensors of a model whose zeros are counted and kept with each round, in 50 bytes each."""
+
+LINEAGE_BATCH_BYTES = 64 * 2**20
+"""Bytes of models that one transaction with Redis brings; they are all in memory meanwhile."""
+
+LINEAGE_PIECE_BYTES = 64 * 2**20
+"""Bytes of one value in Redis, which takes 512 MB."""
+
+REDIS_WAIT_S = 30.0
+"""Seconds that a Redis gets for an answer; one batch at 10 MB/s takes seven."""

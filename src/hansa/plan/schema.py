@@ -206,10 +206,17 @@ class StopPlan(_Part, frozen=True):
 
 
 class KeepPlan(_Part, frozen=True):
-    """What stays in the run folder; the best and the last model always do."""
+    """Which models stay; the best and the last always do, on disk, for a run may need them."""
 
     every: int = 10
     """rounds between models that are kept for good; 0 keeps none"""
+    lineage: int = 1
+    """the newest global models, so many of which stay as well; 0 keeps those of all rounds"""
+    clients: int | None = None
+    """the newest models of each client, so many of which stay; 0 keeps all; by default none"""
+    store: Literal["disk", "memory", "redis"] = "disk"
+    """where lineage and clients' models are: beside the others; in the simulation's memory; or in
+    the Redis that HANSA_REDIS or the server's settings name"""
     as_numpy: str | None = None
     """file of the run folder that always holds the newest model for NumPy, such as
     "models/server.npy" for a model of one tensor, or a .npz for any"""

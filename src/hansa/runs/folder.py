@@ -225,7 +225,7 @@ class RunFolder:
         self._append("metrics.jsonl", rows)
 
     def kept(self) -> list[Event]:
-        """Return the commits whose models stay: every n-th, the best, and the last."""
+        """Return the commits whose models stay: every n-th, the newest few, and the best."""
         commits = self.commits()
         if not commits:
             return []
@@ -257,8 +257,12 @@ class RunFolder:
         Raises:
           RunError: the file is missing or has changed.
         """
-        commit = next(e for e in self.commits() if e["round"] == number)
-        _checked(self.model_path(number), commit["model"])
+        _checked(self.model_path(number), self.digest(number))
+
+    def digest(self, number: int) -> str:
+        """Return the digest of a committed round's model."""
+        digest: str = next(e["model"] for e in self.commits() if e["round"] == number)
+        return digest
 
     def model_path(self, number: int) -> Path:
         """Return where the model of a round lies, if it was kept."""
@@ -308,8 +312,13 @@ class RunFolder:
 
     def _stays(self, past: int, number: int, best: int) -> bool:
         """Return whether a round's model is kept once round `number` is committed."""
-        every = self.plan()["keep"]["every"]
-        return past in (number, best) or bool(past and every and past % every == 0)
+        keep = self.plan()["keep"]
+        every = keep["every"]
+        on_disk = keep.get("store", "disk") == "disk"  # old plans say nothing
+        newest = keep.get("lineage", 1) if on_disk else 1
+        if past in (number, best) or (on_disk and past and past > number - (newest or number)):
+            return True
+        return bool(past and every and past % every == 0)
 
     def _forget(self, number: int, best: int) -> None:
         """Remove models that nobody asked to keep: neither every n-th, nor best, nor last."""

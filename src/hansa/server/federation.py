@@ -5,8 +5,7 @@ Its methods never await: a run has a thread of its own, which waits for sites he
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -15,7 +14,6 @@ import numpy as np
 from hansa.algorithms import Vectors
 from hansa.clock import monotonic
 from hansa.failpoints import hit
-from hansa.limits import METRICS_MAX
 from hansa.metrics import Metrics
 from hansa.params import Layout, Params, encode
 from hansa.params.model import ModelLayout
@@ -37,7 +35,9 @@ from hansa.rounds.round import ClientStatus, Terms
 from hansa.server.exchange import Desk, Exchange, Interrupted
 from hansa.server.hub import Hub
 from hansa.server.journal import EndedError, Event, Journal, RunRow
+from hansa.server.keeping import Keeping
 from hansa.server.places import Places
+from hansa.server.results import few
 from hansa.server.round_files import Stores
 from hansa.server.sums import Ask
 from hansa.spans import Spans, memory_kb, model_facts
@@ -119,6 +119,9 @@ class DeployedFederation:
         self._used: set[str] = set()  # digests of this round's updates
         self._spill = ClientStates(stores.spill / row.run)
         self._waited_for: str | None = row.reason
+        self._keeping = Keeping(
+            row.run, plan, stores, layout=self.layout, transform=method.transform
+        )
         self.spans = Spans()
         self._model_facts: dict[str, Any] | None = None  # of the model that is evaluated
 
@@ -186,9 +189,11 @@ class DeployedFederation:
         began = monotonic()
         aggregate = rounded(self.layout, exchange.open.finish())
         self.spans.note("aggregate", began, blocks=len(accepted), memory_kb=memory_kb())
+        digests = exchange.open.state.digests
+        self._keeping.add_clients(round_number, state, {c: digests[c] for c in accepted})
         return Trained(
             aggregate,
-            _few({c: m for c, m in exchange.open.metrics.items() if c in accepted}),
+            few({c: m for c, m in exchange.open.metrics.items() if c in accepted}),
             self._problems(exchange.open),
             bytes_down=len(cohort) * message,
             bytes_up=exchange.open.bytes_up,
@@ -205,7 +210,7 @@ class DeployedFederation:
             round_number, "evaluate", state, cohort=clients, terms=terms, steps={}
         )
         self._performed(exchange, evaluated=state)
-        metrics = _few({c: m for c, m in exchange.open.metrics.items() if m})
+        metrics = few({c: m for c, m in exchange.open.metrics.items() if m})
         return Evaluated(metrics, self._problems(exchange.open))
 
     async def test(self, round_number: int, state: GlobalState) -> Metrics:
@@ -243,7 +248,8 @@ class DeployedFederation:
             "progress": commit.progress,
             "elapsed": self.elapsed(),
         }
-        keep = _keeps(self._plan.keep.every, commit)
+        keep = self._keeping.stays(commit)
+        self._keeping.add_global(commit)
         self.spans.note("save", began, **(self._model_facts or model_facts(model)))
         self._model_facts, timed = None, self.spans.close(commit.round)
         # Between finding that a model is there and recording that this run needs it, no other
@@ -556,28 +562,9 @@ class DeployedFederation:
         hit("after_updates_removed")
 
 
-def _few(metrics: dict[str, Metrics]) -> dict[str, Metrics]:
-    """Return a round's metrics without those that few sites have, where there are very many.
-
-    Each site's are bounded, but a thousand sites that each make up names of their own would make a
-    round of any size.
-    """
-    counts = Counter(name for measured in metrics.values() for name in measured)
-    if len(counts) <= METRICS_MAX:
-        return metrics
-    kept = set(sorted(counts, key=lambda name: (-counts[name], name))[:METRICS_MAX])
-    return {c: {n: m for n, m in found.items() if n in kept} for c, found in metrics.items()}
-
-
 class _Opening(NamedTuple):
     open: Exchange
     message: BlobRef
-
-
-def _keeps(every: int, commit: Commit) -> Callable[[int], bool]:
-    """Return which rounds' models stay: every n-th, the best, the last and the seed."""
-    best = commit.progress.get("best_round", 0)
-    return lambda number: number in (0, best, commit.round) or bool(every and number % every == 0)
 
 
 def _opened(past: Sequence[Event], number: int, phase: Phase) -> Event | None:

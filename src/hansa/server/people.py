@@ -79,9 +79,11 @@ class People:
 
     def _submit(self, submission: Submission, submitter: str) -> RunFacts:
         state = self._state
-        check_submission(
+        plan = check_submission(
             submission, submitter, authority=state.authority, blobs=state.blobs, at=wall()
         )
+        if state.stores.lineages is not None:
+            state.stores.lineages.check(plan.keep)
         with state.trail:  # what is found to be there is not removed before it is recorded
             check_uploaded(submission, state.blobs)
             run = state.runs.submit(submission, submitter)

@@ -36,6 +36,8 @@ class ServerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """how long a new run waits for the word of sites that are there, before it begins without"""
     deadline_s: float = 3600.0
     """a round closes after this time where its plan says nothing"""
+    redis: str = ""
+    """Redis for models of plans with keep.store = "redis", as in redis://HOST:6379/0"""
 
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -98,6 +100,8 @@ def _fault(settings: ServerSettings) -> str:
         return f"heartbeat_s is {settings.heartbeat_s}; it is from 0.1 to {most:g} seconds."
     if not 0 < settings.deadline_s < math.inf or not 0 <= settings.gather_s < math.inf:
         return "deadline_s is above 0 and gather_s is not negative, both in seconds."
+    if settings.redis and not settings.redis.startswith(("redis://", "rediss://", "unix://")):
+        return "redis is no address as in redis://HOST:6379/0."
     if settings.runs < 1:
         return f"runs is {settings.runs}; at least one can be at work."
     return ""
@@ -130,6 +134,7 @@ def _lines(settings: ServerSettings) -> list[str]:
         "runs": "runs at work at the same time; more wait their turn",
         "gather_s": "seconds a new run waits for the word of sites that are there",
         "deadline_s": "seconds after which a round closes where its plan says nothing",
+        "redis": "keeps models of plans that want it; HANSA_REDIS comes first, as for a password",
     }
     values = msgspec.to_builtins(settings)
     return [f"{key} = {_toml(values[key])}  # {meaning}" for key, meaning in meanings.items()]

@@ -21,6 +21,7 @@ from hansa.server.exchange import Desk
 from hansa.server.federation import Pace
 from hansa.server.hub import Hub
 from hansa.server.journal import Journal
+from hansa.server.keeping import Lineages
 from hansa.server.presence import announced
 from hansa.server.round_files import Messages, Stores, Updates
 from hansa.server.runs import Runs
@@ -54,7 +55,12 @@ class ServerState:
         self.trail = threading.Lock()
         self.journal = Journal(self.database, self.hub.wake_followers)
         self.stores = Stores(
-            self.blobs, Messages(self.messages), self.updates, folder / "spill", self.trail
+            self.blobs,
+            Messages(self.messages),
+            self.updates,
+            folder / "spill",
+            self.trail,
+            Lineages(folder / "lineage", self.settings.redis, self.settings.name),
         )
         self.runs = Runs(
             self.hub,

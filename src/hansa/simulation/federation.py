@@ -24,6 +24,7 @@ from hansa.simulation.runner import Report, encoded_bytes
 from hansa.spans import Spans, effort, memory_kb
 from hansa.store.client_states import ClientStates
 from hansa.store.files import load_params
+from hansa.store.lineage import Lineage
 from hansa.workflows import (
     Commit,
     Evaluated,
@@ -52,6 +53,7 @@ class SimulatedFederation:
       layout: of the model.
       states: client states, for clearing up after a round.
       watcher: is told what happens.
+      lineage: where models are kept beside the trail on disk, if the plan wants that.
     """
 
     def __init__(
@@ -64,7 +66,9 @@ class SimulatedFederation:
         layout: ModelLayout,
         states: ClientStates,
         watcher: Watcher,
+        lineage: Lineage | None = None,
     ) -> None:
+        self._lineage = lineage
         self._project, self._population, self._engine = project, population, engine
         self._folder, self._layout, self._states = folder, layout, states
         self._watcher = watcher
@@ -87,9 +91,13 @@ class SimulatedFederation:
         return self._before + monotonic() - self._began
 
     def recall(self, round_number: int) -> GlobalState:
-        """Return a model that was kept, read back from the run folder."""
-        self._folder.check_model(round_number)
-        model = load_params(self._folder.model_path(round_number))
+        """Return a model that was kept, read back from the run folder or the lineage."""
+        model = None
+        if self._lineage is not None and not self._folder.model_path(round_number).is_file():
+            model = self._lineage.get("", round_number)
+        if model is None or model.digest() != self._folder.digest(round_number):
+            self._folder.check_model(round_number)
+            model = load_params(self._folder.model_path(round_number))
         return from_files(self._project.method.algorithm, self._layout, model=model, extra=None)
 
     async def roster(self, round_number: int) -> Sequence[str]:
@@ -170,6 +178,9 @@ class SimulatedFederation:
     async def commit(self, commit: Commit, problems: Sequence[Problem]) -> None:
         """Write the round to the run folder."""
         model, extra = to_files(self._layout, commit.state)
+        keep = self._project.plan.keep
+        if self._lineage is not None and keep.store != "disk":
+            self._lineage.add(commit.round, [("", model)], newest=keep.lineage)
         self._folder.commit(
             commit.round,
             model,

@@ -17,7 +17,7 @@ from hansa.aggregators import AggregationSpec, Aggregator, Contribution, admit
 from hansa.algorithms import Vectors
 from hansa.client import Client, Update, failure_of, plain
 from hansa.clock import monotonic
-from hansa.errors import AggregationError, HansaError, UpdateRefused
+from hansa.errors import AggregationError, HansaError, StoreError, UpdateRefused
 from hansa.learners.learner import evaluate
 from hansa.metrics import Mean, Metrics
 from hansa.params import Layout, Params
@@ -29,7 +29,9 @@ from hansa.rounds import BUFFERS, aggregation_spec
 from hansa.seeds import Key
 from hansa.simulation.population import Population
 from hansa.store.client_states import ClientStates
+from hansa.store.lineage import Lineage
 from hansa.workflows.pace import drawn_seconds, speed_key, with_pace
+from hansa.workflows.state_files import own_model
 
 _NO_STEPS: Mapping[str, int] = MappingProxyType({})
 
@@ -63,12 +65,19 @@ class Runner:
       population: whose data is what.
       client: the client half, with the model's layout.
       states: where client states are kept between rounds.
+      lineage: where clients' models are kept, if the plan wants that.
     """
 
     def __init__(
-        self, project: Project, population: Population, *, client: Client, states: ClientStates
+        self,
+        project: Project,
+        population: Population,
+        *,
+        client: Client,
+        states: ClientStates,
+        lineage: Lineage | None = None,
     ) -> None:
-        self._project, self._population = project, population
+        self._project, self._population, self._lineage = project, population, lineage
         self._client, self._states = client, states
         self._root = Key.root(project.plan.seed)
         self.aggregator: Aggregator = project.method.aggregator
@@ -106,8 +115,8 @@ class Runner:
             return self._train(name)._replace(seconds=monotonic() - began)
         except UpdateRefused as refusal:
             return Report(name, {}, kind="refused", code=refusal.code, message=_sentence(refusal))
-        except AggregationError:
-            raise  # the set of updates is at fault, not the one that happened to come last
+        except (AggregationError, StoreError):
+            raise  # not the fault of the client that happened to come last
         except (Exception, SystemExit) as error:  # noqa: BLE001 - it is the user's code
             return failure(name, error)
 
@@ -152,6 +161,7 @@ class Runner:
         contribution = Contribution(name, vectors, update.weight)
         admit(contribution, self.spec)
         self._states.save(name, self._number, mine)
+        self._keep_model(contribution)
         began = monotonic()
         self.partial = self.aggregator.add(self.partial, self._keep(contribution))
         metrics = plain(timed(self._project, name, update))
@@ -164,6 +174,15 @@ class Runner:
             steps=update.steps,
             epoch_steps=update.epoch_steps,
         )
+
+    def _keep_model(self, contribution: Contribution) -> None:
+        """Keep the client's own model, if the plan wants that."""
+        newest = self._project.plan.keep.clients
+        if self._lineage is not None and newest is not None:
+            buffers = self._message.get(BUFFERS, np.empty(0))
+            vectors = contribution.vectors
+            model = own_model(self.layout, self._message.x, buffers, vectors)
+            self._lineage.add(self._number, [(contribution.client, model)], newest=newest)
 
     def _keep(self, contribution: Contribution) -> Contribution:
         """Move what a rule over all updates must keep from memory to disk."""

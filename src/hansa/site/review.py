@@ -266,6 +266,8 @@ def _leaving(offer: Offer) -> tuple[list[Leaving], list[str]]:
         leaving = _vectors(method, trained)
         if tells := build_workflow(plan, method, _not_imported).tells:
             warnings.append(tells)
+        if plan.keep.clients is not None:
+            warnings.append("The server keeps the model that is trained on your data alone.")
     except _OfTheProjectError as error:
         warnings.append(f"{error} is the project's own; only its code says what an update holds.")
     except HansaError as error:
@@ -280,6 +282,7 @@ def _leaving(offer: Offer) -> tuple[list[Leaving], list[str]]:
     leaving.append(
         Leaving("totals of metrics, after training and evaluation", _metrics(plan), None)
     )
+    leaving.append(Leaving("seconds and local steps of each task", "4 numbers", None))
     leaving.append(Leaving("if it fails: an error's code and one sentence", "text", None))
     return leaving, warnings
 
