@@ -10,9 +10,9 @@ never goes back, the first counted from the beginning of the round.
     save        the model's way to the disk, with its bytes and each tensor's zeros
 
 A task began when it was handed out and ended when its result had come.  `wait_s` and `work_s` are
-the client's word: seconds until it began to work, and those that it worked.  `select_s`, `fold_s`
-and `insert_s` are of the server: reading and checking the update, adding it to the sum, and all
-that was done until it counted.
+the client's word: seconds until it began to work, and those that it worked.  `select_s`, `insert_s`
+and `fold_s` are of the server: reading and checking the update, making it count for good, and, of
+these last seconds, adding it to the sum.
 
 Noting costs a look at the clock; nothing is written before the commit, and nothing is lost with
 it but times: a round that is interrupted has those since the last start.

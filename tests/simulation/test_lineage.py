@@ -164,7 +164,9 @@ def test_spans_are_lines_of_json_and_tell_what_each_client_did(tmp_path: Path) -
     assert sorted(t["client"] for t in tasks if t["round"] == 2) == CLIENTS
     assert all(t["epochs"] == 2.0 and t["state"] == "done" and t["work_s"] >= 0 for t in tasks)
     steps = {t["client"]: t["steps"] for t in tasks}
-    assert steps == {name: 2 * steps_per_epoch(n, 4) for name, n in zip(CLIENTS, SIZES, strict=True)}
+    assert steps == {
+        name: 2 * steps_per_epoch(n, 4) for name, n in zip(CLIENTS, SIZES, strict=True)
+    }
     (saved, *_) = [s for s in spans if s["span"] == "save"]
     assert dict((t[0], t[1:]) for t in saved["tensors"]) == {"w": [3, 0, 12], "n": [1, 0, 8]}
     for whole in (s for s in spans if s["span"] == "round"):

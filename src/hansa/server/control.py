@@ -105,12 +105,8 @@ class Control:
         exchange = self._state.hub.exchange(run, number, phase)
         if exchange is not None:
             self._note(run, phase, site, result)
-            began = monotonic()
             try:
-                receipt = exchange.answer(site, result)
-                if (spans := self._state.hub.spans(run)) is not None:
-                    spans.lasted(phase, site, "insert_s", began)
-                return receipt
+                return exchange.answer(site, result)
             except (RequestRefused, UpdateRefused) as refusal:
                 self._state.audit(site, "result", f"{run}/{number}/{phase}", refusal.code)
                 raise
