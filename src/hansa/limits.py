@@ -537,3 +537,6 @@ LINEAGE_PIECE_BYTES = 64 * 2**20
 
 REDIS_WAIT_S = 30.0
 """Seconds that a Redis gets for an answer; one batch at 10 MB/s takes seven."""
+
+SPANS_READ_BYTES = 8 * 2**20
+"""Bytes of spans.jsonl that a report page is made from: ten thousand rounds of three clients."""

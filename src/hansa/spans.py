@@ -115,8 +115,13 @@ class Spans:
         return {"span": name, "round": self._number, "at": iso(at + began - zero), "begin_s": begin}
 
 
-def read_spans(path: Path, last: int) -> list[Span]:
+def read_spans(path: Path, last: int, *, most: int | None = None) -> list[Span]:
     """Return the spans of a file up to a round, round by round.
+
+    Args:
+      path: of the file.
+      last: round up to which they count.
+      most: bytes that are read at most, from the end; what begins before is left out.
 
     Each round's first line is its `round`: where a crash has made one repeat, the later one counts.
     A line that a crash has torn never happened.
@@ -124,6 +129,8 @@ def read_spans(path: Path, last: int) -> list[Span]:
     rounds: dict[int, list[Span]] = {}
     try:
         with open(path, "rb") as file:
+            if most is not None:
+                file.seek(max(0, path.stat().st_size - most))
             for line in file:
                 try:
                     span = msgspec.json.decode(line, type=Span)
@@ -132,7 +139,8 @@ def read_spans(path: Path, last: int) -> list[Span]:
                     continue
                 if span.get("span") == "round":
                     rounds[number] = []
-                rounds.setdefault(number, []).append(span)
+                if number in rounds:
+                    rounds[number].append(span)
     except FileNotFoundError:
         return []
     return [span for number in sorted(rounds) if number <= last for span in rounds[number]]

@@ -136,14 +136,15 @@ class RunFolder:
         """Return the metrics of each committed round."""
         return [e["row"] for e in self.commits() if e["round"] > 0]
 
-    def spans(self) -> list[Span]:
+    def spans(self, *, most: int | None = None) -> list[Span]:
         """Return where the time of each committed round went; see `hansa.spans`.
 
-        A round that a crash has made repeat is told as it was the last time.
+        A round that a crash has made repeat is told as it was the last time.  With `most` no more
+        bytes than these are read, and the oldest rounds are left out.
         """
         commits = self.commits()
         last = commits[-1]["round"] if commits else 0
-        return read_spans(self.path / "spans.jsonl", last)
+        return read_spans(self.path / "spans.jsonl", last, most=most)
 
     def plan(self) -> dict[str, Any]:
         """Return the plan as plain data."""

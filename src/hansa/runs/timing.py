@@ -6,18 +6,19 @@ from collections.abc import Iterable, Sequence
 from statistics import median
 from typing import Any
 
+from hansa.limits import SPANS_READ_BYTES
 from hansa.runs.folder import RunFolder
 from hansa.spans import Span
 
 
-def timing_record(folder: RunFolder) -> list[dict[str, Any]]:
+def timing_record(folder: RunFolder, *, most: int | None = None) -> list[dict[str, Any]]:
     """Return one entry a round: seconds of each part, and its tasks; `[]` of an older run.
 
     `train` and `evaluate` are the seconds of these exchanges, `between` what is in none of the
     parts: the server's own step, and its waiting for sites.
     """
     rounds: dict[int, list[Span]] = {}
-    for span in folder.spans():
+    for span in folder.spans(most=most):
         rounds.setdefault(span["round"], []).append(span)
     return [_round(number, spans) for number, spans in rounds.items()]
 
@@ -40,6 +41,23 @@ def _round(number: int, spans: Sequence[Span]) -> dict[str, Any]:
         **parts,
         "between": round(between, 6),
         "tasks": [s for s in spans if _is(s, "task")],
+    }
+
+
+def page_record(folder: RunFolder) -> dict[str, Any]:
+    """Return what the report page draws: seconds of each round's parts, and of each client.
+
+    Of a long run the oldest rounds are left out.
+    """
+    entries = timing_record(folder, most=SPANS_READ_BYTES)
+    work: dict[str, list[float]] = {}
+    for entry in entries:
+        for task in entry["tasks"]:
+            if task["phase"] == "train" and "work_s" in task:
+                work.setdefault(task["client"], []).append(task["work_s"])
+    return {
+        "rounds": [{k: v for k, v in entry.items() if k != "tasks"} for entry in entries],
+        "work": {client: sum(times) / len(times) for client, times in sorted(work.items())},
     }
 
 
