@@ -68,7 +68,7 @@ def command(
     on by itself, and the same command looks on again.
 
     PROJECT may be MetisFL's federation environment, a YAML file with learner.py beside it: then
-    its controller, its learners on this machine and its driver are started and run to the end.
+    all that it places on this machine is started, and run to the end.
 
     \b
     Examples:

@@ -13,11 +13,11 @@ Source: the fields of MetisFL's FederatedTaskRuntimeMetadata, LocalTask and Mode
 
 from __future__ import annotations
 
-import datetime
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hansa.clock import iso, seconds_of
 from hansa.runs import RunFolder
 from hansa.spans import Span
 
@@ -164,5 +164,4 @@ def _ms(seconds: float) -> float:
 
 def _later(span: Span, seconds: float) -> str:
     """Return a time so many seconds after a span began."""
-    at = datetime.datetime.fromisoformat(span["at"]) + datetime.timedelta(seconds=seconds)
-    return at.isoformat(timespec="milliseconds")
+    return iso(seconds_of(span["at"]) + seconds)
