@@ -213,6 +213,8 @@ def test_a_submitter_killed_anywhere_types_the_same_again_and_has_one_run(
     after = json.loads(league.hansa("ls", "--on", "--json"))
     assert len(after) == len(before) + 1
     told = league.hansa("log", after[-1]["run"], "--on", "--json").splitlines()
-    assert [json.loads(line) for line in told] == run.log.events
+    heard = [json.loads(line) for line in told]
+    spans = [s for event in heard if event["kind"] == "timed" for s in event.pop("spans")]
+    assert heard == run.log.events and spans == run.spans()  # nothing twice, nothing missing
     for keep in run.kept():
         run.check_model(keep["round"])
