@@ -21,6 +21,15 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+def iso(seconds: float) -> str:
+    """Return a wall time in UTC, to the millisecond, in ISO 8601.
+
+    >>> iso(1.5)
+    '1970-01-01T00:00:01.500+00:00'
+    """
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+
+
 def date_of(seconds: float) -> datetime:
     """Return a wall time as a date in UTC, without its fraction of a second."""
     return datetime.fromtimestamp(int(seconds), UTC)

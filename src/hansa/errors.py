@@ -11,6 +11,7 @@
     |-- IdentityError     a key, certificate, invitation or proof that does not hold
     |-- PackageError      an archive of code that must not be opened
     |-- ServerError       a server that cannot start, go on or be reached
+    |   `-- StoreError    a place that keeps models and is away
     |-- SiteError         a site's settings, policy or folder
     |-- ConsoleError      a line of the admin console that is not done
     |-- RequestRefused    what a server answered no to
@@ -95,6 +96,10 @@ class PackageError(HansaError):
 
 class ServerError(HansaError):
     """A server cannot start, go on, or be reached."""
+
+
+class StoreError(ServerError):
+    """A place that keeps models is away; whoever waits for it can go on later."""
 
 
 class SiteError(HansaError):
@@ -219,6 +224,7 @@ CODES |= {
     "request-message": "a request is not the message that its route takes",
     "upload-unwanted": "a site would upload an update that no task asks for",
     "server-disk": "the disk of a server, or its system, does not do what it is asked",
+    "store-redis": "the Redis that keeps models of a run cannot be used",
     "server-disk-full": "there is no space left on the disk of a server",
     "server-database": "the database of a server is damaged, or of a newer release",
     "blob-missing": "there is no blob with this digest",

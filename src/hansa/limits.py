@@ -594,3 +594,20 @@ them for each 64-bit value of a wide vector."""
 
 PARTIAL_MEMBER_BYTES = 72
 """Bytes that name one client in a partial sum: 64 characters, quotes, escapes and a comma."""
+SPAN_TASKS_MAX = 1_000
+"""Tasks of a round whose times are kept, each in 250 bytes; more are counted."""
+
+SPAN_TENSORS_MAX = 1_000
+"""Tensors of a model whose zeros are counted and kept with each round, in 50 bytes each."""
+
+LINEAGE_BATCH_BYTES = 64 * 2**20
+"""Bytes of models that one transaction with Redis brings; they are all in memory meanwhile."""
+
+LINEAGE_PIECE_BYTES = 64 * 2**20
+"""Bytes of one value in Redis, which takes 512 MB."""
+
+REDIS_WAIT_S = 30.0
+"""Seconds that a Redis gets for an answer; one batch at 10 MB/s takes seven."""
+
+SPANS_READ_BYTES = 8 * 2**20
+"""Bytes of spans.jsonl that a report page is made from: ten thousand rounds of three clients."""

@@ -268,7 +268,17 @@ def test_a_plan_says_all_that_was_configured() -> None:
     assert (plan.rounds, plan.workflow, plan.weighting) == (7, workflow, "user")
     assert (plan.cohort.fraction, plan.cohort.minimum) == (0.5, 2)
     assert (plan.stop.minutes, plan.stop.metric, plan.stop.target) == (30.0, 'a"b\nc', 0.9)
-    assert (plan.keep.every, plan.learner.batch_size) == (0, 16)
+    assert plan.stop.over == "clients"
+    assert (plan.keep.every, plan.keep.lineage, plan.learner.batch_size) == (0, 2, 16)
+    assert (plan.keep.store, plan.keep.clients) == ("disk", None)
+
+
+def test_a_store_of_its_own_has_learners_models_too() -> None:
+    store = ModelStoreConfig("Redis", 3, "store.example.org", 6380)
+    wanted = Wanted(ControllerConfig(), store, TerminationSignals(1), 2)
+    keep = read_plan(tomllib.loads(plan_text(wanted))).plan.keep
+    assert (keep.store, keep.lineage, keep.clients, keep.every) == ("redis", 3, 3, 0)
+    assert store.redis == "redis://store.example.org:6380/0" and ModelStoreConfig().redis == ""
 
 
 @pytest.mark.parametrize(
@@ -280,7 +290,7 @@ def test_a_plan_says_all_that_was_configured() -> None:
         ({"aggregation_rule": "FedAverage"}, {}, "plan-bad-value"),
         ({"participation_ratio": 0.0}, {}, "plan-bad-value"),
         ({"semi_sync_lambda": -1.0}, {}, "plan-bad-value"),
-        ({}, {"model_store": "Redis"}, "plan-impossible"),
+        ({}, {"model_store": "Mongo"}, "plan-bad-value"),
         ({}, {"lineage_length": -1}, "plan-bad-value"),
     ],
 )
@@ -336,7 +346,7 @@ def test_an_environment_becomes_a_project(tmp_path: Path) -> None:
     pytest.importorskip("yaml")
     (tmp_path / "env.yaml").write_text(ENVIRONMENT)
     found = import_environment(tmp_path / "env.yaml", tmp_path / "study")
-    assert found.left == ["DockerImage", "CommunicationProtocol.EnableSSL"]
+    assert found.left[:2] == ["DockerImage", "CommunicationProtocol.EnableSSL"]
     texts = {path.name: path.read_text() for path in (tmp_path / "study").iterdir()}
     assert set(texts) == {"README.md", "plan.toml", MODULE, "controller.py", "driver.py"}
     assert not any("hunter2" in text or "ana" in text.split() for text in texts.values())

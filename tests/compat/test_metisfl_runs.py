@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,6 +54,42 @@ def test_the_three_programs_train_and_end_together(programs: Programs) -> None:
     assert weights == {f"learner-{50002 + i}": size for i, size in enumerate(SIZES)}
     assert set(results["model_metadata"]) == {"1", "2", "3"}
     assert results["ended"]["state"] == "finished" and results["problems"] == []
+    check_metadata(results)
+
+
+def check_metadata(results: dict[str, Any]) -> None:
+    """Every field that MetisFL names is there, in its order of time."""
+    learners = [f"learner-{50002 + i}" for i in range(3)]
+    runtime = results["federated_task_runtime_metadata"]
+    assert [entry["global_iteration"] for entry in runtime] == [1, 2, 3]
+    for entry in runtime:
+        assert sorted(entry["assigned_to_learner_id"]) == learners
+        assert sorted(entry["completed_by_learner_id"]) == learners
+        for kind in ("train_task", "eval_task"):
+            names = ("submitted_at", "started_at", "completed_at", "received_at")
+            moments = [entry[f"{kind}_{name}"] for name in names]
+            assert all(sorted(by) == learners for by in moments)
+            for learner in learners:
+                order = [by[learner] for by in moments]
+                assert order == sorted(order)
+                assert entry["started_at"] <= order[0] and order[-1] <= entry["completed_at"]
+        for name in ("model_insertion_duration_ms", "model_selection_duration_ms"):
+            assert sorted(entry[name]) == learners and min(entry[name].values()) >= 0
+        assert entry["model_aggregation_block_size"] == [1, 1, 1]
+        assert len(entry["model_aggregation_block_duration_ms"]) == 3
+        assert entry["started_at"] <= entry["model_aggregation_started_at"]
+        assert entry["model_aggregation_started_at"] <= entry["model_aggregation_completed_at"]
+        (tensor,) = entry["model_tensor_quantifiers"]
+        assert (tensor["tensor_zeros"], tensor["tensor_non_zeros"]) == (0, 3)
+        assert tensor["tensor_size_bytes"] == 12 < entry["model_size_bytes"]
+    for learner in learners:
+        local = results["learner_local_tasks"][learner]
+        assert [task["global_iteration"] for task in local] == [1, 2, 3]
+        assert all(task["processing_ms_per_batch"] > 0 for task in local)
+        assert all("loss" in task["training"] and "mse" in task["validation"] for task in local)
+    last = results["community_model_evaluations"][-1]["evaluations"]
+    assert sorted(last) == learners and float(last[learners[0]]["validation"]["mse"]) >= 0
+    assert results["model_metadata"]["1"]["model_tensor_quantifiers"]
 
 
 def test_it_runs_again_with_participants_alike_and_its_own_epochs(programs: Programs) -> None:

@@ -10,7 +10,7 @@ from hansa.algorithms import Vectors
 from hansa.data import Dataset
 from hansa.errors import PlanError
 from hansa.learners import NumPyLearner, Perceptron
-from hansa.optimizers import MODULES, Point, amsgrad, chain, clip_tensor, momentum, weight_decay
+from hansa.optimizers import MODULES, Point, amsgrad, chain, clip_tensor, decoupled_decay, momentum
 from hansa.plan import build_method, hyper_at, read_plan
 from hansa.project import client_of, with_learner
 from hansa.seeds import Key
@@ -109,7 +109,7 @@ def test_a_whole_number_is_a_learning_rate() -> None:
 def test_decoupled_decay_is_multiplied_by_the_learning_rate() -> None:
     """As in torch's AdamW; it was taken as it stood, and a schedule did not lower it."""
     x, u = np.array([2.0, -4.0]), np.zeros(2)
-    after = x - 0.1 * weight_decay(0.5).update(u, {}, Point(x))[0]
+    after = x - 0.1 * decoupled_decay(0.5).update(u, {}, Point(x))[0]
     np.testing.assert_allclose(after, x * (1 - 0.1 * 0.5))
 
 

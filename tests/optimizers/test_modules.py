@@ -185,7 +185,11 @@ ROWS = [
     ("fed_prox", {"mu": 0.3}, formula(lambda g, x, t, s: g + 0.3 * (x - X))),
     ("lasso", {"strength": 0.3}, formula(lambda g, x, t, s: g + 0.3 * np.sign(x))),
     ("ridge", {"strength": 0.3}, torch_optim("SGD", options={"weight_decay": 0.3}.items())),
-    ("weight_decay", {"rate": 0.3}, formula(lambda g, x, t, s: (x - (1 - LR * 0.3) * x) / LR + g)),
+    (
+        "decoupled_decay",
+        {"rate": 0.3},
+        formula(lambda g, x, t, s: (x - (1 - LR * 0.3) * x) / LR + g),
+    ),
     ("warmup", {"length": 1}, torch_optim("SGD")),
     (
         "warmup",

@@ -192,7 +192,10 @@ def test_scaffold_refuses_steps_that_are_not_those_of_plain_sgd(chain_: list) ->
 
 
 def test_scaffold_takes_penalties_and_plain_steps() -> None:
-    for optimizer in ({"chain": ["sgd", "weight_decay"]}, {"regularizers": ["ridge", "fed_prox"]}):
+    for optimizer in (
+        {"chain": ["sgd", "decoupled_decay"]},
+        {"regularizers": ["ridge", "fed_prox"]},
+    ):
         made = project(algorithm="scaffold", learner={"optimizer": optimizer})
         assert made.method.algorithm.name == scaffold().name
 

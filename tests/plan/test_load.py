@@ -66,7 +66,7 @@ def test_an_unknown_key_is_named_with_its_path_and_the_nearest_valid_one(table, 
 
 
 def test_a_key_that_is_like_no_other_gets_the_list_of_its_table() -> None:
-    assert refused({"keep": {"zzz": 1}}).hint == "Valid: as_numpy, every."
+    assert refused({"keep": {"zzz": 1}}).hint == "Valid: as_numpy, clients, every, lineage, store."
     split = refused({"data": {"split": {"scheme": "iid", "clients": 2, "zzz": 1}}})
     assert split.hint == "Valid: clients, scheme."
 

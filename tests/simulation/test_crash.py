@@ -27,7 +27,7 @@ class Death(BaseException):
 DURABLE = [
     (hansa.runs.folder, "write_durably"),
     (hansa.runs.folder, "save_params"),
-    (hansa.runs.events.EventLog, "append"),
+    (hansa.runs.events.EventLog, "extend"),
     (hansa.store.client_states, "_write"),
 ]
 
@@ -142,8 +142,8 @@ def test_a_second_death_during_recovery_does_no_harm(tmp_path: Path, undisturbed
 def test_metrics_lines_say_what_the_events_say_after_a_death_between_them(tmp_path: Path) -> None:
     folder = make_project(tmp_path)
     with pytest.MonkeyPatch.context() as patch:
-        dying = _dying(hansa.runs.folder.RunFolder._append_row, 1, after=False)
-        patch.setattr(hansa.runs.folder.RunFolder, "_append_row", dying)
+        dying = _dying(hansa.runs.folder.RunFolder._append, 2, after=False)
+        patch.setattr(hansa.runs.folder.RunFolder, "_append", dying)
         with pytest.raises(Death):
             simulate(folder)
     run = simulate(folder)

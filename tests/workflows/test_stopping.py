@@ -116,3 +116,29 @@ def test_the_servers_test_part_is_watched_before_the_clients() -> None:
     assert watched({"round": 1}, "accuracy") is None
     assert watched({"round": 1, "train": validation}, "accuracy") is None
     assert math.isnan(watched({"test": {"accuracy": {"mean": None}}}, "accuracy") or 0.0)
+
+
+def test_over_clients_each_counts_once_with_its_latest_value() -> None:
+    """MetisFL's cutoff: the mean over learners of what each of them measured last."""
+    stop = StopPlan(metric="accuracy", target=0.6, over="clients")
+    progress = Progress()
+    seen = []
+    for number, by_client in enumerate(
+        [{"a": 0.2, "b": 0.9}, {"b": 0.5}, {"a": 0.3, "c": 0.94}, {}, {"b": 0.56}], start=1
+    ):
+        # The pooled mean, and what a server measures, say something else.
+        part = {"accuracy": {"mean": 0.99, "by_client": by_client}} if by_client else {}
+        row = {"round": number, "validation": part, "test": {"accuracy": {"mean": 0.99}}}
+        progress = advance(progress, row, stop, rounds=9, minutes=0.0)
+        seen.append(progress.best)
+        if progress.ended:
+            break
+    assert seen == pytest.approx([0.55, 0.55, 0.58, 0.58, 0.6])
+    assert progress.ended == "accuracy reached 0.6, the target being 0.6"
+
+
+def test_a_client_that_measured_no_number_makes_their_mean_none() -> None:
+    stop = StopPlan(metric="accuracy", patience=1, over="clients")
+    row = {"round": 1, "validation": {"accuracy": {"mean": 0.5, "by_client": {"a": None, "b": 1}}}}
+    ended = advance(Progress(), row, stop, rounds=9, minutes=0.0)
+    assert ended.best is None and ended.ended is not None

@@ -24,7 +24,7 @@ def metisfl(path: Path, target: Path | None) -> None:
       hansa import metisfl cifar10.yaml
       hansa import metisfl env.yaml --to my-study
     """
-    from hansa.compat.metisfl.environment import import_environment
+    from hansa.compat.metisfl.environment import import_environment, left_lines
     from hansa.compat.metisfl.place import learner_name
 
     folder = target or path.with_name(f"{path.stem}-hansa")
@@ -33,6 +33,6 @@ def metisfl(path: Path, target: Path | None) -> None:
     for key, value in environment.taken:
         click.echo(f"  {key:<45} {value}")
     click.echo(f"  {'learners':<45} {', '.join(map(learner_name, environment.learners))}")
-    if environment.left:
-        click.echo(f"  {'not taken, see README.md':<45} {', '.join(environment.left)}")
+    for line in left_lines(environment):
+        click.echo(f"  not taken over: {line}")
     click.echo(f"Next:\n  cd {shlex.quote(str(folder))}\n  write learner.py; see README.md")

@@ -76,6 +76,9 @@ def command(
     command continues from the last committed round and gives the same model.  A federation goes
     on by itself, and the same command looks on again.
 
+    PROJECT may be MetisFL's federation environment, a YAML file with learner.py beside it: then
+    all that it places on this machine is started, and run to the end.
+
     \b
     Examples:
       hansa run
@@ -83,6 +86,7 @@ def command(
       hansa run my-study --set algorithm=scaffold --engine processes
       hansa run --resume my-study-1
       hansa run --from my-study-1:5 --set learner.optimizer.lr=0.01
+      hansa run environment.yaml
       hansa run --on hansa.example.org --purpose "Which wards are short of beds?"
     """
     from hansa.cli.session import run_project
@@ -91,6 +95,11 @@ def command(
     from hansa.simulation import Simulation
 
     simulation = Simulation(runs, engine, workers, new)  # type: ignore[arg-type]
+    if project.suffix in (".yaml", ".yml"):
+        from hansa.cli.run_environment import run_yaml
+
+        run_yaml(project)
+        return
     _check_words(on, purpose=purpose, detach=detach or bool(priority))
     if resume is not None:
         if sets or clients or rounds or seed is not None or new or on is not None or origin:

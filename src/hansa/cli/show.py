@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from hansa.cli.options import json_option, on_option, print_json, runs_option
+
+if TYPE_CHECKING:
+    from hansa.runs import RunFolder
+
+CLIENTS_SHOWN = 40
+"""Clients in the table of times, the slowest first; spans.jsonl has them all."""
 
 
 @click.command()
 @click.argument("run", required=False)
 @click.option("--open", "open_page", is_flag=True, help="Open the report page.")
 @click.option("--validations", is_flag=True, help="List what each client measured of each model.")
+@click.option("--timing", is_flag=True, help="Show where the time of each round went.")
 @on_option("Show the run of this name at a federation's server: its sites, and why it waits.")
 @runs_option
 @json_option
 def command(
-    run: str | None, open_page: bool, validations: bool, on: str | None, runs: Path, as_json: bool
+    run: str | None,
+    open_page: bool,
+    validations: bool,
+    timing: bool,
+    on: str | None,
+    runs: Path,
+    as_json: bool,
 ) -> None:
     """Show a run and write its report page anew; by default the newest run.
 
@@ -27,6 +41,7 @@ def command(
     Examples:
       hansa show
       hansa show digits-1 --open
+      hansa show digits-1 --timing
       hansa show digits-1 --on hansa.example.org
       hansa show digits-1 --validations
     """
@@ -34,6 +49,8 @@ def command(
         _show_validations(run, on, runs, as_json=as_json)
         return
     if on is not None:
+        if timing:
+            raise click.UsageError("--timing is of a run folder; follow the run first.")
         _show_remote(run, on, as_json)
         return
     from hansa.runs import find_run
@@ -43,6 +60,9 @@ def command(
     from hansa.watch import round_cells
 
     folder = find_run(runs, run)
+    if timing:
+        _show_timing(folder, as_json)
+        return
     record = run_record(folder)
     page = write_report(folder)
     if as_json:
@@ -88,6 +108,24 @@ def _show_validations(run: str | None, on: str | None, runs: Path, *, as_json: b
         print_json(table)
     else:
         click.echo(str(table) if table else f"No client has measured a model of {name}.")
+
+
+def _show_timing(folder: RunFolder, as_json: bool) -> None:
+    from hansa.runs.result import Table
+    from hansa.runs.timing import client_cells, round_cells, timing_record
+    from hansa.text import clean
+
+    entries = timing_record(folder)
+    if as_json:
+        print_json(entries)
+        return
+    click.echo(f"{clean(folder.name)}: seconds of each round, and of each client's training")
+    if not entries:
+        click.echo("No times were kept of this run.")
+        return
+    click.echo(str(Table(round_cells(entry) for entry in entries)))
+    click.echo(str(Table(client_cells(entries)[:CLIENTS_SHOWN])))
+    click.echo(f"spans   {folder.path / 'spans.jsonl'}")
 
 
 def _show_remote(run: str | None, on: str, as_json: bool) -> None:

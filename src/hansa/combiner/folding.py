@@ -27,6 +27,7 @@ from hansa.server.merging import MergingExchange
 from hansa.server.round_files import Stores
 from hansa.server.submissions import read_method
 from hansa.server.sums import Ask
+from hansa.spans import Spans
 from hansa.store.addresses import mapped
 from hansa.store.client_states import ClientStates
 from hansa.store.files import load_params
@@ -94,6 +95,7 @@ class CombinedRun:
         self._open: dict[TaskKey, FoldingExchange] = {}
         self._messages: dict[int, set[str]] = {}
         self.update_bytes = 0
+        self.spans = Spans()  # of its own sites; nobody asks for them
 
     @property
     def late_rounds(self) -> int:
@@ -110,6 +112,7 @@ class CombinedRun:
         """
         assert task.fold is not None  # who speaks to a combiner says which sites
         key = task.key
+        self.spans.open(key.round)
         path = self._fetched(task)
         message = from_message(self._layout, load_params(path))
         _, events = self._desk.journal.since_commit(self.run)

@@ -55,6 +55,8 @@ class NumPyLearner:
 
     def __init__(self, model: NumPyModel, *, plain_sgd: bool = True) -> None:
         self._model = model
+        known = getattr(model, "measures", None)  # of a model that comes with Hansa
+        self.measures = known if isinstance(known, frozenset) else None
         self.can_predict = callable(getattr(model, "predict", None))
         extra = {Capability.PLAIN_SGD} if plain_sgd else set()
         steps = {Capability.CORRECT, Capability.GRADIENT, Capability.CHAIN}

@@ -73,6 +73,9 @@ class Perceptron:
                 delta = (delta @ params[f"layer{layer}.weight"].T) * (below > 0)
         return float(-log_p[rows, y].mean()), gradient
 
+    measures = frozenset({"loss", "accuracy"})
+    """Names of `metrics`."""
+
     def metrics(self, params: Tensors, x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
         """Return loss and accuracy of each example."""
         log_p = _log_softmax(self._forward(params, x)[-1])

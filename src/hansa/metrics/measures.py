@@ -319,6 +319,10 @@ def _roc(how: str, found: Metrics, bins: int) -> dict[str, Value]:
     return {"roc_auc": Value(_mean(area), n), "roc_auc_error": Value(_mean(half), n)}
 
 
+R2_DIGITS = 1_000
+"""Times that targets' spread must exceed what rounding may make of it: three digits."""
+
+
 def _r2(found: Metrics, bins: int) -> dict[str, Value]:
     """Return 1 - sum (y - p)^2 / sum (y - mean y)^2; NaN where all targets are one number."""
     none = Mean(math.nan, math.nan)
@@ -328,8 +332,10 @@ def _r2(found: Metrics, bins: int) -> dict[str, Value]:
     if not all(map(math.isfinite, (*errors, *targets, *squares))) or not targets.weight:
         return {"r2": Value(math.nan, errors.weight)}
     spread = squares.total - targets.total**2 / targets.weight
-    # The difference of two large sums is known to some units in the last place of theirs.
-    known = spread > 4 * np.finfo(np.float64).eps * abs(squares.total)
+    # Each of the two sums of n terms may be off by about log2(n) units in its last place, and their
+    # difference by as much; it must have some digits beyond that.
+    unit = np.finfo(np.float64).eps * abs(squares.total)
+    known = spread > R2_DIGITS * (2 + math.log2(max(2.0, targets.weight))) * unit
     return {"r2": Value(1 - errors.total / spread if known else math.nan, errors.weight)}
 
 

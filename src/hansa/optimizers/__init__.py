@@ -4,7 +4,7 @@ from hansa.optimizers.adaptive import adagrad, adam, amsgrad, rmsprop, yogi
 from hansa.optimizers.averages import ewma, momentum, nesterov, yogi_momentum
 from hansa.optimizers.bounds import clip_global, clip_tensor, gaussian_noise
 from hansa.optimizers.module import Module, Need, Point, State, Vector, chain
-from hansa.optimizers.regularizers import fed_prox, lasso, ridge, weight_decay
+from hansa.optimizers.regularizers import decoupled_decay, fed_prox, lasso, ridge
 from hansa.optimizers.schedules import (
     cosine,
     cosine_restarts,
@@ -37,6 +37,7 @@ __all__ = [
     "cosine",
     "cosine_restarts",
     "cyclic",
+    "decoupled_decay",
     "ewma",
     "exponential_decay",
     "fed_prox",
@@ -53,7 +54,6 @@ __all__ = [
     "sgd",
     "step_decay",
     "warmup",
-    "weight_decay",
     "yogi",
     "yogi_momentum",
 ]

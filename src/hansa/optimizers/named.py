@@ -9,8 +9,7 @@ from collections.abc import Callable
 
 from hansa.optimizers import adaptive, averages
 from hansa.optimizers.module import Module, chain
-from hansa.optimizers.regularizers import ridge
-from hansa.optimizers.regularizers import weight_decay as decoupled
+from hansa.optimizers.regularizers import decoupled_decay, ridge
 
 
 def sgd(momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0) -> Module:
@@ -29,8 +28,8 @@ def adam(
 def adamw(
     beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8, weight_decay: float = 0.01
 ) -> Module:
-    """Build adam > weight_decay: weight decay stays apart from the gradient."""
-    return chain(adaptive.adam(beta1, beta2, eps), decoupled(weight_decay))
+    """Build adam > decoupled_decay: weight decay stays apart from the gradient."""
+    return chain(adaptive.adam(beta1, beta2, eps), decoupled_decay(weight_decay))
 
 
 def rmsprop(momentum: float = 0.0, eps: float = 1e-8, weight_decay: float = 0.0) -> Module:

@@ -58,10 +58,10 @@ def ridge(strength: float = 0.01) -> Module:
       PlanError: a setting is out of range.
     """
     not_negative("ridge", strength=strength)
-    return weight_decay(strength)._replace(name="ridge")
+    return decoupled_decay(strength)._replace(name="ridge")
 
 
-def weight_decay(rate: float = 0.01) -> Module:
+def decoupled_decay(rate: float = 0.01) -> Module:
     """Build decoupled weight decay, u <- u + rate * x.  Loshchilov and Hutter 2019, Alg. 2.
 
     Put it behind the modules that it shall not pass through; before them it is `ridge`.  A step
@@ -74,9 +74,9 @@ def weight_decay(rate: float = 0.01) -> Module:
     Raises:
       PlanError: a setting is out of range.
     """
-    not_negative("weight_decay", rate=rate)
+    not_negative("decoupled_decay", rate=rate)
 
     def update(u: Vector, state: State, at: Point) -> tuple[Vector, State]:
         return u + rate * at.x, state
 
-    return Module("weight_decay", update, needs=frozenset({Need.PARAMS}), plain=True)
+    return Module("decoupled_decay", update, needs=frozenset({Need.PARAMS}), plain=True)

@@ -8,7 +8,7 @@ from hansa.optimizers.adaptive import adagrad, adam, amsgrad, rmsprop, yogi
 from hansa.optimizers.averages import ewma, momentum, nesterov, yogi_momentum
 from hansa.optimizers.bounds import clip_global, clip_tensor, gaussian_noise
 from hansa.optimizers.module import Module
-from hansa.optimizers.regularizers import fed_prox, lasso, ridge, weight_decay
+from hansa.optimizers.regularizers import decoupled_decay, fed_prox, lasso, ridge
 from hansa.optimizers.schedules import (
     cosine,
     cosine_restarts,
@@ -45,7 +45,7 @@ MODULES: dict[str, Callable[..., Module]] = {
     "clip_tensor": clip_tensor,
     "gaussian_noise": gaussian_noise,
     **REGULARIZERS,
-    "weight_decay": weight_decay,
+    "decoupled_decay": decoupled_decay,
     "warmup": warmup,
     "exponential_decay": exponential_decay,
     "step_decay": step_decay,

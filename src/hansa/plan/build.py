@@ -22,7 +22,7 @@ from hansa.optimizers import chain as joined
 from hansa.optimizers.module import checked
 from hansa.optimizers.named import OPTIMIZERS
 from hansa.optimizers.schedules import cosine_factor, step_factor
-from hansa.plan.rules import check_cohort
+from hansa.plan.rules import check_cohort, check_keep
 from hansa.plan.schema import Named, Optimizer, Plan
 from hansa.text import nearest
 from hansa.transforms import TRANSFORMS, Transform, chain
@@ -81,6 +81,7 @@ def build_method(plan: Plan, import_module: Import) -> Method:
             "Leave weighting out, or use an algorithm such as fed_avg, which takes any.",
         )
     check_cohort(plan.cohort, algorithm, aggregator)
+    check_keep(plan, algorithm)
     local = _local_chain(plan.learner.optimizer, import_module)
     if local is not None and not algorithm.local_steps:
         raise PlanError(

@@ -14,12 +14,34 @@ def asked_of(plan: Plan) -> Asked:
     return Asked(plan.evaluate.metrics, plan.evaluate.roc_bins)
 
 
+def check_stop(plan: Plan, learner: Learner) -> None:
+    """Refuse to stop by a metric that nobody measures, where the learner says what it measures.
+
+    Of others it shows at the first evaluation.
+
+    Raises:
+      PlanError: plan-bad-value.
+    """
+    measures: frozenset[str] | None = getattr(learner, "measures", None)
+    stop, asked = plan.stop, plan.evaluate.metrics
+    if measures is None or (stop.target is None and stop.patience is None):
+        return
+    derived = any(stop.metric.startswith(name.removesuffix("_per_class")) for name in asked)
+    if stop.metric not in measures and not derived:
+        raise PlanError(
+            "plan-bad-value",
+            f"The plan stops by {stop.metric!r}, which nobody measures. Nothing was started.",
+            f"Set stop.metric to one of: {', '.join(sorted({*measures, *asked}))}.",
+        )
+
+
 def check_measured(plan: Plan, learner: Learner) -> None:
     """Refuse metrics that nobody knows, or that cannot be had together or from this learner.
 
     Raises:
       PlanError: names the metric, and what would work.
     """
+    check_stop(plan, learner)
     kinds: dict[str, str] = {}
     for name in plan.evaluate.metrics:
         if name not in MEASURES:

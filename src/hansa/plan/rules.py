@@ -95,6 +95,8 @@ def check_plan(plan: Plan) -> None:
         ("stop.patience", stop.patience, _at_least_1(stop.patience), "at least 1"),
         ("stop.minutes", stop.minutes, _positive(stop.minutes), "positive"),
         ("keep.every", plan.keep.every, plan.keep.every >= 0, "at least 0"),
+        ("keep.lineage", plan.keep.lineage, plan.keep.lineage >= 0, "at least 0"),
+        ("keep.clients", plan.keep.clients, (plan.keep.clients or 0) >= 0, "at least 0"),
         (
             "keep.as_numpy",
             plan.keep.as_numpy,
@@ -128,6 +130,26 @@ def _function_rules(plan: Plan) -> list[Rule]:
             "the name of a .py file in the project folder",
         ),
     ]
+
+
+def check_keep(plan: Plan, algorithm: Algorithm) -> None:
+    """Refuse to keep clients' models where the server cannot know them.
+
+    Raises:
+      PlanError: plan-impossible, names the reason.
+    """
+    if plan.keep.clients is None:
+        return
+    why = "" if algorithm.sends[:1] == ("delta",) else f"{algorithm.name} does not send that"
+    if plan.cohort.late == "discount":
+        why = 'with cohort.late = "discount" an update may belong to an older model'
+    if why:
+        raise PlanError(
+            "plan-impossible",
+            f"keep.clients keeps each client's model, the round's and its own change; {why}. "
+            "Nothing was started.",
+            "Leave keep.clients out, or use an algorithm such as fed_avg.",
+        )
 
 
 def check_cohort(cohort: CohortPlan, algorithm: Algorithm, aggregator: Aggregator) -> None:

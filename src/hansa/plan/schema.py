@@ -214,6 +214,9 @@ class StopPlan(_Part, frozen=True):
 
     metric: str = "accuracy"
     """metric that target and patience look at, on the test part or else on the clients"""
+    over: Literal["examples", "clients"] = "examples"
+    """what the metric is a mean over: all examples of an evaluation, or clients, each counting
+    once with its latest value, for which the test part is not looked at"""
     target: float | None = None
     """stop once the metric has reached this value"""
     patience: int | None = None
@@ -225,10 +228,17 @@ class StopPlan(_Part, frozen=True):
 
 
 class KeepPlan(_Part, frozen=True):
-    """What stays in the run folder; the best and the last model always do."""
+    """Which models stay; the best and the last always do, on disk, for a run may need them."""
 
     every: int = 10
     """rounds between models that are kept for good; 0 keeps none"""
+    lineage: int = 1
+    """the newest global models, so many of which stay as well; 0 keeps those of all rounds"""
+    clients: int | None = None
+    """the newest models of each client, so many of which stay; 0 keeps all; by default none"""
+    store: Literal["disk", "memory", "redis"] = "disk"
+    """where lineage and clients' models are: beside the others; in the simulation's memory; or in
+    the Redis that HANSA_REDIS or the server's settings name"""
     as_numpy: str | None = None
     """file of the run folder that always holds the newest model for NumPy, such as
     "models/server.npy" for a model of one tensor, or a .npz for any"""

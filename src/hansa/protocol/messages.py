@@ -184,6 +184,15 @@ class Standing(_Message, frozen=True):
     examples: Annotated[int, Meta(ge=0)] = 0  # rows of training and validation, of `ready`
 
 
+class Effort(_Message, frozen=True):
+    """How long a site was at a task, by its own clock; it decides nothing."""
+
+    wait_s: Annotated[float, Meta(ge=0)] = 0.0  # from hearing of the task to beginning with it
+    work_s: Annotated[float, Meta(ge=0)] = 0.0  # in the worker
+    steps: Annotated[int, Meta(ge=0)] = 0  # local steps that were taken
+    epoch_steps: Annotated[int, Meta(ge=0)] = 0  # local steps of one pass over the examples
+
+
 class TaskResult(_Message, frozen=True):
     """What came of a task."""
 
@@ -193,6 +202,7 @@ class TaskResult(_Message, frozen=True):
     weight: float = 0.0
     code: Annotated[str, Meta(max_length=80)] = ""  # of `failed`
     reason: Text = ""  # of `failed`; a traceback stays with the data owner
+    effort: Effort | None = None  # of `done`
 
 
 class Standings(_Message, frozen=True):

@@ -23,6 +23,13 @@ def check_deployable(project: Project) -> None:
             "comes as files. Nothing was sent.",
             "Make a project folder with: hansa init my-study",
         )
+    if plan.keep.store == "memory":
+        raise PlanError(
+            "plan-impossible",
+            'The plan says keep.store = "memory", which is the memory of a simulation. Nothing was '
+            "sent.",
+            'Use --set keep.store=disk, or "redis" if the server has one.',
+        )
     parts: dict[str, Named] = {
         "workflow": plan.workflow,
         "algorithm": plan.algorithm,

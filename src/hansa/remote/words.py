@@ -28,10 +28,6 @@ def sentence(event: Event) -> str:
             return _standing(event)
         case "waiting":
             return f"waiting: {_text(event.get('reason'))}"
-        case "started":
-            return "started"
-        case "resumed":
-            return "resumed after an interruption"
         case "committed":
             return _committed(event)
         case "opened":
@@ -49,7 +45,14 @@ def sentence(event: Event) -> str:
             reason, code = _text(event.get("reason")), f"[{clean(event.get('code') or '')}]"
             told = code == "[]" or code in reason  # a reason that is an error's text ends with it
             return f"{clean(event['state'])}: {reason}" + ("" if told else f" {code}")
-    return clean(event["kind"])
+    return _PLAIN.get(event["kind"]) or clean(event["kind"])
+
+
+_PLAIN = {
+    "started": "started",
+    "resumed": "resumed after an interruption",
+    "timed": "where this round's time went, see hansa show --timing",
+}
 
 
 def _standing(event: Event) -> str:

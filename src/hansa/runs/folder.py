@@ -6,6 +6,7 @@
     environment.json    versions and machine
     events.jsonl        what happened, in order; the truth about the run
     metrics.jsonl       one line a round, made from the events
+    spans.jsonl         where each round's time went, one line a span
     models/             the model trail: round-000010.safetensors
     state/              what the algorithm keeps besides the model, of the last commit
     clients/            what clients keep between rounds
@@ -25,8 +26,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from blake3 import blake3
 
+from hansa.clock import monotonic
 from hansa.errors import ParamsError, RunError
 from hansa.runs.events import Event, EventLog
+from hansa.spans import TIMED, Span, Spans, model_facts, read_spans
 from hansa.store.files import load_params, save_params, write_durably
 
 if TYPE_CHECKING:
@@ -134,6 +137,16 @@ class RunFolder:
         """Return the metrics of each committed round."""
         return [e["row"] for e in self.commits() if e["round"] > 0]
 
+    def spans(self, *, most: int | None = None) -> list[Span]:
+        """Return where the time of each committed round went; see `hansa.spans`.
+
+        A round that a crash has made repeat is told as it was the last time.  With `most` no more
+        bytes than these are read, and the oldest rounds are left out.
+        """
+        commits = self.commits()
+        last = commits[-1]["round"] if commits else 0
+        return read_spans(self.path / "spans.jsonl", last, most=most)
+
     def plan(self) -> dict[str, Any]:
         """Return the plan as plain data."""
         plan: dict[str, Any] = self._plan["plan"]
@@ -159,21 +172,41 @@ class RunFolder:
         except OSError:  # a folder that one may only read: nobody works on it from here
             return False
 
-    def commit(self, number: int, model: Params, state: Params | None, **facts: Any) -> Event:
-        """Make a round durable, and then forget what only the round before needed."""
-        digest = model.digest()
+    def commit(
+        self,
+        number: int,
+        model: Params,
+        state: Params | None,
+        *,
+        spans: Spans | None = None,
+        **facts: Any,
+    ) -> Event:
+        """Make a round durable, and then forget what only the round before needed.
+
+        Args:
+          number: of the round.
+          model: the global one.
+          state: what the algorithm keeps besides.
+          spans: where the round's time went; written with it.
+          facts: further fields of the event.
+        """
+        began, digest = monotonic(), model.digest()
         save_params(self.model_path(number), model)
         if state is not None:
             save_params(self._state_path(number), state)
-        event = self.log.append(
-            "committed",
-            round=number,
-            model=digest,
-            state=state.digest() if state is not None else None,
+        event = {
+            "kind": "committed",
+            "round": number,
+            "model": digest,
+            "state": state.digest() if state is not None else None,
             **facts,
-        )
+        }
+        if spans is not None:
+            spans.note("save", began, **model_facts(model))
+            self._append("spans.jsonl", spans.close(number)["spans"])
+        (event,) = self.log.extend([event])
         if number:
-            self._append_row(event["row"])
+            self._append("metrics.jsonl", [event["row"]])
         self._forget(number, event["progress"].get("best_round", 0))
         self._write_as_numpy(model)
         return event
@@ -186,13 +219,15 @@ class RunFolder:
         """
         if not events:
             return
-        self.log.extend(events)
-        for event in events:
-            if event["kind"] == "committed" and event["round"]:
-                self._append_row(event["row"])
+        for event in events:  # before the log says that they are here
+            if event["kind"] == TIMED:
+                self._append("spans.jsonl", event["spans"])
+        self.log.extend([{k: v for k, v in e.items() if k != "spans"} for e in events])
+        rows = [e["row"] for e in events if e["kind"] == "committed" and e["round"]]
+        self._append("metrics.jsonl", rows)
 
     def kept(self) -> list[Event]:
-        """Return the commits whose models stay: every n-th, the best, and the last."""
+        """Return the commits whose models stay: every n-th, the newest few, and the best."""
         commits = self.commits()
         if not commits:
             return []
@@ -224,8 +259,12 @@ class RunFolder:
         Raises:
           RunError: the file is missing or has changed.
         """
-        commit = next(e for e in self.commits() if e["round"] == number)
-        _checked(self.model_path(number), commit["model"])
+        _checked(self.model_path(number), self.digest(number))
+
+    def digest(self, number: int) -> str:
+        """Return the digest of a committed round's model."""
+        digest: str = next(e["model"] for e in self.commits() if e["round"] == number)
+        return digest
 
     def model_path(self, number: int) -> Path:
         """Return where the model of a round lies, if it was kept."""
@@ -233,8 +272,7 @@ class RunFolder:
 
     def rewrite_metrics(self) -> None:
         """Make metrics.jsonl say what the events say, after a crash between the two."""
-        lines = [msgspec.json.encode(row) + b"\n" for row in self.rows()]
-        write_durably(self.path / "metrics.jsonl", lines)
+        write_durably(self.path / "metrics.jsonl", [_lines(self.rows())])
 
     def reload(self) -> None:
         """Read the events again; another process may have added some before we had the lock."""
@@ -271,14 +309,20 @@ class RunFolder:
 
             write_numpy(self.path / name, model)
 
-    def _append_row(self, row: dict[str, Any]) -> None:
-        with open(self.path / "metrics.jsonl", "ab") as file:
-            file.write(msgspec.json.encode(row) + b"\n")
+    def _append(self, name: str, values: Sequence[dict[str, Any]]) -> None:
+        if values:
+            with open(self.path / name, "ab") as file:
+                file.write(_lines(values))
 
     def _stays(self, past: int, number: int, best: int) -> bool:
         """Return whether a round's model is kept once round `number` is committed."""
-        every = self.plan()["keep"]["every"]
-        return past in (number, best) or bool(past and every and past % every == 0)
+        keep = self.plan()["keep"]
+        every = keep["every"]
+        on_disk = keep.get("store", "disk") == "disk"  # old plans say nothing
+        newest = keep.get("lineage", 1) if on_disk else 1
+        if past in (number, best) or (on_disk and past and past > number - (newest or number)):
+            return True
+        return bool(past and every and past % every == 0)
 
     def _forget(self, number: int, best: int) -> None:
         """Remove models that nobody asked to keep: neither every n-th, nor best, nor last."""
@@ -367,6 +411,10 @@ def _read_json(path: Path, *keys: str) -> dict[str, Any]:
             f"{path} cannot be read: {error}.",
             "Restore the run folder from a backup, or remove it.",
         ) from None
+
+
+def _lines(values: Sequence[dict[str, Any]]) -> bytes:
+    return b"".join(msgspec.json.encode(value) + b"\n" for value in values)
 
 
 def _json(value: Any) -> bytes:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hansa.runs.folder import RunFolder
+from hansa.runs.timing import page_record
 from hansa.store.files import write_durably
 
 REPORT = "report.html"
@@ -51,6 +52,7 @@ def run_record(folder: RunFolder) -> dict[str, Any]:
         ],
         "cross_site": _cross_site([c["row"] for c in commits]),
         "problems": _problems(events),
+        "timing": page_record(folder),
         "partition": about["partition"],
         "baseline": _facts(folder.log.last("baseline")),
     }

@@ -20,6 +20,7 @@ from hansa.server.members import active_names
 from hansa.server.results import result_digest
 from hansa.server.routes import Route, answer, in_thread, number, read_message
 from hansa.server.state import ServerState
+from hansa.spans import effort
 
 
 def routes(state: ServerState) -> list[Route]:
@@ -119,6 +120,7 @@ class Control:
     def _take(self, run: str, number: int, phase: Phase, site: str, result: TaskResult) -> Receipt:
         exchange = self._state.hub.exchange(run, number, phase)
         if exchange is not None:
+            self._note(run, phase, site, result)
             try:
                 return exchange.answer(site, result)
             except (RequestRefused, UpdateRefused) as refusal:
@@ -148,6 +150,12 @@ class Control:
             "Go on with the next task.",
             status=409,
         )
+
+    def _note(self, run: str, phase: Phase, site: str, result: TaskResult) -> None:
+        """Note that a result has come, and what its site says of the time that it took."""
+        if (spans := self._state.hub.spans(run)) is not None:
+            said = {} if result.effort is None else msgspec.structs.asdict(result.effort)
+            spans.received(phase, site, result.state, **(effort(**said) if said else {}))
 
     async def receipts(
         self, request: Request, principal: Principal, digest: str | None

@@ -357,6 +357,7 @@ class Exchange:
         digest: str,
         size: int,
     ) -> Receipt:
+        began = monotonic()
         try:
             recorded = self._recorded(client, contribution, metrics, digest=digest, size=size)
             if self._sum is not None and contribution is not None:
@@ -371,6 +372,8 @@ class Exchange:
         if client in self._given:
             self._given[client].set_result(receipt)
         hit("after_update_folded")
+        if self.ask.spans is not None:
+            self.ask.spans.lasted(self.ask.phase, client, "insert_s", began)
         with self._changed:
             self._results[client] = (metrics, size)
             self._open_answers -= 1

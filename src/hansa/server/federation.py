@@ -36,19 +36,14 @@ from hansa.server.exchange import Desk, Exchange, Interrupted
 from hansa.server.gathering import Gathering, Needs
 from hansa.server.hub import Hub
 from hansa.server.journal import EndedError, Event, Journal, RunRow
+from hansa.server.keeping import Keeping
 from hansa.server.merging import MergingExchange
-from hansa.server.openings import (
-    Opening,
-    answered,
-    kept_rounds,
-    open_asking,
-    opened_in,
-    roster_of,
-)
+from hansa.server.openings import Opening, answered, open_asking, opened_in, roster_of
 from hansa.server.places import Places
 from hansa.server.results import few
 from hansa.server.round_files import Stores
 from hansa.server.sums import Ask
+from hansa.spans import Spans, memory_kb, model_facts
 from hansa.store.addresses import digest_of
 from hansa.store.client_states import ClientStates
 from hansa.store.files import load_params
@@ -137,6 +132,11 @@ class DeployedFederation:
         self._used: set[str] = set()  # digests of this round's updates
         self._spill = ClientStates(stores.spill / row.run)
         self._asked: frozenset[tuple[int, str]] = frozenset()  # rounds and named tasks
+        self._keeping = Keeping(
+            row.run, plan, stores, layout=self.layout, transform=method.transform
+        )
+        self.spans = Spans()
+        self._model_facts: dict[str, Any] | None = None  # of the model that is evaluated
 
     def look(self) -> int:
         """Find out how far the run is; return the round that comes next, 0 if there is none."""
@@ -196,7 +196,11 @@ class DeployedFederation:
         exchange = self._exchange(round_number, "train", state, cohort=cohort, terms=terms, **told)
         message = exchange.message.size
         accepted = self._performed(exchange)
+        began = monotonic()
         aggregate = rounded(self.layout, exchange.open.finish())
+        self.spans.note("aggregate", began, blocks=len(accepted), memory_kb=memory_kb())
+        digests = exchange.open.state.digests
+        self._keeping.add_clients(round_number, state, {c: digests[c] for c in accepted})
         return Trained(
             aggregate,
             few({c: m for c, m in exchange.open.metrics.items() if c in accepted}),
@@ -215,7 +219,7 @@ class DeployedFederation:
         exchange = self._exchange(
             round_number, "evaluate", state, cohort=clients, terms=terms, steps={}
         )
-        self._performed(exchange)
+        self._performed(exchange, evaluated=state)
         metrics = few({c: m for c, m in exchange.open.metrics.items() if m})
         return Evaluated(metrics, self._problems(exchange.open))
 
@@ -264,7 +268,7 @@ class DeployedFederation:
 
     def _record(self, commit: Commit) -> None:
         """Write the model, then the commit, then remove what no run needs any longer."""
-        blobs = self._stores.blobs
+        blobs, began = self._stores.blobs, monotonic()
         model, extra = to_files(self.layout, commit.state)
         files = [encode(params) for params in (model, extra) if params is not None]
         (digest, size), *others = [blobs.put_bytes(file) for file in files]
@@ -280,7 +284,10 @@ class DeployedFederation:
             "progress": commit.progress,
             "elapsed": self.elapsed(),
         }
-        keep = kept_rounds(self._plan.keep.every, commit)
+        keep = self._keeping.stays(commit)
+        self._keeping.add_global(commit)
+        self.spans.note("save", began, **(self._model_facts or model_facts(model)))
+        self._model_facts, timed = None, self.spans.close(commit.round)
         # Between finding that a model is there and recording that this run needs it, no other
         # run may remove it; writing it may take long, so that was done before.
         with self._stores.trail:
@@ -288,7 +295,7 @@ class DeployedFederation:
                 if wanted is not None and not blobs.has(wanted):
                     blobs.put_bytes(file)
             try:
-                stale = self._journal.commit(self.run, *self._closings, facts, keep=keep)
+                stale = self._journal.commit(self.run, *self._closings, timed, facts, keep=keep)
             except EndedError:
                 raise Interrupted from None  # stopped meanwhile
             for old in stale:
@@ -376,6 +383,7 @@ class DeployedFederation:
     ) -> Opening:
         """Open an exchange, or open it again with what it had before a crash."""
         self._check_going()
+        self.spans.open(number)
         algorithm = self._method.algorithm
         message = Vectors(algorithm.broadcast(state.algorithm))
         if len(state.buffers):
@@ -421,6 +429,8 @@ class DeployedFederation:
             steps,
             opened.get("settings", {}),
             self._plan.cohort.grace_s,
+            {},
+            self.spans,
         )
         exchange = MergingExchange(ask, self._desk, spill=self._spill, past=past, begun=begun)
         return Opening(exchange, ref)
@@ -444,15 +454,17 @@ class DeployedFederation:
             self._old_messages = [d for d in self._old_messages if d != digest]
         return BlobRef(digest=digest, size=size)
 
-    def _performed(self, opening: Opening) -> tuple[str, ...]:
+    def _performed(self, opening: Opening, evaluated: GlobalState | None = None) -> tuple[str, ...]:
         """Hand out the tasks, wait for the end, and make the closing durable."""
-        ask = opening.open.ask
+        ask, began = opening.open.ask, monotonic()
         key = TaskKey(run=self.run, round=ask.number, phase=ask.phase)
         self._open = opening.open
         try:
             self._check_going()
             with self._hub.opened(opening.open, Task(key=key, message=opening.message)):
                 self._forget()  # while sites are at work
+                if evaluated is not None:
+                    self._model_facts = model_facts(to_files(self.layout, evaluated)[0])
                 accepted = opening.open.wait()
                 hit("before_round_closed")
                 closed = any(
@@ -465,6 +477,8 @@ class DeployedFederation:
                 hit("after_round_closed")
         finally:
             self._open = None
+        if not ask.questions:  # of those there may be very many in a round
+            self.spans.note("exchange", began, phase=ask.phase, clients=len(ask.cohort))
         self._used |= opening.open.digests if ask.spec or ask.questions else set()
         return accepted
 

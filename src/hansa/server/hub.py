@@ -38,6 +38,7 @@ from hansa.protocol.messages import (
 from hansa.rounds.round import Status
 from hansa.server.merging import MergingExchange
 from hansa.server.through import Through
+from hansa.spans import Spans
 
 log = logging.getLogger("hansa.server")
 
@@ -55,6 +56,7 @@ class ActiveRun(Protocol):
     run: str
     offer: Offer
     committed: int  # the last committed round
+    spans: Spans  # of the round that is going on
 
     @property
     def late_rounds(self) -> int:
@@ -305,6 +307,12 @@ class Hub:
             open_tasks = [t for k, t in self._open.items() if k[:2] == (run, number)]
         return any(t.exchange.ask.questions and t.exchange.waits_for(site) for t in open_tasks)
 
+    def spans(self, run: str) -> Spans | None:
+        """Return where the times of a run's open round are noted."""
+        with self._lock:
+            active = self._runs.get(run)
+        return None if active is None else active.spans
+
     def tasks_of(self, site: str) -> list[OpenTask]:
         """Return what is wanted of a site at this moment."""
         with self._lock:
@@ -331,6 +339,8 @@ class Hub:
                     "message": ask.questions.get(site, task.message),
                 }
                 tasks.append(msgspec.structs.replace(task, **told))
+                if not self.draining and not ask.questions and task.key.run in runs:
+                    runs[task.key.run].spans.handed(task.key.phase, site)
         held = () if self.draining else poll.holding
         cancelled = [key for key in held if not self._wants(site, key)]
         return PollAnswer(

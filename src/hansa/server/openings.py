@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from hansa.params import encode
@@ -14,7 +14,7 @@ from hansa.server.merging import MergingExchange
 from hansa.server.round_files import Stores
 from hansa.server.sums import Ask
 from hansa.store.addresses import digest_of
-from hansa.workflows import Answered, Commit, Problem
+from hansa.workflows import Answered, Problem
 
 
 class Opening(NamedTuple):
@@ -90,9 +90,3 @@ def roster_of(past: Sequence[Event], number: int) -> Event | None:
     """Return an event that says who was there when a round began, if it has begun."""
     opened = (e for e in past if e["kind"] == "opened" and e["round"] == number)
     return next((e for e in opened if e["phase"] == "train" or asked_in(e["phase"])), None)
-
-
-def kept_rounds(every: int, commit: Commit) -> Callable[[int], bool]:
-    """Return which rounds' models stay: every n-th, the best, the last and the seed."""
-    best = commit.progress.get("best_round", 0)
-    return lambda number: number in (0, best, commit.round) or bool(every and number % every == 0)

@@ -80,7 +80,7 @@ class People:
 
     def _submit(self, submission: Submission, submitter: str) -> RunFacts:
         state = self._state
-        check_submission(
+        plan = check_submission(
             submission,
             submitter,
             authority=state.authority,
@@ -89,6 +89,8 @@ class People:
             at=wall(),
         )
         check_combiners(submission.plan, members.combiners(state.database))
+        if state.stores.lineages is not None:
+            state.stores.lineages.check(plan.keep)
         with state.trail:  # what is found to be there is not removed before it is recorded
             check_uploaded(submission, state.blobs)
             run = state.runs.submit(submission, submitter)

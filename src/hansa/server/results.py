@@ -1,4 +1,4 @@
-"""What identifies a result, and how much of many results is kept."""
+"""Results of tasks: what identifies one, and how many metrics a round keeps of them."""
 
 from __future__ import annotations
 

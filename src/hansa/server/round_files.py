@@ -11,11 +11,14 @@ import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from hansa.limits import UPLOADS_PER_TASK_MAX
 from hansa.store.addresses import Bytes
 from hansa.store.blobs import BlobStore
+
+if TYPE_CHECKING:
+    from hansa.server.keeping import Lineages
 
 
 class _Place(NamedTuple):
@@ -168,6 +171,7 @@ class Stores(NamedTuple):
     updates: Updates  # of open rounds; sites send them again after a crash
     spill: Path  # a folder for each run: updates of rules that are not sums
     trail: threading.Lock  # held while it is recorded which models are needed, and while some go
+    lineages: Lineages | None = None  # of models that no run needs, and whose plan wants them
 
     def forget(self, run: str) -> None:
         """Remove what only a run that has ended would need."""

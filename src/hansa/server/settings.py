@@ -47,6 +47,8 @@ class ServerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     in a sandbox, of which there must be one; preferred: without one where there is none"""
     server_functions_memory_mb: int = FUNCTION_MEMORY_MB
     """MiB of memory that the server functions of one run may take"""
+    redis: str = ""
+    """Redis for models of plans with keep.store = "redis", as in redis://HOST:6379/0"""
 
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -114,6 +116,8 @@ def _fault(settings: ServerSettings) -> str:
             f"server_functions_memory_mb is {settings.server_functions_memory_mb}; Python and "
             "NumPy alone take 256."
         )
+    if settings.redis and not settings.redis.startswith(("redis://", "rediss://", "unix://")):
+        return "redis is no address as in redis://HOST:6379/0."
     if settings.runs < 1:
         return f"runs is {settings.runs}; at least one can be at work."
     return ""
@@ -148,6 +152,7 @@ def _lines(settings: ServerSettings) -> list[str]:
         "deadline_s": "seconds after which a round closes where its plan says nothing",
         "server_functions": "code of a project at this server: refused, sandboxed or preferred",
         "server_functions_memory_mb": "MiB of memory that server functions of one run may take",
+        "redis": "keeps models of plans that want it; HANSA_REDIS comes first, as for a password",
     }
     values = msgspec.to_builtins(settings)
     return [f"{key} = {_toml(values[key])}  # {meaning}" for key, meaning in meanings.items()]

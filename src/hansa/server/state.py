@@ -23,6 +23,7 @@ from hansa.server.exchange import Desk
 from hansa.server.federation import Pace
 from hansa.server.hub import NOTHING, Hub
 from hansa.server.journal import Journal
+from hansa.server.keeping import Lineages
 from hansa.server.opening import check_role
 from hansa.server.presence import announced
 from hansa.server.round_files import Messages, Stores, Updates
@@ -61,7 +62,12 @@ class ServerState:
         self.trail = threading.Lock()
         self.journal = Journal(self.database, self.hub.wake_followers)
         self.stores = Stores(
-            self.blobs, Messages(self.messages), self.updates, folder / "spill", self.trail
+            self.blobs,
+            Messages(self.messages),
+            self.updates,
+            folder / "spill",
+            self.trail,
+            Lineages(folder / "lineage", self.settings.redis, self.settings.name),
         )
         chosen = self.settings
         self.serving = Serving(chosen.server_functions, chosen.server_functions_memory_mb, folder)

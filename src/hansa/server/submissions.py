@@ -113,6 +113,14 @@ def read_method(table: dict[str, Any]) -> tuple[Plan, Method, Workflow]:
             "Put the code into a project folder: hansa init my-study",
         )
 
+    if plan.keep.store == "memory":
+        raise PlanError(
+            "plan-impossible",
+            'The plan says keep.store = "memory", which is the memory of a simulation; a server '
+            "may be restarted at any time. Nothing was recorded.",
+            'Use keep.store = "disk", or "redis" if the server has one.',
+        )
+
     def no_code(name: str) -> Any:
         raise PlanError(
             "plan-impossible",

@@ -13,12 +13,14 @@ from typing import Any, NamedTuple
 
 from hansa.aggregators import Aggregate, AggregationSpec, Aggregator, Contribution, admit, mean
 from hansa.aggregators.members import Members
+from hansa.clock import monotonic
 from hansa.errors import AggregationError, HansaError, ParamsError, RequestRefused, UpdateRefused
 from hansa.params import Params
 from hansa.protocol.messages import BlobRef, Phase, TaskResult
 from hansa.rounds import BUFFERS
 from hansa.rounds.round import Terms
 from hansa.server.round_files import Updates
+from hansa.spans import Spans
 from hansa.store.blobs import BlobStore
 from hansa.store.client_states import ClientStates
 from hansa.store.faults import disk_faults
@@ -45,6 +47,7 @@ class Ask(NamedTuple):
     settings: Mapping[str, Any] = {}  # what all are told besides
     grace_s: float | None = None  # of waiting once the minimum has answered
     questions: Mapping[str, BlobRef] = {}  # of a named task: what each client is asked
+    spans: Spans | None = None  # where the times of the round are noted
 
 
 class RoundSum:
@@ -77,6 +80,7 @@ class RoundSum:
           UpdateRefused: it must not be aggregated.
           RequestRefused: it has not been uploaded.
         """
+        began = monotonic()
         updates = self._updates_of(client)
         if result.update is None or not updates.has(result.update.digest):
             raise RequestRefused(
@@ -104,6 +108,7 @@ class RoundSum:
         contribution = Contribution(client, decoded(params, self._ask), result.weight)
         admit(contribution, self._spec)
         self._keep_free(client, Fraction(contribution.weight), most=most)
+        self._lasted(client, "select_s", began)
         return contribution
 
     def again(self, client: str, digest: str, *, weight: float) -> Contribution | None:
@@ -126,6 +131,7 @@ class RoundSum:
         Raises:
           ServerError: server-disk-full or server-disk, it could not be kept beside the others.
         """
+        began = monotonic()
         if not self._ask.aggregator.streaming:
             number, client = self._ask.number, contribution.client
             with disk_faults(f"the update of {client}"):
@@ -133,6 +139,7 @@ class RoundSum:
             contribution = contribution._replace(vectors=stored)
         with self._fold_lock:
             self._partial = self._ask.aggregator.add(self._partial, contribution)
+        self._lasted(contribution.client, "fold_s", began)
 
     def partial(
         self, combiner: str, ref: BlobRef, clients: Collection[str], *, again: bool = False
@@ -193,6 +200,10 @@ class RoundSum:
         """Return the aggregate, and let go of the sum."""
         partial, self._partial = self._partial, None
         return self._ask.aggregator.finish(partial)
+
+    def _lasted(self, client: str, what: str, began: float) -> None:
+        if self._ask.spans is not None:
+            self._ask.spans.lasted(self._ask.phase, client, what, began)
 
     def give_up(self, label: str) -> None:
         """Give back the room of an update that does not count."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -10,6 +11,7 @@ from hansa.algorithms import Vectors
 from hansa.clock import monotonic
 from hansa.errors import HansaError, LearnerError
 from hansa.learners.learner import evaluate
+from hansa.limits import SPAN_TASKS_MAX
 from hansa.metrics import Metrics
 from hansa.params import Params
 from hansa.params.model import ModelLayout
@@ -22,8 +24,10 @@ from hansa.runs import RunFolder
 from hansa.simulation.engine import Engine, Exchange
 from hansa.simulation.population import Population
 from hansa.simulation.runner import Report, encoded_bytes
+from hansa.spans import Spans, effort, memory_kb
 from hansa.store.client_states import ClientStates
 from hansa.store.files import load_params
+from hansa.store.lineage import Lineage
 from hansa.workflows import (
     ANYBODY,
     NO_SETTINGS,
@@ -39,6 +43,8 @@ from hansa.workflows import (
     to_files,
 )
 
+_WORDS = {"train": "training", "evaluate": "evaluating"}
+
 _NO_STEPS: Mapping[str, int] = MappingProxyType({})
 
 
@@ -53,6 +59,7 @@ class SimulatedFederation:
       layout: of the model.
       states: client states, for clearing up after a round.
       watcher: is told what happens.
+      lineage: where models are kept beside the trail on disk, if the plan wants that.
     """
 
     def __init__(
@@ -65,13 +72,16 @@ class SimulatedFederation:
         layout: ModelLayout,
         states: ClientStates,
         watcher: Watcher,
+        lineage: Lineage | None = None,
     ) -> None:
+        self._lineage = lineage
         self._project, self._population, self._engine = project, population, engine
         self._folder, self.layout, self._states = folder, layout, states
         self._watcher = watcher
         self._began = monotonic()
         self._before = 0.0  # seconds of work before this process
         self._asked: frozenset[tuple[int, str]] = frozenset()  # rounds and named tasks
+        self._spans = Spans()
 
     def resume(self) -> Commit:
         """Return the last commit, read back from the run folder."""
@@ -88,9 +98,13 @@ class SimulatedFederation:
         return self._before + monotonic() - self._began
 
     def recall(self, round_number: int) -> GlobalState:
-        """Return a model that was kept, read back from the run folder."""
-        self._folder.check_model(round_number)
-        model = load_params(self._folder.model_path(round_number))
+        """Return a model that was kept, read back from the run folder or the lineage."""
+        model = None
+        if self._lineage is not None and not self._folder.model_path(round_number).is_file():
+            model = self._lineage.get("", round_number)
+        if model is None or model.digest() != self._folder.digest(round_number):
+            self._folder.check_model(round_number)
+            model = load_params(self._folder.model_path(round_number))
         return from_files(self._project.method.algorithm, self.layout, model=model, extra=None)
 
     async def roster(self, round_number: int) -> Sequence[str]:
@@ -112,12 +126,16 @@ class SimulatedFederation:
         Nobody is slow here, so no more clients are asked than are wanted.
         """
         cohort = cohort[: terms.goal]
+        self._spans.open(round_number)
         exchange = self._exchange(round_number, state, len(cohort), steps=steps or {})
         exchange = exchange._replace(settings=settings or {})
-        reports = _Reports(self._watcher, "training", len(cohort))
+        reports = _Reports(self._watcher, "train", cohort, self._spans)
         partial = self._engine.train(exchange, cohort, reports)
+        reports.end()
         done = {name: r for name, r in reports.by_client.items() if r.kind == "done"}
+        began = monotonic()
         aggregate = self._project.method.aggregator.finish(partial) if done else None
+        self._spans.note("aggregate", began, blocks=len(done), memory_kb=memory_kb())
         problems = self._problems(round_number, reports, phase="train")
         return Trained(
             rounded(self.layout, aggregate),
@@ -134,9 +152,11 @@ class SimulatedFederation:
         """Have clients evaluate on their validation parts."""
         if not clients:
             return Evaluated({}, [])
+        self._spans.open(round_number)
         exchange = self._exchange(round_number, state, len(clients))
-        reports = _Reports(self._watcher, "evaluating", len(clients))
+        reports = _Reports(self._watcher, "evaluate", clients, self._spans)
         self._engine.evaluate(exchange, clients, reports)
+        reports.end()
         problems = self._problems(round_number, reports, phase="evaluate")
         metrics = {name: r.means() for name, r in sorted(reports.by_client.items()) if r.metrics}
         return Evaluated(metrics, problems)
@@ -156,7 +176,7 @@ class SimulatedFederation:
         clients = clients[: terms.goal]
         asked = asking(round_number, task, clients, message=message, settings=settings, step=step)
         self._asked = once(asked, self._asked)
-        reports = _Reports(self._watcher, task, len(clients))
+        reports = _Reports(self._watcher, task, clients, Spans())  # there may be very many
         self._engine.ask(asked, reports)
         done = {name: r for name, r in sorted(reports.by_client.items()) if r.kind == "done"}
         return Answered(
@@ -191,6 +211,9 @@ class SimulatedFederation:
     async def commit(self, commit: Commit, problems: Sequence[Problem]) -> None:
         """Write the round to the run folder."""
         model, extra = to_files(self.layout, commit.state)
+        keep = self._project.plan.keep
+        if self._lineage is not None and keep.store != "disk":
+            self._lineage.add(commit.round, [("", model)], newest=keep.lineage)
         self._folder.commit(
             commit.round,
             model,
@@ -198,6 +221,7 @@ class SimulatedFederation:
             row=commit.row,
             progress=commit.progress,
             elapsed=self.elapsed(),
+            spans=self._spans,
         )
         self._states.clear()  # what the round's rule may have read until now
         self._asked = frozenset()
@@ -242,14 +266,26 @@ class SimulatedFederation:
 class _Reports:
     """Collects reports by client; a client that is run twice reports twice, and once counts."""
 
-    def __init__(self, watcher: Watcher, what: str, total: int) -> None:
-        self._watcher, self._what, self._total = watcher, what, total
+    def __init__(self, watcher: Watcher, phase: str, clients: Sequence[str], spans: Spans) -> None:
+        self._watcher, self._phase, self._total = watcher, phase, len(clients)
+        self._what, self._spans, self._began = _WORDS.get(phase, phase), spans, monotonic()
         self.by_client: dict[str, Report] = {}
-        watcher.working(what, 0, total)
+        watcher.working(self._what, 0, self._total)
+        for client in itertools.islice(clients, SPAN_TASKS_MAX):
+            spans.handed(phase, client)
 
     def __call__(self, report: Report) -> None:
         self.by_client[report.client] = report
         self._watcher.working(self._what, len(self.by_client), self._total)
+        wait_s = monotonic() - self._began - report.seconds
+        facts = effort(max(0.0, wait_s), report.seconds, report.steps, report.epoch_steps)
+        if self._phase == "train" and report.kind == "done":
+            facts["fold_s"] = round(report.fold_s, 6)
+        self._spans.received(self._phase, report.client, report.kind, **facts)
+
+    def end(self) -> None:
+        """Note that nobody is waited for any more."""
+        self._spans.note("exchange", self._began, phase=self._phase, clients=self._total)
 
     def problems(self) -> list[tuple[str, str, str, str, str]]:
         """Return name, kind, code, message and traceback of those that dropped out, by name."""

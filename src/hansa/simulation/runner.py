@@ -16,7 +16,8 @@ import numpy as np
 from hansa.aggregators import AggregationSpec, Aggregator, Contribution, admit
 from hansa.algorithms import Vectors
 from hansa.client import Client, Update, failure_of, plain
-from hansa.errors import AggregationError, HansaError, UpdateRefused
+from hansa.clock import monotonic
+from hansa.errors import AggregationError, HansaError, StoreError, UpdateRefused
 from hansa.learners.learner import evaluate
 from hansa.learners.named_tasks import bad_answer
 from hansa.metrics import Mean, Metrics
@@ -30,7 +31,9 @@ from hansa.rounds.questions import Asking, most_bytes
 from hansa.seeds import Key
 from hansa.simulation.population import Population
 from hansa.store.client_states import ClientStates
+from hansa.store.lineage import Lineage
 from hansa.workflows.pace import drawn_seconds, speed_key, with_pace
+from hansa.workflows.state_files import own_model
 
 _NO_STEPS: Mapping[str, int] = MappingProxyType({})
 _NO_SETTINGS: Mapping[str, Any] = MappingProxyType({})
@@ -47,6 +50,10 @@ class Report(NamedTuple):
     code: str = ""
     message: str = ""
     trace: str = ""  # the user's traceback
+    seconds: float = 0.0  # of its part, on this machine
+    fold_s: float = 0.0  # of these, adding its update to the sum
+    steps: int = 0  # local steps that were taken
+    epoch_steps: int = 0  # of one pass over the examples
     answer: Any = None  # to a named task: packed Params; between processes a file's path
 
     def means(self) -> Metrics:
@@ -62,12 +69,19 @@ class Runner:
       population: whose data is what.
       client: the client half, with the model's layout.
       states: where client states are kept between rounds.
+      lineage: where clients' models are kept, if the plan wants that.
     """
 
     def __init__(
-        self, project: Project, population: Population, *, client: Client, states: ClientStates
+        self,
+        project: Project,
+        population: Population,
+        *,
+        client: Client,
+        states: ClientStates,
+        lineage: Lineage | None = None,
     ) -> None:
-        self._project, self._population = project, population
+        self._project, self._population, self._lineage = project, population, lineage
         self._client, self._states = client, states
         self._root = Key.root(project.plan.seed)
         self.aggregator: Aggregator = project.method.aggregator
@@ -102,24 +116,26 @@ class Runner:
 
     def train(self, name: str) -> Report:
         """Have one client train, and fold its update."""
+        began = monotonic()
         try:
-            return self._train(name)
+            return self._train(name)._replace(seconds=monotonic() - began)
         except UpdateRefused as refusal:
             return Report(name, {}, kind="refused", code=refusal.code, message=_sentence(refusal))
-        except AggregationError:
-            raise  # the set of updates is at fault, not the one that happened to come last
+        except (AggregationError, StoreError):
+            raise  # not the fault of the client that happened to come last
         except (Exception, SystemExit) as error:  # noqa: BLE001 - it is the user's code
             return failure(name, error)
 
     def evaluate(self, name: str) -> Report:
         """Have one client evaluate the model on its validation part."""
+        began = monotonic()
         try:
             validation = self._population.data(name).validation
             if validation is None:
                 return Report(name, {})
             asked = asked_of(self._project.plan)
             metrics = evaluate(self._client.learner, self._model, validation, asked)
-            return Report(name, plain(metrics))
+            return Report(name, plain(metrics), seconds=monotonic() - began)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - it is the user's code
             return failure(name, error)
 
@@ -165,9 +181,28 @@ class Runner:
         contribution = Contribution(name, vectors, update.weight)
         admit(contribution, self.spec)
         self._states.save(name, self._number, mine)
+        self._keep_model(contribution)
+        began = monotonic()
         self.partial = self.aggregator.add(self.partial, self._keep(contribution))
         metrics = plain(timed(self._project, name, update))
-        return Report(name, metrics, bytes_up=size, weight=update.weight)
+        return Report(
+            name,
+            metrics,
+            bytes_up=size,
+            weight=update.weight,
+            fold_s=monotonic() - began,
+            steps=update.steps,
+            epoch_steps=update.epoch_steps,
+        )
+
+    def _keep_model(self, contribution: Contribution) -> None:
+        """Keep the client's own model, if the plan wants that."""
+        newest = self._project.plan.keep.clients
+        if self._lineage is not None and newest is not None:
+            buffers = self._message.get(BUFFERS, np.empty(0))
+            vectors = contribution.vectors
+            model = own_model(self.layout, self._message.x, buffers, vectors)
+            self._lineage.add(self._number, [(contribution.client, model)], newest=newest)
 
     def _keep(self, contribution: Contribution) -> Contribution:
         """Move what a rule over all updates must keep from memory to disk."""

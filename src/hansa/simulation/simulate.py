@@ -9,12 +9,14 @@ from typing import Any, Literal, NamedTuple, get_args
 import msgspec
 
 from hansa.code import make_current
-from hansa.errors import HansaError, PlanError, RunError
+from hansa.errors import HansaError, PlanError, RunError, StoreError
 from hansa.learners.learner import close
 from hansa.limits import MESSAGE_CHARS_MAX
 from hansa.params.model import ModelLayout
+from hansa.plan.schema import KeepPlan
 from hansa.project import Project, client_of, identity
 from hansa.runs import RunFolder, all_runs
+from hansa.runs.lineage import is_wanted, lineage_key, open_lineage, redis_address
 from hansa.runs.making import Clients, make_run
 from hansa.runs.start import Start, as_seed, begins_with
 from hansa.seeds import Key
@@ -79,6 +81,7 @@ def open_run(
             "The processes engine starts fresh processes, which need the code as files.",
             "Make a project folder with hansa init, or use engine='inline'.",
         )
+    _check_keep(project.plan.keep, simulation)
     digest = identity(project.plan, project.code)
     if not simulation.new and project.folder is not None:
         for run in reversed(list(all_runs(simulation.runs))):
@@ -142,6 +145,8 @@ def continue_run(
         folder.log.append("started" if first else "resumed", engine=simulation.engine)
         try:
             progress = _work(folder, project, population, simulation, watcher or Unwatched())
+        except StoreError:
+            raise  # it may be there again tomorrow: the run goes on from its last commit
         except HansaError as error:
             folder.log.append("ended", state="failed", reason=str(error), code=error.code)
             raise
@@ -154,6 +159,22 @@ def continue_run(
         assert progress.ended is not None  # a workflow returns when it is over
         folder.log.append("ended", state="finished", reason=progress.ended)
         return progress
+
+
+def _check_keep(keep: KeepPlan, simulation: Simulation) -> None:
+    """Refuse a place for models that this simulation does not have.
+
+    Raises:
+      PlanError: plan-impossible; StoreError: store-redis.
+    """
+    if keep.store == "redis" and is_wanted(keep):
+        redis_address()
+    if keep.store == "memory" and keep.clients is not None and simulation.engine != "inline":
+        raise PlanError(
+            "plan-impossible",
+            'keep.store is "memory", and worker processes have one each. Nothing was started.',
+            'Use --engine inline, or keep.store = "disk".',
+        )
 
 
 def _check_data(folder: RunFolder, population: Population) -> None:
@@ -179,7 +200,8 @@ def _work(
     layout = ModelLayout(folder.load(folder.commits()[-1])[0].layout, seed["buffers"])
     states = ClientStates(folder.path / "clients")
     client = client_of(project, layout)
-    runner = Runner(project, population, client=client, states=states)
+    lineage = open_lineage(project.plan.keep, folder.path, lineage_key(folder.about))
+    runner = Runner(project, population, client=client, states=states, lineage=lineage)
     engine = _engine(folder, project, runner, states, simulation)
     try:
         federation = SimulatedFederation(
@@ -190,6 +212,7 @@ def _work(
             layout=layout,
             states=states,
             watcher=watcher,
+            lineage=lineage,
         )
         return drive(project.workflow.run(federation, project.plan, project.method.algorithm))
     finally:
@@ -221,6 +244,8 @@ def _engine(
         identity=folder.about["identity"],
         tensors=tuple(spec[:3] for spec in runner.layout.layout.specs),
         buffers=tuple(folder.about["seed_model"]["buffers"]),
+        folder=str(folder.path.resolve()),
+        key=lineage_key(folder.about),
     )
     workers = simulation.workers or os.cpu_count() or 1
     return Processes(setup, workers, runner=runner, states=states, folder=folder.path)

@@ -24,6 +24,8 @@ class Setup(_Frame, frozen=True):
     identity: str  # digest of plan and code; a worker with other code refuses
     tensors: tuple[tuple[str, str, tuple[int, ...]], ...]  # the model's names, dtypes, shapes
     buffers: tuple[str, ...]  # names of those that are not trained
+    folder: str = ""  # of the run
+    key: str = ""  # of the models that it keeps in Redis
 
 
 class Open(_Frame, frozen=True):

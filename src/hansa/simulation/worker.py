@@ -20,6 +20,7 @@ from hansa.pipes import Closed, end_with, receive, send, take_streams
 from hansa.plan import Plan
 from hansa.project import build_project, client_of, identity
 from hansa.rounds.questions import Asking
+from hansa.runs.lineage import open_lineage
 from hansa.simulation.population import project_population
 from hansa.simulation.runner import Report, Runner
 from hansa.simulation.wire import (
@@ -81,6 +82,7 @@ def make_runner(setup: Setup) -> Runner:
         project_population(project),
         client=client,
         states=ClientStates(Path(setup.states)),
+        lineage=open_lineage(project.plan.keep, Path(setup.folder), setup.key),
     )
 
 

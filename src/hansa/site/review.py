@@ -277,6 +277,8 @@ def _leaving(offer: Offer) -> tuple[list[Leaving], list[str]]:
         leaving = _vectors(method, trained)
         tells = [build_workflow(plan, method, _not_imported).tells, told(plan)]
         warnings += [tell for tell in tells if tell]
+        if plan.keep.clients is not None:
+            warnings.append("The server keeps the model that is trained on your data alone.")
     except _OfTheProjectError as error:
         warnings.append(f"{error} is the project's own; only its code says what an update holds.")
     except HansaError as error:
@@ -295,6 +297,7 @@ def _leaving(offer: Offer) -> tuple[list[Leaving], list[str]]:
         leaving.append(
             Leaving("what its code says of each model it validates", "any JSON", FACTS_BYTES_MAX)
         )
+    leaving.append(Leaving("seconds and local steps of each task", "4 numbers", None))
     leaving.append(Leaving("if it fails: an error's code and one sentence", "text", None))
     return leaving, warnings
 

@@ -17,11 +17,13 @@ from typing import NamedTuple, Protocol, TypeVar
 import msgspec
 from blake3 import blake3
 
+from hansa.clock import monotonic
 from hansa.errors import HansaError, RequestRefused, ServerError, SiteError
 from hansa.failpoints import hit
 from hansa.identity import Membership, check_receipt
 from hansa.identity.keys import from_text
 from hansa.limits import (
+    LOCAL_STEPS_MAX,
     MESSAGE_CHARS_MAX,
     MESSAGES_KEPT,
     UPDATE_SLACK_BYTES,
@@ -29,7 +31,7 @@ from hansa.limits import (
 )
 from hansa.params import Layout, Params
 from hansa.protocol.connection import Connection
-from hansa.protocol.messages import BlobRef, Offer, Receipt, Task, TaskKey, TaskResult
+from hansa.protocol.messages import BlobRef, Effort, Offer, Receipt, Task, TaskKey, TaskResult
 from hansa.protocol.transfer import Known, download, upload
 from hansa.rounds.questions import FACTS, asked_in, most_bytes, unpacked
 from hansa.site.ledger import Answered, Ledger
@@ -101,6 +103,7 @@ class TaskRun:
         self.computing = False
         self.over = False  # nothing is done about it any more
         self.refused = False  # the server has been told that this site does not do it
+        self._heard = monotonic()
 
     def perform(self, joined: Joined, answered: Answered) -> Receipt | None:
         """Do the task and report it; None if nobody wants it any more.
@@ -224,7 +227,9 @@ class TaskRun:
             raise Dropped
         desk, key = self._desk, self.key
         place = desk.outbox.place(key)
+        began = monotonic()
         result = self._worked(joined, message, place.update)
+        effort = _effort(result, wait_s=began - self._heard, work_s=monotonic() - began)
         hit("site_before_update_kept")
         if result.state == "done" and key.phase != "evaluate":
             result = self._filtered(result, place.update, joined.offer)
@@ -241,6 +246,7 @@ class TaskRun:
                 weight=result.weight,
                 code=result.code,
                 reason=result.reason,
+                effort=effort if result.state == "done" else None,
             ),
             message=self._task.message.digest,
             tensors=[(n, d, list(s)) for n, d, s in result.tensors],
@@ -356,6 +362,7 @@ class TaskRun:
                 "failure", size=len(body), run=key.run, round=key.round, detail=detail
             )
         names = ", ".join(sorted(result.metrics))
+        spent = "" if result.effort is None else ", seconds and steps of the work"
         if result.update is None:
             metrics = msgspec.json.encode(result.metrics, order="deterministic")
             return ledger.sent(
@@ -365,7 +372,7 @@ class TaskRun:
                 round=key.round,
                 digest=f"blake3:{blake3(metrics).hexdigest()}",
                 message=kept.message,
-                detail=f"totals of {names}" if names else "no metrics",
+                detail=(f"totals of {names}" if names else "no metrics") + spent,
             )
         if asked := asked_in(key.phase):
             return ledger.sent(
@@ -377,9 +384,9 @@ class TaskRun:
                 message=kept.message,
                 tensors=kept.tensors,
                 task=key.phase,
-                detail=_facts_told(asked, load_params(self._desk.outbox.place(key).update)),
+                detail=_facts_told(asked, load_params(self._desk.outbox.place(key).update)) + spent,
             )
-        detail = f"weight {result.weight:g}" + (f", totals of {names}" if names else "")
+        detail = f"weight {result.weight:g}" + (f", totals of {names}" if names else "") + spent
         return ledger.sent(
             "update",
             size=result.update.size + len(body),
@@ -441,6 +448,12 @@ def _facts_told(asked: tuple[str, int], answer: Params) -> str:
     names = ", ".join(sorted(unpacked(answer).facts)) or "none"
     size = len(answer.metadata[FACTS].encode())
     return clean(f"task {asked[0]}, facts ({size} bytes): {names}", MESSAGE_CHARS_MAX)
+
+
+def _effort(result: WorkerResult, *, wait_s: float, work_s: float) -> Effort:
+    """Return how long a task took; its steps are the word of the run's code."""
+    steps, epoch = (min(max(n, 0), LOCAL_STEPS_MAX) for n in (result.steps, result.epoch_steps))
+    return Effort(wait_s=wait_s, work_s=work_s, steps=steps, epoch_steps=epoch)
 
 
 def _model_bytes(offer: Offer) -> int:

@@ -164,7 +164,9 @@ def _trained(work: Work, message: Vectors, asked: Train) -> Result:
         header, body = encode(Params.of(dict(mine)))
         chunks, state = (*chunks, header, body), len(header) + body.nbytes
     weight = float(update.weight)
-    return Result(Done(plain(metrics), weight, update.examples, size, state), chunks)
+    done = Done(plain(metrics), weight, update.examples, size, state)
+    done = msgspec.structs.replace(done, steps=update.steps, epoch_steps=update.epoch_steps)
+    return Result(done, chunks)
 
 
 def _answered(work: Work, ask: Ask) -> Result:

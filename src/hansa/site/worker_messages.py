@@ -80,6 +80,8 @@ class Done(_Frame, frozen=True):
     examples: int = 0
     update: int = 0
     state: int = 0
+    steps: int = 0  # local steps that were taken
+    epoch_steps: int = 0  # of one pass over the examples
 
 
 class Failed(_Frame, frozen=True):

@@ -76,6 +76,8 @@ class WorkerResult(NamedTuple):
     ] = ()  # of the update: names, dtypes, shapes
     digest: str = ""  # of the update
     size: int = 0  # bytes of the update
+    steps: int = 0  # local steps that were taken
+    epoch_steps: int = 0  # of one pass over the examples
 
 
 class _Slot:
@@ -534,7 +536,14 @@ def _result(answer: Answer) -> WorkerResult:
             "Nothing was sent; return fewer metrics, under shorter names.",
         )
     return WorkerResult(
-        "done", done.metrics, done.weight, done.examples, digest=answer.digest, size=done.update
+        "done",
+        done.metrics,
+        done.weight,
+        done.examples,
+        digest=answer.digest,
+        size=done.update,
+        steps=done.steps,
+        epoch_steps=done.epoch_steps,
     )
 
 

@@ -189,9 +189,8 @@ def timeline(record: RunRecord) -> list[Drawing]:
     scale, unit = byte_unit(max(row.bytes.down + row.bytes.up for row in rows))
     down = [(float(row.round), row.bytes.down / scale) for row in rows]
     up = [(float(row.round), row.bytes.up / scale) for row in rows]
-    time = Series("whole round", [(row.round, row.seconds) for row in rows], 1)
     return [
-        Drawing(columns([time], title="Time", x_label="round", y_label="seconds")),
+        Drawing(columns(_time(record), title="Time", x_label="round", y_label="seconds")),
         Drawing(
             columns(
                 [Series("to the clients", down, 1), Series("back", up, 4)],
@@ -201,7 +200,35 @@ def timeline(record: RunRecord) -> list[Drawing]:
             )
         ),
         Drawing(_attendance(record)),
+        *_work(record),
     ]
+
+
+def _time(record: RunRecord) -> list[Series]:
+    """Return the seconds of each round, by its parts where these are known."""
+    known = record.timing.rounds
+    if not known:
+        return [Series("whole round", [(row.round, row.seconds) for row in record.rounds], 1)]
+    parts = {
+        "training": [(row.round, row.train) for row in known],
+        "evaluation": [(row.round, row.evaluate) for row in known],
+        "aggregation": [(row.round, row.aggregate) for row in known],
+        "saving": [(row.round, row.save) for row in known],
+        "between": [(row.round, row.between) for row in known],
+    }
+    slots = {"training": 3, "evaluation": 1, "aggregation": 4, "saving": 5, "between": 6}
+    return [Series(name, points, slots[name]) for name, points in parts.items()]
+
+
+def _work(record: RunRecord) -> list[Drawing]:
+    """Return how long each client works in a round, on average."""
+    if len(record.timing.work) < 2:
+        return []
+    busiest = sorted(record.timing.work.items(), key=lambda pair: (-pair[1], pair[0]))
+    shown = dict(busiest[:CLIENTS_MAX])
+    svg = strip(shown, title="Work by client", x_label="seconds a round", from_zero=True)
+    left = len(busiest) - len(shown)
+    return [Drawing(svg, f"The {CLIENTS_MAX} slowest; {left:,} more are left out." if left else "")]
 
 
 def _attendance(record: RunRecord) -> str:

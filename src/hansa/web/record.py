@@ -116,6 +116,25 @@ class CrossSite(msgspec.Struct, frozen=True):
     metrics: dict[str, list[list[float | None]]]
 
 
+class RoundTimes(msgspec.Struct, frozen=True):
+    """Seconds of one round, and of its parts."""
+
+    round: int
+    seconds: float = 0.0
+    train: float = 0.0
+    aggregate: float = 0.0
+    evaluate: float = 0.0
+    save: float = 0.0
+    between: float = 0.0
+
+
+class Timing(msgspec.Struct, frozen=True):
+    """Where the time went; of a long run the oldest rounds may be missing."""
+
+    rounds: list[RoundTimes] = []
+    work: dict[str, float] = {}  # mean seconds of a client's training
+
+
 class RunRecord(msgspec.Struct, frozen=True):
     """One run as its folder tells it."""
 
@@ -135,6 +154,7 @@ class RunRecord(msgspec.Struct, frozen=True):
     rounds: list[Round] = []
     problems: list[Problem] = []
     cross_site: CrossSite | None = None
+    timing: Timing = Timing()
     partition: Partition | None = None
     baseline: Baseline | None = None
 

@@ -6,6 +6,9 @@ second is absent where the first holds all.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from hansa.aggregators import Aggregate
@@ -33,6 +36,22 @@ def from_files(
     if extra is not None:
         vectors |= extra.copy().to_dict()
     return GlobalState(vectors, buffers)
+
+
+def own_model(
+    layout: ModelLayout, x: np.ndarray, buffers: np.ndarray, update: Mapping[str, Any]
+) -> Params:
+    """Return the model that a client's training came to.
+
+    Args:
+      layout: of the model.
+      x: what the round began with, trained values.
+      buffers: as the round began with them, where the update has none.
+      update: decoded; its `delta` is the change of x.
+    """
+    mine = np.asarray(update.get(BUFFERS, buffers), np.float64)
+    trained = np.asarray(x + np.asarray(update["delta"]), x.dtype)
+    return layout.join(trained, layout.rounded(mine) if len(mine) else mine)
 
 
 def rounded(layout: ModelLayout, aggregate: Aggregate | None) -> Aggregate | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+from hansa.limits import SPEEDS_KEPT_MAX
 from hansa.metrics import lower_is_better
 from hansa.plan.schema import StopPlan
 
@@ -31,11 +32,38 @@ def watched(row: dict[str, Any], metric: str) -> float | None:
     return None
 
 
+LATEST = "latest"
+"""Key of the memory: each client's latest value of the metric, where the mean is over clients."""
+
+
+def latest(memory: dict[str, Any], row: dict[str, Any], metric: str) -> dict[str, Any]:
+    """Return each client's latest value; of very many clients those that were asked last."""
+    known = dict(memory.get(LATEST, {}))
+    by_client = row.get("validation", {}).get(metric, {}).get("by_client", {})
+    for client, value in sorted(by_client.items()):
+        known.pop(client, None)  # the last one measured is the last one forgotten
+        known[client] = value
+    return dict(list(known.items())[-SPEEDS_KEPT_MAX:])
+
+
+def _over_clients(progress: Progress, row: dict[str, Any], metric: str) -> tuple[Any, Progress]:
+    """Return the mean of clients' latest values, None if nobody was asked, and what to remember."""
+    if metric not in row.get("validation", {}):
+        return None, progress
+    known = latest(progress.memory, row, metric)
+    values = [math.nan if value is None else value for value in known.values()]
+    mean = math.fsum(values) / len(values) if values else math.nan
+    return mean, progress._replace(memory={**progress.memory, LATEST: known})
+
+
 def advance(
     progress: Progress, row: dict[str, Any], stop: StopPlan, *, rounds: int, minutes: float
 ) -> Progress:
     """Take one round's metrics into account; `minutes` is the time worked so far."""
-    value = watched(row, stop.metric)
+    if stop.over == "clients":
+        value, progress = _over_clients(progress, row, stop.metric)
+    else:
+        value = watched(row, stop.metric)
     if value is not None:  # NaN is an evaluation too, and never a better one
         known = math.isfinite(value)
         better = known and (progress.best is None or _better(value, progress.best, stop))

@@ -79,12 +79,24 @@ class ModelStoreConfig:
     """Which models stay.
 
     Args:
-      model_store: InMemory; models are files of the server either way.
-      lineage_length: 0 keeps the model of every round, another number the last and the best.
+      model_store: InMemory, whose models are files of the server here, or Redis.
+      lineage_length: so many of the newest models stay; in Redis each learner's, too; 0: all.
+      model_store_hostname: of the Redis.
+      model_store_port: of the Redis.
     """
 
     model_store: str = "InMemory"
     lineage_length: int = 0
+    model_store_hostname: str | None = None
+    model_store_port: int | None = None
+
+    @property
+    def redis(self) -> str:
+        """Address of the Redis; empty without one."""
+        if self.model_store != "Redis":
+            return ""
+        host, port = self.model_store_hostname or "127.0.0.1", self.model_store_port or 6379
+        return f"redis://{host}:{port}/0"
 
 
 @dataclass(frozen=True)
@@ -120,7 +132,7 @@ def check_config(config: ControllerConfig, store: ModelStoreConfig) -> None:
     _known("aggregation_rule", config.aggregation_rule, ("FedAvg", "FedStride"), _RULES)
     _known("scheduler", config.scheduler, ("Synchronous", "SemiSynchronous"), _SCHEDULERS)
     _known("scaling_factor", config.scaling_factor, SCALING, {})
-    _known("model_store", store.model_store, ("InMemory",), _STORES)
+    _known("model_store", store.model_store, ("InMemory", "Redis"), {})
     if not 0 < config.participation_ratio <= 1:
         raise _bad("participation_ratio", config.participation_ratio, "above 0 and at most 1")
     if config.semi_sync_lambda is not None and not config.semi_sync_lambda > 0:
@@ -153,7 +165,6 @@ _RULES = {
     "SecAgg": "Hansa does not encrypt updates; they travel over TLS, and the server sees them",
 }
 _SCHEDULERS = {"Asynchronous": _ASYNCHRONOUS}
-_STORES = {"Redis": "Hansa keeps models as files of the server and needs no Redis"}
 
 
 def _known(key: str, value: str, known: tuple[str, ...], absent: dict[str, str]) -> None:

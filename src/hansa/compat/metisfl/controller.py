@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from hansa.compat.metisfl.config import (
     ControllerConfig,
     ModelStoreConfig,
@@ -12,6 +14,7 @@ from hansa.compat.metisfl.place import ADMIN, Agreed, Place, end_when_over, plac
 from hansa.server.founding import found
 from hansa.server.serve import serve
 from hansa.server.settings import SETTINGS_FILE, ServerSettings
+from hansa.store.redis_lineage import REDIS_URL
 
 
 class Controller:
@@ -50,6 +53,8 @@ class Controller:
             if self.server_params.server_certificate is not None:
                 print("The certificates that were named are not used: Hansa makes its own.")
             end_when_over(place)
+            if self.model_store_config.redis:
+                os.environ.setdefault(REDIS_URL, self.model_store_config.redis)
             serve(place.server, started=lambda _: _say(place))
 
     def _found(self, place: Place) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from hansa.compat.metisfl.config import (
     check_config,
     check_signals,
 )
+from hansa.compat.metisfl.environment_keys import sentence_of
 from hansa.compat.metisfl.place import learner_name
 from hansa.compat.metisfl.plan_text import Parameter, Wanted, plan_text, settings_of
 from hansa.compat.metisfl.programs import README, controller_text, driver_text
@@ -36,6 +38,7 @@ class Environment(NamedTuple):
     learners: list[ServerParams]
     taken: list[tuple[str, str]]  # key of the file, what became of it
     left: list[str]  # keys of the file that mean nothing here
+    around: list[dict[str, str]]  # environment variables of each learner's process
 
 
 def import_environment(path: Path, target: Path) -> Environment:
@@ -49,13 +52,22 @@ def import_environment(path: Path, target: Path) -> Environment:
       PlanError: import-refused, the file cannot be read or is no environment; project-exists;
         plan-impossible or plan-bad-value, it asks for what Hansa does not do.
     """
-    environment = read_environment(path)
     if target.exists():
         raise PlanError(
             "project-exists",
             f"{target} exists already. Nothing was written.",
             "Name another folder with --to.",
         )
+    return write_environment(path, target)
+
+
+def write_environment(path: Path, target: Path) -> Environment:
+    """Write what `import_environment` does, over what an earlier call has written there.
+
+    Raises:
+      PlanError: as `import_environment`.
+    """
+    environment = read_environment(path)
     write_project(target, plan_text(environment.wanted), settings_of(environment.wanted))
     (target / "controller.py").write_text(
         controller_text(environment.controller, environment.wanted), encoding="utf-8"
@@ -75,10 +87,8 @@ def read_environment(path: Path) -> Environment:
     """
     table = _Reading(_loaded(path), path)
     config = _config(table)
-    store = ModelStoreConfig(
-        _text(table, "ModelStoreConfig.ModelStore", "Name", default="InMemory"),
-        int(table.number("ModelStoreConfig.LineageLength") or 0),
-    )
+    _refuse_encryption(table)
+    store = _store(table)
     rounds = table.number("TerminationSignals.FederationRounds")
     score = table.number("TerminationSignals.MetricCutoffScore")
     metric = _text(table, "EvaluationMetric", default="")
@@ -89,10 +99,11 @@ def read_environment(path: Path) -> Environment:
         score if metric else None,
     )
     controller, learners = _hosts(table)
+    around = [_around(table, index) for index in range(len(learners))]
     check_config(config, store)
     check_signals(signals)
     wanted = Wanted(config, store, signals, len(learners), _params(table))
-    return Environment(wanted, controller, learners, table.taken, table.left())
+    return Environment(wanted, controller, learners, table.taken, table.left(), around)
 
 
 class _Reading:
@@ -105,8 +116,11 @@ class _Reading:
     def get(self, key: str) -> Any:
         """Return the value at a dotted key, None where there is none."""
         value: Any = self.table
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, Mapping) else None
+        for part in re.findall(r"[^.\[\]]+", key):
+            if isinstance(value, list):
+                value = value[int(part)]
+            else:
+                value = value.get(part) if isinstance(value, Mapping) else None
         if value is not None and not isinstance(value, Mapping | list):
             self.taken.append((key, clean(str(value), 200)))
         return value
@@ -125,7 +139,7 @@ class _Reading:
         raise refused(f"{key} of {self.path} is {value!r:.80}, and must be a number.")
 
     def left(self) -> list[str]:
-        """Return the keys that nobody has asked for, without those of hosts."""
+        """Return the keys that nobody has asked for."""
         read = {key for key, _ in self.taken}
         return [key for key in _keys(self.table) if key not in read]
 
@@ -155,11 +169,95 @@ def _config(table: _Reading) -> ControllerConfig:
     )
 
 
+def _store(table: _Reading) -> ModelStoreConfig:
+    """Return which models stay.
+
+    Raises:
+      PlanError: import-refused, the eviction policy is none of MetisFL's.
+    """
+    part = "ModelStoreConfig"
+    policy = _text(table, f"{part}.EvictionPolicy", "Name", default="")
+    length = table.number(f"{part}.LineageLength") or table.number(
+        f"{part}.EvictionPolicy.LineageLength"
+    )
+    if policy not in ("", "NoEviction", "LineageLengthEviction"):
+        raise refused(
+            f"{part}.EvictionPolicy of {table.path} is {policy!r:.80}; MetisFL has NoEviction and "
+            "LineageLengthEviction."
+        )
+    port = table.number(f"{part}.ModelStorePort")
+    host = table.get(f"{part}.ModelStoreHostname")
+    return ModelStoreConfig(
+        _text(table, f"{part}.ModelStore", "Name", default="InMemory"),
+        0 if policy == "NoEviction" else int(length or 0),
+        None if host is None else str(host),
+        None if port is None else int(port),
+    )
+
+
+def _refuse_encryption(table: _Reading) -> None:
+    """Refuse an environment whose updates were encrypted: here the server would see them.
+
+    Raises:
+      PlanError: plan-impossible.
+    """
+    for part in ("EncryptionScheme", "HomomorphicEncryption"):
+        scheme = _text(table, part, "Name", default="")
+        if scheme and scheme.lower() != "none":
+            raise PlanError(
+                "plan-impossible",
+                f"{part} of {table.path} is {clean(scheme, 40)}: Hansa does not encrypt updates "
+                "homomorphically; they travel over TLS, and the server sees them. Nothing was "
+                "written.",
+                f"Take {part} out of the file if the server may see each learner's update.",
+            )
+
+
+_LOCAL = {
+    "BatchSize": "batch_size",
+    "LocalEpochs": "epochs",
+    "ValidationPercentage": "validation_percentage",
+}
+
+
 def _params(table: _Reading) -> dict[str, Parameter]:
-    """Return what learners are told of local training."""
-    keys = {"BatchSize": "batch_size", "LocalEpochs": "epochs"}
-    found = {name: table.number(f"LocalModelConfig.{key}") for key, name in keys.items()}
-    return {name: int(value) for name, value in found.items() if value is not None}
+    """Return what learners are told of local training, as the configuration that `train` gets."""
+    found: dict[str, Parameter] = {}
+    for key, name in _LOCAL.items():
+        value = table.number(f"LocalModelConfig.{key}")
+        if value is not None:
+            found[name] = float(value) if name == "validation_percentage" else int(value)
+    for part, inner in (("Optimizer", "Name"), ("OptimizerConfig", "OptimizerName")):
+        if optimizer := _text(table, f"LocalModelConfig.{part}", inner, default=""):
+            found["optimizer"] = optimizer
+        for above in (f"{part}Params", f"{part}.OptimizerParams", f"{part}.Params"):
+            options: Any = table.get(f"LocalModelConfig.{above}")
+            for key in list(options)[:MEMBERS_NAMED_MAX] if isinstance(options, Mapping) else ():
+                value = table.get(f"LocalModelConfig.{above}.{key}")
+                if isinstance(value, bool | int | float | str):
+                    found[_snake(str(key))] = value
+    return found
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", clean(name, 80)).lower()
+
+
+def _around(table: _Reading, index: int) -> dict[str, str]:
+    """Return environment variables of a learner's process: its devices and its data."""
+    where = f"Learners[{index}]"
+    found: dict[str, str] = {}
+    devices = table.get(f"{where}.CudaDevices")
+    if devices is not None:
+        listed = devices if isinstance(devices, list) else [devices]
+        found["CUDA_VISIBLE_DEVICES"] = ",".join(clean(str(device), 80) for device in listed)
+        table.taken.append((f"{where}.CudaDevices", found["CUDA_VISIBLE_DEVICES"]))
+    for part in ("Train", "Validation", "Test"):
+        for key in (f"DatasetConfigs.{part}DatasetPath", f"DatasetConfigs.{part}.DatasetPath"):
+            path = table.get(f"{where}.{key}")
+            if isinstance(path, str) and path:
+                found[f"HANSA_DATA_{part.upper()}"] = path
+    return found
 
 
 def _text(table: _Reading, key: str, inner: str | None = None, *, default: str) -> str:
@@ -221,17 +319,32 @@ def _loaded(path: Path) -> Mapping[str, Any]:
 def _keys(table: Mapping[str, Any], above: str = "") -> Iterator[str]:
     for name, value in list(table.items())[:MEMBERS_NAMED_MAX]:
         key = f"{above}{clean(str(name), 80)}"
+        if name in ("GRPCServer", "GRPCServicer"):
+            continue  # every host has one, and it is read
         if isinstance(value, Mapping) and above.count(".") < 4:  # aliases may nest without end
             yield from _keys(value, f"{key}.")
-        elif key != "Learners" and not key.startswith("Controller."):
+        elif key == "Learners" and isinstance(value, list):
+            for index, learner in enumerate(value[:MEMBERS_NAMED_MAX]):
+                if isinstance(learner, Mapping):
+                    yield from _keys(learner, f"Learners[{index}].")
+        else:
             yield key
 
 
 def _readme(path: Path, environment: Environment) -> str:
     names = ", ".join(learner_name(params) for params in environment.learners)
     taken = "\n".join(f"| `{key}` | {json.dumps(value)} |" for key, value in environment.taken)
-    left = "\n".join(f"- `{key}`" for key in environment.left) or "- nothing"
+    left = "\n".join(f"- {line}" for line in left_lines(environment)) or "- nothing"
     return README.format(path=path.name, names=names, taken=taken, left=left)
+
+
+def left_lines(environment: Environment) -> list[str]:
+    """Return for each sentence the keys that it is about; those of many hosts are told once."""
+    told: dict[str, dict[str, None]] = {}
+    for key in environment.left:
+        short = re.sub(r"\[\d+\]", "[]", key)
+        told.setdefault(sentence_of(key), {})[f"`{short}`"] = None
+    return [f"{', '.join(keys)}: {sentence}" for sentence, keys in told.items()]
 
 
 def refused(happened: str, hint: str = "Correct the file.") -> PlanError:

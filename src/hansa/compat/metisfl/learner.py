@@ -100,7 +100,7 @@ def _joined(place: Place, name: str, folder: Path) -> bool:
     """
     try:
         if not (folder / "member.json").exists():
-            enrol(parse_invite(_invitation(place, name)), folder)
+            enrol(parse_invite(invitation(place, name)), folder)
     except HansaError as error:
         if error.code == "server-unreachable":
             return False
@@ -111,7 +111,7 @@ def _joined(place: Place, name: str, folder: Path) -> bool:
     return True
 
 
-def _invitation(place: Place, name: str) -> str:
+def invitation(place: Place, name: str) -> str:
     """Return the invitation that lies in the place, or one that its founder makes.
 
     Raises:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -112,6 +113,11 @@ def place_at(params: ServerParams | ClientParams) -> Place:
     return Place(
         hansa_home() / "metisfl" / f"{name}-{params.port}", f"https://{host}:{params.port}"
     )
+
+
+def is_here(params: ServerParams) -> bool:
+    """Tell whether an address is of this machine."""
+    return params.hostname in _THIS_MACHINE or params.hostname.lower() == socket.gethostname()
 
 
 def learner_name(params: ServerParams) -> str:

@@ -67,8 +67,7 @@ def plan_text(wanted: Wanted, name: str = "metisfl") -> str:
         _line("minimum", max(1, asked - 1), "learners", wanted.learners),
     ]
     lines += _stop(signals)
-    kept = 0 if wanted.store.lineage_length else 1
-    lines += ["", "[keep]", _line("every", kept, "lineage_length", wanted.store.lineage_length)]
+    lines += ["", "[keep]", "every = 0", *_keep(wanted.store)]
     return "\n".join(lines) + "\n"
 
 
@@ -100,9 +99,20 @@ def _stop(signals: TerminationSignals) -> list[str]:
     metric, score = signals.evaluation_metric, signals.evaluation_metric_cutoff_score
     if metric:
         lines.append(_line("metric", metric, "evaluation_metric", metric))
+        lines.append('over = "clients"  # the mean of learners\' latest values')
     if score is not None:
         lines.append(_line("target", float(score), "evaluation_metric_cutoff_score", score))
     return ["", "[stop]", *lines] if lines else []
+
+
+def _keep(store: ModelStoreConfig) -> list[str]:
+    """Return where models stay; in a store of their own learners' latest ones do, too."""
+    length = store.lineage_length
+    lines = [_line("lineage", length, "lineage_length", length)]
+    if store.model_store == "Redis":
+        lines.append(_line("clients", length, "lineage_length", length))
+        lines.append(_line("store", "redis", "model_store", "Redis"))
+    return lines
 
 
 def _line(key: str, value: Parameter, source: str, said: object) -> str:

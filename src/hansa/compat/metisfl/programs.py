@@ -10,7 +10,8 @@ from hansa.compat.metisfl.plan_text import Wanted
 README = """# From {path}
 
 `plan.toml` is what the driver will submit. Write `learner.py` with a class derived from
-`hansa.compat.metisfl.Learner`, and then, each in a terminal of its own:
+`hansa.compat.metisfl.Learner`. Then `hansa run` with the YAML file does all that follows for the
+learners of this machine; or, each in a terminal of its own:
 
     python controller.py
     python learner.py -l 1      # and so on, one for each learner
@@ -27,11 +28,9 @@ Learners: {names}.
 
 ## Not taken over
 
-Hansa starts nothing on other machines: logins, project homes and container images mean nothing to
-it, and it makes certificates and keys of its own. No password or key was copied.
+Hansa starts nothing on other machines. No password or key was copied.
 
 {left}
-- logins, paths and certificates of the controller and the learners
 """
 
 _CONTROLLER = '''"""The controller; written by hansa import metisfl."""

@@ -1,0 +1,39 @@
+"""`hansa run ENV.yaml`: MetisFL's federation environment, as its older driver ran it."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+
+import click
+from click.core import ParameterSource
+
+
+def run_yaml(path: Path) -> None:
+    """Start what the file names on this machine, and follow it to the end.
+
+    Raises:
+      HansaError: the file asks for what Hansa does not do, or a program has failed.
+    """
+    context = click.get_current_context()
+    given = [
+        name
+        for name in context.params
+        if name != "project" and context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    ]
+    if given:
+        raise click.UsageError(
+            f"--{given[0].replace('_', '-')} is of a project; a federation environment says all "
+            "in its file."
+        )
+    from hansa.compat.metisfl.environment import left_lines, read_environment
+    from hansa.compat.metisfl.running import run_environment
+
+    target = path.with_name(f"{path.stem}-hansa")
+    for line in left_lines(read_environment(path)):
+        click.echo(f"Not taken over: {line}")
+    # Ended by whoever supervises it, it ends what it has started, as Ctrl-C does.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    run_environment(path, target, click.echo)
+    click.echo(f"The programs that were run, and what they printed, are in {target}")

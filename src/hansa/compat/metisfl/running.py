@@ -1,0 +1,212 @@
+"""`hansa run ENV.yaml`: the programs of a federation environment, started on this machine.
+
+The older driver logged in everywhere and started everything.  Here the controller, the driver and
+those learners that the file places on this machine are processes of one command; a learner of
+another machine is started by whoever is there, with the invitation that is printed for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from hansa.compat.metisfl.environment import Environment, refused, write_environment
+from hansa.compat.metisfl.learner import invitation
+from hansa.compat.metisfl.place import Place, is_here, learner_name, place_at, wait_until
+from hansa.errors import HansaError, ServerError
+
+_LOOK_S = 0.2
+_END_S = 10.0
+_TAIL_LINES = 8
+
+Say = Callable[[str], None]
+
+
+class _Process(NamedTuple):
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+
+def run_environment(path: Path, target: Path, say: Say) -> Environment:
+    """Run a federation environment to its end.
+
+    Args:
+      path: of the YAML file; `learner.py` lies beside it or in `target`, and `results.json` will
+        lie beside it.
+      target: folder for the programs that are made; what was made there before is replaced.
+      say: is told what is started, and what is for others to start.
+
+    Raises:
+      PlanError: the file cannot be read, asks for what Hansa does not do, or has no learner.py.
+      ServerError: dev-process, a program has ended with an error.
+    """
+    environment = write_environment(path, target)
+    if not is_here(environment.controller):
+        raise refused(
+            f"The controller of {path} is at {environment.controller.hostname}, and this machine "
+            "is another.",
+            "Run the same command there; nobody logs in to other machines.",
+        )
+    script = next((p for p in (path.parent, target) if (p / "learner.py").is_file()), None)
+    if script is None:
+        raise refused(
+            f"There is no learner.py beside {path}, nor in {target}: the file says where learners "
+            "are, and not what they train.",
+            "Write one with a class derived from hansa.compat.metisfl.Learner; the page on coming "
+            "from MetisFL has one to begin with.",
+        )
+    logs = target / "logs"
+    logs.mkdir(exist_ok=True)
+    folder, modules = path.parent.resolve(), target.resolve()
+    place = place_at(environment.controller)
+    started: list[_Process] = []
+    with _ended(started):
+        words = [str(modules / "controller.py")]
+        started.append(_start("controller", words, logs, folder=folder, modules=modules))
+        for index, learner in enumerate(environment.learners):
+            name = learner_name(learner)
+            if not is_here(learner):
+                continue
+            words = [str(script.resolve() / "learner.py"), "-l", str(index + 1)]
+            around = environment.around[index]
+            more = _start(name, words, logs, folder=folder, modules=modules, around=around)
+            started.append(more)
+            say(f"{name} runs here; it prints to {more.log}")
+        _invite(environment, place, started, say)
+        driver = _start(
+            "driver", [str(modules / "driver.py")], None, folder=folder, modules=modules
+        )
+        started.append(driver)
+        _wait(driver, started)
+    return environment
+
+
+def _invite(environment: Environment, place: Place, started: Sequence[_Process], say: Say) -> None:
+    """Say what is to be done on other machines, once the controller can invite."""
+    others = [
+        (index, learner)
+        for index, learner in enumerate(environment.learners)
+        if not is_here(learner)
+    ]
+    if not others:
+        return
+
+    def there() -> bool:
+        _check(started)
+        return (place.server / "server.toml").exists() and _answers(place)
+
+    wait_until(there, f"Waiting for the controller at {place.url}.")
+    for index, learner in others:
+        name = learner_name(learner)
+        try:
+            line = invitation(place, name)
+        except HansaError as error:
+            if error.code != "member-exists":
+                raise
+            say(
+                f"{name} has joined before; on {learner.hostname}: python learner.py -l {index + 1}"
+            )
+            continue
+        say(
+            f"{name}: on {learner.hostname}, with learner.py, controller.py and driver.py there, "
+            f"put this line into {place.invite(name).name} where the learner says that it looks, "
+            f"and run: python learner.py -l {index + 1}\n  {line}"
+        )
+
+
+def _answers(place: Place) -> bool:
+    from hansa.remote.connecting import connected
+
+    try:
+        with connected(place.admin()) as connection:
+            connection.call("GET", "/v1/members", kind=dict[str, object])
+    except HansaError as error:
+        if error.code == "server-unreachable":
+            return False
+        raise
+    return True
+
+
+def _start(
+    name: str,
+    words: Sequence[str],
+    logs: Path | None,
+    *,
+    folder: Path,
+    modules: Path,
+    around: Mapping[str, str] | None = None,
+) -> _Process:
+    """Start a Python program; without a folder of logs it prints where this one does."""
+    paths = [str(modules), os.environ.get("PYTHONPATH", "")]
+    environment = {
+        **os.environ,
+        **(around or {}),
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        "PYTHONUNBUFFERED": "1",
+    }
+    log = Path(os.devnull) if logs is None else logs / f"{name}.log"
+    with open(log, "wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, *words],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=None if logs is None else file,
+            stderr=None if logs is None else subprocess.STDOUT,
+        )
+    return _Process(name, process, log)
+
+
+def _wait(driver: _Process, started: Sequence[_Process]) -> None:
+    while True:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            status = driver.process.wait(_LOOK_S)
+            if status:
+                raise ServerError(
+                    "dev-process",
+                    f"The driver ended with status {status}; what it printed stands above.",
+                    f"All that the others printed is in {started[0].log.parent}",
+                )
+            return
+        _check(started)
+
+
+def _check(started: Sequence[_Process]) -> None:
+    """See that nobody has failed while the driver waits.
+
+    Raises:
+      ServerError: dev-process, with the last lines that it printed.
+    """
+    for one in started:
+        if one.process.poll():
+            lines = one.log.read_text(encoding="utf-8", errors="replace").splitlines()
+            tail = "\n".join(lines[-_TAIL_LINES:])
+            raise ServerError(
+                "dev-process",
+                f"{one.name} ended with status {one.process.returncode}. Its last lines:\n{tail}",
+                f"All that it printed is in {one.log}",
+            )
+
+
+@contextlib.contextmanager
+def _ended(started: Sequence[_Process]) -> Iterator[None]:
+    """Let those that were started end by themselves when all is well, or end them."""
+    try:
+        yield
+    except BaseException:
+        for one in started:
+            one.process.terminate()
+        raise
+    finally:
+        for one in started:
+            try:
+                one.process.wait(_END_S)
+            except subprocess.TimeoutExpired:
+                one.process.kill()
+                one.process.wait()
