@@ -406,8 +406,11 @@ class DeployedFederation:
             }
             if steps:
                 opened["steps"] = dict(steps)
+            if vias := self._hub.vias(cohort):
+                opened["vias"] = vias
             begun = self._journal.begin(self.run, opened)
             hit("after_round_opened")
+        self._hub.remember(opened.get("vias", {}))
         spec, steps = None, opened.get("steps", {})
         if phase == "train":
             limit = opened["weight_limit"]

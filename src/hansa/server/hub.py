@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
@@ -159,6 +159,20 @@ class Hub:
         """Return the combiner that a client stands behind; None if it comes by itself."""
         with self._lock:
             return self._through.via(client)
+
+    def vias(self, clients: Collection[str]) -> dict[str, str]:
+        """Return the combiners of those of some clients that have one."""
+        with self._lock:
+            found = {client: self._through.via(client) for client in clients}
+        return {client: combiner for client, combiner in found.items() if combiner is not None}
+
+    def remember(self, vias: Mapping[str, str]) -> None:
+        """Know again, after a start, which combiners the clients of an open round stand behind."""
+        with self._lock:
+            for client, combiner in vias.items():
+                if self._through.via(client) is None:
+                    self._through.meet(combiner)
+                    self._through.claim(combiner, client, there=self._is_there)
 
     def receivers(self, clients: Collection[str]) -> int:
         """Return how many there are to speak to in order to reach some clients."""
