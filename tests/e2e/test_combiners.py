@@ -151,6 +151,7 @@ def test_a_site_that_dies_behind_a_combiner_does_not_stall_the_round(
 ) -> None:
     federation.wait_for("client-0", "client-2")
     federation.stop("client-2")
+    federation.wait_for("client-2", state="silent")  # or it would count as there still
     federation.start("client-2", failpoint="site_after_message_fetched")
     with thawed(federation, "client-2"):
         federation.wait_for("client-2")
