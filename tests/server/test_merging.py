@@ -315,3 +315,16 @@ def test_a_combiner_that_never_answers_does_not_hold_a_round_past_its_deadline(
     assert tiers.server.ended(run).state == "finished"
     assert np.array_equal(tiers.server.model(run, 1), expected("west"))
     assert refused(tiers.tier.report(task, said(BOTH))) == (409, "update-late")
+
+
+def test_a_client_that_is_away_when_the_server_is_back_still_belongs_to_its_combiner(
+    tiers: Tiers,
+) -> None:
+    """The round was opened with it; its combiner waits for it, and nobody says that it failed."""
+    run = tiers.begin(cohort={"minimum": 3})
+    tiers.tier.task(run)
+    tiers.server.restart()
+    tiers.tier.sites = ["north"]
+    task = tiers.tier.task(run)
+    assert task.fold is not None
+    assert (task.fold.clients, task.fold.minimum) == (BOTH, 2)

@@ -64,7 +64,7 @@ def listed(
     elif csv_file is not None:
         click.echo(f"{len(rows):,} entries are written to {csv_file}.")
     else:
-        _print(rows)
+        _print(rows, "site" if membership == folder else "combiner")
     if differences is not None and not as_json:
         for found_one in differences:
             what, run, number, digest = found_one
@@ -104,12 +104,12 @@ def _tensors(row: dict[str, Any]) -> str:
     return "; ".join([*shown, *filter(None, [row["detail"]])])
 
 
-def _print(rows: list[dict[str, Any]]) -> None:
+def _print(rows: list[dict[str, Any]], whose: str) -> None:
     from hansa.runs.result import Table
     from hansa.web.words import byte_size
 
     if not rows:
-        click.echo("Nothing has left yet.")
+        click.echo(f"Nothing has left this {whose} yet.")
         return
     table = Table(
         {

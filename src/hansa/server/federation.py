@@ -403,10 +403,15 @@ class DeployedFederation:
                 "goal": terms.goal,
                 "message": ref.digest,
             }
-            told = {"steps": dict(steps), "settings": dict(settings)}
+            told = {
+                "steps": dict(steps),
+                "settings": dict(settings),
+                "vias": self._hub.vias(cohort),
+            }
             opened |= {name: value for name, value in told.items() if value}
             begun = self._journal.begin(self.run, opened)
             hit("after_round_opened")
+        self._hub.remember(opened.get("vias", {}))
         spec, steps = None, opened.get("steps", {})
         if phase == "train":
             limit = opened["weight_limit"]

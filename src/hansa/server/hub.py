@@ -175,6 +175,20 @@ class Hub:
         with self._lock:
             return self._through.via(client)
 
+    def vias(self, clients: Collection[str]) -> dict[str, str]:
+        """Return the combiners of those of some clients that have one."""
+        with self._lock:
+            found = {client: self._through.via(client) for client in clients}
+        return {client: combiner for client, combiner in found.items() if combiner is not None}
+
+    def remember(self, vias: Mapping[str, str]) -> None:
+        """Know again, after a start, which combiners the clients of an open round stand behind."""
+        with self._lock:
+            for client, combiner in vias.items():
+                if self._through.via(client) is None:
+                    self._through.meet(combiner)
+                    self._through.claim(combiner, client, there=self._is_there)
+
     def receivers(self, clients: Collection[str]) -> int:
         """Return how many there are to speak to in order to reach some clients."""
         with self._lock:
