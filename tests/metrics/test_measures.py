@@ -219,3 +219,16 @@ def test_a_site_that_reports_nothing_that_was_asked_is_left_out() -> None:
     assert set(found) == {"f1", "loss"}
     assert set(found["f1"]["by_client"]) == {"a"}
     assert summarise_all({"b": {"loss": Mean(2.0, 4.0)}}, asked).keys() == {"loss"}
+
+
+@pytest.mark.parametrize(("noise", "known"), [(1.0, True), (0.05, True), (0.01, False)])
+def test_r2_is_told_with_three_digits_or_not_at_all(noise: float, known: bool) -> None:
+    """Targets far from zero and close together: the spread is a difference of two large sums."""
+    rng = np.random.default_rng(0)
+    y = 1e4 + noise * rng.normal(size=20_000)
+    p = y + 0.5 * noise * rng.normal(size=y.size)
+    totals = {"errors": ((y - p) ** 2).sum(), "targets": y.sum(), "squares": (y**2).sum()}
+    found = {f"r2/{name}": Mean(float(total), float(y.size)) for name, total in totals.items()}
+    value = MEASURES["r2"].shown(found, 1)["r2"].value
+    true = 1 - ((y - p) ** 2).sum() / ((y - y.mean()) ** 2).sum()  # two passes lose no digits
+    assert value == pytest.approx(true, abs=5e-4) if known else np.isnan(value)

@@ -49,3 +49,21 @@ def test_a_learner_that_predicts_nothing_is_refused_before_anything_runs() -> No
 def test_a_plan_says_how_fine_scores_are_counted() -> None:
     assert asked_of(plan("roc_auc", roc_bins=20)) == Asked(("roc_auc",), 20)
     assert asked_of(read_plan({}).plan) == Asked()
+
+
+def test_a_run_does_not_stop_by_what_a_built_in_model_does_not_measure() -> None:
+    learner = SimpleNamespace(can_predict=True, measures=frozenset({"loss", "accuracy"}))
+
+    def check(metric: str, *asked: str, **stop: object) -> None:
+        table = {"stop": {"metric": metric, **stop}, "evaluate": {"metrics": list(asked)}}
+        check_measured(read_plan(table).plan, learner)
+
+    check("loss", target=0.1)
+    check("acuracy")  # nobody waits for it
+    check("f1", "f1", patience=3)
+    check("f1/2", "f1_per_class", target=0.5)
+    check_measured(read_plan({"stop": {"metric": "mine", "target": 1.0}}).plan, CAN)  # may be there
+    for stop in ({"target": 0.9}, {"patience": 2}):
+        with pytest.raises(PlanError, match="nobody measures") as raised:
+            check("acuracy", "f1", **stop)
+        assert raised.value.code == "plan-bad-value" and "accuracy, f1, loss" in raised.value.hint
