@@ -225,8 +225,8 @@ class Plan(_Part, frozen=True):
     seed: int = 0
     """the one number behind every random draw"""
     workflow: Named = "synchronous"
-    """the order of exchanges: synchronous, semi_synchronous, cyclic, cross_site_evaluation,
-    evaluate_only, or "my_module.py:function" of the project"""
+    """the order of exchanges: synchronous, semi_synchronous, asynchronous, cyclic,
+    cross_site_evaluation, evaluate_only, or "my_module.py:function" of the project"""
     algorithm: Named = "fed_avg"
     """fed_avg, fed_sgd, fed_opt, fed_avg_m, fed_adagrad, fed_adam, fed_yogi, fed_prox, scaffold, or
     "my_module.py:function" of the project"""

@@ -158,8 +158,24 @@ class RunFolder:
         except OSError:  # a folder that one may only read: nobody works on it from here
             return False
 
-    def commit(self, number: int, model: Params, state: Params | None, **facts: Any) -> Event:
-        """Make a round durable, and then forget what only the round before needed."""
+    def commit(
+        self,
+        number: int,
+        model: Params,
+        state: Params | None,
+        *,
+        needs: Sequence[int] = (),
+        **facts: Any,
+    ) -> Event:
+        """Make a round durable, and then forget what only the round before needed.
+
+        Args:
+          number: of the round.
+          model: the global model.
+          state: what the algorithm keeps besides it.
+          needs: rounds whose models stay at this commit, whatever the plan keeps.
+          facts: of the event.
+        """
         digest = model.digest()
         save_params(self.model_path(number), model)
         if state is not None:
@@ -173,7 +189,7 @@ class RunFolder:
         )
         if number:
             self._append_row(event["row"])
-        self._forget(number, event["progress"].get("best_round", 0))
+        self._forget(number, event["progress"].get("best_round", 0), needs)
         self._write_as_numpy(model)
         return event
 
@@ -277,10 +293,11 @@ class RunFolder:
         every = self.plan()["keep"]["every"]
         return past in (number, best) or bool(past and every and past % every == 0)
 
-    def _forget(self, number: int, best: int) -> None:
+    def _forget(self, number: int, best: int, needs: Sequence[int] = ()) -> None:
         """Remove models that nobody asked to keep: neither every n-th, nor best, nor last."""
         for path in self.path.glob("models/round-*.safetensors"):
-            if not self._stays(int(path.stem.removeprefix("round-")), number, best):
+            past = int(path.stem.removeprefix("round-"))
+            if past not in needs and not self._stays(past, number, best):
                 path.unlink()
         for path in self.path.glob("state/round-*.safetensors"):
             if path != self._state_path(number):

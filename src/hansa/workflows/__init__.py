@@ -1,10 +1,14 @@
 """The order of exchanges between a server and its clients."""
 
+from hansa.workflows.asynchronous import asynchronous
 from hansa.workflows.building import WORKFLOWS, build_workflow
 from hansa.workflows.cross_site import cross_site_evaluation
 from hansa.workflows.cyclic import cyclic
 from hansa.workflows.driving import drive
 from hansa.workflows.federation import (
+    Arrival,
+    Arrived,
+    AtWork,
     Commit,
     Evaluated,
     Federation,
@@ -14,13 +18,22 @@ from hansa.workflows.federation import (
     Watcher,
 )
 from hansa.workflows.semi_synchronous import semi_synchronous
-from hansa.workflows.state_files import from_files, rounded, to_files
+from hansa.workflows.state_files import (
+    as_stored,
+    check_exact,
+    from_files,
+    rounded,
+    to_files,
+)
 from hansa.workflows.stopping import Progress
 from hansa.workflows.synchronous import one_round, synchronous
 from hansa.workflows.workflow import Workflow
 
 __all__ = [
     "WORKFLOWS",
+    "Arrival",
+    "Arrived",
+    "AtWork",
     "Commit",
     "Evaluated",
     "Federation",
@@ -30,7 +43,10 @@ __all__ = [
     "Trained",
     "Watcher",
     "Workflow",
+    "as_stored",
+    "asynchronous",
     "build_workflow",
+    "check_exact",
     "cross_site_evaluation",
     "cyclic",
     "drive",

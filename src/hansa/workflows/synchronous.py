@@ -125,21 +125,28 @@ def _enough(trained: Trained, plan: Plan, number: int) -> Trained:
     accepted = 0 if trained.aggregate is None else trained.aggregate.clients
     if accepted and accepted >= plan.cohort.minimum:
         return trained
-    why = reasons(trained.problems)
-    kept = f"The run has failed; the model of round {number - 1} is kept."
     if accepted == 0:
-        raise RunError(
-            "run-all-failed",
-            f"Round {number} closed with no update that counts. Who was asked, and why not: "
-            f"{why}. {kept}",
-            "Correct the cause and run again.",
-        )
+        raise all_failed(trained.problems, number)
     raise RunError(
         "run-too-few",
         f"Round {number} has {accepted} updates and the plan's minimum is {plan.cohort.minimum}: "
-        f"{why}. {kept}",
+        f"{reasons(trained.problems)}. {_kept(number)}",
         "Correct the cause, or lower cohort.minimum, and run again.",
     )
+
+
+def all_failed(problems: Sequence[Problem], number: int) -> RunError:
+    """Return the error of a round in which nothing counts."""
+    return RunError(
+        "run-all-failed",
+        f"Round {number} closed with no update that counts. Who was asked, and why not: "
+        f"{reasons(problems)}. {_kept(number)}",
+        "Correct the cause and run again.",
+    )
+
+
+def _kept(number: int) -> str:
+    return f"The run has failed; the model of round {number - 1} is kept."
 
 
 def reasons(problems: Sequence[Problem]) -> str:
