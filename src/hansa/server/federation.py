@@ -5,17 +5,18 @@ Its methods never await: a run has a thread of its own, which waits for sites he
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
+from hansa.aggregators.aggregator import Vector
 from hansa.algorithms import Vectors
 from hansa.clock import monotonic
 from hansa.failpoints import hit
-from hansa.limits import METRICS_MAX
+from hansa.limits import AT_WORK_MAX
 from hansa.metrics import Metrics
 from hansa.params import Layout, Params, encode
 from hansa.params.model import ModelLayout
@@ -35,16 +36,27 @@ from hansa.rounds import BUFFERS, aggregation_spec
 from hansa.rounds.messages import is_model, to_message
 from hansa.rounds.round import ClientStatus, Terms
 from hansa.server.exchange import Desk, Exchange, Interrupted
+from hansa.server.gathering import why_waiting
 from hansa.server.hub import Hub
-from hansa.server.journal import EndedError, Event, Journal, RunRow
+from hansa.server.journal import HELD, EndedError, Event, Journal, RunRow
+from hansa.server.overlapping import TERMS, Overlapping
 from hansa.server.places import Places
+from hansa.server.results import few_metrics
 from hansa.server.round_files import Stores
 from hansa.server.sums import Ask
 from hansa.store.addresses import digest_of
 from hansa.store.client_states import ClientStates
 from hansa.store.files import load_params
-from hansa.workflows import Commit, Evaluated, GlobalState, Problem, Trained
-from hansa.workflows.state_files import from_files, rounded, to_files
+from hansa.workflows import (
+    Arrived,
+    AtWork,
+    Commit,
+    Evaluated,
+    GlobalState,
+    Problem,
+    Trained,
+)
+from hansa.workflows.state_files import as_stored, check_exact, from_files, rounded, to_files
 
 
 class Pace(NamedTuple):
@@ -117,12 +129,16 @@ class DeployedFederation:
         self._committed_state: GlobalState | None = None
         self._used: set[str] = set()  # digests of this round's updates
         self._spill = ClientStates(stores.spill / row.run)
+        self._overlapping = Overlapping(hub, desk, self._spill)
+        self._at_work: dict[str, int] = {}  # round in which each was asked whose update may come
+        self._models: dict[int, BlobRef] = {}  # from which those at work began, by round
+        self._held: dict[tuple[str, int], _Held] = {}
         self._waited_for: str | None = row.reason
 
     def look(self) -> int:
         """Find out how far the run is; return the round that comes next, 0 if there is none."""
         event, self._past = self._journal.since_commit(self.run)
-        self.committed = event["round"]
+        self.committed, self._at_work = event["round"], event.get("at_work", {})
         return 0 if event["progress"].get("ended") else self.committed + 1
 
     # ---- the handle
@@ -135,6 +151,8 @@ class DeployedFederation:
         state = from_files(self._method.algorithm, self.layout, model=model, extra=extra)
         self._model = BlobRef(digest=event["model"], size=event["model_size"])
         self.committed, self._before = event["round"], event["elapsed"]
+        self._at_work = event.get("at_work", {})
+        self._held = {(c, n): _Held(*rest) for c, (n, *rest) in event.get("held", {}).items()}
         self._began = monotonic()
         return Commit(event["round"], state, event["row"], event["progress"])
 
@@ -160,9 +178,7 @@ class DeployedFederation:
 
     def recall(self, round_number: int) -> GlobalState:
         """Return a model that was kept, read back from its file."""
-        events = self._journal.all_events(self.run, "committed")
-        digest = next(e["model"] for e in events if e["round"] == round_number)
-        model = self._stored(digest)
+        model = self._stored(self._model_of(round_number).digest)
         return from_files(self._method.algorithm, self.layout, model=model, extra=None)
 
     async def train(
@@ -183,11 +199,58 @@ class DeployedFederation:
         aggregate = rounded(self.layout, exchange.open.finish())
         return Trained(
             aggregate,
-            _few({c: m for c, m in exchange.open.metrics.items() if c in accepted}),
+            few_metrics({c: m for c, m in exchange.open.metrics.items() if c in accepted}),
             self._problems(exchange.open),
             bytes_down=len(cohort) * message,
             bytes_up=exchange.open.bytes_up,
         )
+
+    async def arrivals(
+        self,
+        round_number: int,
+        state: GlobalState,
+        cohort: Sequence[str],
+        *,
+        at_work: Mapping[str, AtWork],
+        count: int,
+    ) -> Arrived:
+        """Have a cohort begin, and wait for the next updates of all that are at work."""
+        self._check_going()
+        check_exact(self.layout)
+        self._begin_again(at_work)
+        self._models[round_number - 1] = self._model
+        opened = _opened(self._past, round_number, "train")
+        cohort = cohort if opened is None else opened["cohort"]
+        if cohort and round_number not in self._overlapping.rounds():
+            self._begin(round_number, state, cohort)
+        self._at_work = {c: w.round for c, w in at_work.items()} | {c: round_number for c in cohort}
+        self._forget()  # while sites are at work
+        self._overlapping.wait(count, self._check_going)
+        hit("before_round_closed")
+        taken = self._overlapping.take(count)
+        problems = self._overlapping.problems()
+        self._note_problems(problems, "train")
+        return Arrived(
+            taken.updates,
+            self._overlapping.at_work(),
+            few_metrics(taken.metrics),
+            problems,
+            bytes_down=len(cohort) * self._model.size,
+            bytes_up=taken.bytes_up,
+        )
+
+    def hold(self, client: str, number: int, vectors: Mapping[str, Vector]) -> None:
+        """Keep vectors among the server's models."""
+        file = encode(Params.of(dict(vectors)))
+        self._held[client, number] = _Held(0, self._stores.blobs.put_bytes(file)[0], file)
+
+    def held(self, client: str, number: int) -> Mapping[str, Vector]:
+        """Return what was held."""
+        return self._stored(self._held[client, number].digest).to_dict()
+
+    def stored(self, state: GlobalState) -> GlobalState:
+        """Return a state as it is once it has been committed and read back."""
+        return as_stored(self.layout, state)
 
     async def evaluate(
         self, round_number: int, state: GlobalState, clients: Sequence[str]
@@ -195,12 +258,14 @@ class DeployedFederation:
         """Have sites evaluate on their validation parts."""
         if not clients:
             return Evaluated({}, [])
+        if self._overlapping.at_work().keys() & set(clients):
+            self._overlapping.end("the model is evaluated")
         terms = Terms(minimum=0, goal=None)
         exchange = self._exchange(
             round_number, "evaluate", state, cohort=clients, terms=terms, steps={}
         )
         self._performed(exchange)
-        metrics = _few({c: m for c, m in exchange.open.metrics.items() if m})
+        metrics = few_metrics({c: m for c, m in exchange.open.metrics.items() if m})
         return Evaluated(metrics, self._problems(exchange.open))
 
     async def test(self, round_number: int, state: GlobalState) -> Metrics:
@@ -213,6 +278,11 @@ class DeployedFederation:
         self._record(commit)
         hit("after_round_committed")
         self.committed = commit.round
+        self._at_work = {client: work.round for client, work in commit.at_work.items()}
+        self._used |= self._overlapping.digests
+        self._overlapping.digests.clear()
+        self._overlapping.settle()
+        self._models = {n: ref for n, ref in self._models.items() if n in commit.needs}
         self._past = []
         self._closings.clear()
         self._spill.clear()
@@ -224,9 +294,12 @@ class DeployedFederation:
         """Write the model, then the commit, then remove what no run needs any longer."""
         blobs = self._stores.blobs
         model, extra = to_files(self.layout, commit.state)
+        held = self._held_by(commit)
         files = [encode(params) for params in (model, extra) if params is not None]
         (digest, size), *others = [blobs.put_bytes(file) for file in files]
         state = others[0][0] if others else None
+        needed = {found.digest: found.file for found in held.values() if found.file is not None}
+        needed |= zip((digest, *(other for other, _ in others)), files, strict=True)
         hit("after_model_written")
         facts = {
             "kind": "committed",
@@ -238,12 +311,16 @@ class DeployedFederation:
             "progress": commit.progress,
             "elapsed": self.elapsed(),
         }
-        keep = _keeps(self._plan.keep.every, commit)
+        if commit.at_work:
+            facts["at_work"] = {client: work.round for client, work in commit.at_work.items()}
+        if held:
+            facts["held"] = {c: [n, *found[:2]] for (c, n), found in held.items()}
+        keep = _keeps(self._plan.keep.every, commit, {found.key for found in held.values()})
         # Between finding that a model is there and recording that this run needs it, no other
         # run may remove it; writing it may take long, so that was done before.
         with self._stores.trail:
-            for file, wanted in zip(files, (digest, state), strict=False):
-                if wanted is not None and not blobs.has(wanted):
+            for wanted, file in needed.items():
+                if not blobs.has(wanted):
                     blobs.put_bytes(file)
             try:
                 stale = self._journal.commit(self.run, *self._closings, facts, keep=keep)
@@ -253,6 +330,7 @@ class DeployedFederation:
                 blobs.remove(old)
         self._model = BlobRef(digest=digest, size=size)
         self._committed_state = commit.state
+        self._held = {at: found._replace(file=None) for at, found in held.items()}
 
     # ---- what the server tells a run
 
@@ -261,6 +339,7 @@ class DeployedFederation:
         self._stopped = reason
         if self._open is not None:
             self._open.stop(reason)
+        self._overlapping.leave()
         self._hub.stir()
         self._places.stir()
 
@@ -269,6 +348,7 @@ class DeployedFederation:
         self._left = True
         if self._open is not None:
             self._open.leave()
+        self._overlapping.leave()
         self._hub.stir()
         self._places.stir()
 
@@ -277,6 +357,19 @@ class DeployedFederation:
         """Return how many rounds late an update may be; 0 where the plan refuses them."""
         cohort = self._plan.cohort
         return cohort.late_rounds if cohort.late == "discount" else 0
+
+    def settled(self, site: str) -> int:
+        """Return the last round whose update a site need not keep any longer (law L5)."""
+        return min(self.committed, self._at_work.get(site, self.committed + 1) - 1)
+
+    def is_to_come(self, number: int, phase: Phase) -> bool:
+        """Return whether an exchange may be opened in a moment, as after a restart."""
+        overlapping = phase == "train" and number in self._at_work.values()
+        return number == self.committed + 1 or overlapping
+
+    def close(self) -> None:
+        """Hand out no tasks any more."""
+        self._overlapping.close()
 
     def late(self, site: str, number: int, result: TaskResult) -> Receipt | None:
         """Count an update of an earlier round in the open one, if the plan wants that.
@@ -358,7 +451,7 @@ class DeployedFederation:
                 return ready
             self.rest()
             if not gathering:
-                self._note_waiting(_why(ready, present, said, minimum=minimum))
+                self._note_waiting(why_waiting(ready, present, said, minimum=minimum))
             mark = self._hub.stirred(mark, patience if gathering else 60.0)
 
     def _note_waiting(self, reason: str) -> None:
@@ -383,14 +476,25 @@ class DeployedFederation:
         steps: Mapping[str, int],
     ) -> _Opening:
         """Open an exchange, or open it again with what it had before a crash."""
+        ask, ref, begun = self._begun(number, phase, state, cohort=cohort, terms=terms, steps=steps)
+        past = [e for e in self._past if e.get("round") == number and e.get("phase") == phase]
+        return _Opening(Exchange(ask, self._desk, spill=self._spill, past=past, begun=begun), ref)
+
+    def _begun(
+        self,
+        number: int,
+        phase: Phase,
+        state: GlobalState,
+        *,
+        cohort: Sequence[str],
+        terms: Terms,
+        steps: Mapping[str, int],
+    ) -> tuple[Ask, BlobRef, Future[None] | None]:
+        """Note that an exchange begins, unless it did before a crash; return what is asked."""
         self._check_going()
-        algorithm = self._method.algorithm
-        message = Vectors(algorithm.broadcast(state.algorithm))
-        if len(state.buffers):
-            message[BUFFERS] = state.buffers
+        message = self._message_of(state)
         ref = self._message_ref(state, message)
         opened, begun = _opened(self._past, number, phase), None
-        past = [e for e in self._past if e.get("round") == number and e.get("phase") == phase]
         if opened is None:
             hit("before_round_opened")
             opened = {
@@ -407,29 +511,81 @@ class DeployedFederation:
                 opened["steps"] = dict(steps)
             begun = self._journal.begin(self.run, opened)
             hit("after_round_opened")
-        spec, steps = None, opened.get("steps", {})
+        return self._ask(opened, message, terms=terms), ref, begun
+
+    def _message_of(self, state: GlobalState) -> Vectors:
+        message = Vectors(self._method.algorithm.broadcast(state.algorithm))
+        if len(state.buffers):
+            message[BUFFERS] = state.buffers
+        return message
+
+    def _ask(self, opened: Event, message: Vectors, *, terms: Terms) -> Ask:
+        """Return what the event that opened an exchange says, with the plan's method."""
+        number, phase, steps = opened["round"], opened["phase"], opened.get("steps", {})
+        spec, limit = None, opened["weight_limit"]
         if phase == "train":
-            limit = opened["weight_limit"]
-            spec = aggregation_spec(algorithm, message, weight_limit=limit, bound=self._plan.bound)
+            spec = aggregation_spec(
+                self._method.algorithm, message, weight_limit=limit, bound=self._plan.bound
+            )
             self._update_bytes = sum(
                 v.size * np.dtype(v.dtype).itemsize for v in spec.vectors.values()
             )
-        deadline = self._plan.cohort.deadline_s or self._pace.deadline_s
-        ask = Ask(
+        return Ask(
             self.run,
             number,
             phase,
             tuple(opened["cohort"]),
             terms,
-            deadline,
+            self._plan.cohort.deadline_s or self._pace.deadline_s,
             spec,
             self._method.aggregator,
             self._method.transform,
             self._most(number, steps) if phase == "train" else {},
             steps,
         )
-        exchange = Exchange(ask, self._desk, spill=self._spill, past=past, begun=begun)
-        return _Opening(exchange, ref)
+
+    # ---- rounds that overlap
+
+    def _begin(self, number: int, state: GlobalState, cohort: Sequence[str]) -> None:
+        """Have a cohort begin; some have done so before a crash."""
+        ask, ref, begun = self._begun(number, "train", state, cohort=cohort, terms=TERMS, steps={})
+        past = [e for e in self._past if e["kind"] == "result" and e["round"] == number]
+        past = [e for e in past if e["phase"] == "train"]
+        self._overlapping.open(ask, ref, past=past, begun=begun)
+
+    def _begin_again(self, at_work: Mapping[str, AtWork]) -> None:
+        """After a restart, go on waiting for those who were asked in rounds that are committed."""
+        rounds = {work.round for work in at_work.values()} - set(self._overlapping.rounds())
+        if not rounds:
+            return
+        results = self._journal.all_events(self.run, "result")
+        for opened in self._journal.all_events(self.run, "opened"):
+            number = opened["round"]
+            if number not in rounds or opened["phase"] != "train":
+                continue
+            mine = [c for c in opened["cohort"] if c in at_work and at_work[c].round == number]
+            past = [e for e in results if e["round"] == number and e["phase"] == "train"]
+            past = [e for e in past if e["client"] in mine]
+            message = self._message_of(self.recall(number - 1))
+            ask = self._ask({**opened, "cohort": mine}, message, terms=TERMS)
+            self._overlapping.open(ask, self._model_of(number - 1), past=past)
+
+    def _model_of(self, number: int) -> BlobRef:
+        """Return where the model of a round is that was kept."""
+        if number not in self._models:
+            events = self._journal.all_events(self.run, "committed")
+            event = next(e for e in events if e["round"] == number)
+            return BlobRef(digest=event["model"], size=event["model_size"])
+        return self._models[number]
+
+    def _held_by(self, commit: Commit) -> dict[tuple[str, int], _Held]:
+        """Return what a commit holds, each with a number of its own in the run's trail."""
+        found = {}
+        for index, at in enumerate(sorted(commit.holds)):
+            held = self._held[at]
+            key = held.key or HELD - commit.round * AT_WORK_MAX - index
+            found[at] = held._replace(key=key)
+        return found
 
     def _message_ref(self, state: GlobalState, message: Vectors) -> BlobRef:
         """Return a message's address, under which sites can fetch it from now on."""
@@ -516,15 +672,17 @@ class DeployedFederation:
         }
 
     def _problems(self, exchange: Exchange) -> list[Problem]:
-        """Log who dropped out at once: the round may never be committed."""
         problems = exchange.problems()
+        self._note_problems(problems, exchange.ask.phase)
+        return problems
+
+    def _note_problems(self, problems: Sequence[Problem], phase: Phase) -> None:
+        """Log who dropped out at once: the round may never be committed."""
         facts = [
-            {**p._asdict(), "kind": "problem", "what": p.kind, "phase": exchange.ask.phase}
-            for p in problems
+            {**p._asdict(), "kind": "problem", "what": p.kind, "phase": phase} for p in problems
         ]
         if facts:
             self._journal.record(self.run, *facts)
-        return problems
 
     def _forget(self) -> None:
         """Remove updates and messages that only the last committed round needed."""
@@ -532,7 +690,7 @@ class DeployedFederation:
             return
         self._forgetting = False
         # Of rounds for which a site may still be late, only what has counted goes.
-        last = self.committed - self.late_rounds
+        last = min((self.committed - self.late_rounds, *(n - 1 for n in self._at_work.values())))
         self._stores.updates.forget(self.run, up_to=last)
         for number in range(max(1, last + 1), self.committed + 1):
             self._stores.updates.remove(self.run, number, self._used)
@@ -542,28 +700,24 @@ class DeployedFederation:
         hit("after_updates_removed")
 
 
-def _few(metrics: dict[str, Metrics]) -> dict[str, Metrics]:
-    """Return a round's metrics without those that few sites have, where there are very many.
-
-    Each site's are bounded, but a thousand sites that each make up names of their own would make a
-    round of any size.
-    """
-    counts = Counter(name for measured in metrics.values() for name in measured)
-    if len(counts) <= METRICS_MAX:
-        return metrics
-    kept = set(sorted(counts, key=lambda name: (-counts[name], name))[:METRICS_MAX])
-    return {c: {n: m for n, m in found.items() if n in kept} for c, found in metrics.items()}
-
-
 class _Opening(NamedTuple):
     open: Exchange
     message: BlobRef
 
 
-def _keeps(every: int, commit: Commit) -> Callable[[int], bool]:
-    """Return which rounds' models stay: every n-th, the best, the last and the seed."""
+class _Held(NamedTuple):
+    """Vectors of one client among the server's models."""
+
+    key: int  # in the trail; 0 until the first commit that holds it
+    digest: str
+    file: tuple[bytes, memoryview] | None = None  # until that commit
+
+
+def _keeps(every: int, commit: Commit, held: set[int]) -> Callable[[int], bool]:
+    """Return which rounds' models stay: every n-th, the best, the last, the seed, and in use."""
     best = commit.progress.get("best_round", 0)
-    return lambda number: number in (0, best, commit.round) or bool(every and number % every == 0)
+    named = {0, best, commit.round, *commit.needs, *held}
+    return lambda number: number in named or bool(every and number > 0 and number % every == 0)
 
 
 def _opened(past: Sequence[Event], number: int, phase: Phase) -> Event | None:
@@ -571,16 +725,3 @@ def _opened(past: Sequence[Event], number: int, phase: Phase) -> Event | None:
         (e for e in past if e["kind"] == "opened" and e["round"] == number and e["phase"] == phase),
         None,
     )
-
-
-def _why(ready: list[str], present: set[str], said: dict[str, Standing], *, minimum: int) -> str:
-    """Say in one sentence why a run has not begun."""
-    asked = [s for s, w in said.items() if w.state == "waiting"]
-    refused = [s for s, w in said.items() if w.state == "refused"]
-    away = [s for s, w in said.items() if w.state == "ready" and s not in present]
-    parts = [f"{len(ready)} of {minimum} sites that it needs are ready"]
-    parts += [f"{', '.join(sorted(asked))} must approve it"] if asked else []
-    parts += [f"{', '.join(sorted(refused))} refused it"] if refused else []
-    parts += [f"{', '.join(sorted(away))} is not heard of"] if away else []
-    parts += ["no site is connected"] if not present else []
-    return "; ".join(parts)

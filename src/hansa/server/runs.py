@@ -225,6 +225,7 @@ class Runs:
                 drive(federation.roster(following))
             return drive(workflow.run(federation, plan, method.algorithm))
         finally:
+            federation.close()
             federation.rest()
 
     def _has_ended(self, run: str) -> bool:

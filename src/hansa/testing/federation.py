@@ -266,6 +266,7 @@ INTERRUPTED: tuple[tuple[int, dict[str, Any]], ...] = (
     (3, {"workflow": {"name": "semi_synchronous", "multiple": 5.0}, "weighting": "steps"}),
     (4, {"workflow": {"name": "cyclic", "order": "random"}, "algorithm": "fed_avg", "rounds": 6}),
     (6, {"workflow": {"name": "cross_site_evaluation", "own_models": True}}),
+    (3, {"workflow": {"name": "asynchronous", "buffer": 4}, "algorithm": "fed_avg"}),
 )
 """In which round a run is interrupted, and what its plan says besides the case's own."""
 
