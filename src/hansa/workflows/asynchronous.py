@@ -163,7 +163,9 @@ async def _round(
     size = cohort_size(len(roster), fraction=plan.cohort.fraction, count=plan.cohort.count)
     _check_size(size)
     key = Key.root(plan.seed).child("cohort", number)
-    free = max(0, min(size, len(roster)) - len(at_work))
+    there = set(roster) if len(roster) <= AT_WORK_MAX else roster
+    # Who is away keeps its task, for it may come back with it, and takes no place meanwhile.
+    free = max(0, size - sum(client in there for client in at_work))
     cohort = spare(roster, list(at_work), free, key=key) if free else []
     asked = len(at_work) + len(cohort)
     arrived = await federation.arrivals(
@@ -176,11 +178,12 @@ async def _round(
     row = _row(number, cohort, arrived)
     problems = list(arrived.problems)
     if number % plan.evaluate.every == 0 or number >= plan.rounds:
-        there = roster
+        asked_to = roster
         if number < plan.rounds:  # nobody is kept from its work for that
-            idle = min(plan.evaluate.clients, len(roster) - len(arrived.at_work))
-            there = spare(roster, list(arrived.at_work), max(0, idle), key=key.child("evaluate"))
-        problems += await evaluate_into(federation, plan, row, state=state, roster=there)
+            idle = max(0, len(roster) - sum(client in there for client in arrived.at_work))
+            size = min(plan.evaluate.clients, idle)
+            asked_to = spare(roster, list(arrived.at_work), size, key=key.child("evaluate"))
+        problems += await evaluate_into(federation, plan, row, state=state, roster=asked_to)
     row["seconds"] = federation.elapsed() - began
     minutes = federation.elapsed() / 60
     progress = advance(progress, row, plan.stop, rounds=plan.rounds, minutes=minutes)
