@@ -174,9 +174,7 @@ def test_a_site_that_alone_is_waited_for_and_lost_begins_anew_when_it_is_back(
     assert send(league, "north", league.north.task(run, 3)).status == 200
     fresh = league.west.task(run, 4)
     commits(league, run, 3)
-    assert np.array_equal(
-        league.server.stored(fresh.message.digest), league.server.model(run, 3)
-    )
+    assert np.array_equal(league.server.stored(fresh.message.digest), league.server.model(run, 3))
     assert refused(send(league, "west", tasks["west"])) == (409, "upload-unwanted")
     assert send(league, "west", fresh).status == 200
     assert league.server.ended(run).state == "finished"
@@ -249,7 +247,7 @@ def test_fed_async_mixes_by_staleness(league: League) -> None:
 def test_a_site_keeps_its_update_until_the_round_that_used_it_is_committed(
     league: League,
 ) -> None:
-    """Law L5: rounds are committed while it trains, and it is told that it needs none of its own."""
+    """Law L5: rounds are committed while it trains, and it is told to keep all."""
     run = begin(league, rounds=4)
     tasks = start(league, run)
     for number in (1, 2):

@@ -345,7 +345,7 @@ def test_a_result_with_metrics_without_bound_is_refused(league: League) -> None:
 def test_a_round_has_no_more_metrics_than_one_result_and_those_that_most_sites_have(
     league: League, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(federation, "METRICS_MAX", 2)
+    monkeypatch.setattr(results, "METRICS_MAX", 2)
     run = league.begin()
     for name in D:
         site = league.sites[name]

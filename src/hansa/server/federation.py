@@ -5,23 +5,20 @@ Its methods never await: a run has a thread of its own, which waits for sites he
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import NamedTuple
 
-import msgspec
 import numpy as np
 
 from hansa.aggregators.aggregator import Vector
 from hansa.algorithms import Vectors
 from hansa.clock import monotonic
 from hansa.failpoints import hit
-from hansa.limits import AT_WORK_MAX
 from hansa.metrics import Metrics
-from hansa.params import Layout, Params, encode
+from hansa.params import Layout
 from hansa.params.model import ModelLayout
 from hansa.plan import Method, Plan
-from hansa.plan.weights import weight_limit
 from hansa.protocol.messages import (
     BlobRef,
     Offer,
@@ -33,20 +30,19 @@ from hansa.protocol.messages import (
     TaskResult,
 )
 from hansa.rounds import BUFFERS, aggregation_spec
-from hansa.rounds.messages import is_model, to_message
 from hansa.rounds.round import ClientStatus, Terms
 from hansa.server.exchange import Desk, Exchange, Interrupted
 from hansa.server.gathering import why_waiting
 from hansa.server.hub import Hub
-from hansa.server.journal import HELD, EndedError, Event, Journal, RunRow
+from hansa.server.journal import Event, Journal, RunRow
 from hansa.server.overlapping import TERMS, Overlapping
 from hansa.server.places import Places
 from hansa.server.results import few_metrics
 from hansa.server.round_files import Stores
+from hansa.server.run_models import RunModels
 from hansa.server.sums import Ask
-from hansa.store.addresses import digest_of
+from hansa.server.weighing import weight_each, weight_room
 from hansa.store.client_states import ClientStates
-from hansa.store.files import load_params
 from hansa.workflows import (
     Arrived,
     AtWork,
@@ -56,7 +52,7 @@ from hansa.workflows import (
     Problem,
     Trained,
 )
-from hansa.workflows.state_files import as_stored, check_exact, from_files, rounded, to_files
+from hansa.workflows.state_files import as_stored, check_exact, rounded
 
 
 class Pace(NamedTuple):
@@ -122,17 +118,19 @@ class DeployedFederation:
         self._roster: list[str] = []
         self._said: dict[str, Standing] = {}  # when the roster was made
         self._closings: list[Event] = []  # not yet durable
-        self._messages: list[str] = []  # digests of those that are still there
-        self._old_messages: list[str] = []  # of rounds that are committed
         self._forgetting = False  # what the last committed round needed is still there
-        self._model = BlobRef(digest=digest_of(b""), size=0)  # the committed one
-        self._committed_state: GlobalState | None = None
         self._used: set[str] = set()  # digests of this round's updates
         self._spill = ClientStates(stores.spill / row.run)
+        self._models = RunModels(
+            row.run,
+            self.layout,
+            method.algorithm,
+            stores=stores,
+            journal=desk.journal,
+            every=plan.keep.every,
+        )
         self._overlapping = Overlapping(hub, desk, self._spill)
         self._at_work: dict[str, int] = {}  # round in which each was asked whose update may come
-        self._models: dict[int, BlobRef] = {}  # from which those at work began, by round
-        self._held: dict[tuple[str, int], _Held] = {}
         self._waited_for: str | None = row.reason
 
     def look(self) -> int:
@@ -146,13 +144,9 @@ class DeployedFederation:
     def resume(self) -> Commit:
         """Return the last commit, read back from the journal and its model file."""
         event, self._past = self._journal.since_commit(self.run)
-        model = self._stored(event["model"])
-        extra = None if event["state"] is None else self._stored(event["state"])
-        state = from_files(self._method.algorithm, self.layout, model=model, extra=extra)
-        self._model = BlobRef(digest=event["model"], size=event["model_size"])
+        state = self._models.resume(event)
         self.committed, self._before = event["round"], event["elapsed"]
         self._at_work = event.get("at_work", {})
-        self._held = {(c, n): _Held(*rest) for c, (n, *rest) in event.get("held", {}).items()}
         self._began = monotonic()
         return Commit(event["round"], state, event["row"], event["progress"])
 
@@ -178,8 +172,7 @@ class DeployedFederation:
 
     def recall(self, round_number: int) -> GlobalState:
         """Return a model that was kept, read back from its file."""
-        model = self._stored(self._model_of(round_number).digest)
-        return from_files(self._method.algorithm, self.layout, model=model, extra=None)
+        return self._models.recall(round_number)
 
     async def train(
         self,
@@ -218,7 +211,7 @@ class DeployedFederation:
         self._check_going()
         check_exact(self.layout)
         self._begin_again(at_work)
-        self._models[round_number - 1] = self._model
+        self._models.use(round_number - 1)
         opened = _opened(self._past, round_number, "train")
         cohort = cohort if opened is None else opened["cohort"]
         if cohort and round_number not in self._overlapping.rounds():
@@ -235,18 +228,17 @@ class DeployedFederation:
             self._overlapping.at_work(),
             few_metrics(taken.metrics),
             problems,
-            bytes_down=len(cohort) * self._model.size,
+            bytes_down=len(cohort) * self._models.last.size,
             bytes_up=taken.bytes_up,
         )
 
     def hold(self, client: str, number: int, vectors: Mapping[str, Vector]) -> None:
         """Keep vectors among the server's models."""
-        file = encode(Params.of(dict(vectors)))
-        self._held[client, number] = _Held(0, self._stores.blobs.put_bytes(file)[0], file)
+        self._models.hold(client, number, vectors)
 
     def held(self, client: str, number: int) -> Mapping[str, Vector]:
         """Return what was held."""
-        return self._stored(self._held[client, number].digest).to_dict()
+        return self._models.held(client, number)
 
     def stored(self, state: GlobalState) -> GlobalState:
         """Return a state as it is once it has been committed and read back."""
@@ -275,62 +267,18 @@ class DeployedFederation:
     async def commit(self, commit: Commit, problems: Sequence[Problem]) -> None:
         """Make a round durable, then forget what only this round needed."""
         hit("before_model_written")
-        self._record(commit)
+        self._models.record(commit, self._closings, elapsed=self.elapsed())
         hit("after_round_committed")
         self.committed = commit.round
         self._at_work = {client: work.round for client, work in commit.at_work.items()}
         self._used |= self._overlapping.digests
         self._overlapping.digests.clear()
         self._overlapping.settle()
-        self._models = {n: ref for n, ref in self._models.items() if n in commit.needs}
         self._past = []
         self._closings.clear()
         self._spill.clear()
-        self._old_messages += self._messages[:-1]
-        del self._messages[:-1]
+        self._models.outdate()
         self._forgetting = True
-
-    def _record(self, commit: Commit) -> None:
-        """Write the model, then the commit, then remove what no run needs any longer."""
-        blobs = self._stores.blobs
-        model, extra = to_files(self.layout, commit.state)
-        held = self._held_by(commit)
-        files = [encode(params) for params in (model, extra) if params is not None]
-        (digest, size), *others = [blobs.put_bytes(file) for file in files]
-        state = others[0][0] if others else None
-        needed = {found.digest: found.file for found in held.values() if found.file is not None}
-        needed |= zip((digest, *(other for other, _ in others)), files, strict=True)
-        hit("after_model_written")
-        facts = {
-            "kind": "committed",
-            "round": commit.round,
-            "model": digest,
-            "model_size": size,
-            "state": state,
-            "row": commit.row,
-            "progress": commit.progress,
-            "elapsed": self.elapsed(),
-        }
-        if commit.at_work:
-            facts["at_work"] = {client: work.round for client, work in commit.at_work.items()}
-        if held:
-            facts["held"] = {c: [n, *found[:2]] for (c, n), found in held.items()}
-        keep = _keeps(self._plan.keep.every, commit, {found.key for found in held.values()})
-        # Between finding that a model is there and recording that this run needs it, no other
-        # run may remove it; writing it may take long, so that was done before.
-        with self._stores.trail:
-            for wanted, file in needed.items():
-                if not blobs.has(wanted):
-                    blobs.put_bytes(file)
-            try:
-                stale = self._journal.commit(self.run, *self._closings, facts, keep=keep)
-            except EndedError:
-                raise Interrupted from None  # stopped meanwhile
-            for old in stale:
-                blobs.remove(old)
-        self._model = BlobRef(digest=digest, size=size)
-        self._committed_state = commit.state
-        self._held = {at: found._replace(file=None) for at, found in held.items()}
 
     # ---- what the server tells a run
 
@@ -395,10 +343,6 @@ class DeployedFederation:
         return self._update_bytes
 
     # ---- inside
-
-    def _stored(self, digest: str) -> Params:
-        params = load_params(self._stores.blobs.path(digest))
-        return params
 
     def _is_going(self) -> bool:
         return not (self._stopped or self._left or self._hub.draining)
@@ -493,7 +437,7 @@ class DeployedFederation:
         """Note that an exchange begins, unless it did before a crash; return what is asked."""
         self._check_going()
         message = self._message_of(state)
-        ref = self._message_ref(state, message)
+        ref = self._models.message_ref(state, message)
         opened, begun = _opened(self._past, number, phase), None
         if opened is None:
             hit("before_round_opened")
@@ -503,7 +447,15 @@ class DeployedFederation:
                 "phase": phase,
                 "cohort": list(cohort),
                 "clients": self._roster,
-                "weight_limit": self._limit(number, cohort, terms, steps),
+                "weight_limit": weight_room(
+                    self._plan,
+                    self._method.algorithm,
+                    number,
+                    clients=terms.goal or len(cohort),
+                    roster=self._roster,
+                    said=self._words(),
+                    steps=sum(steps.values()),
+                ),
                 "goal": terms.goal,
                 "message": ref.digest,
             }
@@ -512,6 +464,9 @@ class DeployedFederation:
             begun = self._journal.begin(self.run, opened)
             hit("after_round_opened")
         return self._ask(opened, message, terms=terms), ref, begun
+
+    def _words(self) -> dict[str, Standing]:
+        return self._said or self._journal.standings(self.run)
 
     def _message_of(self, state: GlobalState) -> Vectors:
         message = Vectors(self._method.algorithm.broadcast(state.algorithm))
@@ -540,7 +495,9 @@ class DeployedFederation:
             spec,
             self._method.aggregator,
             self._method.transform,
-            self._most(number, steps) if phase == "train" else {},
+            weight_each(self._plan, self._method.algorithm, number, said=self._words(), steps=steps)
+            if phase == "train"
+            else {},
             steps,
         )
 
@@ -549,8 +506,7 @@ class DeployedFederation:
     def _begin(self, number: int, state: GlobalState, cohort: Sequence[str]) -> None:
         """Have a cohort begin; some have done so before a crash."""
         ask, ref, begun = self._begun(number, "train", state, cohort=cohort, terms=TERMS, steps={})
-        past = [e for e in self._past if e["kind"] == "result" and e["round"] == number]
-        past = [e for e in past if e["phase"] == "train"]
+        past = [e for e in self._past if e.get("round") == number and e.get("phase") == "train"]
         self._overlapping.open(ask, ref, past=past, begun=begun)
 
     def _begin_again(self, at_work: Mapping[str, AtWork]) -> None:
@@ -568,43 +524,7 @@ class DeployedFederation:
             past = [e for e in past if e["client"] in mine]
             message = self._message_of(self.recall(number - 1))
             ask = self._ask({**opened, "cohort": mine}, message, terms=TERMS)
-            self._overlapping.open(ask, self._model_of(number - 1), past=past)
-
-    def _model_of(self, number: int) -> BlobRef:
-        """Return where the model of a round is that was kept."""
-        if number not in self._models:
-            events = self._journal.all_events(self.run, "committed")
-            event = next(e for e in events if e["round"] == number)
-            return BlobRef(digest=event["model"], size=event["model_size"])
-        return self._models[number]
-
-    def _held_by(self, commit: Commit) -> dict[tuple[str, int], _Held]:
-        """Return what a commit holds, each with a number of its own in the run's trail."""
-        found = {}
-        for index, at in enumerate(sorted(commit.holds)):
-            held = self._held[at]
-            key = held.key or HELD - commit.round * AT_WORK_MAX - index
-            found[at] = held._replace(key=key)
-        return found
-
-    def _message_ref(self, state: GlobalState, message: Vectors) -> BlobRef:
-        """Return a message's address, under which sites can fetch it from now on."""
-        same = state is self._committed_state and message.x is state.algorithm.x
-        if same and is_model(self.layout, message):  # most often, and then nothing need be done
-            return self._model
-        return self._placed(encode(to_message(self.layout, message)))
-
-    def _placed(self, message: tuple[bytes, memoryview]) -> BlobRef:
-        """Put a message where sites can fetch it; the committed model is there already.
-
-        Another run's model may be equal, but it goes when that run no longer needs it.
-        """
-        digest, size = digest_of(*message), sum(len(part) for part in message)
-        if digest != self._model.digest:
-            self._stores.messages.put(self.run, digest, message)
-            self._messages = [d for d in self._messages if d != digest] + [digest]
-            self._old_messages = [d for d in self._old_messages if d != digest]
-        return BlobRef(digest=digest, size=size)
+            self._overlapping.open(ask, self._models.of(number - 1), past=past)
 
     def _performed(self, opening: _Opening) -> tuple[str, ...]:
         """Hand out the tasks, wait for the end, and make the closing durable."""
@@ -640,37 +560,6 @@ class DeployedFederation:
             self._journal.record(self.run, *self._closings)
             self._closings.clear()
 
-    def _limit(
-        self, number: int, cohort: Sequence[str], terms: Terms, steps: Mapping[str, int]
-    ) -> float:
-        """Return what the weights cannot exceed; sites have said how many examples they hold."""
-        said = self._said or self._journal.standings(self.run)
-        known = [said[s].examples for s in self._roster if s in said]
-        examples = sum(known) if len(known) == len(self._roster) and all(known) else None
-        plan, algorithm = self._plan, self._method.algorithm
-        clients = terms.goal or len(cohort)
-        asked = sum(steps.values())
-        return weight_limit(
-            plan, algorithm, number, clients=clients, examples=examples, steps=asked
-        )
-
-    def _most(self, number: int, steps: Mapping[str, int]) -> dict[str, float]:
-        """Return what the weight of each site's update cannot exceed, by the site's own word."""
-        cohort = msgspec.structs.replace(self._plan.cohort, late="refuse")
-        plan, algorithm = msgspec.structs.replace(self._plan, cohort=cohort), self._method.algorithm
-        said = self._said or self._journal.standings(self.run)
-        return {
-            site: weight_limit(
-                plan,
-                algorithm,
-                number,
-                clients=1,
-                examples=word.examples or None,
-                steps=steps.get(site, 0),
-            )
-            for site, word in said.items()
-        }
-
     def _problems(self, exchange: Exchange) -> list[Problem]:
         problems = exchange.problems()
         self._note_problems(problems, exchange.ask.phase)
@@ -695,29 +584,13 @@ class DeployedFederation:
         for number in range(max(1, last + 1), self.committed + 1):
             self._stores.updates.remove(self.run, number, self._used)
         self._used.clear()
-        self._stores.messages.drop(self.run, self._old_messages)
-        self._old_messages.clear()
+        self._models.forget_messages()
         hit("after_updates_removed")
 
 
 class _Opening(NamedTuple):
     open: Exchange
     message: BlobRef
-
-
-class _Held(NamedTuple):
-    """Vectors of one client among the server's models."""
-
-    key: int  # in the trail; 0 until the first commit that holds it
-    digest: str
-    file: tuple[bytes, memoryview] | None = None  # until that commit
-
-
-def _keeps(every: int, commit: Commit, held: set[int]) -> Callable[[int], bool]:
-    """Return which rounds' models stay: every n-th, the best, the last, the seed, and in use."""
-    best = commit.progress.get("best_round", 0)
-    named = {0, best, commit.round, *commit.needs, *held}
-    return lambda number: number in named or bool(every and number > 0 and number % every == 0)
 
 
 def _opened(past: Sequence[Event], number: int, phase: Phase) -> Event | None:
