@@ -18,7 +18,7 @@ from league import D, League, N, expected, refused
 
 from hansa.limits import METRIC_NAME_CHARS_MAX, METRICS_MAX, SUBMISSION_BYTES_MAX
 from hansa.protocol.messages import EventPage, RunDetails, RunFacts, Standing, TaskResult
-from hansa.server import federation, journal
+from hansa.server import federation, journal, results
 from hansa.store.faults import disk_full
 
 
