@@ -99,7 +99,7 @@ def asynchronous(
         _check(plan, method, rule)
 
     tells = "This site trains without waiting for others, as often as it can."
-    return Workflow("asynchronous", run, check, tells, spread=spread)
+    return Workflow("asynchronous", run, check, tells, spread=spread, raced=True)
 
 
 def _bad(key: str, value: object, wanted: str) -> PlanError:
@@ -187,11 +187,12 @@ async def _round(
     row["seconds"] = federation.elapsed() - began
     minutes = federation.elapsed() / 60
     progress = advance(progress, row, plan.stop, rounds=plan.rounds, minutes=minutes)
-    left = arrived.at_work if progress.ended is None else {}
+    over = progress.ended is not None
+    left = {} if over else arrived.at_work
     memory = {"at_work": {c: list(left[c]) for c in sorted(left)}, **rule.memory()}
     progress = progress._replace(memory=memory)
-    done = Commit(number, state, row, progress._asdict(), at_work=left, holds=rule.holds())
-    return done, problems
+    holds = frozenset[tuple[str, int]]() if over else rule.holds()
+    return Commit(number, state, row, progress._asdict(), at_work=left, holds=holds), problems
 
 
 def _row(number: int, cohort: list[str], arrived: Arrived) -> dict[str, Any]:
