@@ -252,3 +252,15 @@ def test_what_cannot_work_is_refused_before_anything_runs(
         simulate(project(tmp_path, **options), *sets)
     assert raised.value.code == code
     assert not (tmp_path / "runs").exists()
+
+
+def test_what_clients_measured_last_counts_where_they_are_at_work(tmp_path: Path) -> None:
+    """MetisFL: the cutoff is for the mean over learners of each one's latest value."""
+    run = simulate(project(tmp_path, 12), "keep.every=1")
+    latest = dict[str, float]()
+    for number, row in enumerate(run.rows()[:-1], start=1):
+        (name,) = row["staleness"]
+        w = load_params(run.model_path(number))["w"]
+        latest[name] = float(w[0]) + SIZES[name]  # what its evaluate() returns
+        assert row["validation"]["first"]["mean"] == pytest.approx(np.mean(list(latest.values())))
+    assert len(latest) > 2

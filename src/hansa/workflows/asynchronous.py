@@ -20,12 +20,15 @@ FedBuff, Nguyen et al. 2022 (arXiv 2106.06639), Alg. 1; FedAsync, Xie, Koyejo an
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from hansa.aggregators import Aggregate
 from hansa.algorithms import Algorithm
 from hansa.errors import PlanError, RunError
 from hansa.limits import AT_WORK_MAX
+from hansa.metrics import Mean, Metrics
 from hansa.plan import Method, Plan
 from hansa.ranges import not_negative, share
 from hansa.seeds import Key
@@ -183,13 +186,18 @@ async def _round(
             idle = max(0, len(roster) - sum(client in there for client in arrived.at_work))
             size = min(plan.evaluate.clients, idle)
             asked_to = spare(roster, list(arrived.at_work), size, key=key.child("evaluate"))
-        problems += await evaluate_into(federation, plan, row, state=state, roster=asked_to)
+        latest = _measured(progress)
+        problems += await evaluate_into(
+            federation, plan, row, state=state, roster=asked_to, latest=latest
+        )
+        progress = _remembering(progress, latest, plan.evaluate.clients)
     row["seconds"] = federation.elapsed() - began
     minutes = federation.elapsed() / 60
     progress = advance(progress, row, plan.stop, rounds=plan.rounds, minutes=minutes)
     over = progress.ended is not None
     left = {} if over else arrived.at_work
-    memory = {"at_work": {c: list(left[c]) for c in sorted(left)}, **rule.memory()}
+    at_work_now = {c: list(left[c]) for c in sorted(left)}
+    memory = {**progress.memory, "at_work": at_work_now, **rule.memory()}
     progress = progress._replace(memory=memory)
     holds = frozenset[tuple[str, int]]() if over else rule.holds()
     return Commit(number, state, row, progress._asdict(), at_work=left, holds=holds), problems
@@ -201,6 +209,30 @@ def _row(number: int, cohort: list[str], arrived: Arrived) -> dict[str, Any]:
     row = row_of(number, cohort, Trained(counted, arrived.metrics, arrived.problems, down, up))
     staleness = {update.client: number - update.asked for update in arrived.updates}
     return row | {"staleness": staleness, "at_work": len(arrived.at_work)}
+
+
+def _measured(progress: Progress) -> dict[str, Metrics]:
+    """Return what clients measured last; JSON knows no NaN."""
+    kept: dict[str, dict[str, list[float | None]]] = progress.memory.get("measured", {})
+    return {
+        client: {
+            name: Mean(*(math.nan if value is None else value for value in pair))
+            for name, pair in metrics.items()
+        }
+        for client, metrics in kept.items()
+    }
+
+
+def _remembering(progress: Progress, latest: Mapping[str, Metrics], clients: int) -> Progress:
+    """Keep what clients measured last, of as many as the plan has evaluate at a time."""
+    kept = {
+        client: {
+            name: [value if math.isfinite(value) else None for value in (mean.total, mean.weight)]
+            for name, mean in latest[client].items()
+        }
+        for client in sorted(latest)[:clients]
+    }
+    return progress._replace(memory={**progress.memory, "measured": kept})
 
 
 def _require_any(arrived: Arrived, number: int) -> None:

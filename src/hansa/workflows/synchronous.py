@@ -201,15 +201,30 @@ async def evaluate_into(
     *,
     state: GlobalState,
     roster: Sequence[str],
+    latest: dict[str, Metrics] | None = None,
 ) -> list[Problem]:
-    """Add this round's evaluations to the row; return the clients that could not evaluate."""
+    """Add this round's evaluations to the row; return the clients that could not evaluate.
+
+    Args:
+      federation: whose clients evaluate.
+      plan: says how many, and what they measure.
+      row: of the round.
+      state: whose model they evaluate.
+      roster: of whom they are drawn.
+      latest: what clients measured last, which counts where one does not evaluate now; brought up
+        to date.
+    """
     number = row["round"]
     key = Key.root(plan.seed).child("evaluate", number)
     size = min(plan.evaluate.clients, len(roster))
     evaluated = await federation.evaluate(number, state, sample(roster, size, key))
     test: Metrics = await federation.test(number, state)
     asked = asked_of(plan)
-    for part, reports in (("validation", evaluated.metrics), ("test", {"server": test})):
+    measured = evaluated.metrics
+    if latest is not None:
+        latest.update(measured)
+        measured = latest
+    for part, reports in (("validation", measured), ("test", {"server": test})):
         if not any(reports.values()):
             continue
         row[part] = summarise_all(reports, asked)
