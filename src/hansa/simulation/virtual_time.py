@@ -12,6 +12,7 @@ from hansa.learners.batches import local_steps
 from hansa.plan import hyper_at
 from hansa.project import Project
 from hansa.simulation.population import Population
+from hansa.simulation.runner import examples_of
 from hansa.workflows import AtWork
 from hansa.workflows.pace import drawn_seconds, speed_key
 
@@ -41,15 +42,7 @@ def later(at_work: Mapping[str, AtWork], seconds: float) -> dict[str, AtWork]:
 
 def _seconds(project: Project, population: Population, number: int, client: str) -> float:
     """Return how long a client takes for its local steps in a round."""
-    hyper, examples = hyper_at(project.plan, number), _examples(population, client)
+    hyper, examples = hyper_at(project.plan, number), examples_of(population, client)
     steps = local_steps(examples, hyper) if examples else hyper.steps or hyper.epochs
     key = speed_key(project.plan.seed, client)
     return drawn_seconds(key, steps=steps, spread=project.workflow.spread)
-
-
-def _examples(population: Population, client: str) -> int | None:
-    """Return how many examples a client trains on; None where only its own code can tell."""
-    try:
-        return len(population.data(client).train)
-    except Exception:  # noqa: BLE001 - the user's; when it trains, the failure is told
-        return None
