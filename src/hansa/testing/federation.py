@@ -32,6 +32,7 @@ from hansa.params import encode
 from hansa.rounds import BUFFERS, Terms
 from hansa.testing.case import EXAMPLES, STEPS, VALIDATION, Array, Case, Interruption
 from hansa.testing.laws import law
+from hansa.testing.overlapping import check_overlap
 from hansa.workflows import (
     Commit,
     Federation,
@@ -102,7 +103,8 @@ def check_federation(
     summed becomes a problem and stops nobody; a goal ends a round with as many; what was committed
     is there again, to the bit; an exchange that was interrupted, and a whole run that was, come to
     the same bytes, with every built-in workflow; clients without validation data do not count in an
-    evaluation; clients take the steps that they were asked for; a model that was kept is recalled.
+    evaluation; clients take the steps that they were asked for; a model that was kept is recalled;
+    where rounds overlap, each update is used once, and is of the model that its client was given.
 
     Args:
       opened: opens the handle for a case.
@@ -362,6 +364,10 @@ def _evaluation(trial: _Trial) -> None:
     )
 
 
+def _overlap(trial: _Trial) -> None:
+    check_overlap(trial.opened, trial.within("overlap"))
+
+
 LAWS: tuple[Callable[[_Trial], None], ...] = (
     _begins,
     _roster,
@@ -376,6 +382,7 @@ LAWS: tuple[Callable[[_Trial], None], ...] = (
     _recalled,
     _interrupted_exchange,
     _interrupted_run,
+    _overlap,
 )
 
 
