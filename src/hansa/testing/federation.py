@@ -380,9 +380,9 @@ LAWS: tuple[Callable[[_Trial], None], ...] = (
     _commits,
     _steps,
     _recalled,
+    _overlap,
     _interrupted_exchange,
     _interrupted_run,
-    _overlap,
 )
 
 
