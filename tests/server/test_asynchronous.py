@@ -170,8 +170,9 @@ def test_a_site_that_alone_is_waited_for_and_lost_begins_anew_when_it_is_back(
         commits(league, run, number)
     (problem,) = league.server.until(lambda: league.server.events(run, "problem"))
     assert (problem["client"], problem["code"]) == ("west", "client-silent")
+    third = league.north.task(run, 3)  # begun without west
     league.west.poll([run])
-    assert send(league, "north", league.north.task(run, 3)).status == 200
+    assert send(league, "north", third).status == 200
     fresh = league.west.task(run, 4)
     commits(league, run, 3)
     assert np.array_equal(league.server.stored(fresh.message.digest), league.server.model(run, 3))
