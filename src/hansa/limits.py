@@ -519,6 +519,10 @@ LOCAL_STEPS_MAX = 2**31 - 1
 CYCLE_CLIENTS_MAX = 1_000
 """Turns of one cycle; the names of those that are left are in each commit."""
 
+AT_WORK_MAX = 1_000
+"""Clients at work at once in an asynchronous run, and clients of which FedRec keeps the latest
+model; each takes 60 bytes of each commit, and the latter a model's file."""
+
 CROSS_SITE_MODELS_MAX = 100
 """Clients' own models that are evaluated at each other's data; each takes a round of its own."""
 

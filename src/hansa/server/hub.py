@@ -62,6 +62,12 @@ class ActiveRun(Protocol):
     def late_rounds(self) -> int:
         """How many rounds late an update may be."""
 
+    def settled(self, site: str) -> int:
+        """Return the last round whose update a site need not keep any longer."""
+
+    def is_to_come(self, number: int, phase: Phase) -> bool:
+        """Return whether an exchange may be opened in a moment."""
+
 
 class Said(NamedTuple):
     """What a site says of itself with each poll, as its owner has declared it."""
@@ -362,7 +368,7 @@ class Hub:
             tasks=[] if self.draining else tasks,
             cancelled=cancelled,
             committed=[
-                Committed(run=name, round=runs[name].committed)
+                Committed(run=name, round=runs[name].settled(site))
                 for name in poll.runs
                 if name in runs
             ],
@@ -431,7 +437,8 @@ class Hub:
             active = self._runs.get(run)
             if active is None:
                 return run in self._expected
-            return number == active.committed + 1 and (run, number, phase) not in self._counted
+            to_come = active.is_to_come(number, phase)
+            return to_come and (run, number, phase) not in self._counted
 
     def withdraw(self, run: str, site: str, reason: str) -> None:
         """A site does not take part in a run any more: nothing is waited for from it."""
