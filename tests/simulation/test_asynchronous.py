@@ -241,6 +241,8 @@ REFUSED: list[tuple[dict[str, Any], tuple[str, ...], str]] = [
     ({}, ('aggregator="median"',), "plan-impossible"),
     ({}, ("cohort.over=1.5", "cohort.count=2"), "plan-impossible"),
     ({}, ('cohort.late="discount"',), "plan-impossible"),
+    ({}, ('cohort.mandatory=["client-1"]',), "plan-impossible"),
+    ({}, ("keep.clients=1",), "plan-impossible"),
 ]
 
 

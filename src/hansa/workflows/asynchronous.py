@@ -136,6 +136,16 @@ def _check(plan: Plan, method: Method, rule: RuleName) -> None:
             f"the plan's cohort.{key}, and here nobody is late",
             'Leave it out; see staleness of rule = "fed_buff".',
         )
+    beside = {
+        "server_functions": plan.server_functions.file,
+        "keep.clients": plan.keep.clients,
+        "cohort.mandatory": ", ".join(cohort.mandatory),
+    }
+    for key, value in beside.items():
+        if value:
+            raise _impossible(
+                f"{key} is {value!r}, and belongs to rounds that close", f"Leave {key} out."
+            )
     if rule == "fed_async" and plan.weighting not in (None, "uniform"):
         raise _impossible(
             f"fed_async weighs an update by its staleness alone, and weighting is {plan.weighting}",
