@@ -574,6 +574,7 @@ ASK_STEPS_MAX = 100_000
 
 PROCESS_STEPS_MAX = 1_000
 """Times that one round of broadcast_and_process may ask before it must have a report."""
+
 PRIORITY_MAX = 9
 """Highest priority of a run; the lowest is its negative."""
 
@@ -585,6 +586,7 @@ RESOURCES_MAX = 16
 
 SLOTS_MAX = 1_024
 """Slots of one resource: the processors of a large machine, or its GiB of memory."""
+
 COMBINER_SITES_MAX = 5_000
 """Sites behind one combiner: their names travel with each of its polls, 64 bytes each at most."""
 
@@ -598,6 +600,7 @@ them for each 64-bit value of a wide vector."""
 
 PARTIAL_MEMBER_BYTES = 72
 """Bytes that name one client in a partial sum: 64 characters, quotes, escapes and a comma."""
+
 SPAN_TASKS_MAX = 1_000
 """Tasks of a round whose times are kept, each in 250 bytes; more are counted."""
 
