@@ -160,9 +160,13 @@ def test_nan_passes_through_for_the_server_to_refuse(make: Make) -> None:
 
 @pytest.mark.parametrize("make", MODES, indirect=True)
 def test_a_task_that_does_not_end_is_ended(make: Make) -> None:
-    workers, case = make("while True: pass", task_s=1.0)
+    workers, case = make("while True: pass")
+    workers.examples(case.offer, case.package)  # its start may take longer than the limit
+    patient = workers.settings
+    workers.settings = msgspec.structs.replace(patient, limits=SiteLimits(task_s=1.0))
     result = train(workers, case, 1)
     assert result.code == "site-limit" and "1 s" in result.reason
+    workers.settings = patient
     assert train(workers, case, 2).state == "done"
 
 
