@@ -143,7 +143,7 @@ def test_what_nobody_wants_is_cancelled_and_what_counts_is_not(league: League) -
 def test_a_late_answer_is_refused_for_good_however_many_exchanges_the_round_has_had(
     league: League, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not put off until the commit, as what will be opened again is: split learning has very many."""
+    """What will be opened again is put off until then; split learning closes hundreds a round."""
     monkeypatch.setattr(hub_module, "CLOSED_EXCHANGES_KEPT", 0)
     cohort = {"minimum": 2, "grace_s": 0.01}
     run = league.begin("north", "south", "west", cohort=cohort, evaluate={"clients": 3})
