@@ -223,7 +223,7 @@ def test_nothing_is_uploaded_that_no_task_asks_for(league: League) -> None:
     assert refused(league.north.ask("PUT", chunk, body=b"x")) == (413, "upload-unwanted")
     wrong = league.north.place(b"other")
     assert refused(league.north.ask("PUT", wrong, body=content)) == (422, "blob-digest")
-    assert list(league.server.state.updates.digests()) == []
+    assert league.updates() == []
 
 
 def f32(*values: float) -> np.ndarray:

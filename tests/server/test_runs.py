@@ -450,7 +450,7 @@ def test_updates_and_messages_of_committed_rounds_are_gone(league: League) -> No
         for name in D:
             assert league.send(name, run, number).status == 200
     league.server.ended(run)
-    league.server.until(lambda: not league.server.state.updates.digests(), "they are removed")
+    league.server.until(lambda: not league.updates(), "they are removed")
 
 
 def test_a_restart_resumes_from_the_last_commit_without_a_word_from_the_submitter(
