@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -143,6 +144,25 @@ def test_trouble_in_one_task_is_told_and_the_next_task_works(make: Make, how: st
         assert result.trace_file is not None and "model.py" in result.trace_file.read_text()
     if not top:
         assert train(workers, case, 2).state == "done" and delta(case, 2) == [3.0] * 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="where the system tells of processes")
+@pytest.mark.parametrize("make", MODES, indirect=True)
+def test_what_the_code_has_put_into_another_group_ends_with_it(make: Make) -> None:
+    word = f"6{os.getpid():07d}"
+    start = f"subprocess.Popen(['sleep', '{word}'], process_group=0)"
+    workers, case = make(f"import subprocess; {start}; os._exit(7)")
+    assert train(workers, case, 1).code == "client-lost"
+    wanted = f"sleep\0{word}\0".encode()
+    assert wait_for(lambda: wanted not in command_lines())
+
+
+def command_lines() -> list[bytes]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found.append(path.read_bytes())
+    return found
 
 
 def test_what_the_code_prints_goes_to_a_log_and_not_into_the_exchange(make: Make) -> None:
