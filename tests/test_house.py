@@ -98,6 +98,7 @@ BROAD = {
     "compat/nvflare/engine.py",  # handlers of events: what one raises is in the log
     "compat/nvflare/client_api.py",  # the thread of a training script
     "compat/serving.py",
+    "server/app.py",  # what nobody has thought of is logged, and answered as a defect
     "combiner/relay.py",  # its threads: what one cannot get over is logged, and the others go on
     "compat/metisfl/own_process.py",  # the learner, in a process that its user has started
     "simulation/federation.py",
@@ -122,7 +123,8 @@ def test_broad_excepts_stand_only_around_user_code(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_files_and_functions_stay_readable(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 600
+    # Limits are a table, and stand in one file (law L10).
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 600 or name_of(path) == "limits.py"
     assert not re.search(r"util|helper|manager|\bbase\b|common|misc", path.stem)
     for node in ast.walk(TREES[path]):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):

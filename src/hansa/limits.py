@@ -519,6 +519,10 @@ LOCAL_STEPS_MAX = 2**31 - 1
 CYCLE_CLIENTS_MAX = 1_000
 """Turns of one cycle; the names of those that are left are in each commit."""
 
+AT_WORK_MAX = 1_000
+"""Clients at work at once in an asynchronous run, and clients of which FedRec keeps the latest
+model; each takes 60 bytes of each commit, and the latter a model's file."""
+
 CROSS_SITE_MODELS_MAX = 100
 """Clients' own models that are evaluated at each other's data; each takes a round of its own."""
 
@@ -570,6 +574,7 @@ ASK_STEPS_MAX = 100_000
 
 PROCESS_STEPS_MAX = 1_000
 """Times that one round of broadcast_and_process may ask before it must have a report."""
+
 PRIORITY_MAX = 9
 """Highest priority of a run; the lowest is its negative."""
 
@@ -581,6 +586,7 @@ RESOURCES_MAX = 16
 
 SLOTS_MAX = 1_024
 """Slots of one resource: the processors of a large machine, or its GiB of memory."""
+
 COMBINER_SITES_MAX = 5_000
 """Sites behind one combiner: their names travel with each of its polls, 64 bytes each at most."""
 
@@ -594,6 +600,7 @@ them for each 64-bit value of a wide vector."""
 
 PARTIAL_MEMBER_BYTES = 72
 """Bytes that name one client in a partial sum: 64 characters, quotes, escapes and a comma."""
+
 SPAN_TASKS_MAX = 1_000
 """Tasks of a round whose times are kept, each in 250 bytes; more are counted."""
 

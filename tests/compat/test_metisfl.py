@@ -281,11 +281,28 @@ def test_a_store_of_its_own_has_learners_models_too() -> None:
     assert store.redis == "redis://store.example.org:6380/0" and ModelStoreConfig().redis == ""
 
 
+@pytest.mark.parametrize("rule", ["FedAvg", "FedStride", "FedRec"])
+def test_every_rule_of_an_asynchronous_controller_is_fed_rec(rule: str) -> None:
+    """Its rules all take every learner's latest model, whatever they are called."""
+    config = ControllerConfig(rule, "Asynchronous", "NumParticipants", stride_length=2)
+    check_config(config, ModelStoreConfig())
+    wanted = Wanted(config, ModelStoreConfig(), TerminationSignals(9), 6)
+    plan = read_plan(tomllib.loads(plan_text(wanted))).plan
+    assert plan.workflow == {"name": "asynchronous", "rule": "fed_rec"}
+    assert (plan.rounds, plan.weighting, plan.cohort.minimum) == (9, "uniform", 1)
+
+
+def test_fed_rec_of_a_synchronous_controller_is_the_mean_of_the_round() -> None:
+    check_config(config := ControllerConfig("FedRec"), ModelStoreConfig())
+    text = plan_text(Wanted(config, ModelStoreConfig(), TerminationSignals(9), 6))
+    plan = read_plan(tomllib.loads(text)).plan
+    assert (plan.workflow, plan.aggregator) == ("synchronous", "mean")
+
+
 @pytest.mark.parametrize(
     ("config", "store", "code"),
     [
-        ({"scheduler": "Asynchronous"}, {}, "plan-impossible"),
-        ({"aggregation_rule": "FedRec"}, {}, "plan-impossible"),
+        ({"scheduler": "Eventually"}, {}, "plan-bad-value"),
         ({"aggregation_rule": "SecAgg"}, {}, "plan-impossible"),
         ({"aggregation_rule": "FedAverage"}, {}, "plan-bad-value"),
         ({"participation_ratio": 0.0}, {}, "plan-bad-value"),
@@ -359,7 +376,7 @@ def test_an_environment_becomes_a_project(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        ("Name: SemiSynchronous", "Name: Asynchronous"),
+        ("Name: SemiSynchronous", "Name: Eventually"),
         ("FederationRounds: 4", "FederationRounds: many"),
         ("FederationRounds: 4", "FederationRounds: .nan"),
         ("FederationRounds: 4", "FederationRounds: .inf"),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from metisfl_programs import SIZES, Programs, expected
+from metisfl_programs import SIZES, Programs, expected, rows
 
 from hansa.dev.loopback import free_port
 from hansa.runs import find_run
@@ -137,6 +137,73 @@ def test_a_killed_controller_goes_on_at_its_next_start(programs: Programs) -> No
     assert programs.results["global_iteration"] == 40
 
 
+ASYNCHRONOUS = 'scheduler="Asynchronous", aggregation_rule="{rule}", stride_length=2'
+
+
+def latest(programs: Programs, weights: Sequence[float]) -> np.ndarray:
+    """Return the model by the definition of FedRec, from what the run says who came when."""
+    models, now = [np.array([0.5, -1.25, 3.0])], dict[str, np.ndarray]()
+    weight = {f"learner-{50002 + i}": w for i, w in enumerate(weights)}
+    data = {f"learner-{50002 + i}": part for i, part in enumerate(rows())}
+    for number, row in enumerate(programs.results["rounds"], start=1):
+        for name, stale in row["staleness"].items():
+            own, (x, y) = models[number - stale - 1].copy(), data[name]
+            for _ in range(3):
+                own = own - 0.1 * x.T @ (x @ own - y) / len(y)
+            now[name] = own
+        chosen = [weight[name] for name in now]
+        models.append(np.average(list(now.values()), axis=0, weights=chosen))
+    return models[-1]
+
+
+@pytest.mark.parametrize(
+    ("rule", "scaling", "weights"),
+    [("FedRec", "NumTrainingExamples", SIZES), ("FedStride", "NumParticipants", (1, 1, 1))],
+)
+def test_an_asynchronous_controller_uses_every_update_as_it_comes(
+    programs: Programs, rule: str, scaling: str, weights: Sequence[float]
+) -> None:
+    """The three programs, to the weighted mean of the latest models; no learner counts twice."""
+    config = ASYNCHRONOUS.format(rule=rule) + f', scaling_factor="{scaling}"'
+    programs.write(config=config, signals="federation_rounds=12")
+    programs.start_all()
+    programs.start("driver")
+    assert programs.wait("driver") == 0, programs.said("driver")
+    results = programs.results
+    assert results["ended"]["state"] == "finished" and results["problems"] == []
+    assert results["global_iteration"] == 12
+    came = [name for row in results["rounds"] for name in row["staleness"]]
+    assert len(came) == 12 and len(set(came)) == 3
+    assert np.allclose(model(programs), latest(programs, weights), atol=1e-5)
+
+
+def test_an_asynchronous_controller_that_is_killed_goes_on_and_counts_all_once(
+    programs: Programs,
+) -> None:
+    programs.write(config=ASYNCHRONOUS.format(rule="FedRec"), signals="federation_rounds=60")
+    programs.start_all()
+    programs.start("driver")
+    for seen in ("round 5/60", "round 30/60"):
+        programs.until_said("driver", seen)
+        programs.kill("controller")
+        programs.start("controller")
+    assert programs.wait("driver") == 0, programs.said("driver")
+    assert programs.results["global_iteration"] == 60
+    assert np.allclose(model(programs), latest(programs, SIZES), atol=1e-4)
+    tasks = [task["id"] for task in programs.results["tasks"]]
+    assert len(tasks) == len(set(tasks))
+
+
+def test_asynchronous_learners_do_not_wait_for_one_that_is_killed(programs: Programs) -> None:
+    programs.write(config=ASYNCHRONOUS.format(rule="FedAvg"), signals="federation_rounds=40")
+    programs.start_all()
+    programs.start("driver")
+    programs.until_said("driver", "round 3/40")
+    programs.kill("learner -l 2")
+    assert programs.wait("driver") == 0, programs.said("driver")
+    assert programs.results["global_iteration"] == 40
+
+
 def test_a_learner_of_another_machine_comes_with_an_invitation(programs: Programs) -> None:
     programs.write()
     programs.start("controller")
@@ -153,7 +220,7 @@ def test_a_learner_of_another_machine_comes_with_an_invitation(programs: Program
 
 
 def test_a_wrong_word_is_a_sentence_and_no_traceback(programs: Programs) -> None:
-    programs.write(config='scheduler="Asynchronous"')
+    programs.write(config='aggregation_rule="SecAgg"')
     programs.start("controller")
     assert programs.wait("controller") == 1
     said = programs.said("controller")

@@ -14,6 +14,7 @@ import pytest
 from league import D, League
 
 from hansa.aggregators import AggregationSpec, Contribution, VectorSpec, mean
+from hansa.aggregators.latest import Latest
 from hansa.compat.metisfl import (
     ControllerConfig,
     DriverSession,
@@ -24,10 +25,9 @@ from hansa.compat.metisfl import (
     iid_partition,
     present,
 )
-from hansa.compat.metisfl.config import check_config
 from hansa.compat.metisfl.plan_text import Wanted, plan_text
 from hansa.compat.metisfl.present import Settings, functions
-from hansa.errors import LearnerError, PlanError
+from hansa.errors import LearnerError
 from hansa.learners.function import TrainContext
 from hansa.plan import read_plan
 from hansa.seeds import Key
@@ -85,12 +85,41 @@ def test_the_first_model_is_not_scaled_by_its_weight() -> None:
     assert folded(("a", [1.5, -4.0, 0.25], 0.3)).tolist() == [1.5, -4.0, 0.25]
 
 
-def test_the_rule_that_folds_the_wrong_learner_is_refused_not_done_wrongly() -> None:
-    """2: FedRec needs an asynchronous scheduler, which there is none of."""
-    for config in ({"aggregation_rule": "FedRec"}, {"scheduler": "Asynchronous"}):
-        with pytest.raises(PlanError) as raised:
-            check_config(ControllerConfig(**config), ModelStoreConfig())
-        assert raised.value.code == "plan-impossible"
+def rolled(*commits: tuple[str, Any, float]) -> list[np.ndarray]:
+    """Return the model after each commit of a learner, by FedRec's rolling sum."""
+    kept, models = dict[tuple[str, int], Any](), []
+    latest = Latest(lambda client, number: kept[client, number])
+    for number, (client, value, weight) in enumerate(commits):
+        kept[client, number] = {"x": np.asarray(value, np.float32)}
+        latest.replace(Contribution(client, kept[client, number], weight), number)
+        models.append(latest.mean().vectors["x"])
+    return models
+
+
+def test_a_rolling_sum_folds_the_learner_that_has_committed() -> None:
+    """2: of all learners the first was folded, again and again; a, b, a, b, b stayed at 1.0."""
+    commits = [(name, [{"a": 1.0, "b": 3.0}[name]], 50.0) for name in "ababb"]
+    assert [model.tolist() for model in rolled(*commits)] == [[1.0], [2.0], [2.0], [2.0], [2.0]]
+
+
+def test_what_is_replaced_is_subtracted_with_the_weight_of_its_time() -> None:
+    """2: an old model was taken out with the weight of today, and the sum drifted for ever."""
+    commits = [("a", [0.1, -7.0], w) for w in (3.0, 0.7, 19.0)] + [("b", [2.5, 0.3], 1.0)]
+    commits += [("a", [-0.4, 1.1], float(w)) for w in range(1, 200)] + [("a", [1.5, -4.0], 3.0)]
+    assert np.array_equal(rolled(*commits)[-1], rolled(commits[3], commits[-1])[-1])
+    assert np.allclose(rolled(*commits)[-1], [(3 * 1.5 + 2.5) / 4, (3 * -4.0 + 0.3) / 4])
+
+
+def test_a_rolling_sum_reads_its_first_model_to_the_first_byte_and_unscaled() -> None:
+    """1 and 3: byte 0 became 0; and the first community model was p * m."""
+    first = np.frombuffer(bytes([0x5B, 0x91, 0x2E, 0xC0] * 3), np.float32)
+    assert rolled(("a", first, 0.3))[0].tobytes() == first.tobytes()
+
+
+def test_a_learner_that_commits_again_is_in_the_sum_once() -> None:
+    """5: blocks that were never cleared counted learners twice."""
+    models = rolled(("a", [4.0], 1.0), ("b", [8.0], 1.0), ("a", [4.0], 1.0), ("a", [4.0], 1.0))
+    assert [model.tolist() for model in models[1:]] == [[6.0]] * 3
 
 
 def test_blocks_of_a_stride_count_no_learner_twice(league: League) -> None:

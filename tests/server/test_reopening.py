@@ -18,6 +18,7 @@ from league import D, League, N, expected
 
 from hansa.protocol.messages import PollAnswer, Standing
 from hansa.server.federation import DeployedFederation
+from hansa.server.run_models import RunModels
 
 
 @pytest.fixture
@@ -157,15 +158,15 @@ def test_a_late_update_leaves_no_ghost_in_the_cohort_after_a_crash(
     league.north.task(run, 2)
     late = league.west.report(key_of(run, 1), done(content, N["west"]))
     assert late.status == 200
-    real, failed = DeployedFederation._record, list[int]()
+    real, failed = RunModels.record, list[int]()
 
-    def record(self: DeployedFederation, commit: Any) -> None:
+    def record(self: RunModels, commit: Any, *more: Any, **named: Any) -> None:
         if commit.round == 2 and not failed:
             failed.append(2)
             raise OSError(5, "the disk")
-        real(self, commit)
+        real(self, commit, *more, **named)
 
-    monkeypatch.setattr(DeployedFederation, "_record", record)
+    monkeypatch.setattr(RunModels, "record", record)
     for name in ("north", "south"):
         league.send(name, run, 2)
     assert league.server.ended(run).state == "finished"

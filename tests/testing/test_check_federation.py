@@ -97,6 +97,28 @@ async def forgetting_the_memory(commit: Any, made: Any, problems: Any) -> None:
     await commit(made._replace(progress={**made.progress, "memory": {}}), problems)
 
 
+def arriving(change: Callable[[Any, Any], Any]) -> Callable[..., Any]:
+    async def arrivals(real: Any, *args: Any, **kwargs: Any) -> Any:
+        return change(await real(*args, **kwargs), kwargs["at_work"])
+
+    return arrivals
+
+
+def forgets_who_is_at_work(arrived: Any, at_work: Any) -> Any:
+    return arrived._replace(at_work={})
+
+
+def brings_them_back_to_work(arrived: Any, at_work: Any) -> Any:
+    back = {u.client: at_work.get(u.client, next(iter(arrived.at_work.values()), None))
+            for u in arrived.updates}  # fmt: skip
+    return arrived._replace(at_work={**back, **arrived.at_work})
+
+
+def gives_all_the_newest(arrivals: Any, number: int, *args: Any, at_work: Any, count: int) -> Any:
+    newest = {client: work._replace(round=number) for client, work in at_work.items()}
+    return arrivals(number, *args, at_work=newest, count=count)
+
+
 def swallowing(train: Any, *args: Any, **kwargs: Any) -> Any:
     async def swallowed() -> Any:
         try:
@@ -127,6 +149,10 @@ BROKEN = {
     "recall": (recalls_the_last, "is recalled as"),
     "commit: forgetful": (forgetting_the_memory, "a semi_synchronous run that was interrupted"),
     "train: immortal": (swallowing, "goes on although"),
+    "arrivals: forgetful": (arriving(forgets_who_is_at_work), "are said to be at work"),
+    "arrivals: twice": (arriving(brings_them_back_to_work), "are said to be at work"),
+    "arrivals: newest": (gives_all_the_newest, "are said to be at work"),
+    "stored": (lambda stored, state: state, "which are integers"),
 }
 
 

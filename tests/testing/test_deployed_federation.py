@@ -24,6 +24,14 @@ PLANS: tuple[dict[str, Any], ...] = (
     {"workflow": {"name": "cyclic", "order": "random"}, "algorithm": "fed_avg", "rounds": 7},
     {"workflow": {"name": "cross_site_evaluation", "own_models": True}},
     {"workflow": "evaluate_only"},
+    {"workflow": {"name": "asynchronous", "buffer": 4}, "algorithm": "fed_avg"},
+    {"workflow": {"name": "asynchronous", "rule": "fed_buff", "buffer": 4}},
+    # One at a time, so that who comes next is the same on both.
+    {
+        "workflow": {"name": "asynchronous", "rule": "fed_async", "staleness": "polynomial"},
+        "algorithm": "fed_avg",
+        "cohort": {"count": 1},
+    },
 )
 
 

@@ -15,7 +15,7 @@ from hansa.plan import build_method, read_plan
 from hansa.simulation import Simulation, continue_run, open_run
 from hansa.testing.case import STEPS, Case
 from hansa.workflows import build_workflow, drive
-from hansa.workflows.cyclic import _hands_on
+from hansa.workflows.cyclic import hands_on
 
 NAMES = ["a", "b", "c"]
 
@@ -180,5 +180,5 @@ def test_a_users_algorithm_is_tried_and_not_asked_for_its_name() -> None:
         return Vectors(x=state.x + share * mean.delta)
 
     client = fed_avg().client
-    assert _hands_on(Algorithm("mine", client=client, server=adding))
-    assert not _hands_on(Algorithm("mine", client=client, server=sharing))
+    assert hands_on(Algorithm("mine", client=client, server=adding))
+    assert not hands_on(Algorithm("mine", client=client, server=sharing))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ldexp
@@ -10,7 +11,13 @@ import numpy as np
 
 from hansa.aggregators import fixed_point
 from hansa.aggregators.admission import check_spec
-from hansa.aggregators.aggregator import Aggregate, AggregationSpec, Contribution, VectorSpec
+from hansa.aggregators.aggregator import (
+    Aggregate,
+    AggregationSpec,
+    Contribution,
+    Vector,
+    VectorSpec,
+)
 from hansa.aggregators.fixed_point import Integers
 from hansa.aggregators.members import Members, bad_partial
 from hansa.params import Params
@@ -44,14 +51,26 @@ def add(acc: Sum, contribution: Contribution, *, shrink: float = 1.0) -> Sum:
     """Fold one admitted contribution, its bounded vectors times `shrink` in (0, 1], in place."""
     weight = float(contribution.weight)
     acc.members.join(contribution.client, weight)
-    for name, spec in acc.spec.vectors.items():
-        total, x = acc.totals[name], contribution.vectors[name]
-        if spec.bound is None:
-            fixed_point.fold_wide(total, x, weight)
-        else:
-            scale = ldexp(weight, fixed_point.point(spec.bound, acc.spec.weight_limit))
-            fixed_point.fold(total, x, scale * shrink, largest=scale * spec.bound)
+    fold_vectors(acc.totals, acc.spec, contribution.vectors, weight, shrink=shrink)
     return acc
+
+
+def fold_vectors(
+    totals: Mapping[str, Integers],
+    spec: AggregationSpec,
+    vectors: Mapping[str, Vector],
+    weight: float,
+    *,
+    shrink: float = 1.0,
+) -> None:
+    """Add weighted vectors to their totals in place; the same with -weight takes them out again."""
+    for name, vector in spec.vectors.items():
+        if vector.bound is None:
+            fixed_point.fold_wide(totals[name], vectors[name], weight)
+        else:
+            scale = ldexp(weight, fixed_point.point(vector.bound, spec.weight_limit))
+            largest = abs(scale) * vector.bound
+            fixed_point.fold(totals[name], vectors[name], scale * shrink, largest=largest)
 
 
 def merge(acc: Sum, other: Sum) -> Sum:
@@ -71,14 +90,22 @@ def finish(acc: Sum) -> Aggregate:
     """
     acc.members.require_any()
     weight = acc.members.weight
-    vectors = {}
-    for name, spec in acc.spec.vectors.items():
-        if spec.bound is None:
-            vectors[name] = fixed_point.wide_mean(acc.totals.pop(name), weight, dtype=spec.dtype)
-        else:
-            k = fixed_point.point(spec.bound, acc.spec.weight_limit)
-            vectors[name] = fixed_point.mean(acc.totals.pop(name), weight, k=k, dtype=spec.dtype)
+    vectors = means(acc.totals, acc.spec, weight)
     return Aggregate(vectors, float(weight), len(acc.members.clients))
+
+
+def means(
+    totals: dict[str, Integers], spec: AggregationSpec, weight: Fraction
+) -> dict[str, Vector]:
+    """Return totals over a weight, in the spec's dtypes; the totals are used up."""
+    vectors: dict[str, Vector] = {}
+    for name, vector in spec.vectors.items():
+        if vector.bound is None:
+            vectors[name] = fixed_point.wide_mean(totals.pop(name), weight, dtype=vector.dtype)
+        else:
+            k = fixed_point.point(vector.bound, spec.weight_limit)
+            vectors[name] = fixed_point.mean(totals.pop(name), weight, k=k, dtype=vector.dtype)
+    return vectors
 
 
 def _possible(total: Integers, members: Members, spec: VectorSpec) -> bool:

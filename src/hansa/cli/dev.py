@@ -102,7 +102,7 @@ def _everybody(project: Path, changes: list[str], sites: int | None) -> list[str
     from hansa.workflows.sampling import cohort_size
 
     opened = open_project(project, changes)
-    if opened.workflow.timed:
+    if opened.workflow.timed or opened.workflow.raced:
         raise PlanError(
             "plan-impossible",
             f"--chaos compares the model with that of a simulation; {opened.workflow.name} goes by "

@@ -15,7 +15,7 @@ from hansa.params import Layout, Params
 from hansa.params.model import ModelLayout
 from hansa.plan import Method, Plan
 from hansa.protocol.connection import Connection
-from hansa.protocol.messages import Offer, Partial, Task, TaskKey, Unable
+from hansa.protocol.messages import Offer, Partial, Phase, Task, TaskKey, Unable
 from hansa.protocol.transfer import download
 from hansa.rounds import aggregation_spec
 from hansa.rounds.messages import from_message
@@ -101,6 +101,14 @@ class CombinedRun:
     def late_rounds(self) -> int:
         """Return 0: a sum of several rounds could not be told apart."""
         return 0
+
+    def settled(self, site: str) -> int:
+        """Return the last round whose update a site need not keep any longer (law L5)."""
+        return self.committed
+
+    def is_to_come(self, number: int, phase: Phase) -> bool:
+        """Return whether an exchange may be opened in a moment, as after a restart."""
+        return number == self.committed + 1
 
     def fold(self, task: Task) -> tuple[Partial, Params | None]:
         """Have the sites do a task, and fold what they send; return what came of it.

@@ -23,7 +23,7 @@ from hansa.limits import (
     SLOTS_MAX,
     SPEC_EXPONENT_MAX,
 )
-from hansa.plan.schema import COMMANDS, CohortPlan, LearnerPlan, Plan
+from hansa.plan.schema import COMMANDS, CohortPlan, KeepPlan, LearnerPlan, Plan
 
 _NAME = re.compile(r"[^\W_][\w-]{0,63}")  # begins with a letter or digit, of any language
 _RESOURCE = re.compile(r"[a-z][a-z0-9_-]{0,31}")  # as in `hansa.protocol.messages`
@@ -41,7 +41,6 @@ def check_plan(plan: Plan) -> None:
     """
     cohort, stop = plan.cohort, plan.stop
     limits = f"between 2^-{SPEC_EXPONENT_MAX} and 2^{SPEC_EXPONENT_MAX}"
-    most = cohort.minimum if cohort.count is None else cohort.count
     rules: list[Rule] = [
         ("name", plan.name, bool(_NAME.fullmatch(plan.name)), "64 letters, digits, - or _ at most"),
         ("rounds", plan.rounds, plan.rounds >= 1, "at least 1"),
@@ -52,6 +51,34 @@ def check_plan(plan: Plan) -> None:
         ("data.clients", plan.data.clients, plan.data.clients >= 1, "at least 1"),
         ("data.shape", plan.data.shape, all(n >= 1 for n in plan.data.shape or ()), "sizes"),
         ("data.classes", plan.data.classes, _at_least_1(plan.data.classes), "at least 1"),
+        *_cohort_rules(cohort),
+        *_resource_rules(plan.resources),
+        ("evaluate.every", plan.evaluate.every, plan.evaluate.every >= 1, "at least 1"),
+        ("evaluate.clients", plan.evaluate.clients, plan.evaluate.clients >= 0, "at least 0"),
+        (
+            "evaluate.roc_bins",
+            plan.evaluate.roc_bins,
+            2 <= plan.evaluate.roc_bins <= METRICS_MAX // 2,
+            f"from 2 to {METRICS_MAX // 2}",
+        ),
+        ("stop.target", stop.target, math.isfinite(stop.target or 0), "finite"),
+        ("stop.patience", stop.patience, _at_least_1(stop.patience), "at least 1"),
+        ("stop.minutes", stop.minutes, _positive(stop.minutes), "positive"),
+        *_keep_rules(plan.keep),
+    ]
+    rules += _learner_rules(plan.learner) + _data_rules(plan) + _function_rules(plan)
+    for key, value, holds, allowed in rules:
+        if not holds:
+            raise PlanError(
+                "plan-bad-value",
+                f"The plan's {key} is {value!r}. Nothing was started.",
+                f"It must be {allowed}.",
+            )
+
+
+def _cohort_rules(cohort: CohortPlan) -> list[Rule]:
+    most = cohort.minimum if cohort.count is None else cohort.count
+    return [
         ("cohort.fraction", cohort.fraction, 0 < cohort.fraction <= 1, "above 0, at most 1"),
         ("cohort.count", cohort.count, _at_least_1(cohort.count), "at least 1"),
         ("cohort.minimum", cohort.minimum, cohort.minimum >= 1, "at least 1"),
@@ -82,36 +109,21 @@ def check_plan(plan: Plan) -> None:
             len({*cohort.mandatory}) == len(cohort.mandatory) <= (cohort.count or math.inf),
             "different names, and no more than cohort.count",
         ),
-        *_resource_rules(plan.resources),
-        ("evaluate.every", plan.evaluate.every, plan.evaluate.every >= 1, "at least 1"),
-        ("evaluate.clients", plan.evaluate.clients, plan.evaluate.clients >= 0, "at least 0"),
-        (
-            "evaluate.roc_bins",
-            plan.evaluate.roc_bins,
-            2 <= plan.evaluate.roc_bins <= METRICS_MAX // 2,
-            f"from 2 to {METRICS_MAX // 2}",
-        ),
-        ("stop.target", stop.target, math.isfinite(stop.target or 0), "finite"),
-        ("stop.patience", stop.patience, _at_least_1(stop.patience), "at least 1"),
-        ("stop.minutes", stop.minutes, _positive(stop.minutes), "positive"),
-        ("keep.every", plan.keep.every, plan.keep.every >= 0, "at least 0"),
-        ("keep.lineage", plan.keep.lineage, plan.keep.lineage >= 0, "at least 0"),
-        ("keep.clients", plan.keep.clients, (plan.keep.clients or 0) >= 0, "at least 0"),
+    ]
+
+
+def _keep_rules(keep: KeepPlan) -> list[Rule]:
+    return [
+        ("keep.every", keep.every, keep.every >= 0, "at least 0"),
+        ("keep.lineage", keep.lineage, keep.lineage >= 0, "at least 0"),
+        ("keep.clients", keep.clients, (keep.clients or 0) >= 0, "at least 0"),
         (
             "keep.as_numpy",
-            plan.keep.as_numpy,
-            plan.keep.as_numpy is None or bool(_NUMPY_FILE.fullmatch(plan.keep.as_numpy)),
+            keep.as_numpy,
+            keep.as_numpy is None or bool(_NUMPY_FILE.fullmatch(keep.as_numpy)),
             'a file name in the run folder that ends in .npy or .npz, such as "models/server.npy"',
         ),
     ]
-    rules += _learner_rules(plan.learner) + _data_rules(plan) + _function_rules(plan)
-    for key, value, holds, allowed in rules:
-        if not holds:
-            raise PlanError(
-                "plan-bad-value",
-                f"The plan's {key} is {value!r}. Nothing was started.",
-                f"It must be {allowed}.",
-            )
 
 
 def _function_rules(plan: Plan) -> list[Rule]:

@@ -267,8 +267,8 @@ class Plan(_Part, frozen=True):
     seed: int = 0
     """the one number behind every random draw"""
     workflow: Named = "synchronous"
-    """the order of exchanges: synchronous, semi_synchronous, cyclic, cross_site_evaluation,
-    evaluate_only, or "my_module.py:function" of the project"""
+    """the order of exchanges: synchronous, semi_synchronous, asynchronous, cyclic,
+    cross_site_evaluation, evaluate_only, or "my_module.py:function" of the project"""
     initial: str = "server"
     """where the first model comes from: server, the learner's seed model; mean, the mean of
     the clients' own weights; first, those of the first client by name; or a client's name"""

@@ -179,6 +179,7 @@ class RunFolder:
         state: Params | None,
         *,
         spans: Spans | None = None,
+        needs: Sequence[int] = (),
         **facts: Any,
     ) -> Event:
         """Make a round durable, and then forget what only the round before needed.
@@ -188,6 +189,7 @@ class RunFolder:
           model: the global one.
           state: what the algorithm keeps besides.
           spans: where the round's time went; written with it.
+          needs: rounds whose models stay at this commit, whatever the plan keeps.
           facts: further fields of the event.
         """
         began, digest = monotonic(), model.digest()
@@ -207,7 +209,7 @@ class RunFolder:
         (event,) = self.log.extend([event])
         if number:
             self._append("metrics.jsonl", [event["row"]])
-        self._forget(number, event["progress"].get("best_round", 0))
+        self._forget(number, event["progress"].get("best_round", 0), needs)
         self._write_as_numpy(model)
         return event
 
@@ -324,10 +326,11 @@ class RunFolder:
             return True
         return bool(past and every and past % every == 0)
 
-    def _forget(self, number: int, best: int) -> None:
+    def _forget(self, number: int, best: int, needs: Sequence[int] = ()) -> None:
         """Remove models that nobody asked to keep: neither every n-th, nor best, nor last."""
         for path in self.path.glob("models/round-*.safetensors"):
-            if not self._stays(int(path.stem.removeprefix("round-")), number, best):
+            past = int(path.stem.removeprefix("round-"))
+            if past not in needs and not self._stays(past, number, best):
                 path.unlink()
         for path in self.path.glob("state/round-*.safetensors"):
             if path != self._state_path(number):

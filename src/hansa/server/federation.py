@@ -6,58 +6,61 @@ Its methods never await: a run has a thread of its own, which waits for sites he
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from typing import Any, NamedTuple
 
-import msgspec
 import numpy as np
 
+from hansa.aggregators.aggregator import Vector
 from hansa.algorithms import Vectors
 from hansa.clock import monotonic
 from hansa.failpoints import hit
 from hansa.metrics import Metrics
-from hansa.params import Layout, Params, encode
+from hansa.params import Layout, Params
 from hansa.params.model import ModelLayout
 from hansa.plan import Method, Plan
-from hansa.plan.weights import weight_limit
 from hansa.protocol.messages import (
     BlobRef,
     Offer,
     Phase,
     Receipt,
+    Standing,
     Task,
     TaskKey,
     TaskResult,
 )
 from hansa.rounds import BUFFERS, aggregation_spec
-from hansa.rounds.messages import is_model, to_message
 from hansa.rounds.questions import asking, once
 from hansa.rounds.round import ClientStatus, Terms
 from hansa.server.exchange import Desk, Exchange, Interrupted
 from hansa.server.gathering import Gathering, Needs
 from hansa.server.hub import Hub
-from hansa.server.journal import EndedError, Event, Journal, RunRow
+from hansa.server.journal import Event, Journal, RunRow
 from hansa.server.keeping import Keeping
 from hansa.server.merging import MergingExchange
 from hansa.server.openings import Opening, answered, open_asking, opened_in, roster_of
+from hansa.server.overlapping import TERMS, Overlapping
 from hansa.server.places import Places
 from hansa.server.results import few
 from hansa.server.round_files import Stores
+from hansa.server.run_models import RunModels
 from hansa.server.sums import Ask
-from hansa.spans import Spans, memory_kb, model_facts
-from hansa.store.addresses import digest_of
+from hansa.server.weighing import weight_each, weight_room
+from hansa.spans import Spans, memory_kb
 from hansa.store.client_states import ClientStates
-from hansa.store.files import load_params
 from hansa.workflows import (
     ANYBODY,
     NO_SETTINGS,
     Answered,
+    Arrived,
+    AtWork,
     Commit,
     Evaluated,
     GlobalState,
     Problem,
     Trained,
 )
-from hansa.workflows.state_files import from_files, rounded, to_files
+from hansa.workflows.state_files import as_stored, check_exact, rounded
 
 
 class Pace(NamedTuple):
@@ -124,11 +127,7 @@ class DeployedFederation:
         self._update_bytes = 0
         self._roster: list[str] = []
         self._closings: list[Event] = []  # not yet durable
-        self._messages: list[str] = []  # digests of those that are still there
-        self._old_messages: list[str] = []  # of rounds that are committed
         self._forgetting = False  # what the last committed round needed is still there
-        self._model = BlobRef(digest=digest_of(b""), size=0)  # the committed one
-        self._committed_state: GlobalState | None = None
         self._used: set[str] = set()  # digests of this round's updates
         self._spill = ClientStates(stores.spill / row.run)
         self._asked: frozenset[tuple[int, str]] = frozenset()  # rounds and named tasks
@@ -136,12 +135,22 @@ class DeployedFederation:
             row.run, plan, stores, layout=self.layout, transform=method.transform
         )
         self.spans = Spans()
-        self._model_facts: dict[str, Any] | None = None  # of the model that is evaluated
+        self._models = RunModels(
+            row.run,
+            self.layout,
+            method.algorithm,
+            stores=stores,
+            journal=desk.journal,
+            keeping=self._keeping,
+            spans=self.spans,
+        )
+        self._overlapping = Overlapping(hub, desk, self._spill)
+        self._at_work: dict[str, int] = {}  # round in which each was asked whose update may come
 
     def look(self) -> int:
         """Find out how far the run is; return the round that comes next, 0 if there is none."""
         event, self._past = self._journal.since_commit(self.run)
-        self.committed = event["round"]
+        self.committed, self._at_work = event["round"], event.get("at_work", {})
         return 0 if event["progress"].get("ended") else self.committed + 1
 
     # ---- the handle
@@ -149,11 +158,9 @@ class DeployedFederation:
     def resume(self) -> Commit:
         """Return the last commit, read back from the journal and its model file."""
         event, self._past = self._journal.since_commit(self.run)
-        model = self._stored(event["model"])
-        extra = None if event["state"] is None else self._stored(event["state"])
-        state = from_files(self._method.algorithm, self.layout, model=model, extra=extra)
-        self._model = BlobRef(digest=event["model"], size=event["model_size"])
+        state = self._models.resume(event)
         self.committed, self._before = event["round"], event["elapsed"]
+        self._at_work = event.get("at_work", {})
         self._began = monotonic()
         return Commit(event["round"], state, event["row"], event["progress"])
 
@@ -176,10 +183,7 @@ class DeployedFederation:
 
     def recall(self, round_number: int) -> GlobalState:
         """Return a model that was kept, read back from its file."""
-        events = self._journal.all_events(self.run, "committed")
-        digest = next(e["model"] for e in events if e["round"] == round_number)
-        model = self._stored(digest)
-        return from_files(self._method.algorithm, self.layout, model=model, extra=None)
+        return self._models.recall(round_number)
 
     async def train(
         self,
@@ -209,12 +213,60 @@ class DeployedFederation:
             bytes_up=exchange.open.bytes_up,
         )
 
+    async def arrivals(
+        self,
+        round_number: int,
+        state: GlobalState,
+        cohort: Sequence[str],
+        *,
+        at_work: Mapping[str, AtWork],
+        count: int,
+    ) -> Arrived:
+        """Have a cohort begin, and wait for the next updates of all that are at work."""
+        self._check_going()
+        check_exact(self.layout)
+        self._begin_again(at_work)
+        self._models.use(round_number - 1)
+        opened = opened_in(self._past, round_number, "train")
+        cohort = cohort if opened is None else opened["cohort"]
+        if cohort and round_number not in self._overlapping.rounds():
+            self._begin(round_number, state, cohort)
+        self._at_work = {c: w.round for c, w in at_work.items()} | {c: round_number for c in cohort}
+        self._forget()  # while sites are at work
+        self._overlapping.wait(count, self._check_going)
+        hit("before_round_closed")
+        taken = self._overlapping.take(count)
+        problems = self._overlapping.problems()
+        self._note_problems(problems, "train")
+        return Arrived(
+            taken.updates,
+            self._overlapping.at_work(),
+            few(taken.metrics),
+            problems,
+            bytes_down=len(cohort) * self._models.last.size,
+            bytes_up=taken.bytes_up,
+        )
+
+    def hold(self, client: str, number: int, vectors: Mapping[str, Vector]) -> None:
+        """Keep vectors among the server's models."""
+        self._models.hold(client, number, vectors)
+
+    def held(self, client: str, number: int) -> Mapping[str, Vector]:
+        """Return what was held."""
+        return self._models.held(client, number)
+
+    def stored(self, state: GlobalState) -> GlobalState:
+        """Return a state as it is once it has been committed and read back."""
+        return as_stored(self.layout, state)
+
     async def evaluate(
         self, round_number: int, state: GlobalState, clients: Sequence[str]
     ) -> Evaluated:
         """Have sites evaluate on their validation parts."""
         if not clients:
             return Evaluated({}, [])
+        if self._overlapping.at_work().keys() & set(clients):
+            self._overlapping.end("the model is evaluated")
         terms = Terms(minimum=0, goal=None)
         exchange = self._exchange(
             round_number, "evaluate", state, cohort=clients, terms=terms, steps={}
@@ -256,52 +308,18 @@ class DeployedFederation:
     async def commit(self, commit: Commit, problems: Sequence[Problem]) -> None:
         """Make a round durable, then forget what only this round needed."""
         hit("before_model_written")
-        self._record(commit)
+        self._models.record(commit, self._closings, elapsed=self.elapsed())
         hit("after_round_committed")
         self.committed = commit.round
+        self._at_work = {client: work.round for client, work in commit.at_work.items()}
+        self._used |= self._overlapping.digests
+        self._overlapping.digests.clear()
+        self._overlapping.settle()
         self._past, self._asked = [], frozenset()
         self._closings.clear()
         self._spill.clear()
-        self._old_messages += self._messages[:-1]
-        del self._messages[:-1]
+        self._models.outdate()
         self._forgetting = True
-
-    def _record(self, commit: Commit) -> None:
-        """Write the model, then the commit, then remove what no run needs any longer."""
-        blobs, began = self._stores.blobs, monotonic()
-        model, extra = to_files(self.layout, commit.state)
-        files = [encode(params) for params in (model, extra) if params is not None]
-        (digest, size), *others = [blobs.put_bytes(file) for file in files]
-        state = others[0][0] if others else None
-        hit("after_model_written")
-        facts = {
-            "kind": "committed",
-            "round": commit.round,
-            "model": digest,
-            "model_size": size,
-            "state": state,
-            "row": commit.row,
-            "progress": commit.progress,
-            "elapsed": self.elapsed(),
-        }
-        keep = self._keeping.stays(commit)
-        self._keeping.add_global(commit)
-        self.spans.note("save", began, **(self._model_facts or model_facts(model)))
-        self._model_facts, timed = None, self.spans.close(commit.round)
-        # Between finding that a model is there and recording that this run needs it, no other
-        # run may remove it; writing it may take long, so that was done before.
-        with self._stores.trail:
-            for file, wanted in zip(files, (digest, state), strict=False):
-                if wanted is not None and not blobs.has(wanted):
-                    blobs.put_bytes(file)
-            try:
-                stale = self._journal.commit(self.run, *self._closings, timed, facts, keep=keep)
-            except EndedError:
-                raise Interrupted from None  # stopped meanwhile
-            for old in stale:
-                blobs.remove(old)
-        self._model = BlobRef(digest=digest, size=size)
-        self._committed_state = commit.state
 
     # ---- what the server tells a run
 
@@ -310,6 +328,7 @@ class DeployedFederation:
         self._stopped = reason
         if self._open is not None:
             self._open.stop(reason)
+        self._overlapping.leave()
         self._hub.stir()
 
     def leave(self) -> None:
@@ -317,6 +336,7 @@ class DeployedFederation:
         self._left = True
         if self._open is not None:
             self._open.leave()
+        self._overlapping.leave()
         self._hub.stir()
 
     @property
@@ -329,6 +349,19 @@ class DeployedFederation:
         """Return how many rounds late an update may be; 0 where the plan refuses them."""
         cohort = self._plan.cohort
         return cohort.late_rounds if cohort.late == "discount" else 0
+
+    def settled(self, site: str) -> int:
+        """Return the last round whose update a site need not keep any longer (law L5)."""
+        return min(self.committed, self._at_work.get(site, self.committed + 1) - 1)
+
+    def is_to_come(self, number: int, phase: Phase) -> bool:
+        """Return whether an exchange may be opened in a moment, as after a restart."""
+        overlapping = phase == "train" and number in self._at_work.values()
+        return number == self.committed + 1 or overlapping
+
+    def close(self) -> None:
+        """Hand out no tasks any more."""
+        self._overlapping.close()
 
     def late(self, site: str, number: int, result: TaskResult) -> Receipt | None:
         """Count an update of an earlier round in the open one, if the plan wants that.
@@ -355,10 +388,6 @@ class DeployedFederation:
 
     # ---- inside
 
-    def _stored(self, digest: str) -> Params:
-        params = load_params(self._stores.blobs.path(digest))
-        return params
-
     def _is_going(self) -> bool:
         return not (self._stopped or self._left or self._hub.draining)
 
@@ -382,15 +411,30 @@ class DeployedFederation:
         settings: Mapping[str, Any] = NO_SETTINGS,
     ) -> Opening:
         """Open an exchange, or open it again with what it had before a crash."""
+        ask, ref, begun = self._begun(
+            number, phase, state, cohort=cohort, terms=terms, steps=steps, settings=settings
+        )
+        past = [e for e in self._past if e.get("round") == number and e.get("phase") == phase]
+        exchange = MergingExchange(ask, self._desk, spill=self._spill, past=past, begun=begun)
+        return Opening(exchange, ref)
+
+    def _begun(
+        self,
+        number: int,
+        phase: Phase,
+        state: GlobalState,
+        *,
+        cohort: Sequence[str],
+        terms: Terms,
+        steps: Mapping[str, int],
+        settings: Mapping[str, Any] = NO_SETTINGS,
+    ) -> tuple[Ask, BlobRef, Future[None] | None]:
+        """Note that an exchange begins, unless it did before a crash; return what is asked."""
         self._check_going()
         self.spans.open(number)
-        algorithm = self._method.algorithm
-        message = Vectors(algorithm.broadcast(state.algorithm))
-        if len(state.buffers):
-            message[BUFFERS] = state.buffers
-        ref = self._message_ref(state, message)
+        message = self._message_of(state)
+        ref = self._models.message_ref(state, message)
         opened, begun = opened_in(self._past, number, phase), None
-        past = [e for e in self._past if e.get("round") == number and e.get("phase") == phase]
         if opened is None:
             hit("before_round_opened")
             opened = {
@@ -399,7 +443,15 @@ class DeployedFederation:
                 "phase": phase,
                 "cohort": list(cohort),
                 "clients": self._roster,
-                "weight_limit": self._limit(number, cohort, terms, steps),
+                "weight_limit": weight_room(
+                    self._plan,
+                    self._method.algorithm,
+                    number,
+                    clients=terms.goal or len(cohort),
+                    roster=self._roster,
+                    said=self._words(),
+                    steps=sum(steps.values()),
+                ),
                 "goal": terms.goal,
                 "message": ref.digest,
             }
@@ -412,52 +464,72 @@ class DeployedFederation:
             begun = self._journal.begin(self.run, opened)
             hit("after_round_opened")
         self._hub.remember(opened.get("vias", {}))
-        spec, steps = None, opened.get("steps", {})
+        return self._ask(opened, message, terms=terms), ref, begun
+
+    def _words(self) -> dict[str, Standing]:
+        return self._gathering.said or self._journal.standings(self.run)
+
+    def _message_of(self, state: GlobalState) -> Vectors:
+        message = Vectors(self._method.algorithm.broadcast(state.algorithm))
+        if len(state.buffers):
+            message[BUFFERS] = state.buffers
+        return message
+
+    def _ask(self, opened: Event, message: Vectors, *, terms: Terms) -> Ask:
+        """Return what the event that opened an exchange says, with the plan's method."""
+        number, phase, steps = opened["round"], opened["phase"], opened.get("steps", {})
+        spec, limit = None, opened["weight_limit"]
         if phase == "train":
-            limit = opened["weight_limit"]
-            spec = aggregation_spec(algorithm, message, weight_limit=limit, bound=self._plan.bound)
+            spec = aggregation_spec(
+                self._method.algorithm, message, weight_limit=limit, bound=self._plan.bound
+            )
             self._update_bytes = sum(
                 v.size * np.dtype(v.dtype).itemsize for v in spec.vectors.values()
             )
-        deadline = self._plan.cohort.deadline_s or self._pace.deadline_s
-        ask = Ask(
+        return Ask(
             self.run,
             number,
             phase,
             tuple(opened["cohort"]),
             terms,
-            deadline,
+            self._plan.cohort.deadline_s or self._pace.deadline_s,
             spec,
             self._method.aggregator,
             self._method.transform,
-            self._most(number, steps) if phase == "train" else {},
+            weight_each(self._plan, self._method.algorithm, number, said=self._words(), steps=steps)
+            if phase == "train"
+            else {},
             steps,
             opened.get("settings", {}),
             self._plan.cohort.grace_s,
             {},
             self.spans,
         )
-        exchange = MergingExchange(ask, self._desk, spill=self._spill, past=past, begun=begun)
-        return Opening(exchange, ref)
 
-    def _message_ref(self, state: GlobalState, message: Vectors) -> BlobRef:
-        """Return a message's address, under which sites can fetch it from now on."""
-        same = state is self._committed_state and message.x is state.algorithm.x
-        if same and is_model(self.layout, message):  # most often, and then nothing need be done
-            return self._model
-        return self._placed(encode(to_message(self.layout, message)))
+    # ---- rounds that overlap
 
-    def _placed(self, message: tuple[bytes, memoryview]) -> BlobRef:
-        """Put a message where sites can fetch it; the committed model is there already.
+    def _begin(self, number: int, state: GlobalState, cohort: Sequence[str]) -> None:
+        """Have a cohort begin; some have done so before a crash."""
+        ask, ref, begun = self._begun(number, "train", state, cohort=cohort, terms=TERMS, steps={})
+        past = [e for e in self._past if e.get("round") == number and e.get("phase") == "train"]
+        self._overlapping.open(ask, ref, past=past, begun=begun)
 
-        Another run's model may be equal, but it goes when that run no longer needs it.
-        """
-        digest, size = digest_of(*message), sum(len(part) for part in message)
-        if digest != self._model.digest:
-            self._stores.messages.put(self.run, digest, message)
-            self._messages = [d for d in self._messages if d != digest] + [digest]
-            self._old_messages = [d for d in self._old_messages if d != digest]
-        return BlobRef(digest=digest, size=size)
+    def _begin_again(self, at_work: Mapping[str, AtWork]) -> None:
+        """After a restart, go on waiting for those who were asked in rounds that are committed."""
+        rounds = {work.round for work in at_work.values()} - set(self._overlapping.rounds())
+        if not rounds:
+            return
+        results = self._journal.all_events(self.run, "result")
+        for opened in self._journal.all_events(self.run, "opened"):
+            number = opened["round"]
+            if number not in rounds or opened["phase"] != "train":
+                continue
+            mine = [c for c in opened["cohort"] if c in at_work and at_work[c].round == number]
+            past = [e for e in results if e["round"] == number and e["phase"] == "train"]
+            past = [e for e in past if e["client"] in mine]
+            message = self._message_of(self.recall(number - 1))
+            ask = self._ask({**opened, "cohort": mine}, message, terms=TERMS)
+            self._overlapping.open(ask, self._models.of(number - 1), past=past)
 
     def _performed(self, opening: Opening, evaluated: GlobalState | None = None) -> tuple[str, ...]:
         """Hand out the tasks, wait for the end, and make the closing durable."""
@@ -469,7 +541,7 @@ class DeployedFederation:
             with self._hub.opened(opening.open, Task(key=key, message=opening.message)):
                 self._forget()  # while sites are at work
                 if evaluated is not None:
-                    self._model_facts = model_facts(to_files(self.layout, evaluated)[0])
+                    self._models.look_at(evaluated)
                 accepted = opening.open.wait()
                 hit("before_round_closed")
                 closed = any(
@@ -497,48 +569,18 @@ class DeployedFederation:
             self._journal.record(self.run, *self._closings)
             self._closings.clear()
 
-    def _limit(
-        self, number: int, cohort: Sequence[str], terms: Terms, steps: Mapping[str, int]
-    ) -> float:
-        """Return what the weights cannot exceed; sites have said how many examples they hold."""
-        said = self._gathering.said or self._journal.standings(self.run)
-        known = [said[s].examples for s in self._roster if s in said]
-        examples = sum(known) if len(known) == len(self._roster) and all(known) else None
-        plan, algorithm = self._plan, self._method.algorithm
-        # Who is mandatory is waited for, however many others have answered.
-        clients = len(cohort) if terms.mandatory else terms.goal or len(cohort)
-        asked = sum(steps.values())
-        return weight_limit(
-            plan, algorithm, number, clients=clients, examples=examples, steps=asked
-        )
-
-    def _most(self, number: int, steps: Mapping[str, int]) -> dict[str, float]:
-        """Return what the weight of each site's update cannot exceed, by the site's own word."""
-        cohort = msgspec.structs.replace(self._plan.cohort, late="refuse")
-        plan, algorithm = msgspec.structs.replace(self._plan, cohort=cohort), self._method.algorithm
-        said = self._gathering.said or self._journal.standings(self.run)
-        return {
-            site: weight_limit(
-                plan,
-                algorithm,
-                number,
-                clients=1,
-                examples=word.examples or None,
-                steps=steps.get(site, 0),
-            )
-            for site, word in said.items()
-        }
-
     def _problems(self, exchange: Exchange) -> list[Problem]:
-        """Log who dropped out at once: the round may never be committed."""
         problems = exchange.problems()
+        self._note_problems(problems, exchange.ask.phase)
+        return problems
+
+    def _note_problems(self, problems: Sequence[Problem], phase: Phase) -> None:
+        """Log who dropped out at once: the round may never be committed."""
         facts = [
-            {**p._asdict(), "kind": "problem", "what": p.kind, "phase": exchange.ask.phase}
-            for p in problems
+            {**p._asdict(), "kind": "problem", "what": p.kind, "phase": phase} for p in problems
         ]
         if facts:
             self._journal.record(self.run, *facts)
-        return problems
 
     def _forget(self) -> None:
         """Remove updates and messages that only the last committed round needed."""
@@ -546,11 +588,10 @@ class DeployedFederation:
             return
         self._forgetting = False
         # Of rounds for which a site may still be late, only what has counted goes.
-        last = self.committed - self.late_rounds
+        last = min((self.committed - self.late_rounds, *(n - 1 for n in self._at_work.values())))
         self._stores.updates.forget(self.run, up_to=last)
         for number in range(max(1, last + 1), self.committed + 1):
             self._stores.updates.remove(self.run, number, self._used)
         self._used.clear()
-        self._stores.messages.drop(self.run, self._old_messages)
-        self._old_messages.clear()
+        self._models.forget_messages()
         hit("after_updates_removed")

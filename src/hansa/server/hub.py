@@ -62,6 +62,12 @@ class ActiveRun(Protocol):
     def late_rounds(self) -> int:
         """How many rounds late an update may be."""
 
+    def settled(self, site: str) -> int:
+        """Return the last round whose update a site need not keep any longer."""
+
+    def is_to_come(self, number: int, phase: Phase) -> bool:
+        """Return whether an exchange may be opened in a moment."""
+
 
 class Said(NamedTuple):
     """What a site says of itself with each poll, as its owner has declared it."""
@@ -366,7 +372,7 @@ class Hub:
             tasks=[] if self.draining else tasks,
             cancelled=cancelled,
             committed=[
-                Committed(run=name, round=runs[name].committed)
+                Committed(run=name, round=runs[name].settled(site))
                 for name in poll.runs
                 if name in runs
             ],
@@ -435,12 +441,12 @@ class Hub:
             active = self._runs.get(run)
             if active is None:
                 return run in self._expected
-            if number != active.committed + 1:
+            if (run, number, phase) in self._counted or not active.is_to_come(number, phase):
                 return False
             return phase not in self._closed_in(run, number)
 
     def _closed_in(self, run: str, number: int) -> set[Phase]:
-        """Return the exchanges that a round has had: all of them, for it may have very many."""
+        """Return the exchanges that a run's last round has had: it may have very many."""
         if self._closed.get(run, (0,))[0] != number:
             self._closed[run] = (number, set())
         return self._closed[run][1]

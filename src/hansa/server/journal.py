@@ -244,7 +244,9 @@ class Journal:
             for fact in facts:
                 append(c, run, fact)
             number, model, state = (facts[-1][key] for key in ("round", "model", "state"))
-            return _replaced(c, run, {number: model, STATE: state}, keep=keep)
+            held = {key: digest for n, key, digest in facts[-1].get("held", {}).values()
+                    if n == number}  # fmt: skip
+            return _replaced(c, run, {number: model, STATE: state, **held}, keep=keep)
 
         stale = self._db.write(work)
         self._changed(run)
@@ -354,7 +356,11 @@ class Journal:
         found: set[str] = set()
         for row in self.runs(unfinished=True):
             if self.all_events(row.run, "committed"):
-                _, past = self.since_commit(row.run)
+                commit, past = self.since_commit(row.run)
+                at_work = commit.get("at_work", {})
+                if at_work:  # who has answered before it, and is not part of it
+                    results = self.all_events(row.run, "result")
+                    past += [e for e in results if at_work.get(e["client"]) == e["round"]]
                 counted = ("result", "merged")
                 found |= {e["digest"] for e in past if e["kind"] in counted and e.get("size")}
         return found
@@ -389,6 +395,9 @@ class Journal:
 
 STATE = -1
 """In the trail's column of rounds: what the algorithm keeps besides the last model."""
+
+HELD = -2
+"""And from here on down: vectors of single clients, by numbers that the commit gives them."""
 
 
 def _replaced(

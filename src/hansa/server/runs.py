@@ -254,9 +254,12 @@ class Runs:
         if self._leaving.is_set() or self._has_ended(row.run):
             raise Interrupted
         self._hub.activate(federation)
-        if following:  # no model is held by a run that only waits
-            drive(federation.roster(following))
-        return drive(workflow.run(federation, plan, method.algorithm))
+        try:
+            if following:  # no model is held by a run that only waits
+                drive(federation.roster(following))
+            return drive(workflow.run(federation, plan, method.algorithm))
+        finally:
+            federation.close()
 
     def _has_ended(self, run: str) -> bool:
         row = self._desk.journal.run(run)

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, select
 from hansa.clock import wall
 from hansa.limits import DOCTOR_ORPHAN_S
 from hansa.protocol.messages import Submission
-from hansa.server.journal import STATE
+from hansa.server.journal import HELD, STATE
 from hansa.store import tables
 from hansa.store.blobs import BlobStore
 from hansa.store.database import Database
@@ -43,6 +43,7 @@ def _wanted(connection: Connection) -> Iterator[Wanted]:
     rows = connection.execute(select(trail).order_by(trail.c.run, trail.c.round))
     for row in rows.all():
         what = "the state of its algorithm" if row.round == STATE else f"round {row.round}'s model"
+        what = "a client's latest model" if row.round <= HELD else what
         yield Wanted(row.run, what, row.digest)
 
 

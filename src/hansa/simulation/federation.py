@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from hansa.aggregators.aggregator import Vector
 from hansa.algorithms import Vectors
 from hansa.clock import monotonic
 from hansa.errors import HansaError, LearnerError
@@ -24,20 +25,27 @@ from hansa.runs import RunFolder
 from hansa.simulation.engine import Engine, Exchange
 from hansa.simulation.population import Population
 from hansa.simulation.runner import Report, encoded_bytes
+from hansa.simulation.virtual_time import begun, in_order, later
 from hansa.spans import Spans, effort, memory_kb
 from hansa.store.client_states import ClientStates
 from hansa.store.files import load_params
+from hansa.store.held import Held
 from hansa.store.lineage import Lineage
 from hansa.workflows import (
     ANYBODY,
     NO_SETTINGS,
     Answered,
+    Arrival,
+    Arrived,
+    AtWork,
     Commit,
     Evaluated,
     GlobalState,
     Problem,
     Trained,
     Watcher,
+    as_stored,
+    check_exact,
     from_files,
     rounded,
     to_files,
@@ -78,6 +86,7 @@ class SimulatedFederation:
         self._project, self._population, self._engine = project, population, engine
         self._folder, self.layout, self._states = folder, layout, states
         self._watcher = watcher
+        self._held = Held(folder.path / "held")
         self._began = monotonic()
         self._before = 0.0  # seconds of work before this process
         self._asked: frozenset[tuple[int, str]] = frozenset()  # rounds and named tasks
@@ -145,6 +154,62 @@ class SimulatedFederation:
             bytes_up=sum(report.bytes_up for report in done.values()),
             asked=len(cohort),
         )
+
+    async def arrivals(
+        self,
+        round_number: int,
+        state: GlobalState,
+        cohort: Sequence[str],
+        *,
+        at_work: Mapping[str, AtWork],
+        count: int,
+    ) -> Arrived:
+        """Train those who come next by their drawn speeds; the others train when they come."""
+        check_exact(self.layout)
+        waiting = begun(
+            self._project, self._population, round_number, cohort=cohort, at_work=at_work
+        )
+        updates: list[Arrival] = []
+        metrics: dict[str, Metrics] = {}
+        problems: list[Problem] = []
+        down = up = 0
+        passed = 0.0
+        for client in in_order(waiting):
+            if len(updates) == count:
+                break
+            asked, passed = waiting.pop(client)
+            self._watcher.working("training", len(updates), count)
+            given = state if asked == round_number else self.recall(asked - 1)
+            trained = await self.train(asked, given, [client], terms=Terms())
+            down, up = down + trained.bytes_down, up + trained.bytes_up
+            metrics |= trained.metrics
+            problems += trained.problems
+            if trained.aggregate is not None:
+                vectors = self._apart(client, round_number, trained.aggregate.vectors, count)
+                updates.append(Arrival(client, asked, vectors, trained.aggregate.weight))
+        updates.sort()
+        return Arrived(updates, later(waiting, passed), metrics, problems, down, up)
+
+    def _apart(
+        self, client: str, number: int, vectors: Mapping[str, Vector], count: int
+    ) -> Mapping[str, Vector]:
+        """Return an update; where there are several, from a file, for they may be many."""
+        if count == 1:
+            return vectors
+        self._held.put(client, -number, vectors)  # until the commit, which names none of these
+        return self._held.get(client, -number)
+
+    def hold(self, client: str, number: int, vectors: Mapping[str, Vector]) -> None:
+        """Keep vectors in the run folder."""
+        self._held.put(client, number, vectors)
+
+    def held(self, client: str, number: int) -> Mapping[str, Vector]:
+        """Return what was held."""
+        return self._held.get(client, number)
+
+    def stored(self, state: GlobalState) -> GlobalState:
+        """Return a state as it is once it has been committed and read back."""
+        return as_stored(self.layout, state)
 
     async def evaluate(
         self, round_number: int, state: GlobalState, clients: Sequence[str]
@@ -222,7 +287,9 @@ class SimulatedFederation:
             progress=commit.progress,
             elapsed=self.elapsed(),
             spans=self._spans,
+            needs=commit.needs,
         )
+        self._held.keep(commit.holds)
         self._states.clear()  # what the round's rule may have read until now
         self._asked = frozenset()
         self._watcher.committed(commit.row, problems)

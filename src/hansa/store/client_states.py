@@ -138,7 +138,7 @@ class ClientStates:
             path.unlink(missing_ok=True)
 
     def _spill_path(self, client: str, number: int) -> Path:
-        return self._folder / "updates" / f"{number}-{_file_name(client)}.safetensors"
+        return self._folder / "updates" / f"{number}-{file_name(client)}.safetensors"
 
     def _forget(self, client: str, number: int) -> None:
         """Remove the states of earlier rounds, but for the last of them."""
@@ -147,11 +147,11 @@ class ClientStates:
             _remove(self._path(client, old))
 
     def _path(self, client: str, number: int) -> Path:
-        name = _file_name(client)
+        name = file_name(client)
         return self._folder / name[:2] / f"{name}.{number}.safetensors"
 
     def _rounds(self, client: str) -> list[int]:
-        name = _file_name(client)
+        name = file_name(client)
         try:
             found = os.listdir(self._folder / name[:2])
         except FileNotFoundError:
@@ -159,7 +159,7 @@ class ClientStates:
         return [int(f.split(".")[1]) for f in found if f.startswith(name) and f.endswith("rs")]
 
 
-def _file_name(client: str) -> str:
+def file_name(client: str) -> str:
     """Return a name that is safe on every file system, whatever the client is called."""
     return blake3(client.encode()).hexdigest()[:24]
 

@@ -33,6 +33,7 @@ from hansa.params import Params, encode
 from hansa.rounds import BUFFERS, Terms
 from hansa.testing.case import EXAMPLES, STEPS, VALIDATION, Array, Case, Interruption
 from hansa.testing.laws import law
+from hansa.testing.overlapping import check_overlap
 from hansa.workflows import (
     Answered,
     Commit,
@@ -105,7 +106,8 @@ def check_federation(
     is there again, to the bit; an exchange that was interrupted, and a whole run that was, come to
     the same bytes, with every built-in workflow; clients without validation data do not count in an
     evaluation; clients take the steps that they were asked for; a model that was kept is recalled;
-    a named task is answered by those asked, each its own question, once for a name and step.
+    a named task is answered by those asked, each its own question, once for a name and step;
+    where rounds overlap, each update is used once, and is of the model that its client was given.
 
     Args:
       opened: opens the handle for a case.
@@ -269,6 +271,7 @@ INTERRUPTED: tuple[tuple[int, dict[str, Any]], ...] = (
     (3, {"workflow": {"name": "semi_synchronous", "multiple": 5.0}, "weighting": "steps"}),
     (4, {"workflow": {"name": "cyclic", "order": "random"}, "algorithm": "fed_avg", "rounds": 6}),
     (6, {"workflow": {"name": "cross_site_evaluation", "own_models": True}}),
+    (3, {"workflow": {"name": "asynchronous", "buffer": 4}, "algorithm": "fed_avg"}),
 )
 """In which round a run is interrupted, and what its plan says besides the case's own."""
 
@@ -482,6 +485,10 @@ def _answers(found: Answered) -> dict[str, Any]:
     }
 
 
+def _overlap(trial: _Trial) -> None:
+    check_overlap(trial.opened, trial.within("overlap"))
+
+
 LAWS: tuple[Callable[[_Trial], None], ...] = (
     _begins,
     _roster,
@@ -494,6 +501,7 @@ LAWS: tuple[Callable[[_Trial], None], ...] = (
     _commits,
     _steps,
     _recalled,
+    _overlap,
     _interrupted_exchange,
     _interrupted_run,
     _named_task,

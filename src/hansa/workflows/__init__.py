@@ -1,5 +1,6 @@
 """The order of exchanges between a server and its clients."""
 
+from hansa.workflows.asynchronous import asynchronous
 from hansa.workflows.broadcast_and_process import broadcast_and_process
 from hansa.workflows.building import WORKFLOWS, build_workflow
 from hansa.workflows.cross_site import cross_site_evaluation
@@ -9,6 +10,9 @@ from hansa.workflows.federation import (
     ANYBODY,
     NO_SETTINGS,
     Answered,
+    Arrival,
+    Arrived,
+    AtWork,
     Commit,
     Evaluated,
     Federation,
@@ -18,7 +22,13 @@ from hansa.workflows.federation import (
     Watcher,
 )
 from hansa.workflows.semi_synchronous import semi_synchronous
-from hansa.workflows.state_files import from_files, rounded, to_files
+from hansa.workflows.state_files import (
+    as_stored,
+    check_exact,
+    from_files,
+    rounded,
+    to_files,
+)
 from hansa.workflows.stopping import Progress
 from hansa.workflows.synchronous import one_round, synchronous
 from hansa.workflows.workflow import Workflow
@@ -28,6 +38,9 @@ __all__ = [
     "NO_SETTINGS",
     "WORKFLOWS",
     "Answered",
+    "Arrival",
+    "Arrived",
+    "AtWork",
     "Commit",
     "Evaluated",
     "Federation",
@@ -37,8 +50,11 @@ __all__ = [
     "Trained",
     "Watcher",
     "Workflow",
+    "as_stored",
+    "asynchronous",
     "broadcast_and_process",
     "build_workflow",
+    "check_exact",
     "cross_site_evaluation",
     "cyclic",
     "drive",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hansa.plan import Import, Method, Plan, build_named
+from hansa.workflows.asynchronous import asynchronous
 from hansa.workflows.broadcast_and_process import broadcast_and_process
 from hansa.workflows.cross_site import cross_site_evaluation
 from hansa.workflows.cyclic import cyclic
@@ -18,6 +19,7 @@ from hansa.workflows.workflow import Workflow
 WORKFLOWS: dict[str, Any] = {
     "synchronous": Workflow("synchronous", synchronous),
     "semi_synchronous": semi_synchronous,
+    "asynchronous": asynchronous,
     "cyclic": cyclic,
     "cross_site_evaluation": cross_site_evaluation,
     "evaluate_only": EVALUATE_ONLY,

@@ -76,7 +76,7 @@ def cyclic(order: Order = "fixed", cycles: int | None = None) -> Workflow:
 def _check(plan: Plan, method: Method) -> None:
     """Refuse what would not hand one client's model on to the next."""
     algorithm, aggregator, cohort = method.algorithm, method.aggregator, plan.cohort
-    if not _hands_on(algorithm):
+    if not hands_on(algorithm):
         raise _impossible(
             f"{algorithm.name} makes its server's model of more than one client's result",
             'Use algorithm = "fed_avg", which takes it as it is, or fed_prox.',
@@ -108,7 +108,7 @@ def _impossible(why: str, hint: str) -> PlanError:
     )
 
 
-def _hands_on(algorithm: Algorithm) -> bool:
+def hands_on(algorithm: Algorithm) -> bool:
     """Try whether the server's half makes x + delta of one update, and keeps nothing else."""
     x, delta = np.array([1.0, -2.5, 0.75]), np.array([0.5, 3.0, -8.25])
     state = algorithm.init(x.copy())

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from hansa.aggregators import Aggregate
+from hansa.aggregators.aggregator import Vector
 from hansa.algorithms import Vectors
 from hansa.metrics import Metrics
 from hansa.params import Params
@@ -49,6 +50,33 @@ class Trained(NamedTuple):
     asked: int | None = None  # clients; None: the whole cohort
 
 
+class AtWork(NamedTuple):
+    """What a client trains on while rounds go by."""
+
+    round: int  # in which it was asked; its model is that of the round before
+    until: float = 0.0  # seconds, from the end of the last round, of a simulated client
+
+
+class Arrival(NamedTuple):
+    """One client's update, on its own."""
+
+    client: str
+    asked: int  # round in which it was asked
+    vectors: Mapping[str, Vector]  # may lie in a file; of one client at a time there is room
+    weight: float
+
+
+class Arrived(NamedTuple):
+    """What has come in a round that waits for some of those who are at work."""
+
+    updates: Sequence[Arrival]  # in the order of the clients' names
+    at_work: Mapping[str, AtWork]  # who goes on, by client
+    metrics: Mapping[str, Metrics]  # by client, measured while training
+    problems: Sequence[Problem]
+    bytes_down: int
+    bytes_up: int
+
+
 class Evaluated(NamedTuple):
     """What clients measured with the global model on their own data."""
 
@@ -79,6 +107,13 @@ class Commit(NamedTuple):
     state: GlobalState
     row: dict[str, Any]  # this round's metrics, plain JSON data
     progress: dict[str, Any]  # what the workflow itself must remember
+    at_work: Mapping[str, AtWork] = MappingProxyType({})  # who trains on, beyond this round
+    holds: frozenset[tuple[str, int]] = frozenset()  # client and number: what `hold` shall keep
+
+    @property
+    def needs(self) -> list[int]:
+        """Rounds whose models stay, for somebody trains on them."""
+        return sorted({work.round - 1 for work in self.at_work.values()})
 
 
 class Watcher(Protocol):
@@ -113,6 +148,7 @@ class Federation(Protocol):
     def recall(self, round_number: int) -> GlobalState:
         """Return the model of a round that was kept: the last, the best, or every n-th.
 
+        That of the round before one in which somebody began who is still at work is kept too.
         What the algorithm kept besides is not; see `Plan.keep`.
         """
 
@@ -135,10 +171,48 @@ class Federation(Protocol):
         so a handle that loses nobody may ask these alone.
         """
 
+    async def arrivals(
+        self,
+        round_number: int,
+        state: GlobalState,
+        cohort: Sequence[str],
+        *,
+        at_work: Mapping[str, AtWork],
+        count: int,
+    ) -> Arrived:
+        """Ask a cohort to train on the state's model, and wait for as many updates of anybody.
+
+        Args:
+          round_number: the round.
+          state: of the last commit.
+          cohort: who begins; may be empty.
+          at_work: who was asked in earlier rounds, as the last commit says.
+          count: updates to wait for; it are fewer where those at work fail or are lost.
+
+        Returns:
+          Updates of this and of earlier rounds, each client's once.  Who is in neither `updates`
+          nor `at_work` has a problem and is at nobody's work any more.
+
+        Raises:
+          RunError: the model's precision is not that of its updates (plan-impossible).
+        """
+
+    def hold(self, client: str, number: int, vectors: Mapping[str, Vector]) -> None:
+        """Keep vectors for as long as each commit's `holds` names them."""
+
+    def held(self, client: str, number: int) -> Mapping[str, Vector]:
+        """Return what was held; it may be read from its file."""
+
+    def stored(self, state: GlobalState) -> GlobalState:
+        """Return a state as it is once it has been committed and read back."""
+
     async def evaluate(
         self, round_number: int, state: GlobalState, clients: Sequence[str]
     ) -> Evaluated:
-        """Have clients evaluate the state's model on their validation part."""
+        """Have clients evaluate the state's model on their validation part.
+
+        Where one of them is still at work for `arrivals`, all that are stop.
+        """
 
     async def ask(
         self,

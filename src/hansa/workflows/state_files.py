@@ -13,6 +13,7 @@ import numpy as np
 
 from hansa.aggregators import Aggregate
 from hansa.algorithms import Algorithm
+from hansa.errors import RunError
 from hansa.params import Params
 from hansa.params.model import ModelLayout
 from hansa.rounds import BUFFERS
@@ -60,3 +61,24 @@ def rounded(layout: ModelLayout, aggregate: Aggregate | None) -> Aggregate | Non
         return aggregate
     buffers = layout.rounded(aggregate.vectors[BUFFERS])
     return aggregate._replace(vectors={**aggregate.vectors, BUFFERS: buffers})
+
+
+def as_stored(layout: ModelLayout, state: GlobalState) -> GlobalState:
+    """Return a state whose buffers are as they are when they are read back from disk."""
+    return state._replace(buffers=layout.rounded(state.buffers))
+
+
+def check_exact(layout: ModelLayout) -> None:
+    """Refuse a model that its own file does not hold as the algorithm has it.
+
+    Raises:
+      RunError: plan-impossible.
+    """
+    if not layout.exact():
+        raise RunError(
+            "plan-impossible",
+            f"The model's trained tensors are {', '.join(layout.trained.dtypes)}; an asynchronous "
+            "run goes on from models read back from their files, which must be float32 or float64 "
+            "throughout. Nothing was trained.",
+            "Train in one of these, or use another workflow.",
+        )

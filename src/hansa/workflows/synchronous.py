@@ -165,28 +165,35 @@ def _enough(trained: Trained, plan: Plan, number: int) -> Trained:
     missing = [client for client in plan.cohort.mandatory if client not in trained.metrics]
     if accepted and accepted >= plan.cohort.minimum and not missing:
         return trained
-    why = reasons(trained.problems)
-    kept = f"The run has failed; the model of round {number - 1} is kept."
     if accepted == 0:
-        raise RunError(
-            "run-all-failed",
-            f"Round {number} closed with no update that counts. Who was asked, and why not: "
-            f"{why}. {kept}",
-            "Correct the cause and run again.",
-        )
+        raise all_failed(trained.problems, number)
     if missing:
         raise RunError(
             "run-too-few",
             f"Round {number} has no update of {', '.join(missing)}, which the plan's "
-            f"cohort.mandatory names: {why}. {kept}",
+            f"cohort.mandatory names: {reasons(trained.problems)}. {_kept(number)}",
             "Correct the cause, or leave them out of cohort.mandatory, and run again.",
         )
     raise RunError(
         "run-too-few",
         f"Round {number} has {accepted} updates and the plan's minimum is {plan.cohort.minimum}: "
-        f"{why}. {kept}",
+        f"{reasons(trained.problems)}. {_kept(number)}",
         "Correct the cause, or lower cohort.minimum, and run again.",
     )
+
+
+def all_failed(problems: Sequence[Problem], number: int) -> RunError:
+    """Return the error of a round in which nothing counts."""
+    return RunError(
+        "run-all-failed",
+        f"Round {number} closed with no update that counts. Who was asked, and why not: "
+        f"{reasons(problems)}. {_kept(number)}",
+        "Correct the cause and run again.",
+    )
+
+
+def _kept(number: int) -> str:
+    return f"The run has failed; the model of round {number - 1} is kept."
 
 
 def reasons(problems: Sequence[Problem]) -> str:
@@ -241,8 +248,19 @@ async def evaluate_into(
     *,
     state: GlobalState,
     roster: Sequence[str],
+    latest: dict[str, Metrics] | None = None,
 ) -> list[Problem]:
-    """Add this round's evaluations to the row; return the clients that could not evaluate."""
+    """Add this round's evaluations to the row; return the clients that could not evaluate.
+
+    Args:
+      federation: whose clients evaluate.
+      plan: says how many, and what they measure.
+      row: of the round.
+      state: whose model they evaluate.
+      roster: of whom they are drawn.
+      latest: what clients measured last, which counts where one does not evaluate now; brought up
+        to date.
+    """
     number = row["round"]
     key = Key.root(plan.seed).child("evaluate", number)
     size = min(plan.evaluate.clients, len(roster))
@@ -253,7 +271,11 @@ async def evaluate_into(
         evaluated = await federation.evaluate(number, state, asked_now)
     test: Metrics = await federation.test(number, state)
     asked = asked_of(plan)
-    for part, reports in (("validation", evaluated.metrics), ("test", {"server": test})):
+    measured = evaluated.metrics
+    if latest is not None:
+        latest.update(measured)
+        measured = latest
+    for part, reports in (("validation", measured), ("test", {"server": test})):
         if not any(reports.values()):
             continue
         row[part] = summarise_all(reports, asked)

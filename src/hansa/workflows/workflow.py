@@ -35,7 +35,8 @@ class Workflow(NamedTuple):
     `tells`: what data owners must know before they approve, in one sentence.  `timed`: clients
     report how long their local steps take; see `hansa.workflows.pace`.  Where clients are
     simulated these times are drawn instead, and `spread` is the standard deviation of their
-    logarithm: 0 makes all clients equally fast.
+    logarithm: 0 makes all clients equally fast.  `raced`: who comes first decides what the model
+    is, so that a federation's is not a simulation's.
     """
 
     name: str
@@ -44,3 +45,4 @@ class Workflow(NamedTuple):
     tells: str = ""
     timed: bool = False
     spread: float = 0.0
+    raced: bool = False

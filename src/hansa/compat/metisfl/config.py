@@ -52,8 +52,9 @@ class ControllerConfig:
     """How the controller trains the shared model.
 
     Args:
-      aggregation_rule: FedAvg or FedStride, which give the same model.
-      scheduler: Synchronous or SemiSynchronous.
+      aggregation_rule: FedAvg, FedStride or FedRec, which give the same model: of one round the
+        mean of its updates, and with Asynchronous the mean of every learner's latest model.
+      scheduler: Synchronous, SemiSynchronous or Asynchronous.
       scaling_factor: NumTrainingExamples, NumCompletedBatches or NumParticipants.
       participation_ratio: share of the learners that are asked in a round.
       stride_length: not used; Hansa folds each update as it comes, and keeps none.
@@ -119,6 +120,8 @@ class TerminationSignals:
 TerminationSingals = TerminationSignals
 """As MetisFL spells it."""
 
+RULES = ("FedAvg", "FedStride", "FedRec")
+SCHEDULERS = ("Synchronous", "SemiSynchronous", "Asynchronous")
 SCALING = ("NumTrainingExamples", "NumCompletedBatches", "NumParticipants")
 
 
@@ -129,8 +132,8 @@ def check_config(config: ControllerConfig, store: ModelStoreConfig) -> None:
       PlanError: plan-bad-value, a word that is none of MetisFL's, or a number that cannot be;
         plan-impossible, a part of MetisFL that is not there.
     """
-    _known("aggregation_rule", config.aggregation_rule, ("FedAvg", "FedStride"), _RULES)
-    _known("scheduler", config.scheduler, ("Synchronous", "SemiSynchronous"), _SCHEDULERS)
+    _known("aggregation_rule", config.aggregation_rule, RULES, _RULES)
+    _known("scheduler", config.scheduler, SCHEDULERS, {})
     _known("scaling_factor", config.scaling_factor, SCALING, {})
     _known("model_store", store.model_store, ("InMemory", "Redis"), {})
     if not 0 < config.participation_ratio <= 1:
@@ -159,12 +162,9 @@ def check_signals(signals: TerminationSignals) -> None:
         raise _bad("evaluation_metric", metric, "the name of the metric that has the score")
 
 
-_ASYNCHRONOUS = "Hansa has no asynchronous workflow"
 _RULES = {
-    "FedRec": f"{_ASYNCHRONOUS}, and with a synchronous scheduler FedRec is FedAvg",
     "SecAgg": "Hansa does not encrypt updates; they travel over TLS, and the server sees them",
 }
-_SCHEDULERS = {"Asynchronous": _ASYNCHRONOUS}
 
 
 def _known(key: str, value: str, known: tuple[str, ...], absent: dict[str, str]) -> None:

@@ -45,6 +45,7 @@ def plan_text(wanted: Wanted, name: str = "metisfl") -> str:
     config, signals = wanted.config, wanted.signals
     ratio = config.participation_ratio
     asked = max(1, round(ratio * wanted.learners))
+    alone = config.scheduler == "Asynchronous"  # each goes on by itself
     weighting = "uniform" if config.scaling_factor == "NumParticipants" else "user"
     rounds = signals.federation_rounds or NO_ROUNDS_LIMIT
     lines = [
@@ -64,7 +65,7 @@ def plan_text(wanted: Wanted, name: str = "metisfl") -> str:
         "[cohort]",
         _line("fraction", ratio, "participation_ratio", ratio),
         # A learner that is lost is not waited for; with two of them lost, a round waits.
-        _line("minimum", max(1, asked - 1), "learners", wanted.learners),
+        _line("minimum", 1 if alone else max(1, asked - 1), "learners", wanted.learners),
     ]
     lines += _stop(signals)
     lines += ["", "[keep]", "every = 0", *_keep(wanted.store)]
@@ -75,6 +76,10 @@ def _workflow(config: ControllerConfig) -> list[str]:
     rule = _line("aggregator", "mean", "aggregation_rule", config.aggregation_rule)
     if config.scheduler == "Synchronous":
         return [_line("workflow", "synchronous", "scheduler", "Synchronous"), rule]
+    if config.scheduler == "Asynchronous":
+        # Whichever rule is named, MetisFL's takes every learner's latest model.
+        table = '{ name = "asynchronous", rule = "fed_rec" }'
+        return [f"workflow = {table}  # scheduler: Asynchronous", rule]
     multiple = float(config.semi_sync_lambda or 1.0)
     measured = json.dumps(bool(config.semi_sync_recompute_num_updates))
     table = f'{{ name = "semi_synchronous", multiple = {multiple}, remeasure = {measured} }}'
