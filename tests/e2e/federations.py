@@ -18,6 +18,9 @@ from hansa.site.ledger import LEDGER_FILE, Ledger
 
 FAST = {"heartbeat_s": 0.5, "gather_s": 5.0}
 
+CALM = FAST | {"heartbeat_s": 1.5}
+"""On a busy machine nobody is lost that a test has not killed."""
+
 SCAFFOLD = """
 name = "tiny"
 rounds = 3

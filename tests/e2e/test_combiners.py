@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from federations import FAST, digest, project, submitted, thawed
+from federations import CALM, digest, project, submitted, thawed
 
 from hansa.dev import SERVER, Rehearsal
 from hansa.site.ledger import LEDGER_FILE, Ledger
@@ -47,9 +47,6 @@ def test_a_federation_with_combiners_gives_the_simulations_model(
 
 BEHIND = {"west": ["client-0", "client-2"], "east": ["client-1"]}
 """Two combiners, one of them with a single site; client-3 joins the server itself."""
-
-CALM = FAST | {"heartbeat_s": 1.5}
-"""On a busy machine nobody is lost that a test has not killed."""
 
 COUNTS = ("before_update_recorded", "after_update_recorded", "after_update_folded")
 

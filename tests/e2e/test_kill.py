@@ -1,7 +1,7 @@
 """Goal: `kill -9` at any instant, then the same command, gives the undisturbed model's digest.
 
-Method: real processes; the instants are drawn from a fixed seed over the length of the whole run,
-start-up included.  The short form kills five times, the long one (`-m slow`) twenty on each engine.
+Method: real processes.  The short form kills in named rounds; the long one (`-m slow`) twenty times
+on each engine, at instants drawn from a fixed seed over the whole run, start-up included.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 COMMAND = [sys.executable, "-m", "hansa"]
-SETS = ("--set", "algorithm=scaffold", "--set", "cohort.fraction=0.5", "--rounds", "25")
+SETS = ("--set", "algorithm=scaffold", "--set", "cohort.fraction=0.5")
 
 
 def hansa(home: Path, *words: str) -> str:
@@ -31,75 +31,83 @@ def result(home: Path, runs: str) -> dict[str, object]:
     return record
 
 
-@pytest.mark.parametrize(
-    ("engine", "kills"),
-    [
-        ("inline", 5),
-        pytest.param("inline", 20, marks=pytest.mark.slow),
-        pytest.param("processes", 20, marks=pytest.mark.slow),
-    ],
-)
-def test_a_killed_run_continues_to_the_same_model(home: Path, engine: str, kills: int) -> None:
+def killed_in_a_round(home: Path, words: list[str], number: int) -> None:
+    """Run until a round has been told of, and kill it there."""
+    process = subprocess.Popen(words, cwd=home, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert any(f"round {number}/" in line for line in process.stdout), "it ended before"
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def killed_at_any_time(home: Path, words: list[str], seconds: float) -> None:
+    process = subprocess.Popen(
+        words, cwd=home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    time.sleep(seconds)
+    process.kill()
+    process.wait()
+
+
+def test_a_killed_run_continues_to_the_same_model(home: Path) -> None:
     hansa(home, "init", "study")
-    run = ("run", "study", "--engine", engine, *SETS)
+    run = ("run", "study", *SETS, "--rounds", "10")
+    hansa(home, *run, "--runs", "undisturbed")
+    wanted = result(home, "undisturbed")
+    for number in (1, 6):
+        runs = ("--runs", f"killed-{number}")
+        killed_in_a_round(home, [*COMMAND, *run, *runs], number)
+        assert "Continuing" in hansa(home, *run, *runs)
+        again = result(home, runs[1])
+        assert again["model_digest"] == wanted["model_digest"], number
+        assert [row["round"] for row in again["rounds"]] == list(range(1, 11)), number
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["inline", "processes"])
+def test_a_run_killed_at_any_time_continues_to_the_same_model(home: Path, engine: str) -> None:
+    hansa(home, "init", "study")
+    run = ("run", "study", "--engine", engine, *SETS, "--rounds", "25")
     began = time.monotonic()
     hansa(home, *run, "--runs", "undisturbed")
     seconds = time.monotonic() - began
     wanted = result(home, "undisturbed")
     instants = random.Random(20)
     continued = 0
-    for number in range(kills):
-        runs = f"killed-{number}"
-        process = subprocess.Popen(
-            [*COMMAND, *run, "--runs", runs],
-            cwd=home,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        time.sleep(instants.uniform(0.1, 1.0) * seconds)
-        process.kill()
-        process.wait()
-        continued += "Continuing" in hansa(home, *run, "--runs", runs)
-        again = result(home, runs)
+    for number in range(20):
+        runs = ("--runs", f"killed-{number}")
+        killed_at_any_time(home, [*COMMAND, *run, *runs], instants.uniform(0.1, 1.0) * seconds)
+        continued += "Continuing" in hansa(home, *run, *runs)
+        again = result(home, runs[1])
         assert again["model_digest"] == wanted["model_digest"], number
         assert [row["round"] for row in again["rounds"]] == list(range(1, 26)), number
     assert continued, "no kill fell into a round: the test has tested nothing"
 
 
 @pytest.mark.parametrize(
-    "workflow",
+    ("workflow", "number"),
     [
-        '{name = "semi_synchronous", multiple = 2.0}',
-        '{name = "cyclic", order = "random"}',
-        '{name = "cross_site_evaluation", own_models = true}',
+        ('{name = "semi_synchronous", multiple = 2.0}', 4),
+        ('{name = "cyclic", order = "random"}', 7),
+        ('{name = "cross_site_evaluation", own_models = true}', 9),
     ],
 )
 def test_a_killed_run_of_another_workflow_ends_in_the_same_record(
-    home: Path, workflow: str
+    home: Path, workflow: str, number: int
 ) -> None:
     hansa(home, "init", "study")
-    sets = ("--set", f"workflow={workflow}", "--set", "cohort.minimum=1", "--rounds", "25")
+    sets = ("--set", f"workflow={workflow}", "--set", "cohort.minimum=1", "--rounds", "10")
     run = ("run", "study", *sets)
-    began = time.monotonic()
     hansa(home, *run, "--runs", "undisturbed")
-    seconds = time.monotonic() - began
     wanted = result(home, "undisturbed")
-    instants = random.Random(7)
-    continued = 0
-    for number in range(3):
-        runs = f"killed-{number}"
-        words = [*COMMAND, *run, "--runs", runs]
-        process = subprocess.Popen(words, cwd=home, stdout=subprocess.DEVNULL)
-        time.sleep(instants.uniform(0.3, 1.0) * seconds)
-        process.kill()
-        process.wait()
-        continued += "Continuing" in hansa(home, *run, "--runs", runs)
-        again = result(home, runs)
-        assert again["model_digest"] == wanted["model_digest"], number
-        assert again["cross_site"] == wanted["cross_site"], number
-        plain = [[{**row, "seconds": 0} for row in found["rounds"]] for found in (again, wanted)]
-        assert plain[0] == plain[1], number
-    assert continued, "no kill fell into a round: the test has tested nothing"
+    killed_in_a_round(home, [*COMMAND, *run, "--runs", "killed"], number)
+    assert "Continuing" in hansa(home, *run, "--runs", "killed")
+    again = result(home, "killed")
+    assert again["model_digest"] == wanted["model_digest"]
+    assert again["cross_site"] == wanted["cross_site"]
+    plain = [[{**row, "seconds": 0} for row in found["rounds"]] for found in (again, wanted)]
+    assert plain[0] == plain[1]
 
 
 def test_a_killed_simulation_leaves_no_worker_behind(home: Path) -> None:

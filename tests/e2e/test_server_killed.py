@@ -8,7 +8,6 @@ each begins with a server that is armed to die at one point, and is started agai
 from __future__ import annotations
 
 import contextlib
-import statistics
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -44,7 +43,6 @@ LATER = {
     "after_round_committed": (2,),
 }
 CASES = [(point, count) for point in OF_RUNS for count in LATER.get(point, (1,))]
-RECOVERY_S: list[float] = []
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +59,7 @@ def killed_in_turn(federation: Rehearsal, armed: list[str]) -> threading.Thread:
         for following in [*armed[1:], ""]:
             federation.children[SERVER].wait(60)
             with contextlib.suppress(ServerError):  # it may die again before its port is open
-                RECOVERY_S.append(federation.start(SERVER, failpoint=following))
+                federation.start(SERVER, failpoint=following)
 
     federation.stop(SERVER)
     federation.start(SERVER, failpoint=armed[0])
@@ -124,13 +122,6 @@ def test_an_enrolment_broken_off_is_repeated_and_lets_one_member_in(
     member = enrol(parse_invite(line), tmp_path / "member")
     assert member.name == name
     assert rows(federation, f"select count(*) from members where name = '{name}'") == [(1,)]
-
-
-def test_the_server_is_back_within_two_seconds() -> None:
-    if len(RECOVERY_S) < 3:
-        pytest.skip("no server was killed before")
-    assert statistics.median(RECOVERY_S) <= 4.0  # several builds may share two cores here
-    assert min(RECOVERY_S) <= 2.0, f"from start to an open port: {sorted(RECOVERY_S)}"
 
 
 @pytest.mark.slow

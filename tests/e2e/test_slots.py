@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from federations import FAST, digest, eventually, project, rows
+from federations import CALM, digest, eventually, project, rows
 
 from hansa.dev import SERVER, Rehearsal
 from hansa.remote import asking
@@ -50,7 +50,7 @@ def evaluate(params, data):
 @pytest.fixture
 def federation(tmp_path: Path) -> Iterator[Rehearsal]:
     folder = project(tmp_path / "card", PLAN, MODEL)
-    with Rehearsal(tmp_path / "r", folder, settings={**FAST, "runs": 4}) as rehearsal:
+    with Rehearsal(tmp_path / "r", folder, settings={**CALM, "runs": 4}) as rehearsal:
         yield rehearsal
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,11 @@ class League:
 
     def stop(self, run: str) -> Reply:
         return self.server.ask(self.ada, "POST", f"/v1/runs/{run}/stop", {})
+
+    def updates(self) -> list[str]:
+        """Return the files of all updates that are there; some may go meanwhile."""
+        folder = self.server.state.updates.folder
+        return [name for _, _, files in os.walk(folder) for name in files]
 
     def audit(self) -> list[tuple[str, str, str]]:
         root = self.server.join(f"root-{len(self.server.state.member_facts())}", "admin")

@@ -225,6 +225,26 @@ def test_chunk_digests_are_those_of_the_ranges(server):
     assert (answer.status, code_of(answer)) == (404, "blob-missing")
 
 
+@pytest.mark.parametrize("moment", ["has", "size"])
+@pytest.mark.parametrize("what", ["", "/chunks"])
+def test_a_message_that_goes_meanwhile_is_given_from_the_other_store(
+    server, monkeypatch, moment, what
+):
+    """Equal bytes may be a message of an open round and a model that stays."""
+    server.messages.put_bytes(DATA)
+    put(server, DATA)
+    look = getattr(server.messages, moment)
+
+    def gone(digest: str):
+        found = look(digest)
+        server.messages.remove(digest)
+        return found
+
+    monkeypatch.setattr(server.messages, moment, gone)
+    answer = server.call("site", "GET", f"/v1/blobs/{address(DATA)}{what}")
+    assert answer.status == 200 and (what or answer.body == DATA), answer.body
+
+
 def test_a_connection_that_ends_within_a_body_leaves_nothing(server):
     headers = {"content-length": "4096"}
     target = f"/v1/blobs/{address(DATA)}"

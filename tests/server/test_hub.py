@@ -16,7 +16,7 @@ from in_process import in_process, key_of
 from league import League, refused
 
 from hansa.limits import SITES_PER_HEARTBEAT_SECOND
-from hansa.protocol.messages import Poll, PollAnswer
+from hansa.protocol.messages import Poll, PollAnswer, TaskResult
 from hansa.server import hub as hub_module
 from hansa.server import members
 from hansa.server.hub import Hub
@@ -128,7 +128,7 @@ def test_a_site_is_offered_each_run_until_it_knows_it_and_told_when_it_is_over(
 
 def test_what_nobody_wants_is_cancelled_and_what_counts_is_not(league: League) -> None:
     """A task in hand: kept while it is open, cancelled once its round closed without it."""
-    run = league.begin("north", "south", cohort={"deadline_s": 0.6})
+    run = league.begin("north", "south", cohort={"grace_s": 0.01})
     keys = {name: league.sites[name].task(run).key for name in ("north", "south")}
     assert league.north.poll([run], holding=[keys["north"]]).cancelled == []
     assert league.north.poll([run], holding=[keys["north"]]).tasks == []
@@ -138,6 +138,22 @@ def test_what_nobody_wants_is_cancelled_and_what_counts_is_not(league: League) -
     assert league.south.poll([run], holding=[keys["south"]]).cancelled == [keys["south"]]
     never = key_of("study-77", 5)
     assert league.south.poll(holding=[never]).cancelled == [never]
+
+
+def test_a_late_answer_is_refused_for_good_however_many_exchanges_the_round_has_had(
+    league: League, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What will be opened again is put off until then; split learning closes hundreds a round."""
+    monkeypatch.setattr(hub_module, "CLOSED_EXCHANGES_KEPT", 0)
+    cohort = {"minimum": 2, "grace_s": 0.01}
+    run = league.begin("north", "south", "west", cohort=cohort, evaluate={"clients": 3})
+    key = league.south.task(run).key
+    for name in ("north", "west"):
+        assert league.send(name, run).status == 200
+    league.north.task(run, 1, "evaluate")
+    late = league.south.report(key, TaskResult(state="failed", code="site-failed", reason="late"))
+    assert refused(late) == (409, "update-late")
+    assert league.south.poll([run], holding=[key]).cancelled == [key]
 
 
 def test_a_draining_server_gives_no_work_and_ends_no_run_at_its_sites(league: League) -> None:

@@ -16,7 +16,7 @@ from league import D, League, N, expected, refused
 
 from hansa.protocol.messages import Receipt
 
-HURRY = {"minimum": 1, "deadline_s": 0.5, "late": "discount", "late_discount": 0.25}
+HURRY = {"minimum": 2, "grace_s": 1.0, "late": "discount", "late_discount": 0.25}
 
 
 @pytest.fixture

@@ -228,7 +228,7 @@ def test_a_partial_sum_that_cannot_be_is_refused_whole(tiers: Tiers, wrong: str,
 
 def test_a_partial_sum_of_an_earlier_round_is_not_merged_into_the_next(tiers: Tiers) -> None:
     """FEDn 4."""
-    run = tiers.begin(cohort={"deadline_s": 1.0}, rounds=2)
+    run = tiers.begin(cohort={"grace_s": 1.0}, rounds=2)
     task = tiers.tier.task(run)
     tiers.send_west(run)
     second = tiers.tier.task(run, 2)
@@ -309,7 +309,7 @@ def test_a_combiner_that_never_answers_does_not_hold_a_round_past_its_deadline(
     tiers: Tiers,
 ) -> None:
     """FEDn 3: the server waited without limit until all combiners had reported."""
-    run = tiers.begin(cohort={"deadline_s": 1.0})
+    run = tiers.begin(cohort={"deadline_s": 2.0})
     task = tiers.tier.task(run)
     tiers.send_west(run)
     assert tiers.server.ended(run).state == "finished"

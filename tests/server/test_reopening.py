@@ -106,7 +106,7 @@ def test_a_result_whose_body_ends_after_a_revocation_does_not_count(league: Leag
     length = str(len(body)).encode()
     target = f"/v1/runs/{run}/rounds/1/train/result"
     proof = server._provers["west"].header("POST", target, blake3(body).hexdigest())
-    go, answers = threading.Event(), list[dict[str, Any]]()
+    begun, go, answers = threading.Event(), threading.Event(), list[dict[str, Any]]()
 
     async def call() -> None:
         scope = {
@@ -119,6 +119,7 @@ def test_a_result_whose_body_ends_after_a_revocation_does_not_count(league: Leag
 
         async def receive() -> dict[str, Any]:
             while len(parts) == 1 and not go.is_set():
+                begun.set()
                 await asyncio.sleep(0.02)
             piece = parts.pop(0)
             return {"type": "http.request", "body": piece, "more_body": bool(parts)}
@@ -130,7 +131,7 @@ def test_a_result_whose_body_ends_after_a_revocation_does_not_count(league: Leag
 
     sending = threading.Thread(target=lambda: server._do(call()))
     sending.start()
-    time.sleep(0.2)  # it is admitted, and its body is under way
+    assert begun.wait(10)  # it is admitted, and its body is under way
     root = server.join("root", "admin")
     assert server.ask(root, "POST", "/v1/members/west/revoke", {}).status == 200
     go.set()
@@ -147,7 +148,7 @@ def test_a_late_update_leaves_no_ghost_in_the_cohort_after_a_crash(
     league: League, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A round with a discounted late update is closed, and its commit fails once."""
-    hurry = {"minimum": 1, "deadline_s": 1.0, "late": "discount", "late_discount": 0.25}
+    hurry = {"minimum": 2, "grace_s": 1.0, "late": "discount", "late_discount": 0.25}
     run = league.begin(rounds=2, cohort=hurry)
     content = update_bytes(D["west"])
     league.west.task(run)

@@ -40,12 +40,8 @@ def beside(league: League, **plan: Any) -> str:
     return run
 
 
-def left(league: League) -> list[str]:
-    return league.server.state.updates.digests()
-
-
 def until_empty(league: League) -> None:
-    league.server.until(lambda: not left(league), "no update is left", 10.0)
+    league.server.until(lambda: not league.updates(), "no update is left", 10.0)
 
 
 def median(values: list[list[float]]) -> np.ndarray:
@@ -75,7 +71,7 @@ def test_a_site_uploads_no_more_than_a_task_needs(league: League) -> None:
     answers = [league.west.put(update_bytes([float(n), 1.0, 1.0])) for n in range(20)]
     assert [a.status for a in answers[:UPLOADS_PER_TASK_MAX]] == [200] * UPLOADS_PER_TASK_MAX
     assert {refused(a) for a in answers[UPLOADS_PER_TASK_MAX:]} == {(409, "upload-unwanted")}
-    assert len(left(league)) == UPLOADS_PER_TASK_MAX
+    assert len(league.updates()) == UPLOADS_PER_TASK_MAX
     assert league.west.put(update_bytes([0.0, 1.0, 1.0])).status == 200  # a repetition
     assert refused(league.west.put(b"x", key_of(run, 2))) == (409, "upload-unwanted")
     assert refused(league.west.put(b"x", key_of("../" + run))) == (409, "upload-unwanted")
@@ -88,7 +84,7 @@ def test_updates_that_did_not_count_go_with_their_round(league: League) -> None:
         content = {name: update_bytes(np.array(D[name]) * number) for name in D}
         for name, site in league.sites.items():
             assert site.put(content[name]).status == 200
-        assert len(left(league)) == len(D)
+        assert len(league.updates()) == len(D)
         answers = [s.report(keys[n], done(content[n], N[n])) for n, s in league.sites.items()]
         assert sorted(a.status for a in answers) == [200, 200, 409]  # the last one was spare
         until_empty(league)
@@ -102,7 +98,7 @@ def test_a_run_removes_no_update_of_an_equal_run(league: League) -> None:
         assert site.put(contents[name], site.task(second).key).status == 200
         assert league.send(name, first).status == 200
     assert league.server.ended(first).state == "finished"
-    league.server.until(lambda: len(left(league)) == len(D), "the first run's are removed")
+    league.server.until(lambda: len(league.updates()) == len(D), "the first run's are removed")
     for name, site in league.sites.items():
         assert site.report(key_of(second), done(contents[name], N[name])).status == 200
     assert league.server.ended(second).state == "finished"

@@ -160,8 +160,8 @@ def test_sites_asks_the_running_server_who_is_there(tmp_path):
                 poll(site)
 
         with ThreadPoolExecutor(1) as pool:
+            poll(site)
             staying = pool.submit(stay)
-            time.sleep(0.3)
             told = json.loads(federation.command("server", "sites", "--json").stdout)
             stop.set()
             staying.result(20)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -145,6 +146,25 @@ def test_trouble_in_one_task_is_told_and_the_next_task_works(make: Make, how: st
         assert train(workers, case, 2).state == "done" and delta(case, 2) == [3.0] * 3
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="where the system tells of processes")
+@pytest.mark.parametrize("make", MODES, indirect=True)
+def test_what_the_code_has_put_into_another_group_ends_with_it(make: Make) -> None:
+    word = f"6{os.getpid():07d}"
+    start = f"subprocess.Popen(['sleep', '{word}'], process_group=0)"
+    workers, case = make(f"import subprocess; {start}; os._exit(7)")
+    assert train(workers, case, 1).code == "client-lost"
+    wanted = f"sleep\0{word}\0".encode()
+    assert wait_for(lambda: wanted not in command_lines())
+
+
+def command_lines() -> list[bytes]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found.append(path.read_bytes())
+    return found
+
+
 def test_what_the_code_prints_goes_to_a_log_and_not_into_the_exchange(make: Make) -> None:
     workers, case = make("print('x' * 5_000_000)\nos.write(1, b'y' * 1000)\nsys.stderr.write('z')")
     assert train(workers, case, 1).state == "done"
@@ -160,9 +180,13 @@ def test_nan_passes_through_for_the_server_to_refuse(make: Make) -> None:
 
 @pytest.mark.parametrize("make", MODES, indirect=True)
 def test_a_task_that_does_not_end_is_ended(make: Make) -> None:
-    workers, case = make("while True: pass", task_s=1.0)
+    workers, case = make("while True: pass")
+    workers.examples(case.offer, case.package)  # its start may take longer than the limit
+    patient = workers.settings
+    workers.settings = msgspec.structs.replace(patient, limits=SiteLimits(task_s=1.0))
     result = train(workers, case, 1)
     assert result.code == "site-limit" and "1 s" in result.reason
+    workers.settings = patient
     assert train(workers, case, 2).state == "done"
 
 

@@ -162,7 +162,7 @@ class Functions:
             environment=environment() if place.confined else dict(os.environ),
             folder=None if place.confined else folder,
             log=place.log,
-            counted=False,
+            counted=place.confined,
             over=("function-time", "the limit of server functions"),
         )
         assert plan.server_functions.file is not None  # or nobody would ask

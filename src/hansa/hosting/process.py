@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Generic, TypeVar
 
@@ -141,6 +141,11 @@ class HostedProcess(Generic[A]):
                 self._process.kill()
             else:
                 os.killpg(self.pid, signal.SIGKILL)
+        # What it has started in groups of their own, the last of which nobody may know of yet.
+        for pid, _, session in _processes():
+            if session == self.pid:
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=_FAREWELL_S)
 
@@ -262,14 +267,21 @@ def _widen(pipe: Any) -> None:
             fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
 
-def _descendants(pid: int) -> int:
-    """Return how many processes a process has started, and they in turn."""
-    children: dict[int, list[int]] = {}
-    for name in os.listdir("/proc"):
+def _processes() -> Iterator[tuple[int, int, int]]:
+    """Give the id, the parent and the session of every process, where the system tells them."""
+    for name in os.listdir("/proc") if sys.platform == "linux" else ():
         if name.isdecimal():
             with contextlib.suppress(OSError, ValueError, IndexError):
                 stat = Path("/proc", name, "stat").read_text(errors="replace")
-                children.setdefault(int(stat.rpartition(")")[2].split()[1]), []).append(int(name))
+                _, parent, _, session = stat.rpartition(")")[2].split()[:4]
+                yield int(name), int(parent), int(session)
+
+
+def _descendants(pid: int) -> int:
+    """Return how many processes a process has started, and they in turn."""
+    children: dict[int, list[int]] = {}
+    for child, parent, _ in _processes():
+        children.setdefault(parent, []).append(child)
     found, todo = 0, [pid]
     while todo:
         below = children.get(todo.pop(), [])

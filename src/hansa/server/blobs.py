@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -185,9 +185,20 @@ class _Downloads:
     async def get(self, request: Request, _principal: Principal, _digest: str | None) -> Response:
         """Give a blob, or a range of at most CHUNK_BYTES of it."""
         digest = request.path_params["digest"]
-        store = self._store_of(digest)
-        if store is None:
-            raise missing(digest)
+        for store in self._having(digest):
+            try:
+                return self._given(request, store, digest)
+            except ServerError as error:
+                if error.code != "blob-missing":
+                    raise
+        raise missing(digest)
+
+    def _given(self, request: Request, store: BlobStore, digest: str) -> Response:
+        """Answer out of one store, from which a message may just have gone.
+
+        Raises:
+          ServerError: blob-missing, server-disk.
+        """
         headers = {"ETag": f'"{digest}"', "Accept-Ranges": "bytes"}
         if request.headers.get("If-None-Match") == headers["ETag"]:
             return Response(status_code=304, headers=headers)
@@ -206,20 +217,24 @@ class _Downloads:
     async def chunks(self, request: Request, principal: Principal, _digest: str | None) -> Response:
         """Tell the chunks' digests of a blob that is there, or how far its upload is."""
         digest = request.path_params["digest"]
-        store = self._store_of(digest)
-        if store is None:
-            if principal.role not in SUBMITTERS:
-                raise missing(digest)
-            return answer(await self._uploads.progress(request, principal))
-        digests = await in_thread(store.chunk_digests, digest)
-        size = store.size(digest)
-        return answer(
-            BlobChunks(size=size, chunk_bytes=CHUNK_BYTES, complete=True, digests=digests)
-        )
+        for store in self._having(digest):
+            try:
+                digests = await in_thread(store.chunk_digests, digest)
+                size = store.size(digest)
+            except ServerError as error:
+                if error.code != "blob-missing":
+                    raise
+                continue
+            told = BlobChunks(size=size, chunk_bytes=CHUNK_BYTES, complete=True, digests=digests)
+            return answer(told)
+        if principal.role not in SUBMITTERS:
+            raise missing(digest)
+        return answer(await self._uploads.progress(request, principal))
 
-    def _store_of(self, digest: str) -> BlobStore | None:
+    def _having(self, digest: str) -> Iterator[BlobStore]:
+        """Give the stores that have a blob; before it is read it may go from the first of them."""
         hex_of(digest)
-        return next((store for store in self._stores if store.has(digest)), None)
+        return (store for store in self._stores if store.has(digest))
 
 
 def _opened(

@@ -109,6 +109,7 @@ class Hub:
         self._followers: dict[str, set[asyncio.Event]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._counted: dict[tuple[str, int, Phase], frozenset[str]] = {}  # of exchanges just closed
+        self._closed: dict[str, tuple[int, set[Phase]]] = {}  # by run, of its last round
         self._began = monotonic()
         self._stirred: Counter[str] = Counter()  # by run; "" counts for all
         self.draining = False
@@ -288,6 +289,7 @@ class Hub:
             self._offer_bytes.pop(run, None)
             self._expected.discard(run)
             self._stirred.pop(run, None)
+            self._closed.pop(run, None)
         self.wake()
 
     @contextmanager
@@ -297,6 +299,7 @@ class Hub:
         with self._lock:
             self._open[key] = OpenTask(exchange, task)
             self._counted.pop(key, None)
+            self._closed_in(*key[:2]).discard(key[2])
             cohort = list(exchange.state.clients)
             for site in cohort:
                 # Who was asked before a restart counts as heard of when the server started.
@@ -311,6 +314,7 @@ class Hub:
                 del self._open[key]
                 if exchange.state.status is not Status.OPEN:  # or it will be opened again
                     self._counted[key] = frozenset(exchange.state.digests)
+                    self._closed_in(*key[:2]).add(key[2])
                 while len(self._counted) > CLOSED_EXCHANGES_KEPT:
                     self._counted.pop(next(iter(self._counted)))
             self.wake(cohort)
@@ -437,8 +441,15 @@ class Hub:
             active = self._runs.get(run)
             if active is None:
                 return run in self._expected
-            to_come = active.is_to_come(number, phase)
-            return to_come and (run, number, phase) not in self._counted
+            if (run, number, phase) in self._counted or not active.is_to_come(number, phase):
+                return False
+            return phase not in self._closed_in(run, number)
+
+    def _closed_in(self, run: str, number: int) -> set[Phase]:
+        """Return the exchanges that a run's last round has had: it may have very many."""
+        if self._closed.get(run, (0,))[0] != number:
+            self._closed[run] = (number, set())
+        return self._closed[run][1]
 
     def withdraw(self, run: str, site: str, reason: str) -> None:
         """A site does not take part in a run any more: nothing is waited for from it."""

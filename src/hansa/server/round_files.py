@@ -110,10 +110,6 @@ class Updates:
                 for site in _entries(self.folder / run / number):
                     yield BlobStore(self.folder / run / number / site, durable=False)
 
-    def digests(self) -> list[str]:
-        """Return the digest of every update; equal ones as often as they are there."""
-        return [digest for store in self.stores() for digest in store.digests()]
-
     def _place(self, run: str, number: int, site: str) -> _Place:
         places = self._places.setdefault((run, number), {})
         if site not in places:
