@@ -85,10 +85,12 @@ class Functions:
     Args:
       plan: of the run; names the file.
       place: where it runs.
+      model_bytes: of the run's model; what comes back is measured by it.
     """
 
-    def __init__(self, plan: Plan, place: Place) -> None:
+    def __init__(self, plan: Plan, place: Place, model_bytes: int) -> None:
         self._plan, self._place = plan, place
+        self._most = FUNCTION_TIMES_MAX * model_bytes + FUNCTION_SLACK_BYTES
         self._process: _Process | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
@@ -131,8 +133,7 @@ class Functions:
         self, call: Call, arrays: Mapping[str, np.ndarray], more: Callable[[BinaryIO], None]
     ) -> Answer:
         process = self._running(call.function)
-        given = sum(array.nbytes for array in arrays.values())
-        process.most = FUNCTION_TIMES_MAX * given + FUNCTION_SLACK_BYTES
+        process.most = self._most
 
         def say(pipe: BinaryIO) -> None:
             send_with(pipe, call, dict(arrays))
