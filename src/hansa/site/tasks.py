@@ -30,6 +30,7 @@ from hansa.limits import (
     UPDATE_TIMES_MAX,
 )
 from hansa.params import Layout, Params
+from hansa.plan import Plan
 from hansa.protocol.connection import Connection
 from hansa.protocol.messages import BlobRef, Effort, Offer, Receipt, Task, TaskKey, TaskResult
 from hansa.protocol.transfer import Known, download, upload
@@ -114,7 +115,7 @@ class TaskRun:
         """
         hit("site_after_task_received")
         try:
-            self._check_policy()
+            self._check_policy(joined.offer)
             self._check_message(joined, answered)
             kept = self._desk.outbox.kept(self.key) or self._computed(joined)
             answered[self.key.round, self.key.phase] = self._task.message.digest
@@ -152,15 +153,22 @@ class TaskRun:
         if self.computing:
             self._desk.workers.cancel(self.key.run)
 
-    def _check_policy(self) -> None:
+    def _check_policy(self, offer: Offer) -> None:
         """See that the owner lets code answer this named task.
 
         Raises:
-          NotDone: the policy names those that may, and this is none of them.
+          NotDone: the approved plan does not ask for it, or the policy does not name it.
         """
         asked, policy = asked_in(self.key.phase), self._desk.workers.settings.policy
+        if not asked:
+            return
+        from hansa.workflows.building import named_tasks  # an idle agent needs no workflow
+
+        wanted = named_tasks(msgspec.convert(offer.plan, Plan))
+        if wanted is not None and asked[0] not in wanted:
+            raise NotDone(f"The plan of the run has no task {asked[0]}.", "site-task")
         allowed = None if policy is None else policy.tasks
-        if asked and allowed is not None and asked[0] not in allowed:
+        if allowed is not None and asked[0] not in allowed:
             raise NotDone(f"The policy does not let the task {asked[0]} run.", "site-task")
 
     def _check_message(self, joined: Joined, answered: Answered) -> None:
@@ -265,7 +273,8 @@ class TaskRun:
         if policy is None or not policy.filters:
             return result
         try:
-            digest, size = filtered(update, build_filters(policy.filters), offer)
+            named = asked_in(self.key.phase) is not None
+            digest, size = filtered(update, build_filters(policy.filters), offer, named=named)
         except SiteError as error:
             self._uncounted()
             raise NotDone(error.happened, error.code) from None

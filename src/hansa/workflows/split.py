@@ -41,6 +41,9 @@ from hansa.workflows.workflow import Workflow
 HEAD = "head"
 """How names of the label holder's tensors begin, and the task that it does."""
 
+TASKS = ("forward", HEAD, "backward")
+"""What the clients are asked in a batch."""
+
 Arrays = dict[str, np.ndarray]
 
 
