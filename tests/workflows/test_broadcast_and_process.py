@@ -156,6 +156,25 @@ def test_the_mean_of_answers_is_the_next_model_whatever_their_order() -> None:
     assert again is not None and again.digest() == outcome.model.digest()
 
 
+@pytest.mark.parametrize(
+    ("weights", "left"),
+    [([0.7, 0.1, 0.1], 3), ([0.1] * 10, 10), ([2.0**52, 1e-5, 3.0], 1), ([1e-300, 2.0], 1)],
+)
+def test_no_weight_of_a_client_ends_the_run(weights: list[float], left: int) -> None:
+    """Oracle: sum w x / sum w over those that count; fractions add up to less than their sum."""
+    seed = Params.of({"w": np.zeros(1)})
+    answers = {
+        f"c-{n}": Answer(Params.of({"w": np.array([1.5 * n - 1])}), {"weight": w})
+        for n, w in enumerate(weights)
+    }
+    outcome = mean_model(answers, Turn(1, 0, {}, ModelLayout(seed.layout), seed))
+    counted = outcome.report["weights"]
+    assert len(counted) == left and len(outcome.refused) == len(weights) - left
+    total = sum(w * (1.5 * int(name[2:]) - 1) for name, w in counted.items())
+    assert outcome.model is not None
+    np.testing.assert_allclose(outcome.model["w"], [total / sum(counted.values())], rtol=1e-12)
+
+
 def test_answers_that_cannot_be_averaged_do_not_count() -> None:
     seed = Params.of({"w": np.array([0.5, -4.0], np.float32)})
     good = Answer(seed, {})
