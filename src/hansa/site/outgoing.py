@@ -110,8 +110,8 @@ def filtered(
     """
     found = load_params(update)
     vectors = {name: v for name, v in found.to_dict().items() if named or name != BUFFERS}
-    named = offer.plan.get("algorithm")
-    name = named.get("name") if isinstance(named, dict) else named
+    method = offer.plan.get("algorithm")
+    name = method.get("name") if isinstance(method, dict) else method
     odd = sorted({str(v.dtype) for v in vectors.values() if v.dtype.kind not in "fiub"})
     if name == "scaffold" or odd:
         what = f"values of {odd[0]}" if odd else "an algorithm that keeps a state at clients"
