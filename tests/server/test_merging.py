@@ -271,6 +271,20 @@ def test_a_combiner_speaks_for_nobody_else(tiers: Tiers) -> None:
     assert other.poll(run).tasks == []
 
 
+def test_a_client_that_comes_by_itself_meanwhile_costs_the_others_nothing(tiers: Tiers) -> None:
+    """The combiner still tells of it; that word is not its any more, and the sum counts."""
+    run = tiers.begin()
+    task = tiers.tier.task(run)
+    south = Site(tiers.server, "south")
+    south.poll()
+    gone = {"south": Unable(code="client-silent")}
+    assert tiers.tier.send(task, folded(task, ["north"]), said(["north"], gone)).status == 200
+    assert south.send(south.task(run).key, D["south"], N["south"]).status == 200
+    tiers.send_west(run)
+    assert tiers.server.ended(run).state == "finished"
+    assert np.array_equal(tiers.server.model(run, 1), expected(*D))
+
+
 def test_a_combiner_that_is_silent_takes_its_clients_along_and_nobody_else(tiers: Tiers) -> None:
     """FEDn 7: who is silent is not waited for."""
     run = tiers.begin(cohort={"minimum": 1})

@@ -76,7 +76,7 @@ class MergingExchange(Exchange):
           UpdateRefused: the sum must not be merged.
           RequestRefused: too late, somebody in it has answered otherwise, or was not asked.
         """
-        strangers = sorted({*partial.metrics, *partial.problems} - set(behind))
+        strangers = sorted(partial.metrics.keys() - set(behind))
         if strangers:
             raise _rejected("update-not-asked", self.ask, f"{strangers[0]} through {combiner}")
         receipt = self._unsigned(combiner)
@@ -84,6 +84,8 @@ class MergingExchange(Exchange):
             with self._folding:
                 receipt = self._take_sum(combiner, partial)
         for client, unable in sorted(partial.problems.items()):
+            if client not in behind:  # it comes by itself by now, or through another
+                continue
             kind = Refused if unable.refused else Failed
             self._without(kind(client, unable.code), unable.reason)
         for client in sorted(set(behind) - partial.metrics.keys() - partial.problems.keys()):
