@@ -51,7 +51,8 @@ class Shown:
 class Place(NamedTuple):
     """Where the functions run.
 
-    `confined`: in a sandbox, and with `limits`.  `hidden`: folders that they never see.
+    `confined`: in a sandbox, and with `limits`.  `hidden`: folders that they never see.  `scratch`:
+    where the code lies meanwhile; None for the system's place, which no start sweeps.
     """
 
     code: Mapping[str, bytes]  # of the project
@@ -59,6 +60,7 @@ class Place(NamedTuple):
     hidden: tuple[Path, ...] = ()
     limits: Limits = Limits()
     log: Any = Shown()  # gets what they print; has `write(bytes)`
+    scratch: Path | None = None
 
 
 class Answer(NamedTuple):
@@ -149,7 +151,9 @@ class Functions:
             return self._process
         self.close()
         plan, place = self._plan, self._place
-        self._folder = tempfile.TemporaryDirectory(prefix="hansa-functions-")
+        if place.scratch is not None:
+            place.scratch.mkdir(exist_ok=True)
+        self._folder = tempfile.TemporaryDirectory(prefix="hansa-functions-", dir=place.scratch)
         folder = Path(self._folder.name) / "package"
         for name, content in place.code.items():
             path = folder / name
