@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import sys
 import tempfile
@@ -211,12 +210,6 @@ def failed(plan: Plan, function: Function, what: str, *, trace: str = "") -> Run
     if trace:
         error.add_note(trace)
     return error
-
-
-def is_number(value: Any) -> bool:
-    """Tell whether a value of JSON is a finite number."""
-    plain = isinstance(value, int | float) and not isinstance(value, bool)
-    return plain and math.isfinite(value)
 
 
 def _below(start: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
