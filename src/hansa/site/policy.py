@@ -29,7 +29,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """names of data that may be used; by default all that are declared"""
     tasks: tuple[str, ...] | None = None
     """named tasks that a run's code may answer besides training and evaluation; by default all
-    that the code has, which you approve with it"""
+    that the plan asks for, which you approve with it; others are never answered"""
     filters: tuple[dict[str, Any], ...] = ()
     """what is done to every update and answer before it leaves, in this order, by the agent and not
     by the run's code: [{ name = "clip", norm = 1.0 }, { name = "exclude", tensors = ["head.*"] }];
