@@ -601,6 +601,9 @@ them for each 64-bit value of a wide vector."""
 PARTIAL_MEMBER_BYTES = 72
 """Bytes that name one client in a partial sum: 64 characters, quotes, escapes and a comma."""
 
+EFFORT_S_MAX = 1e9
+"""Seconds that a site can say it was at a task: 30 years; beyond, means and products overflow."""
+
 SPAN_TASKS_MAX = 1_000
 """Tasks of a round whose times are kept, each in 250 bytes; more are counted."""
 

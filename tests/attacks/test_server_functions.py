@@ -83,7 +83,7 @@ def called(code: str, server: Path, *, confined: bool = True, seconds: float = 2
     limits = Limits(1024, None, FUNCTION_PROCESSES_MAX) if confined else Limits()
     files = {"server.py": (PREAMBLE + code).encode()}
     log = Log(server / "functions.log")
-    functions = Functions(plan, Place(files, confined, (server,), limits, log))
+    functions = Functions(plan, Place(files, confined, (server,), limits, log), 16)
     try:
         functions.call(Call("select", 1, ["north"]), {"memory/0": np.ones(3)})
     finally:
@@ -134,7 +134,7 @@ def test_one_that_takes_all_memory_dies_alone(server: Path) -> None:
 def test_one_that_does_not_read_is_ended(server: Path) -> None:
     """It stands still, and is sent more than a pipe holds: nobody waits for ever to write."""
     plan = read_plan({"server_functions": {"file": "server.py", "time_s": 3.0}}).plan
-    functions = Functions(plan, Place({"server.py": b"def select(clients): return clients"}))
+    functions = Functions(plan, Place({"server.py": b"def select(clients): return clients"}), 16)
     functions.call(Call("select", 1, ["north"]), {})
     process = functions._process
     assert process is not None

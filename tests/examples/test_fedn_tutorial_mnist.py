@@ -27,7 +27,7 @@ def test_train_py_and_validate_py_run_as_they_are(tmp_path: Path, walk: Walk) ->
     except DataError as error:
         pytest.skip(str(error))
     told = walk("fedn-tutorial-mnist", 3)
-    assert "there is no fedn.yaml" in told and "Not numbers, and not sent: note" in told
+    assert "there is no fedn.yaml" in told and "Not numbers, and sent only where" in told
     simulated, rehearsed = last_row(tmp_path / "runs"), last_row(tmp_path / "rehearsal")
     assert simulated["round"] == 3 and simulated["clients"]["accepted"] == 2
     assert rehearsed["clients"]["accepted"] == 2

@@ -111,6 +111,16 @@ BAD = {
     "settings are no dict": ("def settings(): return 3", "no dict"),
     "NaN in settings": ('def settings(): return {"x": float("nan")}', "NaN"),
     "asks for what is not there": ("def settings(modle): return {}", "asks for 'modle'"),
+    "bytes in settings": ('def settings(): return {"x": b"y"}', "JSON"),
+    "a date in settings": (
+        "from datetime import datetime, timezone\n"
+        "def settings(): return {'x': datetime.now(timezone.utc)}",
+        "JSON",
+    ),
+    "values beyond float32": (
+        'def aggregate(model): return {"w": model["w"].astype("f8") * 1e300}',
+        "float32",
+    ),
     "NaN": ('def aggregate(model): return {"w": model["w"] * float("nan")}', "NaN or infinity"),
     "wrong shape": ('def aggregate(model): return {"w": model["w"][:1]}', "shape [1]"),
     "wrong names": ('def aggregate(model): return {"v": model["w"]}', "tensor 'v'"),
@@ -210,3 +220,48 @@ def test_data_owners_are_told_that_updates_are_seen_one_by_one() -> None:
     assert told(read_plan({}).plan) == ""
     sentence = told(read_plan({"server_functions": "server.py"}).plan)
     assert "server.py" in sentence and "each site's update by itself" in sentence
+
+
+def test_what_is_remembered_and_told_is_the_same_before_and_after_it_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Infinity in a memory, and names of settings that are no text, as JSON would change them."""
+    code = (
+        "def select(clients, memory):\n"
+        "    best = memory.get('best', float('inf'))\n"
+        "    memory['best'], memory['odd'] = best, float('nan')\n"
+        "    return clients\n"
+        "def settings(memory):\n"
+        "    return {1: memory['best'] > 1e300, 'odd': memory['odd'] != memory['odd']}\n"
+    )
+    opened = open_project(written(tmp_path / "p", code))
+    simulation = Simulation(tmp_path / "runs", new=True)
+    made, population = open_run(opened, simulation)
+    commit = SimulatedFederation.commit
+
+    async def killed(self, given, problems):  # type: ignore[no-untyped-def]
+        if given.round == 2:
+            raise KeyboardInterrupt
+        await commit(self, given, problems)
+
+    monkeypatch.setattr(SimulatedFederation, "commit", killed)
+    with pytest.raises(KeyboardInterrupt):
+        continue_run(made, opened, population, simulation=simulation)
+    monkeypatch.undo()
+    continue_run(made, opened, population, simulation=simulation)
+    made.reload()
+    told = [row["server_functions"]["settings"] for row in made.rows()]
+    assert told == [{"1": True, "odd": True}] * 3
+
+
+def test_what_functions_remember_does_not_grow_from_round_to_round(tmp_path: Path) -> None:
+    """What may come back is measured by the model alone, and not by what came back before."""
+    code = (
+        "import numpy as np\n"
+        "def select(round, clients, memory):\n"
+        "    memory['x'] = np.zeros(8**round * 2**14)\n"
+        "    return clients\n"
+    )
+    with pytest.raises(RunError) as caught:
+        run(written(tmp_path / "p", code), tmp_path / "runs", "rounds=3")
+    assert caught.value.code == "function-failed"

@@ -341,7 +341,7 @@ sys.path.insert(0, {str(Path(__file__).parent)!r})
 from command_cases import learner
 from pathlib import Path
 one = learner("echo $$ > {tmp_path}/pid; exec sleep 600", {{}})
-call = one._call("init", None, client="", key=__import__("hansa.seeds").seeds.Key.root(0))
+call = one._call("init", None, client="", seed=0)
 Path({str(tmp_path / "place")!r}).write_text(str(one._place.folder))
 one._place.run(["sh", "-c", "echo $$ > {tmp_path}/pid; exec sleep 600"], folder=call.work,
                environment={{"PATH": "/usr/bin:/bin"}}, seconds=600)

@@ -112,6 +112,19 @@ def test_the_heartbeat_grows_with_the_number_of_sites() -> None:
     assert hub.heartbeat_s == 10.0
 
 
+def test_names_that_a_combiner_has_once_said_do_not_add_up_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(hub_module, "COMBINER_SITES_MAX", 3)
+    hub = Hub(5.0)
+    for number in range(20):
+        names = [f"site-{number}-{i}" for i in range(3)]
+        assert hub.relayed("tier", names, members=[], version="1") == []
+    assert sorted(hub.clients()) == names and hub.behind("tier") == {*names}
+    hub.relayed("tier", names[:1], members=[], version="1")
+    assert sorted(hub.clients()) == names  # so few may come back
+
+
 def test_a_site_is_offered_each_run_until_it_knows_it_and_told_when_it_is_over(
     league: League,
 ) -> None:

@@ -178,6 +178,26 @@ def test_a_partial_sum_that_counted_is_merged_again_after_a_restart(tiers: Tiers
     assert np.array_equal(tiers.server.model(run, 1), expected(*D))
 
 
+def test_a_sum_that_is_lost_everywhere_comes_again_from_those_who_still_can(tiers: Tiers) -> None:
+    """South was in the lost sum and cannot train again: north's counts, and the round ends."""
+    run = tiers.begin()
+    task = tiers.tier.task(run)
+    assert tiers.tier.send(task, folded(task, BOTH), said(BOTH)).status == 200
+    tiers.server.leave()
+    for path in (tiers.server.state.folder / "updates").rglob("*"):
+        if path.is_file():
+            path.unlink()
+    tiers.server.start()
+    task = tiers.tier.task(run)
+    assert task.attempt == 2
+    gone = {"south": Unable(code="client-failed", reason="no data any more")}
+    again = tiers.tier.send(task, folded(task, ["north"]), said(["north"], gone))
+    assert again.status == 200
+    tiers.send_west(run)
+    assert tiers.server.ended(run).state == "finished"
+    assert np.array_equal(tiers.server.model(run, 1), expected("north", "west"))
+
+
 def test_the_minimum_counts_clients_at_the_end_of_the_round(tiers: Tiers) -> None:
     """FEDn 5: a combiner and a site can answer; three clients were wanted: it is not committed."""
     run = tiers.begin(cohort={"minimum": 3})
@@ -249,6 +269,20 @@ def test_a_combiner_speaks_for_nobody_else(tiers: Tiers) -> None:
     other = Combiner(tiers.server, "other", ["north"])
     assert other.poll().taken == ["north"]
     assert other.poll(run).tasks == []
+
+
+def test_a_client_that_comes_by_itself_meanwhile_costs_the_others_nothing(tiers: Tiers) -> None:
+    """The combiner still tells of it; that word is not its any more, and the sum counts."""
+    run = tiers.begin()
+    task = tiers.tier.task(run)
+    south = Site(tiers.server, "south")
+    south.poll()
+    gone = {"south": Unable(code="client-silent")}
+    assert tiers.tier.send(task, folded(task, ["north"]), said(["north"], gone)).status == 200
+    assert south.send(south.task(run).key, D["south"], N["south"]).status == 200
+    tiers.send_west(run)
+    assert tiers.server.ended(run).state == "finished"
+    assert np.array_equal(tiers.server.model(run, 1), expected(*D))
 
 
 def test_a_combiner_that_is_silent_takes_its_clients_along_and_nobody_else(tiers: Tiers) -> None:

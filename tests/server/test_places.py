@@ -150,3 +150,13 @@ def test_whatever_happens_no_slot_is_lent_twice_and_all_come_to_their_turn(seed:
         for run in sorted(waiting):
             if sites := places.claim(waiting[run]):
                 at_work[run] = (sites, waiting.pop(run).asks.get("gpu", 0))
+
+
+def test_who_waits_for_a_slot_is_told_when_a_run_goes_on_with_fewer_sites() -> None:
+    told: list[int] = []
+    places = Places(2, lambda: told.append(1))
+    assert places.claim(wish("a", gpu=1)) == ["north", "south"]
+    assert places.claim(wish("b", gpu=1, mandatory=("south",))) == [] and told == []
+    north = {"north": CARDS["north"]}
+    assert places.claim(wish("a", gpu=1, sites=north)) == ["north"] and told == [1]
+    assert places.claim(wish("b", gpu=1, mandatory=("south",))) == ["north", "south"]

@@ -147,3 +147,14 @@ def test_the_plan_may_let_a_failing_function_give_way(
         assert np.array_equal(server.model(run, 1), expected(*D))
         (row,) = [e["row"] for e in server.events(run, "committed") if e["round"] == 1]
         assert "ZeroDivisionError" in row["server_functions"]["failed"]["aggregate"]
+
+
+def test_code_of_functions_that_a_killed_server_has_left_is_swept(tmp_path: Path) -> None:
+    with in_process(tmp_path, heartbeat_s=30.0) as server:
+        scratch = Serving("preferred", folder=server.state.folder).place({}).scratch
+        assert scratch is not None and scratch.parent == server.state.folder
+        left = scratch / "hansa-functions-x" / "package"
+        left.mkdir(parents=True)
+        (left / "server.py").write_text("secret = 1")
+        server.restart()
+        assert not left.exists()

@@ -52,6 +52,19 @@ def test_tensors_of_an_answer_are_filtered_and_its_facts_stay(tmp_path: Path) ->
     np.testing.assert_allclose(found.params["w"], [[0.6, -0.8]])
 
 
+def test_a_tensor_that_an_owner_keeps_leaves_in_no_answer_either(tmp_path: Path) -> None:
+    """Its own name, as when weights are asked for, or that of buffers, which updates alone have."""
+    answer = tmp_path / "answer"
+    tensors = {"head.w": np.array([3.0, -4.0]), "body.w": np.array([5.0]), "buffers": np.ones(3)}
+    save_params(answer, packed(Params.of(tensors), {}))
+    steps = [{"name": "exclude", "tensors": ["head.*"]}, {"name": "clip", "norm": 1.0}]
+    filtered(answer, build_filters(steps), offer(), named=True)
+    found = load_params(answer)
+    left = np.array([5.0, 1, 1, 1]) / np.sqrt(28)
+    assert found["head.w"].tolist() == [0, 0]
+    np.testing.assert_allclose([*found["body.w"], *found["buffers"]], left, rtol=1e-12)
+
+
 def test_what_cannot_be_filtered_does_not_leave(tmp_path: Path) -> None:
     update = tmp_path / "update"
     save_params(update, Params.of({"delta": np.zeros(5)}))

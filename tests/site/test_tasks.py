@@ -213,6 +213,29 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Table:
     return Table(make_site(tmp_path / "north", OPEN), monkeypatch)
 
 
+@pytest.mark.parametrize(
+    ("plan", "asked", "told"),
+    [
+        ({}, "ask.rows.0", "The plan of the run has no task rows."),
+        ({"initial": "mean"}, "ask.predict.0", "The plan of the run has no task predict."),
+        ({"workflow": {"name": "broadcast_and_process", "task": "rows"}}, "ask.rows.0", ""),
+    ],
+)
+def test_a_named_task_that_the_approved_plan_does_not_ask_for_is_not_done(
+    table: Table, plan: dict[str, Any], asked: Phase, told: str
+) -> None:
+    """The owner has approved the plan; a server that asks for more of its code gets nothing."""
+    table.offer, _ = make_offer(table.site, **plan)
+    task = table.task(1)
+    key = msgspec.structs.replace(task.key, phase=asked)
+    run = TaskRun(msgspec.structs.replace(task, key=key), table.desk, patient=lambda w, _: w())
+    if told:
+        assert run.perform(Joined(table.offer, table.site.folder), table.answered) is None
+        assert [(r.code, r.reason) for _, r in table.server.results] == [("site-task", told)]
+    else:
+        run._check_policy(table.offer)
+
+
 class Killed(BaseException):
     pass
 

@@ -403,3 +403,15 @@ def test_a_store_remembers_nothing_of_a_blob_that_was_removed(light):
     for n in range(100):
         light.remove(light.put_bytes(b"%d" % n)[0])
     assert not light._written
+
+
+def test_a_stream_whose_chunks_another_upload_has_dropped_is_no_blob(light):
+    """Two connections of one site: the other's bytes were wrong, and all of them were dropped."""
+    upload = light.chunks(address(BIG), len(BIG), owner="north")
+    with upload.stream() as writer:
+        writer.write(BIG[:CHUNK_BYTES])
+        upload._drop()
+        writer.write(BIG[CHUNK_BYTES:])
+        with refused("blob-digest"):
+            writer.commit()
+    assert not light.has(address(BIG))

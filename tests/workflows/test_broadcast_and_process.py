@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,11 @@ from hansa.rounds.questions import Answer, asked_in, packed, unpacked
 from hansa.runs.result import Result
 from hansa.simulation import Asked, Simulation, continue_run, open_run
 from hansa.workflows import broadcast_and_process
-from hansa.workflows.answers import mean_model
+from hansa.workflows.answers import PROCESSES, mean_model
 from hansa.workflows.outcome import Outcome, Turn
+from hansa.workflows.statistics import statistics as summed
+
+asking_module = importlib.import_module("hansa.workflows.broadcast_and_process")
 
 ROWS = {
     f"client-{n}": np.random.default_rng(n).normal(3 - n, 1 + n, (5 + 7 * n, 3)) for n in range(4)
@@ -71,6 +75,65 @@ def test_a_client_with_too_few_rows_tells_nothing_of_them(tmp_path: Path) -> Non
     assert row["clients"]["failed"] == 1
 
 
+def answers_of(*names: str) -> dict[str, Answer]:
+    facts = {
+        "north": {"count": [2, 1], "missing": [0, 1], "sum": [3.0, -7.0], "low": [1.0, -7.0],
+                  "high": [2.0, -7.0], "squares": [0.5, 0.0], "histogram": [[1, 1], [1, 0]]},
+        "south": {"count": [1, 1], "missing": [0, 0], "sum": [9.0, 4.0], "low": [9.0, 4.0],
+                  "high": [9.0, 4.0], "squares": [30.0, 2.0], "histogram": [[0, 1], [0, 1]]},
+    }  # fmt: skip
+    return {name: Answer(None, facts[name]) for name in names}
+
+
+def turn_of(settings: Mapping[str, Any], step: int) -> Turn:
+    seed = Params.of({"w": np.zeros(1)})
+    return Turn(1, step, settings, ModelLayout(seed.layout), seed)
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"histogram": [[1, 1, 1], [1, 0, 0]]},
+        {"histogram": [[1, 1], 4]},
+        {"histogram": [[1, [1]], [1, 0]]},
+        {"squares": [[1.0], [2.0]]},
+        {"squares": [1.0, 10**400]},
+        {"squares": [1.0, 2.0, 3.0], "histogram": [[1, 1]] * 3},
+    ],
+)
+def test_statistics_that_fit_nobody_s_are_refused_and_end_no_run(lie: dict[str, Any]) -> None:
+    asked = summed(answers_of("north", "south"), turn_of({"bins": 2}, 0)).ask
+    assert asked is not None and asked["count"] == [3, 2]
+    answers = answers_of("north", "south")
+    answers["south"].facts.update(lie)
+    outcome = summed(answers, turn_of(asked, 1))
+    assert len(outcome.refused) == 1
+
+
+def test_who_leaves_between_the_two_questions_is_in_no_mean_and_no_variance() -> None:
+    """Oracle: the variance of north's rows alone, sum of squares over count - 1."""
+    asked = summed(answers_of("north", "south"), turn_of({"bins": 2}, 0)).ask
+    assert asked is not None
+    again = summed(answers_of("north"), turn_of(asked, 1))
+    assert again.ask == {"bins": 2}
+    asked = summed(answers_of("north"), turn_of(again.ask, 2)).ask
+    assert asked is not None and asked["count"] == [2, 1]
+    report = summed(answers_of("north"), turn_of(asked, 3)).report
+    assert report["variance"] == [0.5, None] and report["clients"] == ["north"]
+    assert report["mean"] == [1.5, -7.0]
+
+
+def test_a_process_that_never_has_enough_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking_module, "PROCESS_STEPS_MAX", 3)
+    monkeypatch.setitem(PROCESSES, "more", lambda answers, turn: Outcome({}, ask={}))
+    workflow = {"task": "nothing", "process": "more"}
+    with pytest.raises(RunError) as error:
+        run(tmp_path, workflow, {"nothing": lambda params, data, ctx: {}})
+    assert error.value.code == "task-question"
+
+
 def test_the_mean_of_answers_is_the_next_model_whatever_their_order() -> None:
     """Oracle: sum w x / sum w in plain NumPy; float32 is rounded once, an integer to nearest."""
     seed = Params.of({"w": np.array([0.5, -4.0], np.float32), "n": np.array(3)})
@@ -91,6 +154,25 @@ def test_the_mean_of_answers_is_the_next_model_whatever_their_order() -> None:
     assert outcome.model["n"] == np.rint(sum(w * n for w, _, n in told.values()) / total)
     again = mean_model(dict(reversed(answers.items())), turn).model
     assert again is not None and again.digest() == outcome.model.digest()
+
+
+@pytest.mark.parametrize(
+    ("weights", "left"),
+    [([0.7, 0.1, 0.1], 3), ([0.1] * 10, 10), ([2.0**52, 1e-5, 3.0], 1), ([1e-300, 2.0], 1)],
+)
+def test_no_weight_of_a_client_ends_the_run(weights: list[float], left: int) -> None:
+    """Oracle: sum w x / sum w over those that count; fractions add up to less than their sum."""
+    seed = Params.of({"w": np.zeros(1)})
+    answers = {
+        f"c-{n}": Answer(Params.of({"w": np.array([1.5 * n - 1])}), {"weight": w})
+        for n, w in enumerate(weights)
+    }
+    outcome = mean_model(answers, Turn(1, 0, {}, ModelLayout(seed.layout), seed))
+    counted = outcome.report["weights"]
+    assert len(counted) == left and len(outcome.refused) == len(weights) - left
+    total = sum(w * (1.5 * int(name[2:]) - 1) for name, w in counted.items())
+    assert outcome.model is not None
+    np.testing.assert_allclose(outcome.model["w"], [total / sum(counted.values())], rtol=1e-12)
 
 
 def test_answers_that_cannot_be_averaged_do_not_count() -> None:

@@ -17,6 +17,7 @@ from hansa.project import open_project
 from hansa.runs import RunFolder
 from hansa.simulation import Simulation, continue_run, open_run
 from hansa.simulation.federation import SimulatedFederation
+from hansa.workflows.reports import _metrics
 
 STARTS: dict[Path, dict[str, np.ndarray]] = {}
 """The seed model of each run, which is not kept for good."""
@@ -122,6 +123,23 @@ def test_what_cannot_be_trained_ends_the_run_and_says_whose_fault_it_is(
     with pytest.raises(RunError) as caught:
         run(folder, tmp_path / "runs", "rounds=1")
     assert told in caught.value.happened
+
+
+def test_a_gradient_that_the_model_s_type_does_not_hold_is_no_step(tmp_path: Path) -> None:
+    """A finite float64 that is infinite as float32 would end in the committed model."""
+    code = MODEL.replace("return made", "return {n: np.asarray(a, 'f4') for n, a in made.items()}")
+    code = code.replace('{"w": x.T @', '{"w": 1e300 * x.T @')
+    with pytest.raises(RunError, match=r"client-0 gave a gradient .* that no float32 holds"):
+        run(written(tmp_path / "p", code), tmp_path / "runs", "rounds=1")
+
+
+def test_a_fact_that_is_no_number_of_ours_ends_no_run(tmp_path: Path) -> None:
+    code = MODEL.replace('{"loss": loss,', '{"loss": loss, "large": 10**400,')
+    made = run(written(tmp_path / "p", code), tmp_path / "runs", "rounds=1")
+    assert made.rows()[0]["train"].keys() == {"loss", "accuracy"}
+    told = {"loss": [1.5, 2], "large": [10**400, 1], "x" * 10**5: [1, 1], "odd": [1]}
+    found = _metrics(told)
+    assert found.keys() == {"loss", "large"} and np.isnan(found["large"].total)
 
 
 IMPOSSIBLE = [

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+
+import click
+
 from hansa.cli.lazy import LazyGroup, Verb
 
 VERBS = {
@@ -16,7 +20,21 @@ VERBS = {
 }
 """Every command of a combiner's operator, in the order in which one meets them."""
 
-command = LazyGroup(
+
+class _Combiner(LazyGroup):
+    """Its operator's commands; those that a server has, too, say `combiner` in their help."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a verb's module and return its command."""
+        found = super().get_command(ctx, cmd_name)
+        if found is None or not self.verbs[cmd_name].module.startswith("server_"):
+            return found
+        shown = copy.copy(found)
+        shown.help = (found.help or "").replace("hansa server", "hansa combiner")
+        return shown
+
+
+command = _Combiner(
     verbs=VERBS,
     help="Operate a combiner: it folds its sites' updates and passes one partial sum on.",
     epilog="Start with: hansa combiner init --join LINE",

@@ -8,8 +8,8 @@ from typing import TypeVar
 
 import msgspec
 
-from hansa.errors import RequestRefused, ServerError
-from hansa.identity import Membership, check_receipt, from_text
+from hansa.errors import RequestRefused
+from hansa.identity import Membership
 from hansa.params import Params, encode
 from hansa.protocol.connection import Connection
 from hansa.protocol.messages import BlobRef, Partial, Receipt, TaskKey
@@ -17,6 +17,7 @@ from hansa.protocol.transfer import upload
 from hansa.server.merging import partial_digest
 from hansa.site.ledger import Ledger
 from hansa.site.outbox import Outbox
+from hansa.site.receipts import check_own
 from hansa.store.addresses import digest_of
 from hansa.store.files import write_durably
 
@@ -105,7 +106,7 @@ class Outgoing:
         receipt = patient(lambda: self._sent(key, partial))
         assert isinstance(receipt, Receipt)
         if partial.metrics:
-            self._check(key, receipt)
+            check_own(receipt, key, self._membership)
             self._ledger.confirmed(seq, receipt)
 
     def _sent(self, key: TaskKey, partial: Partial) -> Receipt:
@@ -122,25 +123,3 @@ class Outgoing:
             if refusal.said != "upload-unwanted":
                 raise
             # It may count already, and only its receipt was lost: the answer to the report says so.
-
-    def _check(self, key: TaskKey, receipt: Receipt) -> None:
-        """Refuse a receipt that the federation above has not signed, or not for this."""
-        check_receipt(
-            from_text(self._membership.receipt_key),
-            receipt.signature,
-            receipt.run,
-            receipt.round,
-            receipt.phase,
-            receipt.client,
-            receipt.digest,
-            receipt.size,
-            receipt.at,
-        )
-        mine = (key.run, key.round, key.phase, self._membership.name)
-        if (receipt.run, receipt.round, receipt.phase, receipt.client) != mine:
-            raise ServerError(
-                "server-refused",
-                f"The server's receipt is for {receipt.client} in round {receipt.round} of "
-                f"{receipt.run}, not for what was sent.",
-                "Tell the operator of the server above.",
-            )

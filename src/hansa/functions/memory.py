@@ -6,6 +6,7 @@ code to be read back (law L7).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,6 +42,8 @@ def unpacked(tree: Any, arrays: Mapping[str, np.ndarray]) -> Any:
     ((kind, inner),) = tree.items()
     if kind == "array":
         return np.array(arrays[inner])
+    if kind == "float":
+        return float(inner)
     if kind == "dict":
         return {unpacked(key, arrays): unpacked(value, arrays) for key, value in inner}
     return _LISTS[kind](unpacked(value, arrays) for value in inner)
@@ -49,6 +52,8 @@ def unpacked(tree: Any, arrays: Mapping[str, np.ndarray]) -> Any:
 def _packed(value: Any, arrays: dict[str, np.ndarray], where: str, depth: int) -> Any:
     if isinstance(value, np.generic) and value.dtype.kind in "fiub":
         value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"float": repr(float(value))}  # JSON knows none, and a commit is JSON
     if value is None or isinstance(value, bool | str | int | float):
         return value
     if depth > FUNCTION_MEMORY_DEPTH_MAX:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import sys
 import tempfile
@@ -51,7 +50,8 @@ class Shown:
 class Place(NamedTuple):
     """Where the functions run.
 
-    `confined`: in a sandbox, and with `limits`.  `hidden`: folders that they never see.
+    `confined`: in a sandbox, and with `limits`.  `hidden`: folders that they never see.  `scratch`:
+    where the code lies meanwhile; None for the system's place, which no start sweeps.
     """
 
     code: Mapping[str, bytes]  # of the project
@@ -59,6 +59,7 @@ class Place(NamedTuple):
     hidden: tuple[Path, ...] = ()
     limits: Limits = Limits()
     log: Any = Shown()  # gets what they print; has `write(bytes)`
+    scratch: Path | None = None
 
 
 class Answer(NamedTuple):
@@ -85,10 +86,12 @@ class Functions:
     Args:
       plan: of the run; names the file.
       place: where it runs.
+      model_bytes: of the run's model; what comes back is measured by it.
     """
 
-    def __init__(self, plan: Plan, place: Place) -> None:
+    def __init__(self, plan: Plan, place: Place, model_bytes: int) -> None:
         self._plan, self._place = plan, place
+        self._most = FUNCTION_TIMES_MAX * model_bytes + FUNCTION_SLACK_BYTES
         self._process: _Process | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
@@ -131,8 +134,7 @@ class Functions:
         self, call: Call, arrays: Mapping[str, np.ndarray], more: Callable[[BinaryIO], None]
     ) -> Answer:
         process = self._running(call.function)
-        given = sum(array.nbytes for array in arrays.values())
-        process.most = FUNCTION_TIMES_MAX * given + FUNCTION_SLACK_BYTES
+        process.most = self._most
 
         def say(pipe: BinaryIO) -> None:
             send_with(pipe, call, dict(arrays))
@@ -148,7 +150,9 @@ class Functions:
             return self._process
         self.close()
         plan, place = self._plan, self._place
-        self._folder = tempfile.TemporaryDirectory(prefix="hansa-functions-")
+        if place.scratch is not None:
+            place.scratch.mkdir(exist_ok=True)
+        self._folder = tempfile.TemporaryDirectory(prefix="hansa-functions-", dir=place.scratch)
         folder = Path(self._folder.name) / "package"
         for name, content in place.code.items():
             path = folder / name
@@ -206,12 +210,6 @@ def failed(plan: Plan, function: Function, what: str, *, trace: str = "") -> Run
     if trace:
         error.add_note(trace)
     return error
-
-
-def is_number(value: Any) -> bool:
-    """Tell whether a value of JSON is a finite number."""
-    plain = isinstance(value, int | float) and not isinstance(value, bool)
-    return plain and math.isfinite(value)
 
 
 def _below(start: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

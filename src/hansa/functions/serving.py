@@ -56,7 +56,7 @@ def with_functions(
         method = method._replace(aggregator=gathered(method.aggregator))
 
     async def run(federation: Federation, plan: Plan, algorithm: Algorithm) -> Progress:
-        functions = Functions(plan, place)
+        functions = Functions(plan, place, federation.layout.layout.nbytes)
         try:
             commit = federation.resume()
             while Progress(**commit.progress).ended is None:
@@ -178,8 +178,10 @@ class _Served(Extra):
         answer = self._called("settings", clients=list(cohort), arrays=self._model())
         if answer is None:
             return {}
-        self._row["settings"] = answer.value
-        return dict(answer.value)
+        # As sites will get them, wherever these are: JSON has no names but text.
+        told = json.loads(json.dumps(answer.value))
+        self._row["settings"] = told
+        return dict(told)
 
     def learn(self, trained: Trained) -> tuple[Trained, dict[str, Any], dict[str, Any]]:
         aggregate = trained.aggregate
@@ -283,10 +285,7 @@ class _Served(Extra):
             "settings": self._fault_of_settings,
             "aggregate": self._fault_of_model,
         }[function](answer, clients)
-        memory = json.dumps(answer.memory)
-        if len(memory) > FUNCTION_VALUE_BYTES_MAX:
-            fault = f"its memory has {len(memory):,} characters, and may have "
-            fault += f"{FUNCTION_VALUE_BYTES_MAX:,} beside arrays"
+        fault = fault or _fault_of_json("its memory", answer.memory)
         if fault:
             raise failed(self._plan, function, fault)
 
@@ -304,13 +303,7 @@ class _Served(Extra):
     def _fault_of_settings(self, answer: Answer, clients: Sequence[str]) -> str:
         if not isinstance(answer.value, dict):
             return "it returned no dict"
-        try:
-            size = len(json.dumps(answer.value, allow_nan=False))
-        except ValueError:
-            return "its settings hold NaN or infinity"
-        if size > FUNCTION_VALUE_BYTES_MAX:
-            return f"its settings have {size:,} characters; {FUNCTION_VALUE_BYTES_MAX:,} may travel"
-        return ""
+        return _fault_of_json("its settings", answer.value)
 
     def _fault_of_model(self, answer: Answer, clients: Sequence[str]) -> str:
         wanted = {s.name: tuple(s.shape) for s in self._layout.layout.specs}
@@ -323,6 +316,23 @@ class _Served(Extra):
                 return f"it returned {name} of shape {list(array.shape)}; it is {list(shape)}"
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 return f"it returned NaN or infinity in {name}"
-            if array.dtype.kind == "f" and dtype.kind in "iu" and (array != np.rint(array)).any():
+            with np.errstate(over="ignore", invalid="ignore"):
+                fitted = array.astype(dtype)
+            if dtype.kind in "iub" and (fitted != array).any():
                 return f"it returned {name} as {array.dtype}; it is {dtype}"
+            if dtype.kind not in "iub" and not np.isfinite(fitted.astype(np.float64)).all():
+                return f"it returned {name} with values that no {dtype} holds"
         return ""
+
+
+def _fault_of_json(what: str, value: Any) -> str:
+    """Say why something cannot be kept with a commit; empty if it can."""
+    try:
+        size = len(json.dumps(value, allow_nan=False))
+    except ValueError:
+        return f"{what} cannot be written as JSON: there is NaN or infinity in it"
+    except (TypeError, RecursionError) as error:  # such as bytes and times
+        return f"{what} cannot be written as JSON: {error}"
+    if size > FUNCTION_VALUE_BYTES_MAX:
+        return f"{what}, arrays aside: {size:,} characters; {FUNCTION_VALUE_BYTES_MAX:,} may travel"
+    return ""

@@ -15,6 +15,8 @@ from hansa.limits import (
     ATTRIBUTE_CHARS_MAX,
     ATTRIBUTES_MAX,
     COMBINER_SITES_MAX,
+    EFFORT_S_MAX,
+    LOCAL_STEPS_MAX,
     METRIC_NAME_CHARS_MAX,
     METRICS_MAX,
     PRIORITY_MAX,
@@ -187,10 +189,14 @@ class Standing(_Message, frozen=True):
 class Effort(_Message, frozen=True):
     """How long a site was at a task, by its own clock; it decides nothing."""
 
-    wait_s: Annotated[float, Meta(ge=0)] = 0.0  # from hearing of the task to beginning with it
-    work_s: Annotated[float, Meta(ge=0)] = 0.0  # in the worker
-    steps: Annotated[int, Meta(ge=0)] = 0  # local steps that were taken
-    epoch_steps: Annotated[int, Meta(ge=0)] = 0  # local steps of one pass over the examples
+    wait_s: Annotated[float, Meta(ge=0, le=EFFORT_S_MAX)] = (
+        0.0  # from hearing of the task to beginning with it
+    )
+    work_s: Annotated[float, Meta(ge=0, le=EFFORT_S_MAX)] = 0.0  # in the worker
+    steps: Annotated[int, Meta(ge=0, le=LOCAL_STEPS_MAX)] = 0  # local steps that were taken
+    epoch_steps: Annotated[int, Meta(ge=0, le=LOCAL_STEPS_MAX)] = (
+        0  # local steps of one pass over the examples
+    )
 
 
 class TaskResult(_Message, frozen=True):

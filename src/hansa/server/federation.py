@@ -447,7 +447,8 @@ class DeployedFederation:
                     self._plan,
                     self._method.algorithm,
                     number,
-                    clients=terms.goal or len(cohort),
+                    # Who is mandatory is waited for, however many others have answered.
+                    clients=len(cohort) if terms.mandatory else terms.goal or len(cohort),
                     roster=self._roster,
                     said=self._words(),
                     steps=sum(steps.values()),

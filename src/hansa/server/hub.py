@@ -20,6 +20,7 @@ from hansa.clock import monotonic
 from hansa.errors import HansaError
 from hansa.limits import (
     CLOSED_EXCHANGES_KEPT,
+    COMBINER_SITES_MAX,
     HEARTBEATS_MISSED,
     OFFERS_BYTES_MAX,
     SITES_PER_HEARTBEAT_SECOND,
@@ -159,6 +160,7 @@ class Hub:
             for site in gone:
                 self._presence[site] = self._presence[site]._replace(online=False)
             affected = [(e, s) for s in gone for e in self._exchanges_of(s)]
+            self._forget_gone(combiner, mine)
         for site in mine:
             if not self.touch(site):
                 self.heard(site, version)
@@ -166,6 +168,15 @@ class Hub:
         if gone:
             self.stir()
         return sorted(set(sites) - set(mine))
+
+    def _forget_gone(self, combiner: str, there: Collection[str]) -> None:
+        """Forget clients that are not there, where a combiner has named more than it can have."""
+        behind = self._through.behind(combiner)
+        if len(behind) > COMBINER_SITES_MAX:
+            for name in behind.difference(there):
+                if not self._exchanges_of(name):
+                    self._through.drop(name)
+                    self._presence.pop(name, None)
 
     def comes_itself(self, site: str) -> None:
         """A site that is a member of this server is behind no combiner, whatever that says."""

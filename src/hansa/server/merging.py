@@ -76,7 +76,7 @@ class MergingExchange(Exchange):
           UpdateRefused: the sum must not be merged.
           RequestRefused: too late, somebody in it has answered otherwise, or was not asked.
         """
-        strangers = sorted({*partial.metrics, *partial.problems} - set(behind))
+        strangers = sorted(partial.metrics.keys() - set(behind))
         if strangers:
             raise _rejected("update-not-asked", self.ask, f"{strangers[0]} through {combiner}")
         receipt = self._unsigned(combiner)
@@ -84,13 +84,25 @@ class MergingExchange(Exchange):
             with self._folding:
                 receipt = self._take_sum(combiner, partial)
         for client, unable in sorted(partial.problems.items()):
+            if client not in behind:  # it comes by itself by now, or through another
+                continue
             kind = Refused if unable.refused else Failed
-            self._decide(kind(client, unable.code), reason=unable.reason)
+            self._without(kind(client, unable.code), unable.reason)
         for client in sorted(set(behind) - partial.metrics.keys() - partial.problems.keys()):
             if self.waits_for(client):
                 left_out = Failed(client, "client-silent")
-                self._decide(left_out, reason=f"{combiner} closed the round without it")
+                self._without(left_out, f"{combiner} closed the round without it")
         return receipt
+
+    def _without(self, event: Failed | Refused, reason: str) -> None:
+        """Go on without a client, also one whose sum had counted and is lost."""
+        with self._changed:
+            lost = event.client in self._missing
+            if lost:
+                self._give_up_missing(event.client)
+                self._changed.notify_all()
+        if not lost:
+            self._decide(event, reason=reason)
 
     def _take_sum(self, combiner: str, partial: Partial) -> Receipt:
         """Check, decide, record, merge."""

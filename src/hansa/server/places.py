@@ -54,12 +54,14 @@ class Places:
             granted = self._granted().get(wish.run)
             if granted is not None:
                 del self._queue[wish.run]
+                before, _ = self._lent.get(wish.run, (granted, wish.asks))
                 self._lent[wish.run] = (granted, wish.asks)
-                return sorted(granted)
-            lost = self._lent.pop(wish.run, None)
+                lost = bool(before - granted)
+            else:
+                lost = self._lent.pop(wish.run, None) is not None
         if lost:
             self._changed()
-        return []
+        return sorted(granted or ())
 
     def hold(self, run: str, sites: Iterable[str], asks: Slots) -> None:
         """Give a run back what it had before the server was started again."""

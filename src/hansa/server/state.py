@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +30,7 @@ from hansa.server.presence import announced
 from hansa.server.round_files import Messages, Stores, Updates
 from hansa.server.runs import Runs
 from hansa.server.settings import ServerSettings, load_settings
-from hansa.server.submissions import Serving
+from hansa.server.submissions import FUNCTIONS_FOLDER, Serving
 from hansa.server.upkeep import left_over, wanted_blobs
 from hansa.store.blobs import BlobStore
 from hansa.store.database import open_database
@@ -168,6 +169,7 @@ class ServerState:
         """Remove files that a crash has left and nothing refers to."""
         going = {row.run for row in self.journal.runs(unfinished=True)}
         self.stores.sweep(going, self.journal.open_updates())
+        shutil.rmtree(self.folder / FUNCTIONS_FOLDER, ignore_errors=True)
         # Packages and models whose submission was refused, or never came.
         for path in left_over(self.blobs, {w.digest for w in wanted_blobs(self.database)}):
             path.unlink(missing_ok=True)

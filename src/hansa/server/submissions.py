@@ -36,6 +36,9 @@ from hansa.store.blobs import BlobStore
 from hansa.store.files import load_params
 from hansa.workflows import Workflow, build_workflow
 
+FUNCTIONS_FOLDER = "functions"
+"""In a server's folder: the code of server functions while they run; emptied at each start."""
+
 
 class Serving(NamedTuple):
     """What an operator lets server functions do."""
@@ -69,7 +72,8 @@ class Serving(NamedTuple):
         if self.folder is None:
             return Place(code, why is None, limits=limits)
         log = Log(self.folder / "functions.log")
-        return Place(code, why is None, (self.folder.resolve(),), limits, log)
+        scratch = self.folder / FUNCTIONS_FOLDER
+        return Place(code, why is None, (self.folder.resolve(),), limits, log, scratch)
 
 
 def read_plan(

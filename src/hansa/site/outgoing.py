@@ -2,7 +2,7 @@
 
 The run's code has no hand in it: the worker has written its result, and the agent changes the file
 before its digest, the ledger and the server know of it.  Averaged buffers and facts are not
-filtered.
+filtered.  Of an answer to a named task, tensors are filtered by their own names too.
 """
 
 from __future__ import annotations
@@ -94,21 +94,24 @@ def build_filters(described: Sequence[Mapping[str, Any]]) -> list[Filter]:
     return made
 
 
-def filtered(update: Path, filters: Sequence[Filter], offer: Offer) -> tuple[str, int]:
+def filtered(
+    update: Path, filters: Sequence[Filter], offer: Offer, *, named: bool = False
+) -> tuple[str, int]:
     """Change a result's file; return its digest and size.
 
     Args:
       update: file of the vectors of an update, or of an answer's tensors.
       filters: in their order.
       offer: the run it belongs to.
+      named: it answers a named task, so its tensors have any names, and none holds buffers.
 
     Raises:
       SiteError: site-filter, what would leave cannot be filtered.
     """
     found = load_params(update)
-    vectors = {name: v for name, v in found.to_dict().items() if name != BUFFERS}
-    named = offer.plan.get("algorithm")
-    name = named.get("name") if isinstance(named, dict) else named
+    vectors = {name: v for name, v in found.to_dict().items() if named or name != BUFFERS}
+    method = offer.plan.get("algorithm")
+    name = method.get("name") if isinstance(method, dict) else method
     odd = sorted({str(v.dtype) for v in vectors.values() if v.dtype.kind not in "fiub"})
     if name == "scaffold" or odd:
         what = f"values of {odd[0]}" if odd else "an algorithm that keeps a state at clients"

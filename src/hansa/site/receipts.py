@@ -6,10 +6,10 @@ from collections.abc import Iterable
 
 import msgspec
 
-from hansa.errors import IdentityError
+from hansa.errors import IdentityError, ServerError
 from hansa.identity import Membership, check_receipt, from_text
 from hansa.protocol.connection import Connection
-from hansa.protocol.messages import Receipt
+from hansa.protocol.messages import Receipt, TaskKey
 from hansa.site.ledger import Difference
 
 
@@ -49,6 +49,34 @@ def receipts_of(connection: Connection, membership: Membership) -> list[Receipt]
     found = _all(connection)
     bad = {(d.run, d.round, d.digest) for d in forged(found, membership)}
     return [r for r in found if (r.run, r.round, r.digest) not in bad]
+
+
+def check_own(receipt: Receipt, key: TaskKey, membership: Membership) -> None:
+    """Refuse a receipt that the federation's key has not signed, or not for this task.
+
+    Raises:
+      IdentityError: identity-signature, the signature is another's.
+      ServerError: server-refused, it is for something else.
+    """
+    check_receipt(
+        from_text(membership.receipt_key),
+        receipt.signature,
+        receipt.run,
+        receipt.round,
+        receipt.phase,
+        receipt.client,
+        receipt.digest,
+        receipt.size,
+        receipt.at,
+    )
+    mine = (key.run, key.round, key.phase, membership.name)
+    if (receipt.run, receipt.round, receipt.phase, receipt.client) != mine:
+        raise ServerError(
+            "server-refused",
+            f"The server's receipt is for {receipt.client} in round {receipt.round} of "
+            f"{receipt.run}, not for what was sent.",
+            "Tell the server's operator.",
+        )
 
 
 def _all(connection: Connection) -> list[Receipt]:

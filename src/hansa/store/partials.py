@@ -292,7 +292,9 @@ class StreamWriter:
         if self._left:
             raise wrong_digest(self._upload.digest, f"{self._left} bytes are missing")
         right = f"blake3:{self._hash.hexdigest()}" == self._upload.digest
-        self._upload.complete(hashed=right and self._alone)
+        if not self._upload.complete(hashed=right and self._alone):
+            # Another connection's bytes were wrong, and what both had sent is gone.
+            raise wrong_digest(self._upload.digest, "chunks of it were dropped meanwhile")
 
     def abort(self) -> None:
         """Give up the chunk that did not come whole; does nothing after `commit`."""

@@ -14,7 +14,7 @@ def without(vectors: Wire, spans: Iterable[tuple[str, int, int]], patterns: Iter
     """Return vectors with the values of some tensors set to 0.
 
     Args:
-      vectors: flat ones; those that are as long as the model are looked at.
+      vectors: flat ones that are as long as the model, or tensors by their own names.
       spans: name, start and stop of each trained tensor in them.
       patterns: of names, such as "head.*".
     """
@@ -27,7 +27,9 @@ def without(vectors: Wire, spans: Iterable[tuple[str, int, int]], patterns: Iter
     ]
     made = dict(vectors)
     for name, vector in vectors.items():
-        if vector.ndim == 1 and vector.size == size and hidden:
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in wanted):
+            made[name] = np.zeros_like(vector)
+        elif vector.ndim == 1 and vector.size == size and hidden:
             made[name] = np.array(vector)
             for start, stop in hidden:
                 made[name][start:stop] = 0

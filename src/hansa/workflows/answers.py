@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,10 @@ def exact_mean(
             refused[name] = refusal
     if not found:
         return None, refused, {}
-    limit = sum(c.weight for c in found.values())
+    exact = sum((Fraction(c.weight) for c in found.values()), Fraction(0))
+    limit = float(exact)
+    if exact > limit:  # as with fractions, whose sum must not be beyond its limit
+        limit = math.nextafter(limit, math.inf)
     first = next(iter(found.values())).vectors
     bounds = {
         key: max(float(np.max(np.abs(c.vectors[key]), initial=0.0)) for c in found.values())
@@ -75,12 +79,16 @@ def exact_mean(
         limit,
     )
     acc = mean.zero(spec)
-    for contribution in found.values():
-        admit(contribution, spec)
-        acc = mean.add(acc, contribution)
+    for name, contribution in found.items():
+        try:
+            admit(contribution, spec)
+        except UpdateRefused as refusal:  # beside the others its weight is next to nothing
+            refused[name] = refusal
+        else:
+            acc = mean.add(acc, contribution)
     vectors = mean.finish(acc).vectors
     model = layout.join(vectors["x"], layout.rounded(vectors.get(BUFFERS, np.empty(0))))
-    return model, refused, {name: c.weight for name, c in found.items()}
+    return model, refused, {n: c.weight for n, c in found.items() if n not in refused}
 
 
 def _contribution(name: str, answer: Answer, layout: ModelLayout) -> Contribution:
@@ -90,7 +98,7 @@ def _contribution(name: str, answer: Answer, layout: ModelLayout) -> Contributio
       UpdateRefused: they cannot be averaged.
     """
     weight = answer.facts.get("weight", 1)
-    if type(weight) not in (int, float) or not 0 < weight < 2.0**53:
+    if type(weight) not in (int, float) or not 2.0**-53 <= weight < 2.0**53:
         raise _refused(name, "update-weight", f"has the weight {weight!r:.80}")
     if answer.params is None or answer.params.layout != layout.layout:
         raise _refused(name, "update-names", "has other tensors than the model")

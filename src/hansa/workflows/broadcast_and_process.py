@@ -124,7 +124,15 @@ class _Round:
             if outcome.ask is None:
                 break
             settings = outcome.ask
-            asked = [name for name in asked if name in answered.answers]
+            counted = answered.answers.keys() - outcome.refused.keys()
+            asked = [name for name in asked if name in counted]
+        else:
+            raise RunError(
+                "task-question",
+                f"The workflow has asked for {self._task} {PROCESS_STEPS_MAX} times in round "
+                f"{number}, and its process wants to ask again. The run has failed.",
+                "Let the process report after fewer questions.",
+            )
         row = self._row(first, accepted, problems) | {"bytes": {"down": down, "up": up}}
         row["report"] = check_report(outcome.report)
         row["seconds"] = federation.elapsed() - began

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from hansa.plan import Import, Method, Plan, build_named
@@ -10,9 +11,11 @@ from hansa.workflows.broadcast_and_process import broadcast_and_process
 from hansa.workflows.cross_site import cross_site_evaluation
 from hansa.workflows.cyclic import cyclic
 from hansa.workflows.evaluate_only import EVALUATE_ONLY
+from hansa.workflows.initial import TASK as INITIAL
 from hansa.workflows.initial import initialised
+from hansa.workflows.reports import VALIDATE
 from hansa.workflows.semi_synchronous import semi_synchronous
-from hansa.workflows.split import split
+from hansa.workflows.split import TASKS, split
 from hansa.workflows.synchronous import synchronous
 from hansa.workflows.workflow import Workflow
 
@@ -48,6 +51,22 @@ def build_workflow(plan: Plan, method: Method, import_module: Import) -> Workflo
         return made
     tells = f"{made.tells} {_TELLS}".strip()
     return made._replace(run=initialised(made.run, plan.initial), tells=tells)
+
+
+def named_tasks(plan: Plan) -> frozenset[str] | None:
+    """Return the named tasks that a plan asks for; None where a workflow of the project decides.
+
+    >>> sorted(named_tasks(Plan(initial="mean")) or ())
+    ['initial_weights']
+    """
+    said = plan.workflow if isinstance(plan.workflow, Mapping) else {"name": plan.workflow}
+    if said.get("name") not in WORKFLOWS:
+        return None
+    found = {VALIDATE} if plan.evaluate.reports else set()
+    found |= {INITIAL} if plan.initial != "server" else set()
+    found |= set(TASKS) if said["name"] == "split" else set()
+    found |= {str(said.get("task"))} if said["name"] == "broadcast_and_process" else set()
+    return frozenset(found)
 
 
 _TELLS = "Weights that are made from your data alone are sent before the first round."

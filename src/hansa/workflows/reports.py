@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from hansa.limits import FACTS_BYTES_MAX, METRICS_MAX
+from hansa.limits import FACTS_BYTES_MAX, METRIC_NAME_CHARS_MAX, METRICS_MAX
 from hansa.metrics import Mean, Metrics
 from hansa.workflows.federation import Evaluated, Federation, GlobalState
 
@@ -51,12 +51,16 @@ def _metrics(said: Any) -> dict[str, Mean]:
     if not isinstance(said, Mapping) or len(said) > METRICS_MAX:
         return {}
     return {
-        str(name): Mean(*map(_number, pair))
+        str(name): Mean(*map(number, pair))
         for name, pair in said.items()
-        if isinstance(pair, list) and len(pair) == 2
+        if isinstance(pair, list) and len(pair) == 2 and len(name) <= METRIC_NAME_CHARS_MAX
     }
 
 
-def _number(value: Any) -> float:
+def number(value: Any) -> float:
+    """Return a number of a client's facts; NaN where it is none."""
     plain = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if plain else math.nan
+    try:
+        return float(value) if plain else math.nan
+    except OverflowError:  # an integer of JSON may have any length
+        return math.nan

@@ -18,6 +18,7 @@ with each commit, so that a crash loses nothing and every round has a whole mode
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -34,12 +35,16 @@ from hansa.params.model import ModelLayout
 from hansa.plan import Method, Plan, hyper_at
 from hansa.rounds import Terms
 from hansa.workflows.federation import Commit, Federation, GlobalState, Problem, Trained
+from hansa.workflows.reports import number
 from hansa.workflows.stopping import Progress, advance
 from hansa.workflows.synchronous import reasons, row_of, step
 from hansa.workflows.workflow import Workflow
 
 HEAD = "head"
 """How names of the label holder's tensors begin, and the task that it does."""
+
+TASKS = ("forward", HEAD, "backward")
+"""What the clients are asked in a batch."""
 
 Arrays = dict[str, np.ndarray]
 
@@ -184,9 +189,9 @@ class _Round:
         answers = await self._ask("head", {self._labels: question}, told, place, facts=facts)
         rows = float(len(next(iter(embeddings.values()))))
         numbers = {
-            name: Mean(float(value) * rows, rows)
+            name: Mean(found * rows, rows)
             for name, value in facts.items()
-            if isinstance(value, int | float) and not isinstance(value, bool)
+            if math.isfinite(found := number(value))
         }
         return answers[self._labels], numbers
 
@@ -247,12 +252,16 @@ class _Round:
                 f"gave {'no' if odd[0] in model else 'a'} gradient of {odd[0]}",
             )
         for name, array in model.items():
+            owner = name.rpartition("/")[0].replace(HEAD, self._labels)
             if gradients[name].shape != array.shape:
                 shape = list(gradients[name].shape)
                 raise self._bad(
-                    name.rpartition("/")[0].replace(HEAD, self._labels),
-                    f"gave a gradient of {name} of shape {shape}; it is {list(array.shape)}",
+                    owner, f"gave a gradient of {name} of shape {shape}; it is {list(array.shape)}"
                 )
+            with np.errstate(over="ignore"):
+                fitted = gradients[name].astype(array.dtype)
+            if not np.isfinite(fitted.astype(np.float64)).all():
+                raise self._bad(owner, f"gave a gradient of {name} that no {array.dtype} holds")
         whole = Params.of({n: gradients[n].astype(a.dtype) for n, a in model.items()})
         gradient, _ = layout.split(whole)
         rate = gradient.dtype.type(self._hyper.lr)

@@ -18,18 +18,34 @@ from hansa.rounds.questions import Answer
 from hansa.workflows.outcome import Outcome, Turn
 
 _FIRST = ("count", "missing", "sum", "low", "high")
+_SECOND = ("squares", "histogram")
+_ADDED = (*_FIRST, "mean", "clients")
+"""What the second question has beside the settings of the plan."""
+
+_LARGEST = 1e290
+"""No value beyond; sums of so many clients as there can be stay finite."""
 
 
 def statistics(answers: Mapping[str, Answer], turn: Turn) -> Outcome:
-    """Ask for deviations once the means are known, then report."""
-    keys = _FIRST if turn.step == 0 else ("squares", "histogram")
-    told, refused = _sound(answers, keys)
+    """Ask for deviations once the means are known, then report.
+
+    Who answers the first question and not the second is in the means, so all begin again without.
+    """
+    settings = turn.settings
+    if "mean" not in settings:
+        told, refused = _sound(answers, _FIRST)
+        if not told:
+            return Outcome({}, refused=refused)
+        first = _first([told[name] for name in sorted(told)])
+        return Outcome({}, ask={**settings, **first, "clients": len(told)}, refused=refused)
+    told, refused = _sound(answers, _SECOND, width=len(settings["mean"]))
     if not told:
         return Outcome({}, refused=refused)
+    if len(told) < settings["clients"]:
+        asked = {key: value for key, value in settings.items() if key not in _ADDED}
+        return Outcome({}, ask=asked, refused=refused)
     clients = [told[name] for name in sorted(told)]
-    if turn.step == 0:
-        return Outcome({}, ask={**turn.settings, **_first(clients)}, refused=refused)
-    columns, settings = range(len(clients[0]["squares"])), turn.settings
+    columns = range(len(settings["mean"]))
     squares = [math.fsum(c["squares"][j] for c in clients) for j in columns]
     report: dict[str, Any] = {key: settings[key] for key in ("count", "missing", "sum", "mean")}
     report |= {"min": settings["low"], "max": settings["high"]}
@@ -60,20 +76,24 @@ def _first(clients: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _sound(
-    answers: Mapping[str, Answer], keys: Sequence[str]
+    answers: Mapping[str, Answer], keys: Sequence[str], *, width: int | None = None
 ) -> tuple[dict[str, dict[str, Any]], dict[str, HansaError]]:
     """Return the facts that can be summed, and the others' refusals.
 
-    Clients whose columns differ in number from those of most are refused.
+    Args:
+      answers: by client.
+      keys: of the facts that are wanted.
+      width: columns, where that is known; else most clients decide, as they do about bins.
     """
-    widths = {name: _width(answer.facts, keys) for name, answer in answers.items()}
-    known = [width for width in widths.values() if width]
-    width = max(sorted(set(known)), key=known.count, default=0)
-    told = {name: answers[name].facts for name in answers if widths[name] == width and width}
+    shapes = {name: _shape(answer.facts, keys) for name, answer in answers.items()}
+    known = [shape for shape in shapes.values() if shape and width in (None, shape[0])]
+    shape = max(sorted(set(known)), key=known.count, default=())
+    told = {name: answers[name].facts for name in answers if shape and shapes[name] == shape}
+    columns = width or (shape[0] if shape else 0)
     refused: dict[str, HansaError] = {
         name: UpdateRefused(
             "task-answer",
-            f"The statistics of {name} are not those of {width} columns. They were not counted.",
+            f"The statistics of {name} are not those of {columns} columns. They were not counted.",
             "Answer with hansa.learners.statistics, on rows of the same columns everywhere.",
         )
         for name in answers
@@ -82,17 +102,27 @@ def _sound(
     return told, refused
 
 
-def _width(facts: Mapping[str, Any], keys: Sequence[str]) -> int:
-    """Return the number of columns, or 0 where the facts are no statistics."""
+def _shape(facts: Mapping[str, Any], keys: Sequence[str]) -> tuple[int, ...]:
+    """Return the number of columns, and of bins of each; () where the facts are no statistics."""
     columns = [facts.get(key) for key in keys]
-    if not all(isinstance(column, list) and column for column in columns):
-        return 0
-    numbers = [value for column in columns for value in _flat(column)]
-    if not all(type(value) in (int, float) and math.isfinite(value) for value in numbers):
-        return 0
+    if not all(_fits(key, column) for key, column in zip(keys, columns, strict=True)):
+        return ()
     sizes = {len(column) for column in columns if isinstance(column, list)}
-    return sizes.pop() if len(sizes) == 1 else 0
+    if len(sizes) != 1:
+        return ()
+    return (*sizes, *(len(bins) for bins in (facts["histogram"] if "histogram" in keys else ())))
 
 
-def _flat(column: Any) -> list[Any]:
-    return [v for item in column for v in (item if isinstance(item, list) else [item])]
+def _fits(key: str, column: Any) -> bool:
+    """Tell whether what a client's code has answered is a column of such facts."""
+    if not isinstance(column, list) or not column:
+        return False
+    if key == "histogram":
+        return all(isinstance(bins, list) and all(map(_is_count, bins)) for bins in column)
+    if key in ("count", "missing"):
+        return all(map(_is_count, column))
+    return all(type(value) in (int, float) and abs(value) <= _LARGEST for value in column)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**53

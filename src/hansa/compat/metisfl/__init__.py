@@ -16,8 +16,9 @@ from hansa.compat.metisfl.config import (
 )
 from hansa.compat.metisfl.controller import Controller
 from hansa.compat.metisfl.driver import DriverSession
-from hansa.compat.metisfl.learner import Learner, app
+from hansa.compat.metisfl.learner import Learner
 from hansa.compat.metisfl.partition import iid_partition
+from hansa.compat.metisfl.taking_part import app
 
 __all__ = [
     "ClientParams",

@@ -6,16 +6,14 @@ A run's project says `functions(SETTINGS)`, and no more; what trains is what `br
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import numpy as np
 
+from hansa.compat.metisfl.learner import Learner
 from hansa.errors import LearnerError
 from hansa.metrics import Mean
-
-if TYPE_CHECKING:
-    from hansa.compat.metisfl.learner import Learner
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

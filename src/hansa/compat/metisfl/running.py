@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hansa.compat.metisfl.environment import Environment, refused, write_environment
-from hansa.compat.metisfl.learner import invitation
 from hansa.compat.metisfl.place import Place, is_here, learner_name, place_at, wait_until
+from hansa.compat.metisfl.taking_part import invitation
 from hansa.errors import HansaError, ServerError
 
 _LOOK_S = 0.2
