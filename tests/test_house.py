@@ -104,7 +104,6 @@ BROAD = {
     "simulation/federation.py",
     "simulation/processes.py",
     "learners/script_session.py",
-    "server/app.py",  # a request: what goes wrong is logged, and the client is answered
     "server/runs.py",  # a run's thread: whatever happens, the run reaches an end
     "site/agent.py",  # its threads: what they cannot get over ends the agent, with the reason
     "store/database.py",  # the thread that writes answers everybody who waits
