@@ -81,11 +81,11 @@ def test_a_named_task_is_answered_alike_at_sites_and_in_simulation(tmp_path: Pat
 @pytest.mark.parametrize(
     ("who", "point"),
     [
-        ("client-2", "site_before_update_kept"),
+        pytest.param("client-2", "site_before_update_kept", marks=pytest.mark.slow),
         ("client-2", "site_after_update_kept"),
-        ("client-2", "site_after_update_sent"),
+        pytest.param("client-2", "site_after_update_sent", marks=pytest.mark.slow),
         (SERVER, "after_update_recorded"),
-        (SERVER, "before_round_closed"),
+        pytest.param(SERVER, "before_round_closed", marks=pytest.mark.slow),
         (SERVER, "after_round_closed"),
     ],
 )

@@ -38,16 +38,15 @@ def poll(connection) -> PollAnswer:
 
 
 def test_start_tells_what_there_is_and_sigterm_answers_polls_and_exits_with_0(federation):
+    federation = Federation(federation.root / "slow", heartbeat_s=60.0)
     with federation.served():
         assert is_held(federation.folder)
         with connected(federation.join("north")) as site, ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(poll, site)
             time.sleep(0.5)
             assert not waiting.done()
-            began = time.monotonic()
             assert federation.end(signal.SIGTERM) == 0
-            answer = waiting.result(1)
-        assert time.monotonic() - began < 4.0  # a heartbeat is 5 s: the poll did not sit it out
+            answer = waiting.result(20)  # and did not sit out the heartbeat
         assert answer.again_s > 0 and not answer.ended
     told = "".join(federation.told)
     assert federation.url in told
@@ -140,8 +139,8 @@ def test_a_revocation_by_another_process_ends_an_open_poll_within_5_seconds(fede
         waiting = pool.submit(poll, site)
         time.sleep(0.5)
         assert not waiting.done()
-        began = time.monotonic()
         federation.hansa("server", "revoke", "north")
+        began = time.monotonic()
         with pytest.raises(RequestRefused, match="identity-member"):
             waiting.result(20)
         assert time.monotonic() - began < MEMBER_FELT_S
