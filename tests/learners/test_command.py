@@ -115,7 +115,9 @@ def test_a_program_of_the_package_is_started_by_its_path(made, blobs, start):
 
 def test_what_a_command_is_told_is_in_a_file_and_in_variables(made, blobs, start, tmp_path):
     told = f"cd {tmp_path}; env > env; cp $HANSA_SETTINGS settings.json; echo $OLDPWD > pwd; {COPY}"
-    hyper = Hyper(round=3, epochs=2, batch_size=None, lr=0.125, optimizer="adam")
+    hyper = Hyper(
+        round=3, epochs=2, batch_size=None, lr=0.125, optimizer="adam", settings={"mu": -0.5}
+    )
     turn(made(told, CODE | {"deep/er.txt": b"1"}), start, blobs(7), hyper=hyper)
     said = json.loads((tmp_path / "settings.json").read_text())
     seed = said.pop("seed")
@@ -123,7 +125,7 @@ def test_what_a_command_is_told_is_in_a_file_and_in_variables(made, blobs, start
     rows = said.pop("data")
     assert said == {
         "task": "train", "client": "client-0", "round": 3, "epochs": 2, "steps": None,
-        "batch_size": None, "lr": 0.125, "optimizer": "adam", "options": {},
+        "batch_size": None, "lr": 0.125, "optimizer": "adam", "options": {}, "given": {"mu": -0.5},
         "examples": 7, "classes": ["0", "1", "2"],
     }  # fmt: skip
     lines = (tmp_path / "env").read_text().splitlines()
