@@ -18,8 +18,9 @@ def status(folder: Path, as_json: bool) -> None:
     """Tell whether the server runs, its address, and the fingerprint to compare by phone.
 
     \b
-    Example:
+    Examples:
       hansa server status
+      hansa combiner status --folder west
     """
     from hansa.holding import is_held
     from hansa.server.journal import Journal

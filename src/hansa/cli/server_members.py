@@ -43,6 +43,7 @@ def invite(name: str, role: Role, org: str, expires: float, folder: Path, as_jso
     Examples:
       hansa server invite hospital-north --org "North Hospital" --expires 24h
       hansa server invite anna --role submitter
+      hansa combiner invite ward-3 --folder west
     """
     from hansa.clock import date_of, wall
     from hansa.server.opening import invitation, opened
@@ -70,8 +71,9 @@ def sites(folder: Path, as_json: bool) -> None:
     the admin whose key is here.
 
     \b
-    Example:
+    Examples:
       hansa server sites
+      hansa combiner sites --folder west
     """
     rows, why = _presence(folder)
     rows = [_shown(row) for row in rows if row["kind"] != "person"]
@@ -121,8 +123,9 @@ def revoke(name: str, folder: Path) -> None:
     it.  What it has contributed stays in the models.
 
     \b
-    Example:
+    Examples:
       hansa server revoke hospital-north
+      hansa combiner revoke ward-3 --folder west
     """
     from hansa.server import members
     from hansa.server.opening import OPERATOR, opened
