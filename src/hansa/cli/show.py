@@ -94,16 +94,16 @@ def command(
 
 def _tell_answers(folder: RunFolder) -> None:
     """Print what a named task's answers came to in the newest round that has such a report."""
-    from hansa.text import ERROR_CHARS
+    from hansa.text import ERROR_CHARS, clean
 
     row = next((row for row in reversed(folder.rows()) if row.get("report")), None)
     if row is None:
         return
-    told = json.dumps(row["report"], indent=2)  # in ASCII: what sites say commands no terminal
-    lines = told.splitlines()
+    # In ASCII: what sites say commands no terminal.
+    lines = [f"{json.dumps(key)}: {json.dumps(told)}" for key, told in row["report"].items()]
     more = [f"... {len(lines) - ANSWER_LINES:,} lines more"] if len(lines) > ANSWER_LINES else []
     click.echo(f"answers of round {row['round']}; all are in {folder.path / 'metrics.jsonl'}")
-    click.echo("\n".join([*(line[:ERROR_CHARS] for line in lines[:ANSWER_LINES]), *more]))
+    click.echo("\n".join([*(clean(line, ERROR_CHARS) for line in lines[:ANSWER_LINES]), *more]))
 
 
 def _show_validations(run: str | None, on: str | None, runs: Path, *, as_json: bool) -> None:
