@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -176,6 +177,19 @@ def test_run_outside_a_project_says_how_to_make_one(
     status, text = fails(capsys, "run")
     assert status == 1
     assert "hansa init" in text and "[plan-not-found]" in text
+
+
+def test_a_file_is_no_project(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, text = fails(capsys, "run", str(study / "model.py"))
+    assert status == 1 and "a project is a folder" in text and "[plan-not-found]" in text
+
+
+def test_a_script_of_fedn_that_is_not_there_is_said_so(home: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "hansa.compat.fedn", "nothing.py"], capture_output=True, text=True
+    )
+    assert done.returncode == 1 and "There is no script nothing.py" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_init_never_overwrites(study: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,23 @@ def test_ctrl_c_says_how_to_go_on(
     assert "Interrupted after round 2" in text
     assert "stopped" in hansa_cli("ls")
     assert "Continuing study-1 after round 2" in hansa_cli("run", "study", "--rounds", "4")
+
+
+def test_show_tells_what_clients_have_answered(hansa_cli: Any, home: Path) -> None:
+    hansa_cli("init", "study")
+    model = home / "study" / "model.py"
+    model.write_text(
+        model.read_text() + "\n\nimport hansa\n\n\n@hansa.task('rows')\n"
+        "def rows(params, data, ctx):\n    return {'rows': data.train.examples}\n"
+    )
+    workflow = 'workflow={name="broadcast_and_process",task="rows"}'
+    hansa_cli("run", "study", "--rounds", "1", "--set", workflow)
+    text = hansa_cli("show")
+    rows = [int(n) for n in re.findall(r'"rows": (\d+)', text)]
+    held = [sum(n) for n in json.loads(hansa_cli("show", "--json"))["partition"]["counts"]]
+    assert "answers of round 1" in text and len(rows) == 10
+    assert all(0 < train <= all_of_it for train, all_of_it in zip(rows, held, strict=True))
+    assert len(set(rows)) > 1
 
 
 def test_another_model_from_the_same_plan_is_an_error(hansa_cli: Any, home: Path) -> None:

@@ -280,3 +280,15 @@ def test_help_of_the_group_imports_no_server():
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     loaded = done.stdout.splitlines()[-1].split()
     assert not {"starlette", "granian", "sqlalchemy", "cryptography", "numpy"} & set(loaded)
+
+
+def test_a_combiners_folder_names_the_combiners_own_commands(hansa, server):
+    told = hansa("combiner", "start", status=1)
+    assert "no combiner's" in told and "hansa server start" in told
+    assert "no combiner's" in hansa("combiner", "ledger", status=1)
+    told = hansa("combiner", "start", "--folder", "nowhere", status=1)
+    assert "hansa combiner init --join LINE" in told
+    assert "does not run: hansa server start" in hansa("server", "status")
+    (server / "upward").mkdir()
+    assert "does not run: hansa combiner start" in hansa("combiner", "status")
+    assert "hansa combiner start" in hansa("combiner", "doctor")

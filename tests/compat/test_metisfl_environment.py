@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -163,6 +165,50 @@ def test_a_learner_that_fails_at_once_ends_the_command_with_its_words(tmp_path: 
     (tmp_path / "learner.py").write_text("raise SystemExit('no rows here')\n")
     done = run(tmp_path, path.name)
     assert done.returncode == 1 and "no rows here" in done.stderr and "dev-process" in done.stderr
+
+
+def test_a_learner_that_ends_before_the_run_does_is_told_and_not_waited_for(tmp_path: Path) -> None:
+    path = write(tmp_path, port=free_port())
+    (tmp_path / "learner.py").write_text("from hansa.compat.metisfl import Learner\n")
+    done = run(tmp_path, path.name)
+    assert done.returncode == 1 and "status 0" in done.stderr and "app(...)" in done.stderr
+
+
+def test_addresses_are_those_of_the_file_whatever_lies_beside_the_learner(tmp_path: Path) -> None:
+    path = write(tmp_path, port=(port := free_port()))
+    (tmp_path / "learner.py").write_text(
+        "from driver import controller_params as where\nraise SystemExit(f'at {where.port}')\n"
+    )
+    for name in ("controller", "driver"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('the programs of the tutorial')\n")
+    done = run(tmp_path, path.name)
+    assert done.returncode == 1 and f"at {port}" in done.stderr, done.stderr
+
+
+def test_killed_it_leaves_no_process(tmp_path: Path) -> None:
+    path = write(tmp_path, port=free_port())
+    ready = tmp_path / "ready"
+    (tmp_path / "learner.py").write_text(
+        f"import time\nopen({str(ready)!r}, 'a').write('x')\ntime.sleep(600)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "hansa", "run", path.name],
+        cwd=tmp_path,
+        env={**os.environ, "HANSA_HOME": str(tmp_path / "home")},
+        stdout=subprocess.DEVNULL,
+    )
+    until(lambda: ready.exists() and len(ready.read_text()) == 3)
+    process.kill()
+    process.wait(30)
+    until(lambda: not any(of_folder(p, tmp_path) for p in Path("/proc").glob("[0-9]*")))
+
+
+def until(reached: Callable[[], bool]) -> None:
+    """Wait for something of other processes, on a loaded machine too."""
+    end = time.monotonic() + 60
+    while not reached():
+        assert time.monotonic() < end
+        time.sleep(0.1)
 
 
 def test_a_learner_elsewhere_gets_an_invitation_and_is_waited_for(tmp_path: Path) -> None:

@@ -131,6 +131,14 @@ def test_no_pickle_is_a_model_to_start_from(tmp_path: Path) -> None:
         read_tensors(tmp_path / "evil.npz")
 
 
+def test_what_is_no_model_is_said_so(tmp_path: Path) -> None:
+    (tmp_path / "plan.toml").write_text("name = 'study'\n")
+    with pytest.raises(ParamsError, match=r"plan.toml is no safetensors file"):
+        read_start(str(tmp_path / "plan.toml"), tmp_path)
+    with pytest.raises(RunError, match=r"'away.npz' is neither a file of tensors nor a model"):
+        read_start("away.npz", tmp_path)
+
+
 def test_a_model_of_other_tensors_is_refused_with_the_first_difference(tmp_path: Path) -> None:
     first = run(tmp_path, rounds=1)
     other = hansa.numpy_learner("mlp").init(hansa.load_data("digits"), hansa.seeds.Key.root(0))

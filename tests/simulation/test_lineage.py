@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -152,6 +153,17 @@ def test_what_cannot_be_kept_is_refused_before_anything_runs(
         with pytest.raises((PlanError, StoreError)) as raised:
             simulate(folder, *sets, engine=engine)
         assert raised.value.code == code
+    assert not (folder / "runs").exists()
+
+
+def test_without_the_client_library_of_redis_nothing_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(REDIS_URL, "redis://127.0.0.1:1/0")
+    monkeypatch.setitem(sys.modules, "redis", None)
+    folder = make_project(tmp_path)
+    with pytest.raises(StoreError, match=r"client library.* Nothing was started"):
+        simulate(folder, "keep.store=redis", "keep.lineage=2")
     assert not (folder / "runs").exists()
 
 

@@ -58,9 +58,20 @@ def test_every_state_has_its_sentence_with_and_without_rounds():
 
 
 def test_a_run_that_was_never_evaluated_claims_nothing():
-    record = read(samples.run, best=None)
+    made = samples.run() | {"best": None}
+    for row in made["rounds"]:
+        row |= {"validation": {}, "test": {}}
+    record = read_record(made)
     assert summary.headline(record).endswith("but never evaluated.")
     assert "0." not in summary.headline(record).replace("0.6 s", "")[:40]
+
+
+def test_a_run_with_metrics_of_its_own_was_evaluated():
+    record = samples.run(rounds=1) | {"best": None}
+    record["rounds"][0] |= {"test": {}, "validation": {"sum": {"mean": 3.0}}}
+    assert summary.headline(read_record(record)).endswith(" s.")
+    record["plan"] = {"workflow": {"name": "broadcast_and_process"}}
+    assert " asked 5 clients in 1 round and " in summary.headline(read_record(record))
 
 
 def test_a_stopped_or_failed_run_says_why_and_what_to_type():

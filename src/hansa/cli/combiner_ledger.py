@@ -25,8 +25,7 @@ def command(folder: Path, verify: bool, as_json: bool) -> None:
       hansa combiner ledger --folder west --verify
     """
     from hansa.cli.site_ledger import listed
-    from hansa.server.opening import UPWARD
-    from hansa.server.settings import load_settings
+    from hansa.server.opening import UPWARD, check_combiner
 
-    load_settings(folder)
+    check_combiner(folder)
     listed(folder, folder / UPWARD, None, verify=verify, as_json=as_json)

@@ -18,13 +18,13 @@ def status(folder: Path, as_json: bool) -> None:
     """Tell whether the server runs, its address, and the fingerprint to compare by phone.
 
     \b
-    Example:
+    Examples:
       hansa server status
     """
     from hansa.holding import is_held
     from hansa.server.journal import Journal
     from hansa.server.members import members
-    from hansa.server.opening import opened
+    from hansa.server.opening import opened, start_verb
 
     with opened(folder) as server:
         there = [m for m in members(server.database) if not m["revoked_at"]]
@@ -42,7 +42,7 @@ def status(folder: Path, as_json: bool) -> None:
         print_json(facts)
         return
     runs = ", ".join(f"{count} {state}" for state, count in states.items()) or "none yet"
-    stopped = f"does not run: hansa server start{at_folder(folder)}"
+    stopped = f"does not run: {start_verb(folder)}{at_folder(folder)}"
     lines = {
         "Federation": facts["federation"],
         "Address": facts["url"],

@@ -70,7 +70,7 @@ def sites(folder: Path, as_json: bool) -> None:
     the admin whose key is here.
 
     \b
-    Example:
+    Examples:
       hansa server sites
     """
     rows, why = _presence(folder)
@@ -121,7 +121,7 @@ def revoke(name: str, folder: Path) -> None:
     it.  What it has contributed stays in the models.
 
     \b
-    Example:
+    Examples:
       hansa server revoke hospital-north
     """
     from hansa.server import members

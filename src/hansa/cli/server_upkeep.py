@@ -25,7 +25,7 @@ def doctor(folder: Path, quick: bool, clean: bool, as_json: bool) -> None:
     only something to look at.  It changes nothing, and the server may run.
 
     \b
-    Example:
+    Examples:
       hansa server doctor
     """
     from hansa.server.doctor import clean_up, examine

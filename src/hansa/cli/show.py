@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 
 CLIENTS_SHOWN = 40
 """Clients in the table of times, the slowest first; spans.jsonl has them all."""
+
+ANSWER_LINES = 60
+"""Lines of a named task's answers that are printed; metrics.jsonl has them all."""
 
 
 @click.command()
@@ -74,6 +78,7 @@ def command(
     click.echo(str(Table(round_cells(row, metric) for row in record["rounds"])))
     if matrix := cross_site_table(record):
         click.echo(f"each model at each client\n{matrix}")
+    _tell_answers(folder)
     for problem in record["problems"]:
         click.echo(
             f"round {problem['round']}: {clean(problem['client'])} {clean(problem['kind'])}: "
@@ -85,6 +90,20 @@ def command(
     click.echo(f"report  {relative(page)}")
     if open_page:
         click.launch(str(page))
+
+
+def _tell_answers(folder: RunFolder) -> None:
+    """Print what a named task's answers came to in the newest round that has such a report."""
+    from hansa.text import ERROR_CHARS, clean
+
+    row = next((row for row in reversed(folder.rows()) if row.get("report")), None)
+    if row is None:
+        return
+    # In ASCII: what sites say commands no terminal.
+    lines = [f"{json.dumps(key)}: {json.dumps(told)}" for key, told in row["report"].items()]
+    more = [f"... {len(lines) - ANSWER_LINES:,} lines more"] if len(lines) > ANSWER_LINES else []
+    click.echo(f"answers of round {row['round']}; all are in {folder.path / 'metrics.jsonl'}")
+    click.echo("\n".join([*(clean(line, ERROR_CHARS) for line in lines[:ANSWER_LINES]), *more]))
 
 
 def _show_validations(run: str | None, on: str | None, runs: Path, *, as_json: bool) -> None:

@@ -164,7 +164,7 @@ def find_membership(url: str | None) -> Membership:
     raise IdentityError(
         "identity-membership",
         f"There are {len(folders)} federations: {_addresses(folders)}.",
-        "Say which one is meant, by its address.",
+        "Say which one is meant, by its address, as in: --on ADDRESS",
     )
 
 

@@ -38,9 +38,10 @@ def load_plan(
     try:
         text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        why = f": a project is a folder, and {path.parent} a file" if path.parent.is_file() else ""
         raise PlanError(
             "plan-not-found",
-            f"There is no plan at {path}.",
+            f"There is no plan at {path}{why}.",
             "Make a project with: hansa init my-study",
         ) from None
     except (OSError, UnicodeDecodeError) as error:

@@ -15,7 +15,7 @@ from hansa.plan.schema import KeepPlan
 from hansa.runs.folder import RunFolder
 from hansa.store.files import save_params
 from hansa.store.lineage import DiskLineage, Lineage, MemoryLineage
-from hansa.store.redis_lineage import REDIS_URL, RedisLineage
+from hansa.store.redis_lineage import REDIS_URL, RedisLineage, redis_library
 
 
 def is_wanted(keep: KeepPlan) -> bool:
@@ -54,9 +54,10 @@ def redis_address(said: str = "") -> str:
     """Return the address of the Redis: the environment's, or else what was said.
 
     Raises:
-      StoreError: store-redis, there is none.
+      StoreError: store-redis, there is none, or the client library is missing.
     """
     if url := os.environ.get(REDIS_URL, "") or said:
+        redis_library()
         return url
     raise StoreError(
         "store-redis",

@@ -37,7 +37,13 @@ def read_start(text: str, runs: Path) -> Start:
     if path.is_file():
         return Start(read_tensors(path), path.name)
     name, _, which = text.partition(":")
-    folder = find_run(runs, name)
+    try:
+        folder = find_run(runs, name)
+    except RunError as error:
+        if error.code != "run-not-found":
+            raise
+        told = f"{text!r} is neither a file of tensors nor a model of a run. {error.happened}"
+        raise RunError(error.code, told, error.hint) from None
     model = Trail(models_of(folder)).find(f"{folder.name}:{which}" if which else folder.name)
     return Start(load_params(kept_file(folder, model.round)).copy(), model.name)
 
@@ -69,7 +75,15 @@ def read_tensors(path: Path) -> Params:
       ParamsError: the file is not one of tensors.
     """
     if path.suffix != ".npz":
-        return load_params(path).copy()
+        try:
+            return load_params(path).copy()
+        except ParamsError as error:
+            raise ParamsError(
+                error.code,
+                f"The file {path} is no safetensors file, or a damaged one. It was not used. "
+                f"{error.happened}",
+                "Give RUN, RUN:ROUND, or a file as hansa export writes it: .safetensors or .npz.",
+            ) from None
     try:
         size = path.stat().st_size
         if size > BLOB_BYTES_MAX:

@@ -29,7 +29,7 @@ from hansa.protocol.messages import ENDED
 from hansa.server.audit import newest
 from hansa.server.backing_up import BACKED_UP, SECRET
 from hansa.server.journal import Journal
-from hansa.server.opening import Opened
+from hansa.server.opening import Opened, start_verb
 from hansa.server.round_files import Updates
 from hansa.server.upkeep import left_over, wanted_blobs
 from hansa.store.blobs import BlobStore
@@ -97,7 +97,7 @@ def _service(checkup: Checkup) -> Iterator[Finding]:
     if checkup.served:
         yield Finding("good", "server", f"runs here, for {settings.url}")
     else:
-        command = f"hansa server start{checkup.where}"
+        command = f"{start_verb(checkup.server.folder)}{checkup.where}"
         yield Finding("warn", "server", "does not run from this folder", command)
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from hansa.errors import IdentityError, ServerError
 from hansa.identity import Authority, Role, load_authority
 from hansa.server import members
-from hansa.server.settings import ServerSettings, load_settings
+from hansa.server.settings import SETTINGS_FILE, ServerSettings, load_settings
 from hansa.store.database import Database, open_database
 
 OPERATOR = "operator"
@@ -63,6 +63,31 @@ def refuse_combiner(folder: Path) -> None:
             f"{folder.resolve()} is a combiner's: its runs belong to the server above it.",
             "Start it with: hansa combiner start",
         )
+
+
+def check_combiner(folder: Path) -> None:
+    """Refuse what is of combiners in any other folder.
+
+    Raises:
+      ServerError: server-settings.
+    """
+    if not (folder / SETTINGS_FILE).exists():
+        raise ServerError(
+            "server-settings",
+            f"There is no combiner in {folder.resolve()}.",
+            "Make one with: hansa combiner init --join LINE, or name its folder with --folder.",
+        )
+    if not (folder / UPWARD).exists():
+        raise ServerError(
+            "server-settings",
+            f"{folder.resolve()} is a server's folder, and no combiner's.",
+            "Name the combiner's with --folder; a server starts with: hansa server start",
+        )
+
+
+def start_verb(folder: Path) -> str:
+    """Return the command that serves from a folder."""
+    return f"hansa {'combiner' if (folder / UPWARD).exists() else 'server'} start"
 
 
 def check_role(folder: Path, role: Role) -> None:

@@ -25,6 +25,23 @@ REDIS_URL = "HANSA_REDIS"
 """Environment variable with the address of the Redis, as in redis://:PASSWORD@HOST:6379/0."""
 
 
+def redis_library() -> Any:
+    """Return the client library of Redis.
+
+    Raises:
+      StoreError: store-redis, it is missing.
+    """
+    try:
+        return importlib.import_module("redis")
+    except ImportError as error:
+        raise StoreError(
+            "store-redis",
+            f"Keeping models in Redis takes its client library, and that is missing: {error}. "
+            "Nothing was started.",
+            'Install it with: pip install "hansa[redis]"',
+        ) from None
+
+
 class RedisLineage:
     """Models of one run in a Redis.
 
@@ -38,14 +55,7 @@ class RedisLineage:
 
     def __init__(self, url: str, key: str) -> None:
         self._key, self._place = key, _place(url)
-        try:
-            redis: Any = importlib.import_module("redis")
-        except ImportError as error:
-            raise StoreError(
-                "store-redis",
-                f"Keeping models in Redis takes its client library, and that is missing: {error}.",
-                'Install it with: pip install "hansa[redis]"',
-            ) from None
+        redis = redis_library()
         self._error: type[Exception] = redis.exceptions.RedisError
         with self._told():
             self._redis: Any = redis.Redis.from_url(

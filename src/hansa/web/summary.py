@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from hansa.plan import flatten
@@ -90,7 +90,7 @@ def headline(record: RunRecord) -> str:
     if record.state == "finished":
         effort = f"with {count(client_count(record), 'client')} in {duration(record.seconds)}"
         if not reached:
-            return f"{name} was trained for {done} {effort}, but never evaluated."
+            return f"{name} {_unjudged(record, done)}."
         best_at = record.best.round if record.best else 0
         last_at = record.rounds[-1].round
         when = f"after {done}" if best_at == last_at else f"in round {best_at:,} of {last_at:,}"
@@ -100,6 +100,18 @@ def headline(record: RunRecord) -> str:
     verb = "was stopped" if record.state == "stopped" else "failed"
     best = f"; the best it reached is {reached}" if reached else ""
     return f"{name} {verb} after {done}{best}{_beaten(record)}."
+
+
+def _unjudged(record: RunRecord, done: str) -> str:
+    """Say what a run did whose stop.metric nobody has measured."""
+    workflow = record.plan.get("workflow", "")
+    named = workflow.get("name") if isinstance(workflow, Mapping) else workflow
+    clients, time = count(client_count(record), "client"), duration(record.seconds)
+    if named == "broadcast_and_process":
+        return f"asked {clients} in {done} and {time}"
+    other = any(row.validation or row.test for row in record.rounds)
+    told = f"was trained for {done} with {clients} in {time}"
+    return told if other else f"{told}, but never evaluated"
 
 
 def _reached(record: RunRecord) -> str:

@@ -24,7 +24,7 @@ from hansa.plan import Method, Plan
 from hansa.rounds import Terms
 from hansa.text import nearest
 from hansa.workflows.answers import PROCESSES, check_report
-from hansa.workflows.federation import Answered, Commit, Federation, GlobalState, Problem
+from hansa.workflows.federation import Commit, Federation, GlobalState, Problem
 from hansa.workflows.outcome import Outcome, Process, Turn
 from hansa.workflows.stopping import Progress, advance
 from hansa.workflows.synchronous import choose, reasons
@@ -120,7 +120,7 @@ class _Round:
             problems += [*answered.problems, *_refused(number, outcome)]
             accepted = len(answered.answers) - len(outcome.refused)
             down, up = down + answered.bytes_down, up + answered.bytes_up
-            self._check_enough(answered, accepted, problems)
+            self._check_enough(accepted, problems, clients or ())
             if outcome.ask is None:
                 break
             settings = outcome.ask
@@ -146,13 +146,13 @@ class _Round:
         there = set(roster)
         return [name for name in clients if name in there], Terms(self._plan.cohort.minimum)
 
-    def _check_enough(self, answered: Answered, accepted: int, problems: list[Problem]) -> None:
+    def _check_enough(self, accepted: int, problems: list[Problem], wanted: Sequence[str]) -> None:
         minimum = self._plan.cohort.minimum
         if accepted < max(minimum, 1):
             raise RunError(
                 "run-too-few",
                 f"{accepted} clients have answered {self._task} in round {self._number}, and the "
-                f"plan's minimum is {minimum}: {reasons(problems)}. The run has failed.",
+                f"plan's minimum is {minimum}: {reasons(problems, wanted)}. The run has failed.",
                 "Correct the cause, or lower cohort.minimum, and run again.",
             )
 

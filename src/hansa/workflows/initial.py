@@ -70,11 +70,12 @@ async def _begin(
             Problem(1, name, "refused", error.code, error.happened)
             for name, error in sorted(outcome.refused.items())
         ]
+        wanted = () if everybody else (initial,)
         raise RunError(
             "run-too-few",
             f"The model shall begin with weights of {'clients' if everybody else initial}; "
             f"{counted} gave some and {needed} are needed: "
-            f"{reasons([*answered.problems, *refused])}. The run has failed.",
+            f"{reasons([*answered.problems, *refused], wanted)}. The run has failed.",
             'Correct the cause, or begin with the server\'s model: initial = "server".',
         )
     x, buffers = layout.split(outcome.model)

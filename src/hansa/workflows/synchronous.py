@@ -196,8 +196,13 @@ def _kept(number: int) -> str:
     return f"The run has failed; the model of round {number - 1} is kept."
 
 
-def reasons(problems: Sequence[Problem]) -> str:
-    """Say in one line which clients dropped out and why; like reasons are told once."""
+def reasons(problems: Sequence[Problem], wanted: Sequence[str] = ()) -> str:
+    """Say in one line which clients dropped out and why; like reasons are told once.
+
+    Args:
+      problems: of the clients that were asked.
+      wanted: clients that the plan names, where it does.
+    """
     alike: dict[str, list[Problem]] = {}
     for problem in problems:
         # Sentences that differ only in numbers and names are one reason.
@@ -208,8 +213,9 @@ def reasons(problems: Sequence[Problem]) -> str:
         names = ", ".join(problem.client for problem in group[:3])
         more = f" and {len(group) - 3} more" if len(group) > 3 else ""
         file = f" ({group[0].file})" if group[0].file else ""
-        told.append(f"{names}{more}: {group[0].message}{file}")
-    return "; ".join(told) or "no client took part"
+        told.append(f"{names}{more}: {group[0].message.removesuffix('.')}{file}")
+    absent = f"of {', '.join(wanted[:3])} none is there" if wanted else "no client took part"
+    return "; ".join(told) or absent
 
 
 def _require_watched(plan: Plan, row: dict[str, Any]) -> None:

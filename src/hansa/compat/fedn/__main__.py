@@ -20,6 +20,8 @@ def main() -> None:
     if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
         sys.exit("usage: python -m hansa.compat.fedn SCRIPT [ARGUMENT]...")
     script = sys.argv[1]
+    if not os.path.isfile(script):
+        sys.exit(f"There is no script {script}. Nothing was run.\nName a Python file.")
     sys.argv[:] = sys.argv[1:]
     sys.path[:0] = [str(SHIM), os.path.dirname(os.path.abspath(script))]
     try:

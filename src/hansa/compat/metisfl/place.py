@@ -66,6 +66,13 @@ class Place(NamedTuple):
         """The file that says that a driver has ended its run."""
         return self.folder / "over"
 
+    def ended(self) -> str:
+        """Return what the last driver that ended its run has written; "" if none has."""
+        try:
+            return self.over.read_text(encoding="utf-8")
+        except OSError:
+            return ""
+
     def learner(self, name: str) -> Path:
         """Return the folder of a learner's site."""
         return self.folder / "learners" / name
@@ -130,11 +137,11 @@ def learner_name(params: ServerParams) -> str:
 
 def end_when_over(place: Place) -> None:
     """End this process as SIGTERM does, once a driver has ended a run from now on."""
-    before = _stamp(place.over)
+    before = place.ended()
 
     def look() -> None:
         pause = threading.Event()
-        while _stamp(place.over) == before:
+        while place.ended() == before:
             pause.wait(_LOOK_S)
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -144,13 +151,6 @@ def end_when_over(place: Place) -> None:
 def tell_over(place: Place, run: str) -> None:
     """Tell the controller and the learners of this place that they may end."""
     write_durably(place.over, [f"{run} {wall()}\n".encode()])
-
-
-def _stamp(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError:
-        return ""
 
 
 def wait_until(reached: Callable[[], bool], told: str) -> None:

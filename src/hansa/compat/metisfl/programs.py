@@ -57,9 +57,10 @@ from hansa.compat.metisfl import DriverSession, ServerParams, TerminationSignals
 learners = [
 {learners}
 ]
+max_learners = len(learners)
 
 
-def get_learner_server_params(learner_index):
+def get_learner_server_params(learner_index, max_learners=max_learners):
     return learners[learner_index]
 
 

@@ -78,16 +78,21 @@ def run_environment(path: Path, target: Path, say: Say) -> Environment:
             more = _start(name, words, logs, folder=folder, modules=modules, around=around)
             started.append(more)
             say(f"{name} runs here; it prints to {more.log}")
-        _invite(environment, place, started, say)
+        before = place.ended()
+
+        def check() -> None:
+            _check(started, over=place.ended() != before)
+
+        _invite(environment, place, check, say)
         driver = _start(
             "driver", [str(modules / "driver.py")], None, folder=folder, modules=modules
         )
         started.append(driver)
-        _wait(driver, started)
+        _wait(driver, check, logs)
     return environment
 
 
-def _invite(environment: Environment, place: Place, started: Sequence[_Process], say: Say) -> None:
+def _invite(environment: Environment, place: Place, check: Callable[[], None], say: Say) -> None:
     """Say what is to be done on other machines, once the controller can invite."""
     others = [
         (index, learner)
@@ -98,7 +103,7 @@ def _invite(environment: Environment, place: Place, started: Sequence[_Process],
         return
 
     def there() -> bool:
-        _check(started)
+        check()
         return (place.server / "server.toml").exists() and _answers(place)
 
     wait_until(there, f"Waiting for the controller at {place.url}.")
@@ -142,8 +147,13 @@ def _start(
     modules: Path,
     around: Mapping[str, str] | None = None,
 ) -> _Process:
-    """Start a Python program; without a folder of logs it prints where this one does."""
-    paths = [str(modules), os.environ.get("PYTHONPATH", "")]
+    """Start a Python program; without a folder of logs it prints where this one does.
+
+    It finds the programs that were made before any of the same names beside it: a learner of the
+    tutorial imports its addresses from `controller` and `driver`, and the file says where they are.
+    """
+    script = str(Path(words[0]).parent)
+    paths = [str(modules), script, os.environ.get("PYTHONPATH", "")]
     environment = {
         **os.environ,
         **(around or {}),
@@ -153,17 +163,18 @@ def _start(
     log = Path(os.devnull) if logs is None else logs / f"{name}.log"
     with open(log, "wb") as file:
         process = subprocess.Popen(
-            [sys.executable, *words],
+            [sys.executable, "-P", "-m", "hansa.compat.metisfl.child", *words],
             cwd=folder,
             env=environment,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,  # never written to: its end tells that this process is gone
             stdout=None if logs is None else file,
             stderr=None if logs is None else subprocess.STDOUT,
+            start_new_session=True,
         )
     return _Process(name, process, log)
 
 
-def _wait(driver: _Process, started: Sequence[_Process]) -> None:
+def _wait(driver: _Process, check: Callable[[], None], logs: Path) -> None:
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):
             status = driver.process.wait(_LOOK_S)
@@ -171,25 +182,28 @@ def _wait(driver: _Process, started: Sequence[_Process]) -> None:
                 raise ServerError(
                     "dev-process",
                     f"The driver ended with status {status}; what it printed stands above.",
-                    f"All that the others printed is in {started[0].log.parent}",
+                    f"All that the others printed is in {logs}",
                 )
             return
-        _check(started)
+        check()
 
 
-def _check(started: Sequence[_Process]) -> None:
-    """See that nobody has failed while the driver waits.
+def _check(started: Sequence[_Process], *, over: bool) -> None:
+    """See that nobody has failed, or has ended before the driver's run is over.
 
     Raises:
       ServerError: dev-process, with the last lines that it printed.
     """
     for one in started:
-        if one.process.poll():
+        status = one.process.poll()
+        if status or (status == 0 and not over):
             lines = one.log.read_text(encoding="utf-8", errors="replace").splitlines()
             tail = "\n".join(lines[-_TAIL_LINES:])
+            early = "" if status else ", and the run had not ended; a learner calls app(...)"
+            last = f"Its last lines:\n{tail}" if tail else "It printed nothing."
             raise ServerError(
                 "dev-process",
-                f"{one.name} ended with status {one.process.returncode}. Its last lines:\n{tail}",
+                f"{one.name} ended with status {status}{early}. {last}",
                 f"All that it printed is in {one.log}",
             )
 
@@ -210,3 +224,5 @@ def _ended(started: Sequence[_Process]) -> Iterator[None]:
             except subprocess.TimeoutExpired:
                 one.process.kill()
                 one.process.wait()
+            if one.process.stdin is not None:
+                one.process.stdin.close()
