@@ -13,6 +13,7 @@ import numpy as np
 
 from hansa.compat.fedn import APIClient
 from hansa.dev.loopback import free_port
+from hansa.errors import HansaError
 from hansa.protocol.messages import RunFacts
 from hansa.remote.asking import all_facts
 from hansa.remote.connecting import connected, membership_at
@@ -24,7 +25,7 @@ ROWS = {"north": (np.array([4.0, -1.0]), 3), "south": (np.array([-8.0, 2.5]), 5)
 """Where each client pulls to, and its number of examples: signed, and unequal."""
 
 # The shape of FEDn's own example of local compute, with a line where a test breaks it.
-SCRIPT = '''\
+SCRIPT = """\
 import os
 import sys
 from io import BytesIO
@@ -79,7 +80,7 @@ if result != ConnectToApiResult.Assigned:
 assert isinstance(combiner_config, GrpcConnectionOptions) and combiner_config.port
 assert client.init_grpchandler(config=combiner_config, client_name="6f2a", token=TOKEN)
 client.run()
-'''
+"""
 
 
 def closed_form(rounds: int, rows: dict[str, tuple[np.ndarray, int]] = ROWS) -> list[np.ndarray]:
@@ -102,7 +103,15 @@ class Scripts:
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._tokens: dict[str, str] = {}
         os.environ["HANSA_HOME"] = str(self.home)
-        words = ["init", "--folder", str(folder / "server"), "--name", "fedn", "--url", self.url[:-1]]
+        words = [
+            "init",
+            "--folder",
+            str(folder / "server"),
+            "--name",
+            "fedn",
+            "--url",
+            self.url[:-1],
+        ]
         subprocess.run([sys.executable, "-P", "-m", "hansa", "server", *words], check=True,
                        stdout=subprocess.DEVNULL)  # fmt: skip
         self.start("server", "-P", "-m", "hansa", "server", "start", "--folder",
@@ -115,7 +124,7 @@ class Scripts:
     def _answers(self) -> bool:
         try:
             self.facts()
-        except Exception:
+        except HansaError:
             return False
         return True
 

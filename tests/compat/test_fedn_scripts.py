@@ -6,14 +6,24 @@ FedAvg's closed form in NumPy, with signed data and unequal num_examples.
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
-from fedn_scripts import ROWS, Scripts, closed_form
+from fedn_packages import archived, package
+from fedn_scripts import ROWS, SEED, Scripts, closed_form
+
+from hansa.client import failure_of
+from hansa.compat.fedn import FednClient, present
+from hansa.compat.fedn.desk import Desk
+from hansa.compat.fedn.sessions import Wanted, start
+from hansa.errors import HansaError, PlanError
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
@@ -86,30 +96,98 @@ def test_what_a_callback_must_not_give_is_that_clients_failure(line: str, words:
 
 
 def in_one_process(line: str) -> str:
-    """Train once by the worker of this process, and return the reason of the failure."""
-    import io
-    import tempfile
-
-    from hansa.compat.fedn import FednClient
-    from hansa.compat.fedn.present import HAND_OVER, Settings, bring
-    from hansa.compat.fedn.sessions import _LOCAL
-    from hansa.compat.own_process import OwnProcess
-    from hansa.site.policy import Policy
-    from hansa.site.settings import SiteSettings
-
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "site"))
-    from site_cases import case_of  # type: ignore[attr-defined]
-
-    scope = {"np": np, "sys": sys, "io": io}
-    exec(  # noqa: S102 - lines of this file
+    """Train once with a callback that has a line in it, and return the failure's words."""
+    scope: dict[str, Any] = {"np": np, "sys": sys, "io": io}
+    exec(  # a line of this file
         "def train(model):\n"
         "    found = np.load(model)\n"
         "    trained, metadata = [found['0'], found['1']], {'num_examples': 2}\n"
         f"    {line}\n"
         "    out = io.BytesIO()\n"
-        "    np.savez(out, *trained)\n"
+        "    np.savez(out, **{str(i): w for i, w in enumerate(trained)})\n"
         "    return out, metadata\n",
         scope,
     )
-    bring(FednClient(scope["train"]))
-    return ""
+    present.bring(FednClient(scope["train"]))
+    train = present.functions("{}")[2]
+    given = {str(i): w for i, w in enumerate(SEED)}
+    try:
+        return repr(train(given, None, SimpleNamespace(settings={})))
+    except (HansaError, SystemExit) as error:
+        return f"{failure_of(error).message}"
+    finally:
+        present.bring(None)
+
+
+def test_a_callback_of_one_argument_and_any_dtype_is_taken() -> None:
+    """Callbacks before 0.20 got no settings; float64 of NumPy's promotion is rounded once."""
+    told = in_one_process("trained = [w.astype(float) + 0.1 for w in trained]")
+    assert "float32" in told and "1.6" in told and "-3.9" in told
+
+
+def test_a_wrong_token_is_a_result_and_nothing_is_joined(scripts: Scripts) -> None:
+    """And a token is redeemed once: of two scripts with the same one, the second is refused."""
+    right = scripts.token("north")
+    wrong = right.replace("#", "#A", 1)[: len(right)]
+    for key, token in (("north", wrong), ("south", "eyJhbGciOiJIUzI1NiJ9.e30.x")):
+        scripts.script(key, token=token)
+        assert scripts.wait(key) == 3, scripts.said(key)
+        said = scripts.said(key)
+        assert "ConnectToApiResult.UnAuthorized" in said and "Traceback" not in said
+        assert not list((scripts.folder / f"{key}-home").rglob("site.toml"))
+    scripts.script("north")
+    scripts.until(lambda: "takes part" in scripts.said("north"))
+    scripts.script("south", token=right)
+    assert scripts.wait("south") == 3 and "UnAuthorized" in scripts.said("south")
+    assert {c["name"] for c in scripts.client.get_clients()["result"]} == {"north"}
+
+
+def test_a_script_that_is_killed_goes_on_when_it_is_started_again(scripts: Scripts) -> None:
+    gate = scripts.folder / "gate"
+    wait = f"while not os.path.exists({str(gate)!r}): __import__('time').sleep(0.02)"
+    scripts.both(south=wait)
+    scripts.client.start_session(name="cut", rounds=4, min_clients=2, round_timeout=3600)
+    scripts.until(lambda: "trained" in scripts.said("south"))
+    scripts.kill("south")  # in the midst of its callback
+    gate.touch()
+    scripts.script("south", wait)  # with the token that it has redeemed
+    scripts.until(lambda: scripts.client.session_is_finished("cut"))
+    assert scripts.client.get_session_status("cut") == "Finished"
+    for got, want in zip(scripts.model("cut-1:4"), closed_form(4), strict=True):
+        assert np.allclose(got, want, atol=1e-6)
+    assert {c["name"] for c in scripts.client.get_clients()["result"]} == set(ROWS)
+
+
+def test_a_process_of_callbacks_runs_no_package_and_a_session_needs_a_seed(
+    scripts: Scripts, tmp_path: Path
+) -> None:
+    scripts.both()
+    source = package(tmp_path / "client")
+    (source / "python_env.yaml").unlink()
+    described = (source / "fedn.yaml").read_text().replace("python_env: python_env.yaml\n", "")
+    (source / "fedn.yaml").write_text(described)
+    archived(tmp_path / "package.tgz", source, "client")
+    scripts.client.set_active_package(str(tmp_path / "package.tgz"), "numpyhelper")
+    seed = scripts.client.get_active_model()["model"]
+    shapes = {"0": np.zeros((1, 2), np.float32), "1": np.array(0, np.float32)}
+    (tmp_path / "other.npz").write_bytes(npz(**shapes))
+    scripts.client.set_active_model(str(tmp_path / "other.npz"))
+    scripts.client.start_session(name="code", rounds=1, min_clients=1)
+
+    def told() -> str:
+        return json.dumps(scripts.client.get_statuses(session_id="code"))
+
+    scripts.until(lambda: "of its own" in told())
+    assert all("trained" not in scripts.said(name) for name in ROWS)
+    assert (
+        scripts.session("local", rounds=1, package="local", model_id=seed) == "Finished"
+    )  # beside a package
+    with pytest.raises(PlanError, match="without a seed model"):
+        start(scripts.client._membership, Desk(Elsewhere(tmp_path)), Wanted("x"))  # type: ignore[arg-type]
+
+
+class Elsewhere:
+    """A membership whose desk is empty."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder

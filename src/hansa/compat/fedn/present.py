@@ -18,7 +18,7 @@ import numpy as np
 from hansa.compat.fedn.formats import FORMS, Form, fitted, read_model, write_model
 from hansa.compat.fedn.said import examples_of, metadata_of, metrics_of, wrong
 from hansa.compat.hand_over import HandOver
-from hansa.errors import LearnerError
+from hansa.errors import LearnerError, PlanError
 from hansa.learners.command_answers import PREDICT, VALIDATE
 from hansa.learners.named_tasks import task
 from hansa.limits import UPDATE_SLACK_BYTES
@@ -79,8 +79,8 @@ def functions(settings: str) -> tuple[Callable[..., Any], ...]:
         return {"train": _Rows(), "validation": _Rows()}
 
     def init(rng: np.random.Generator, sample: Any) -> Any:
-        raise LearnerError(
-            "learner-incomplete",
+        raise PlanError(
+            "plan-impossible",
             "Clients in their own processes have no code that makes a first model.",
             "Give the run one: client.set_active_model(path), or --from FILE.",
         )
