@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fedn_packages import archived, package
+from fedn_packages import archived, npz, package
 from fedn_scripts import ROWS, SEED, Scripts, closed_form
 
 from hansa.client import failure_of
@@ -174,10 +174,11 @@ def test_a_process_of_callbacks_runs_no_package_and_a_session_needs_a_seed(
     scripts.client.set_active_model(str(tmp_path / "other.npz"))
     scripts.client.start_session(name="code", rounds=1, min_clients=1)
 
-    def told() -> str:
-        return json.dumps(scripts.client.get_statuses(session_id="code"))
+    def refused() -> list[str]:
+        return [s.reason for run in scripts.facts() for s in run.sites if s.state == "refused"]
 
-    scripts.until(lambda: "of its own" in told())
+    scripts.until(lambda: len(refused()) == 2)  # already for the data that a package asks for
+    assert all("does not have" in reason for reason in refused())
     assert all("trained" not in scripts.said(name) for name in ROWS)
     assert (
         scripts.session("local", rounds=1, package="local", model_id=seed) == "Finished"

@@ -7,7 +7,7 @@
         client.run()
 
 The token is the line that `hansa server invite` has made; it is redeemed once, and a script that is
-started again with the same line is the same site.  See ADR 0029.
+started again with the same line is the same site.  See ADR 0020.
 """
 
 from __future__ import annotations
