@@ -100,7 +100,7 @@ BROAD = {
     "compat/serving.py",
     "server/app.py",  # what nobody has thought of is logged, and answered as a defect
     "combiner/relay.py",  # its threads: what one cannot get over is logged, and the others go on
-    "compat/metisfl/own_process.py",  # the learner, in a process that its user has started
+    "compat/own_process.py",  # the user's objects, in a process that the user has started
     "simulation/federation.py",
     "simulation/processes.py",
     "learners/script_session.py",

@@ -159,7 +159,7 @@ from fedn.utils.helpers.plugins.numpyhelper import Helper
 from fedn.common.log_config import logger
 assert new.get_helper is middle.get_helper
 try:
-    import fedn.network.clients
+    import fedn.network.combiner.roundhandler
 except ModuleNotFoundError as error:
     print(error)
 """

@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from site_cases import make_case
@@ -23,11 +24,17 @@ from hansa.compat.metisfl import (
 )
 from hansa.compat.metisfl.config import check_config, check_signals
 from hansa.compat.metisfl.environment import import_environment
-from hansa.compat.metisfl.own_process import OwnProcess
 from hansa.compat.metisfl.place import learner_name
 from hansa.compat.metisfl.plan_text import Wanted, plan_text
 from hansa.compat.metisfl.present import Settings, functions
-from hansa.compat.metisfl.project import MODULE, is_ours, module_text, write_project
+from hansa.compat.metisfl.project import (
+    HAND_OVER,
+    MODULE,
+    is_ours,
+    module_text,
+    write_project,
+)
+from hansa.compat.own_process import OwnProcess
 from hansa.errors import DataError, LearnerError, PlanError
 from hansa.learners.function import TrainContext
 from hansa.plan import read_plan
@@ -197,7 +204,8 @@ def package(tmp_path: Path, extra: str = "") -> Path:
 def own_process(tmp_path: Path) -> OwnProcess:
     (tmp_path / "site").mkdir()
     policy = Policy(submitters=("admin",), approve="submitters", sandbox="none")
-    return OwnProcess(tmp_path / "site", SiteSettings(name="learner-1", policy=policy))
+    settings = SiteSettings(name="learner-1", policy=policy)
+    return OwnProcess(tmp_path / "site", settings, hand_over=HAND_OVER)
 
 
 def test_a_task_is_done_by_the_learner_of_this_process(here: None, tmp_path: Path) -> None:
@@ -424,3 +432,18 @@ def test_the_example_names_only_what_there_is(name: str) -> None:
         for alias in node.names
     }
     assert imported and imported <= set(hansa.compat.metisfl.__all__)
+
+
+def test_a_plan_that_names_a_command_runs_nothing_in_a_learner_s_process(
+    here: None, tmp_path: Path
+) -> None:
+    """The code is to the byte what the driver writes, and the plan would run a line of a shell."""
+    present.bring(Adder())
+    case, workers = make_case(package(tmp_path)), own_process(tmp_path)
+    mark = tmp_path / "run"
+    learner = {**case.offer.plan["learner"], "kind": "command", "train": ["touch", str(mark)]}
+    offer = msgspec.structs.replace(case.offer, plan={**case.offer.plan, "learner": learner})
+    result = workers.train(offer, case.package, 1, case.message, tmp_path / "update")
+    assert (result.state, result.code) == ("failed", "site-request"), result.reason
+    assert "something else to run" in result.reason and not mark.exists()
+    workers.close_all()

@@ -17,7 +17,7 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from blake3 import blake3
 
@@ -307,8 +307,12 @@ class APIClient:
         id: str | None = None,
         session_id: str | None = None,
         client_ids: str | list[str] | None = None,
+        package: Literal["local", "remote"] | None = None,
     ) -> Entry:
         """Start a session: a run of the active package, from the active or a named model.
+
+        With `package` "local", or where no package is active, it trains in the processes of
+        `FednClient`.
 
         `delete_models` and `requested_clients` mean nothing here, as `requested_clients` means
         nothing in FEDn: updates are forgotten when their round is committed.
@@ -336,6 +340,7 @@ class APIClient:
             min_clients,
             client_ids,
             server_functions,
+            package,
         )
         return self._started(start(self._membership, self._desk, wanted))
 

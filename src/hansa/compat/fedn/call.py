@@ -17,16 +17,16 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from hansa.compat.fedn.formats import FORMS, Form, fitted, read_model, write_model
+from hansa.compat.fedn.said import examples_of, metadata_of, metrics_of
 from hansa.errors import HansaError, LearnerError
 from hansa.limits import (
     BLOB_BYTES_MAX,
     COMMAND_RESULT_BYTES_MAX,
-    METRICS_MAX,
     UPDATE_SLACK_BYTES,
 )
 from hansa.params import Params
@@ -144,7 +144,7 @@ def _train(call: _Call) -> None:
     trained = fitted(read_model(_content(out, 2 * most), call.form, most=most), given)
     said = _metadata(out.with_name(f"{out.name}-metadata"))
     save_params(call.asked.out, trained)
-    _write_result(call.asked.result, dict(_numbers(said)), _examples(said))
+    _write_result(call.asked.result, metrics_of(said), examples_of(said))
 
 
 def _validate(call: _Call) -> None:
@@ -152,8 +152,8 @@ def _validate(call: _Call) -> None:
     out = call.empty("validation")
     call.run(model, out)
     said = _json(out, "validation")
-    metrics = dict(_numbers(said))
-    examples = _examples(said) if isinstance(said, dict) and "num_examples" in said else None
+    metrics = metrics_of(said)
+    examples = examples_of(said) if isinstance(said, dict) and "num_examples" in said else None
     rest = sorted(set(said) - set(metrics)) if isinstance(said, dict) else [type(said).__name__]
     if rest:
         told = ", ".join(map(clean, rest[:20]))
@@ -216,37 +216,12 @@ def _metadata(path: Path) -> dict[str, Any]:
     """Return what a package says of its update; those before 0.5 say nothing, and count one."""
     if not path.exists():
         return {"num_examples": 1}
-    said = _json(path, "metadata")
-    if isinstance(said, dict) and isinstance(said.get("training_metadata"), dict):
-        said = said["training_metadata"]
-    if not isinstance(said, dict) or "num_examples" not in said:
-        _refuse("The metadata that the package wrote has no num_examples.")
-    return said
-
-
-def _examples(said: dict[str, Any]) -> int:
-    number = said["num_examples"]
-    whole = isinstance(number, int | float) and not isinstance(number, bool)
-    if not whole or number != number or number < 1 or number != int(number):
-        _refuse(f"The package's num_examples are {number!r:.80} and no whole number above 0.")
-    return int(number)
-
-
-def _numbers(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
-    """Yield finite numbers by name; those in objects by names with a dot."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            if key != "num_examples":
-                yield from _numbers(inner, f"{name}.{key}" if name else str(key))
-    elif name and isinstance(value, int | float) and abs(value) < 2.0**1023:  # no NaN is
-        yield name, float(value)
+    return metadata_of(_json(path, "metadata"))
 
 
 def _write_result(
     path: Path, metrics: dict[str, float], examples: int | None, *, report: Any = None
 ) -> None:
-    if len(metrics) > METRICS_MAX:
-        _refuse(f"The package gave {len(metrics):,} numbers; at most {METRICS_MAX:,} are taken.")
     made = {"metrics": metrics} | ({} if examples is None else {"examples": examples})
     made |= {} if report is None else {"report": report}
     path.write_text(json.dumps(made), encoding="utf-8")

@@ -138,6 +138,6 @@ def _bad(how: str) -> LearnerError:
 def _other(what: str, given: str) -> LearnerError:
     return LearnerError(
         "learner-params",
-        f"The package returned {what}; it was given {given}.",
+        f"Training returned {what}; it was given {given}.",
         "Save the same arrays in the same order as they were loaded.",
     )

@@ -6,12 +6,14 @@ import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from hansa.compat.fedn.desk import Desk
 from hansa.compat.fedn.formats import FORMS, read_model
+from hansa.compat.fedn.present import HAND_OVER, Settings
 from hansa.compat.fedn.reading import read_package
 from hansa.compat.fedn.writing import Import, import_package
+from hansa.compat.hand_over import MODULE
 from hansa.errors import PlanError
 from hansa.identity import Membership
 from hansa.limits import BLOB_BYTES_MAX
@@ -21,6 +23,16 @@ from hansa.remote.trail import start_at
 from hansa.runs.start import Start
 
 _OPTIMIZERS = {"adam": "fed_adam", "yogi": "fed_yogi", "adagrad": "fed_adagrad"}
+_LOCAL = f"""name = "session"
+weighting = "user"  # by each client's num_examples
+
+[learner]
+kind = "function"
+module = "{MODULE}"  # hands over to each client's own process
+
+[data]
+validation = 0  # a client validates on rows of its own
+"""
 _KWARGS = {"serveropt", "learning_rate", "beta1", "beta2", "tau"}
 
 
@@ -39,6 +51,7 @@ class Wanted(NamedTuple):
     min_clients: int = 1
     client_ids: str | list[str] | None = None
     server_functions: Any = None
+    package: Literal["local", "remote"] | None = None
 
 
 def plan_changes(wanted: Wanted) -> dict[str, Any]:
@@ -81,12 +94,51 @@ def plan_changes(wanted: Wanted) -> dict[str, Any]:
 
 
 def start(membership: Membership, desk: Desk, wanted: Wanted) -> str:
-    """Hand a session over as a run of the active package; return the run's name at the server.
+    """Hand a session over as a run, and return the run's name at the server.
+
+    It is a run of the active package; or, with `package` "local" or where none is active, one that
+    trains in the processes of `FednClient`.
 
     Raises:
-      PlanError: no package is active, or a parameter has no counterpart.
+      PlanError: there is no package or model to run, or a parameter has no counterpart.
       HansaError: it cannot be handed over; the message says why.
     """
+    state = desk.state
+    if wanted.package not in (None, "local", "remote"):
+        raise refused(f"package {wanted.package!r:.60}", 'Valid: "local", "remote".')
+    local = wanted.package == "local" or (wanted.package is None and not state.package)
+    begin = _begin(membership, desk, wanted.model_id or state.model)
+    with tempfile.TemporaryDirectory(prefix="hansa-session-") as place:
+        target = Path(place) / "project"
+        changes = plan_changes(wanted)
+        if local:
+            _write_local(target, wanted, begin)
+        else:
+            changes |= _write_remote(target, desk, wanted)
+        project = open_project(target, changes=changes)
+        runs = desk.folder / "runs"
+        folder = submit(project, membership, runs=runs, start=begin, new=True)
+    run = str((folder.remote or {})["run"])
+    desk.add_run(wanted.name or run, run)
+    return run
+
+
+def _write_local(target: Path, wanted: Wanted, begin: Start | None) -> None:
+    """Write a project whose learner is each client's own process."""
+    helper = wanted.helper or "numpyhelper"
+    if begin is None:
+        raise refused(
+            "a session without a compute package and without a seed model",
+            "Clients in their own processes make none: client.set_active_model(path); or upload a "
+            "package: client.set_active_package(path, helper)",
+        )
+    if helper not in FORMS:
+        raise refused(f"helper {helper!r:.60}", f"Valid: {', '.join(FORMS)}.")
+    HAND_OVER.write(target, _LOCAL, Settings(helper))
+
+
+def _write_remote(target: Path, desk: Desk, wanted: Wanted) -> dict[str, Any]:
+    """Write the project of the active package, and return what its plan lacks besides."""
     state = desk.state
     if state.package not in state.packages:
         raise refused(
@@ -95,26 +147,18 @@ def start(membership: Membership, desk: Desk, wanted: Wanted) -> str:
         )
     note = state.packages[state.package]
     helper = wanted.helper or note.helper
-    begin = _begin(membership, desk, wanted.model_id or state.model)
-    with tempfile.TemporaryDirectory(prefix="hansa-session-") as place:
-        asked = Import(
-            desk.package_file(note),
-            Path(place) / "project",
-            helper=helper,
-            data=note.data,
-            env=note.env,
-            settings=note.settings,
-            environment=note.environment,
-        )
-        changes = plan_changes(wanted)
-        if "validate" not in read_package(asked.source, helper).lines:
-            changes["evaluate"] = {"clients": 0}
-        project = open_project(import_package(asked).folder, changes=changes)
-        runs = desk.folder / "runs"
-        folder = submit(project, membership, runs=runs, start=begin, new=True)
-    run = str((folder.remote or {})["run"])
-    desk.add_run(wanted.name or run, run)
-    return run
+    asked = Import(
+        desk.package_file(note),
+        target,
+        helper=helper,
+        data=note.data,
+        env=note.env,
+        settings=note.settings,
+        environment=note.environment,
+    )
+    import_package(asked)
+    validates = "validate" in read_package(asked.source, helper).lines
+    return {} if validates else {"evaluate": {"clients": 0}}
 
 
 def refused(what: str, hint: str) -> PlanError:

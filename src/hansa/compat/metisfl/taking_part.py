@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hansa.compat.metisfl import present
 from hansa.compat.metisfl.config import ClientParams, ServerParams
 from hansa.compat.metisfl.learner import Learner
-from hansa.compat.metisfl.own_process import OwnProcess
 from hansa.compat.metisfl.place import (
     ADMIN,
     Place,
@@ -18,6 +18,8 @@ from hansa.compat.metisfl.place import (
     spoken,
     wait_until,
 )
+from hansa.compat.metisfl.project import HAND_OVER
+from hansa.compat.own_process import OwnProcess
 from hansa.errors import HansaError
 from hansa.identity import parse_invite
 from hansa.params import Params, encode
@@ -55,7 +57,8 @@ def app(
         present.bring(learner)
         end_when_over(place)
         told = f"{name} takes part at {place.url}"
-        run_agent(folder, started=lambda _: print(told, flush=True), workers=OwnProcess)
+        workers = partial(OwnProcess, hand_over=HAND_OVER)
+        run_agent(folder, started=lambda _: print(told, flush=True), workers=workers)
 
 
 def _leave_weights(path: Path, learner: Learner) -> None:

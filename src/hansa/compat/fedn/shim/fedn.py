@@ -299,13 +299,16 @@ def _module(name: str, **names: Any) -> None:
     setattr(sys.modules[parent], last, made)
 
 
-def _api_client(name: str) -> Any:
-    """Give what scripts use, where Hansa is installed; packages have no use for it."""
-    if name != "APIClient":
-        raise AttributeError(f"Hansa's stand-in for fedn has no {name}.")
-    from hansa.compat.fedn.api_client import APIClient
+_CLIENTS = ("APIClient", "FednClient", "ConnectToApiResult", "GrpcConnectionOptions")
 
-    return APIClient
+
+def _client(name: str) -> Any:
+    """Give what scripts use, where Hansa is installed; packages have no use for it."""
+    if name not in _CLIENTS:
+        raise AttributeError(f"Hansa's stand-in for fedn has no {name}.")
+    import hansa.compat.fedn as ours
+
+    return getattr(ours, name)
 
 
 def _offer() -> None:
@@ -326,13 +329,14 @@ def _offer() -> None:
     for name, kind in HELPERS.items():
         for parent in ("fedn.utils.helpers.plugins", "fedn.utils.plugins"):
             _module(f"{parent}.{name}", Helper=kind)
-    for name in ("fedn.network", "fedn.network.api", "fedn.network.api.client"):
-        _module(name, __getattr__=_api_client)
+    clients = ("fedn.network.clients", "fedn.network.clients.fedn_client")
+    for name in ("fedn.network", "fedn.network.api", "fedn.network.api.client", *clients):
+        _module(name, __getattr__=_client)
     _module("fedn.utils.kerashelper", KerasHelper=_Npz)
     _module("fedn.utils.pytorchhelper", PytorchHelper=_NamedNpz)
     _module("fedn.utils.numpyarrayhelper", NumpyArrayHelper=_Text)
     hooks = "fedn.network.combiner.hooks"
-    for parent in ("fedn.network", "fedn.network.combiner", hooks):
+    for parent in ("fedn.network.combiner", hooks):
         _module(parent)
     _module(f"{hooks}.serverfunctionsbase", ServerFunctionsBase=ServerFunctionsBase)
     _module(
@@ -352,5 +356,5 @@ def _offer() -> None:
 
 if __name__ == "fedn":  # elsewhere it is a file to read, and no stand-in
     __path__: list[str] = []
-    __getattr__ = _api_client
+    __getattr__ = _client
     _offer()

@@ -1,7 +1,8 @@
-"""A site's worker that is the site's own process: the learner and its data never leave it.
+"""A site's worker that is the site's own process: the user's objects and data never leave it.
 
-Only the hand-over that Hansa itself has written is imported here; any other code is refused, so a
-server cannot make a learner's process run anything but the learner.
+Only the hand-over that Hansa itself has written is imported here; any other code is refused, and a
+plan that names commands, so a server cannot make such a process run anything but what it was
+started with.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from blake3 import blake3
 from hansa.client import failure_of
 from hansa.clock import monotonic
 from hansa.code import read_code
-from hansa.compat.metisfl.project import is_ours
+from hansa.compat.hand_over import HandOver
 from hansa.errors import SiteError
 from hansa.hosting.process import Lost
 from hansa.site.settings import SiteSettings
@@ -34,21 +35,22 @@ class OwnProcess(Workers):
     Args:
       folder: of the site.
       settings: of the site.
+      hand_over: the only code that is taken.
     """
 
-    def __init__(self, folder: Path, settings: SiteSettings) -> None:
+    def __init__(self, folder: Path, settings: SiteSettings, *, hand_over: HandOver) -> None:
         super().__init__(folder, settings)
-        self._thread = TaskThread()
+        self._thread, self._hand_over = TaskThread(), hand_over
 
     def start_worker(
         self, command: list[str], folder: Path | None, more: Mapping[str, str]
     ) -> Worker:
         """Return what works in this process; nothing is started."""
-        return InProcess(self._thread)
+        return InProcess(self._thread, self._hand_over)
 
 
 class TaskThread:
-    """One thread that does all tasks: a learner is never called twice at the same time."""
+    """One thread that does all tasks: the user's code is never called twice at the same time."""
 
     def __init__(self) -> None:
         self._tasks: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -71,10 +73,11 @@ class InProcess:
 
     Args:
       thread: does the tasks.
+      hand_over: the only code that is taken.
     """
 
-    def __init__(self, thread: TaskThread) -> None:
-        self._thread = thread
+    def __init__(self, thread: TaskThread, hand_over: HandOver) -> None:
+        self._thread, self._hand_over = thread, hand_over
         self._work: Work | None = None
         self._gone = threading.Event()
 
@@ -119,7 +122,7 @@ class InProcess:
         return not self._gone.is_set()
 
     def last_words(self) -> str:
-        """Return nothing: what the learner prints is on its own terminal."""
+        """Return nothing: what the user's code prints is on its own terminal."""
         return ""
 
     def _answered(self, request: Request, files: Files | None) -> Answer | OSError:
@@ -127,7 +130,7 @@ class InProcess:
             return Answer(Failed("site-cancelled", "The task was cancelled.", ""))
         try:
             if isinstance(request, Setup):
-                _check_code(Path(request.package))
+                _check(request, self._hand_over)
                 self._work = set_up(request)
                 return Answer(Ready(len(self._work.data.train)))
             assert self._work is not None  # Setup comes first
@@ -138,19 +141,20 @@ class InProcess:
             return Answer(Failed(*failure_of(error)))
 
 
-def _check_code(package: Path) -> None:
-    """Refuse any code but the hand-over to the learner.
+def _check(setup: Setup, hand_over: HandOver) -> None:
+    """Refuse all but the hand-over to what this process was started with.
 
     Raises:
       SiteError: site-request.
     """
-    if not is_ours(read_code(package)):
-        raise SiteError(
-            "site-request",
-            "The run brings code of its own, and a MetisFL learner's process runs none but its "
-            "learner. Nothing was run.",
-            "Submit it with hansa.compat.metisfl.DriverSession, or ask sites that are no learners.",
-        )
+    whose = hand_over.whose
+    if not hand_over.is_ours(read_code(Path(setup.package))):
+        fault = f"The run brings code of its own, and a {whose}'s process runs none"
+    elif not hand_over.runs_only(setup.plan):
+        fault = f"The plan names something else to run than the {whose} of this process"
+    else:
+        return
+    raise SiteError("site-request", f"{fault}. Nothing was run.", hand_over.submit)
 
 
 def _kept(result: Result, files: Files | None, *, unless: threading.Event) -> Answer:
