@@ -30,6 +30,7 @@ from hansa.protocol.messages import (
     Task,
     Unable,
 )
+from hansa.server import relays
 
 
 class Combiner:
@@ -269,6 +270,20 @@ def test_a_combiner_speaks_for_nobody_else(tiers: Tiers) -> None:
     other = Combiner(tiers.server, "other", ["north"])
     assert other.poll().taken == ["north"]
     assert other.poll(run).tasks == []
+
+
+def test_a_combiner_that_makes_names_up_fills_no_table(
+    tiers: Tiers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tiers.begin()
+    kept = tiers.server.state.journal.standings(run)
+    monkeypatch.setattr(relays, "RELAYED_STANDINGS_MAX", len(kept))
+    tiers.tier.sites = ["made-up"]
+    tiers.tier.poll()
+    word = Standings(sites={"made-up": Standing(state="ready", examples=3)})
+    answer = tiers.tier.ask("POST", f"/v1/runs/{run}/standings", word)
+    assert refused(answer) == (422, "request-message")
+    assert tiers.server.state.journal.standings(run) == kept
 
 
 def test_a_client_that_comes_by_itself_meanwhile_costs_the_others_nothing(tiers: Tiers) -> None:

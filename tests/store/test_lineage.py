@@ -126,3 +126,11 @@ def test_without_the_client_library_it_says_what_to_install(
     monkeypatch.setitem(sys.modules, "redis", None)
     with pytest.raises(StoreError, match=r"hansa\[redis\]"):
         RedisLineage("redis://127.0.0.1:1/0", "k")
+
+
+def test_a_file_that_is_none_of_ours_is_no_round(tmp_path: Path) -> None:
+    lineage = DiskLineage(tmp_path)
+    lineage.add(3, [("", Params.of({"w": np.float32([1.5, -2.0])}))], newest=0)
+    (tmp_path / "global" / "round-x.safetensors").write_bytes(b"")
+    (tmp_path / "global" / "round-000004.safetensors.bak").write_bytes(b"")
+    assert lineage.numbers("") == [3]

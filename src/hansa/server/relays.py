@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from hansa.errors import RequestRefused, UpdateRefused
-from hansa.limits import EXAMPLES_MAX
+from hansa.limits import EXAMPLES_MAX, RELAYED_STANDINGS_MAX
 from hansa.protocol.messages import ENDED, Partial, Phase, Receipt, Standings
 from hansa.server.auth import Principal
 from hansa.server.merging import partial_digest
@@ -60,8 +60,17 @@ class Relays:
                     "Say how many rows of data there are.",
                     status=422,
                 )
+            if site not in before and len(before) >= RELAYED_STANDINGS_MAX:
+                raise RequestRefused(
+                    "request-message",
+                    f"{combiner} speaks for {site}, and the word of {len(before)} sites is kept for "
+                    f"{run}; there is no room for more.",
+                    "Tell the operator of the server; a combiner should not make up names.",
+                    status=422,
+                )
             if before.get(site) != standing:
                 journal.stand(run, site, standing)
+                before[site] = standing
             if standing.state != "ready":
                 hub.withdraw(run, site, standing.reason)
 

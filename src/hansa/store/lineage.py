@@ -21,6 +21,8 @@ from blake3 import blake3
 from hansa.params import Params, encode
 from hansa.store.files import load_params, write_durably
 
+_FILE = re.compile(r"round-([0-9]{6,18})\.safetensors", re.ASCII)
+
 Owned = tuple[str, Params]
 """An owner's model."""
 
@@ -99,8 +101,8 @@ class DiskLineage:
 
     def numbers(self, owner: str) -> list[int]:
         """Return the rounds, oldest first."""
-        found = self._owned(owner).glob("round-*.safetensors")
-        return sorted(int(path.stem.removeprefix("round-")) for path in found)
+        found = map(_FILE.fullmatch, (p.name for p in self._owned(owner).glob("round-*")))
+        return sorted(int(match[1]) for match in found if match)
 
     def _owned(self, owner: str) -> Path:
         return self._folder / (_folder_name(owner) if owner else "global")
