@@ -591,8 +591,8 @@ COMBINER_SITES_MAX = 5_000
 """Sites behind one combiner: their names travel with each of its polls, 64 bytes each at most."""
 
 RELAYED_STANDINGS_MAX = 10_000
-"""Names whose word for one run is kept where combiners tell it: twice what one may speak for, so that
-sites can move, and one that makes names up fills no disk."""
+"""Names whose word for one run is kept where combiners tell it: twice what one may speak for, so
+that sites can move, and one that makes names up fills no disk."""
 
 COMBINER_TIME_SHARE = 0.9
 """Of what is left of a round's time, the part that a combiner gives its own sites: the rest is for

@@ -63,8 +63,8 @@ class Relays:
             if site not in before and len(before) >= RELAYED_STANDINGS_MAX:
                 raise RequestRefused(
                     "request-message",
-                    f"{combiner} speaks for {site}, and the word of {len(before)} sites is kept for "
-                    f"{run}; there is no room for more.",
+                    f"{combiner} speaks for {site}, and the word of {len(before)} sites is kept "
+                    f"for {run}; there is no room for more.",
                     "Tell the operator of the server; a combiner should not make up names.",
                     status=422,
                 )
