@@ -1,8 +1,8 @@
 import errno
-import os
 
 import faulty_disk
 import msgspec
+import numpy as np
 import pytest
 from blake3 import blake3
 from small_server import SmallServer, code_of
@@ -10,8 +10,8 @@ from small_server import SmallServer, code_of
 from hansa.limits import CHUNK_BYTES
 from hansa.protocol.messages import BlobChunks
 
-DATA = os.urandom(4096)
-BIG = os.urandom(CHUNK_BYTES + 5000)
+DATA = np.random.default_rng(4).bytes(4096)
+BIG = np.random.default_rng(5).bytes(CHUNK_BYTES + 5000)  # names of tests are made of it
 PIECES = [BIG[:CHUNK_BYTES], BIG[CHUNK_BYTES:]]
 
 
