@@ -54,7 +54,7 @@ ENVIRONMENT = {
     "HANSA_HOME": "folder of your memberships, by default `~/.config/hansa`",
     "HANSA_DATA": "folder in which to look for MNIST, before `~/.cache/hansa`",
     "HANSA_REDIS": 'Redis that keeps models of plans with `keep.store = "redis"`',
-    "HANSA_SUBMITTERS": "of a FEDn script of one's own: people whose runs it takes unasked, as in anna,ben",
+    "HANSA_SUBMITTERS": "of one's own FEDn script: whose runs it takes unasked, as in anna,ben",
     "HANSA_DEVICE": "device for PyTorch, such as `cuda:1`; by default a GPU if there is one",
     "HANSA_THREADS": "threads of one client's PyTorch code; by default 1",
     "HANSA_FAILPOINT": "for tests: a point at which the process dies as if it were killed",
