@@ -24,14 +24,17 @@ import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-import numpy as np
 
 from hansa.clock import iso, monotonic, wall
 from hansa.limits import SPAN_TASKS_MAX, SPAN_TENSORS_MAX
-from hansa.params import Params
+
+if TYPE_CHECKING:  # commands that only look at a server load neither
+    import numpy as np
+
+    from hansa.params import Params
 
 Span = dict[str, Any]
 
@@ -165,9 +168,13 @@ def effort(wait_s: float, work_s: float, steps: int, epoch_steps: int) -> dict[s
 def model_facts(model: Params) -> dict[str, Any]:
     """Return the size of a model, and values, zeros and bytes of each tensor.
 
+    >>> import numpy as np
+    >>> from hansa.params import Params
     >>> model_facts(Params.of({"w": np.float32([0.0, -0.0, 3.0])}))["tensors"]
     [['w', 3, 2, 12]]
     """
+    import numpy as np
+
     tensors = [
         [name, int(array.size), int(array.size - np.count_nonzero(array)), int(array.nbytes)]
         for name, array in _few(model.to_dict()).items()

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from hansa.errors import RunError
 from hansa.runs.folder import RunFolder
-from hansa.runs.lineage import fetch_model
 from hansa.runs.record import REPORT, run_record
 from hansa.store.files import load_params
 from hansa.text import clean
@@ -129,6 +128,8 @@ def model_file(folder: RunFolder, which: str = "final") -> Path:
     }.get(which, int(which) if which.isdecimal() else None)
     path = folder.model_path(chosen or 0)
     if chosen is not None and not path.is_file():
+        from hansa.runs.lineage import fetch_model
+
         fetch_model(folder, chosen)
     if chosen is None or not path.is_file():
         kept = sorted(
