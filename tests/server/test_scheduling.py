@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
-from in_process import InProcess, Member, Site, in_process
-from league import League, N
+from in_process import SEED, InProcess, Member, Site, in_process
+from league import D, League, N
 
 from hansa.protocol.messages import Poll, PollAnswer, RunFacts, Standing, TaskResult
 
@@ -141,6 +142,20 @@ def test_a_round_without_its_mandatory_site_fails_at_once_and_says_who(tmp_path:
         assert facts.state == "failed"
         assert "has no update of south, which the plan's cohort.mandatory names" in facts.reason
         assert server.events(run, "ended")[0]["code"] == "run-too-few"
+
+
+def test_all_who_answer_before_the_mandatory_site_have_room_in_the_sum(tmp_path: Path) -> None:
+    """One is wanted and three are asked: the goal alone would leave room for a weight of one."""
+    cohort = {"mandatory": ["south"], "count": 1, "over": 3.0}
+    with in_process(tmp_path) as server:
+        league = League(server)
+        run = league.begin("north", "south", "west", cohort=cohort, weighting="uniform")
+        for name in ("north", "west", "south"):
+            site = league.sites[name]
+            assert site.send(site.task(run).key, D[name], 1).status == 200
+        assert server.ended(run).state == "finished"
+        mean = (np.array(D["north"]) + D["west"] + D["south"]) / 3
+        assert server.model(run, 1) == pytest.approx(SEED + mean.astype(np.float32), rel=1e-6)
 
 
 @pytest.mark.parametrize("opened", [True, False], ids=["in a round", "between rounds"])
