@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -49,7 +50,7 @@ class Log:
                 os.replace(self._path, self._path.with_name(f"{self._path.name}.1"))
 
 
-class HostedProcess(Generic[A]):
+class HostedProcess(ABC, Generic[A]):
     """A process that runs foreign code, and what is known of it.
 
     Start it from a thread that lives as long as it shall: systems that end a process together with
@@ -226,13 +227,13 @@ class HostedProcess(Generic[A]):
             code, whose = self._over
             raise Lost(code, f"It started more than {WORKER_PROCESSES_MAX} processes, {whose}.")
 
+    @abstractmethod
     def receive(self, pipe: BinaryIO) -> A:
         """Return the next answer, with all that belongs to it.
 
         Raises:
           Closed: the process has ended, or sends what it must not.
         """
-        raise NotImplementedError
 
     def _read(self) -> None:
         """Receive answers; runs in a thread of its own, as a pipe may fall silent at any byte."""
