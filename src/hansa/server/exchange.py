@@ -3,9 +3,9 @@
 What counts is decided by the pure `hansa.rounds.round.step`; this shell checks updates, makes
 decisions durable before they are acknowledged, and folds each update while others are awaited.
 
-    HTTP threads   answer() -> admit -> step -> journal (durable) -> fold -> receipt
+    HTTP threads   answer() -> admit -> step -> journal -> fold -> durable -> receipt
     presence       lost(), returned()
-    run thread     wait() -> closed -> finish()
+    run thread     wait() -> closed -> finish() -> settle() -> commit
 
 After a crash the exchange is opened again from the journal: updates that had been counted are
 folded again from their files, and those whose files are gone are asked for again (law L5).
@@ -98,7 +98,7 @@ class Exchange:
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._folding = threading.Semaphore(FOLDS_AT_ONCE)
-        self._open_answers = 0  # decided, not yet durable and folded
+        self._open_answers = 0  # decided, not yet folded
         self._broken: BaseException | None = None
         self._leave = False
         self._enough_at = 0.0  # when the minimum had answered
@@ -109,6 +109,7 @@ class Exchange:
             assert spill is not None  # of named tasks alone there is none
             self._sum = RoundSum(ask, desk.updates, spill)
         self._results: dict[str, tuple[Metrics, int]] = {}
+        self._durable: list[str] = []  # whose results are durable, in that order
         self._problems: dict[str, Problem] = {}
         self._missing: set[str] = set()  # counted, but the update is gone
         self._away: set[str] = set()  # not heard of
@@ -217,6 +218,19 @@ class Exchange:
             self._enough_at = self._enough_at or monotonic()
             return min(until, self._enough_at + self.ask.grace_s)
         return until
+
+    def settle(self) -> None:
+        """Wait until all that counts is durable; `wait` has only seen it folded.
+
+        Raises:
+          ServerError: server-disk-full or server-disk, something is not.
+          Interrupted: the run has ended meanwhile.
+        """
+        with self._changed:
+            while self._broken is None and len(self._durable) < len(self._results):
+                self._changed.wait()
+            if self._broken is not None:
+                raise self._broken
 
     def finish(self) -> Aggregate | None:
         """Return the aggregate, and let go of the sum."""
@@ -362,6 +376,7 @@ class Exchange:
             recorded = self._recorded(client, contribution, metrics, digest=digest, size=size)
             if self._sum is not None and contribution is not None:
                 self._sum.fold(contribution)  # while the disk is waited for
+            self._is_folded({client: (metrics, size)})
             receipt = recorded.result()
             hit("after_update_recorded")
         except BaseException as error:
@@ -374,11 +389,20 @@ class Exchange:
         hit("after_update_folded")
         if self.ask.spans is not None:
             self.ask.spans.lasted(self.ask.phase, client, "insert_s", began)
+        self._is_durable([client])
+        return receipt
+
+    def _is_folded(self, results: Mapping[str, tuple[Metrics, int]]) -> None:
+        """Let the run go on with results; it commits nothing before they are durable."""
         with self._changed:
-            self._results[client] = (metrics, size)
+            self._results.update(results)
             self._open_answers -= 1
             self._changed.notify_all()
-        return receipt
+
+    def _is_durable(self, clients: Sequence[str]) -> None:
+        with self._changed:
+            self._durable += clients
+            self._changed.notify_all()
 
     def _recorded(
         self,
@@ -542,6 +566,7 @@ class Exchange:
                 return
             self._sum.fold(contribution)
         self._results[client] = (_means(event["metrics"]), event["size"])
+        self._durable.append(client)
 
     def _check_begun(self, begun: Future[None]) -> None:
         if (error := begun.exception()) is not None:

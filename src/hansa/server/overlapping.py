@@ -88,7 +88,8 @@ class Outlasting(MergingExchange):
                 self._give_up_missing()
             for client in self._missing & self._away:
                 self._give_up_missing(client)
-            answers, problems = dict(self._results), self.problems()
+            answers = {client: self._results[client] for client in self._durable}
+            problems = self.problems()
             over = answers.keys() | {problem.client for problem in problems}
             return Looked(answers, problems, set(self.state.clients) - over)
 

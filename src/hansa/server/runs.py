@@ -257,7 +257,9 @@ class Runs:
         try:
             if following:  # no model is held by a run that only waits
                 drive(federation.roster(following))
-            return drive(workflow.run(federation, plan, method.algorithm))
+            progress = drive(workflow.run(federation, plan, method.algorithm))
+            federation.settle()
+            return progress
         finally:
             federation.close()
 

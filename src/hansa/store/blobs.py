@@ -2,7 +2,8 @@
 
 A blob that must survive a loss of power is synchronised before it takes its name, `<hex>`.  One
 that its sender would send again is not: its name is `<hex>~`, and `sweep` looks at its bytes before
-it counts as there after a restart.  What is still arriving lies in the folder `partial`.
+it counts as there after a restart.  One that becomes durable while it is read has both for a while.
+What is still arriving lies in the folder `partial`.
 """
 
 from __future__ import annotations
@@ -196,6 +197,37 @@ class BlobStore:
             self._write(digest, parts, durable=durable)
         return digest, sum(memoryview(part).nbytes for part in parts)
 
+    def harden(self, digest: str) -> bool:
+        """Synchronise a blob that may be read meanwhile; it keeps both names until `settle`.
+
+        Returns:
+          whether it is there.
+
+        Raises:
+          ServerError: server-disk-full or server-disk.
+        """
+        durable, light = self.folder / hex_of(digest), self.folder / f"{hex_of(digest)}~"
+        if not durable.exists():
+            if not light.exists():
+                return False
+            temporary = self.new_temporary()
+            try:
+                with disk_faults(f"blob {digest}"):
+                    _link_or_copy(light, temporary)
+                    _sync_file(temporary)
+                    os.replace(temporary, durable)
+                    self._sync_name(durable)
+            finally:
+                self.drop_temporary(temporary)
+        return True
+
+    def settle(self, digest: str) -> None:
+        """Take from a blob the name that it had before it was durable."""
+        name = hex_of(digest)
+        if (self.folder / name).exists():
+            (self.folder / f"{name}~").unlink(missing_ok=True)
+            self._written.discard(f"{name}~")
+
     def _write(self, digest: str, parts: Sequence[Bytes], *, durable: bool | None) -> None:
         """Write the bytes of a blob whose digest is known."""
         temporary = self.new_temporary()
@@ -297,7 +329,8 @@ class BlobStore:
         for path in self.folder.glob("*~"):
             if path.name in self._written or not _STORED.fullmatch(path.name):
                 continue
-            if digest_of_file(path)[0] == f"blake3:{path.name[:-1]}":
+            twice = (self.folder / path.name[:-1]).exists()  # it was becoming durable
+            if not twice and digest_of_file(path)[0] == f"blake3:{path.name[:-1]}":
                 self._written.add(path.name)
             else:
                 path.unlink()
@@ -350,14 +383,17 @@ class BlobStore:
                 os.replace(file, self.folder / f"{name}~")
                 return
             os.replace(file, self.folder / name)
-            try:
-                sync_folder(self.folder)
-            except OSError:
-                # Nobody may be told that it is there, and nobody shall find it there later.
-                (self.folder / name).unlink(missing_ok=True)
-                raise
+            self._sync_name(self.folder / name)
             (self.folder / f"{name}~").unlink(missing_ok=True)
         hit("after_blob_renamed")
+
+    def _sync_name(self, path: Path) -> None:
+        try:
+            sync_folder(self.folder)
+        except OSError:
+            # Nobody may be told that it is there, and nobody shall find it there later.
+            path.unlink(missing_ok=True)
+            raise
 
     def _is_durable(self, durable: bool | None) -> bool:
         return self.durable if durable is None else durable
