@@ -140,8 +140,9 @@ CHUNK_BYTES = 8 * 2**20
 BLOB_BYTES_MAX = 64 * 2**30
 """Bytes of one blob: a model of 16 billion parameters in 32 bits; 8,192 chunks."""
 
-PIECE_BYTES = 2**20
-"""Bytes that pass through memory at once when a blob is read, hashed or written."""
+PIECE_BYTES = 2**19
+"""Bytes that pass through memory at once when a blob is read, hashed or written: less than a core's
+own cache holds, so that what was read is still there when it is hashed."""
 
 WORKER_MEMORY_KEPT = 256 * 2**20
 """Bytes of freed memory that a worker keeps for its next arrays: as large as a model, each would
@@ -149,6 +150,9 @@ else be given back and be fetched anew from the system, page by page, several ti
 
 READ_HERE_BYTES_MAX = 8 * 2**20
 """Bytes of a blob up to which the server's event loop reads it by itself, piece by piece."""
+
+CONNECTION_BUFFER_BYTES = 2**20
+"""Bytes of a request that a server takes off the network at once; each lot wakes its event loop."""
 
 UPLOAD_PIECE_BYTES = 2**18
 """Bytes of an upload that a server gathers before it writes them; it holds twice as many for each

@@ -147,13 +147,19 @@ class RunModels:
             facts["held"] = {c: [n, *found[:2]] for (c, n), found in held.items()}
         keep = self._keeps(commit, {found.key for found in held.values()})
         self._keeping.add_global(commit)
-        self._spans.note("save", began, **(self._facts or model_facts(model)))
+        saved = self._spans.note("save", began)
         settle()
-        self._facts, timed = None, self._spans.close(commit.round)
+        known, self._facts = self._facts, None
+        timed = self._spans.close(commit.round)
         self.last, self._last_state = BlobRef(digest=digest, size=size), commit.state
         self._held = {at: found._replace(file=None) for at, found in held.items()}
         self._used = {n: ref for n, ref in self._used.items() if n in commit.needs}
-        return lambda: self._make_durable(needed, (*closings, timed, facts), keep)
+
+        def make_durable() -> None:
+            saved.update(known or model_facts(model))
+            self._make_durable(needed, (*closings, timed, facts), keep)
+
+        return make_durable
 
     def _make_durable(
         self, needed: Mapping[str, File], facts: Sequence[Event], keep: Callable[[int], bool]
