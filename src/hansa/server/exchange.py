@@ -22,10 +22,10 @@ from typing import NamedTuple
 import msgspec
 
 from hansa.aggregators import Aggregate, Contribution
-from hansa.clock import monotonic, now
+from hansa.clock import monotonic
 from hansa.errors import AggregationError, RequestRefused, ServerError, UpdateRefused
 from hansa.failpoints import hit
-from hansa.identity import MemberKey, sign_receipt
+from hansa.identity import MemberKey
 from hansa.limits import FOLDS_AT_ONCE
 from hansa.metrics import Mean, Metrics
 from hansa.protocol.messages import Receipt, TaskResult
@@ -53,6 +53,7 @@ from hansa.rounds.round import (
 )
 from hansa.server.answers import Answers
 from hansa.server.journal import Event, Journal
+from hansa.server.receipts import signed, unsigned
 from hansa.server.results import result_digest
 from hansa.server.round_files import Updates
 from hansa.server.sums import Ask, RoundSum
@@ -141,7 +142,7 @@ class Exchange:
         """
         if result.state == "failed":
             self._fail(client, result)
-            return self._unsigned(client)
+            return unsigned(self.ask, client)
         with self._folding:
             return self._take(client, result)
 
@@ -425,51 +426,19 @@ class Exchange:
             "weight": weight,
             "metrics": {name: [m.total, m.weight] for name, m in metrics.items()},  # NaN is null
         }
-        receipt = self._signed(client, digest, size)
+        receipt = signed(self._desk.key, self.ask, client, digest=digest, size=size)
         hit("before_update_recorded")
         self._wait_begun()
         return self._desk.journal.count(receipt, fact, weight=weight)
 
     def _receipt(self, client: str, digest: str, size: int) -> Receipt:
-        ask = self.ask
-        client, _, earlier = client.partition("@")  # no name holds one
-        number = int(earlier) if earlier else ask.number
-        known = self._desk.journal.receipt(ask.run, number, phase=ask.phase, client=client)
+        mine = unsigned(self.ask, client)
+        known = self._desk.journal.receipt(
+            mine.run, mine.round, phase=mine.phase, client=mine.client
+        )
         if known is not None and known.digest == digest:
             return known
-        return self._signed(client, digest, size)
-
-    def _unsigned(self, client: str) -> Receipt:
-        """Return the answer to a failure, which counts for nothing and proves nothing."""
-        ask = self.ask
-        return Receipt(
-            run=ask.run,
-            round=ask.number,
-            phase=ask.phase,
-            client=client,
-            digest="",
-            size=0,
-            at=now(),
-        )
-
-    def _signed(self, client: str, digest: str, size: int) -> Receipt:
-        ask = self.ask
-        client, _, earlier = client.partition("@")
-        number = int(earlier) if earlier else ask.number
-        at = now()
-        signature = sign_receipt(
-            self._desk.key, ask.run, number, ask.phase, client, digest, size, at
-        )
-        return Receipt(
-            run=ask.run,
-            round=number,
-            phase=ask.phase,
-            client=client,
-            digest=digest,
-            size=size,
-            at=at,
-            signature=signature,
-        )
+        return signed(self._desk.key, self.ask, client, digest=digest, size=size)
 
     def _decided(self, event: RoundEvent) -> tuple[Effect, ...]:
         """Take one step; a result that counts holds the exchange open until it is folded."""

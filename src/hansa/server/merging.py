@@ -25,6 +25,7 @@ from hansa.protocol.messages import BlobRef, Partial, Receipt
 from hansa.rounds.round import ClientStatus, Count, Failed, Refused, Reject, Repeat, Together, step
 from hansa.server.exchange import Exchange, _means, _rejected
 from hansa.server.journal import Event
+from hansa.server.receipts import signed, unsigned
 from hansa.server.sums import RoundSum
 
 
@@ -80,7 +81,7 @@ class MergingExchange(Exchange):
         strangers = sorted(partial.metrics.keys() - set(behind))
         if strangers:
             raise _rejected("update-not-asked", self.ask, f"{strangers[0]} through {combiner}")
-        receipt = self._unsigned(combiner)
+        receipt = unsigned(self.ask, combiner)
         if partial.metrics:
             with self._folding:
                 receipt = self._take_sum(combiner, partial)
@@ -199,7 +200,7 @@ class MergingExchange(Exchange):
         merged = {"kind": "merged", "combiner": combiner, "clients": clients, **where}
         hit("before_update_recorded")
         self._wait_begun()
-        receipt = self._signed(combiner, digest, size)
+        receipt = signed(self._desk.key, self.ask, combiner, digest=digest, size=size)
         facts.append({**merged, "size": size, "weight": weight})
         return self._desk.journal.count(receipt, *facts, weight=weight)
 
