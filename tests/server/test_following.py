@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -118,6 +119,25 @@ def test_a_commit_that_the_disk_refuses_is_made_again_from_the_same_updates(
     assert np.array_equal(league.server.model(run, 2), expected(*D, seed=expected(*D)))
 
 
+def test_a_run_does_not_end_before_its_last_commit_is_durable(
+    league: League, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, failed = RunModels._make_durable, list[int]()
+
+    def once(self: RunModels, *facts: Any) -> None:
+        if not failed:
+            failed.append(1)
+            raise disk_full("a model")
+        real(self, *facts)
+
+    monkeypatch.setattr(RunModels, "_make_durable", once)
+    run = league.begin(rounds=1)
+    for name in D:
+        league.send(name, run)
+    assert league.server.ended(run).state == "finished" and failed
+    assert committed(league, run) == [0, 1]
+
+
 def test_a_run_that_is_stopped_before_a_commit_is_durable_does_not_have_that_round(
     league: League, slow_disk: threading.Event
 ) -> None:
@@ -141,7 +161,13 @@ def test_a_result_that_is_folded_and_could_not_be_recorded_is_in_no_commit(
         if receipt.client == "west" and not failed:
             failed.append("west")
             refused: Future[Any] = Future()
-            refused.set_exception(disk_full("a result"))
+
+            def refuse() -> None:
+                with contextlib.suppress(AssertionError):  # a wrong commit comes at once
+                    league.server.until(lambda: 1 in committed(league, run), seconds=0.5)
+                refused.set_exception(disk_full("a result"))
+
+            threading.Thread(target=refuse).start()
             return refused
         return real(self, receipt, *facts, weight=weight)
 
