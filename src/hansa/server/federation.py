@@ -395,10 +395,6 @@ class DeployedFederation:
         if not self._is_going():
             raise Interrupted
 
-    def rest(self) -> None:
-        """Let another run have this one's place, if it has one."""
-        self._gathering.rest()
-
     def _exchange(
         self,
         number: int,

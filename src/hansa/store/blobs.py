@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import secrets
 import shutil
 import threading
 from collections import OrderedDict
@@ -265,6 +266,19 @@ class BlobStore:
         self._written.discard(f"{name}~")
         with self._hashing:
             self._chunk_lists.pop(digest, None)
+
+    def second_name(self, path: Path) -> Path:
+        """Return another name of a blob's file, which stays when the blob is removed.
+
+        Whoever asked for it removes it, or the next start does.
+
+        Raises:
+          FileNotFoundError: the blob is gone.
+          OSError: the disk has no second names.
+        """
+        name = self._partial / f"{path.name}.{secrets.token_hex(8)}.tmp"
+        os.link(path, name)
+        return name
 
     def digests(self) -> Iterator[str]:
         """Give the digest of every blob."""
