@@ -11,7 +11,6 @@ import contextlib
 import os
 import re
 import secrets
-import shutil
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,7 +29,7 @@ from hansa.limits import (
 )
 from hansa.store.addresses import Bytes, digest_of, digest_of_file, hex_of, mapped
 from hansa.store.faults import disk_faults, missing, too_large, wrong_digest
-from hansa.store.files import sync_folder, write_all
+from hansa.store.files import link_or_copy_whole, sync_folder, write_all
 from hansa.store.partials import ChunkedUpload
 
 _STORED = re.compile(r"([0-9a-f]{64})~?", re.ASCII)
@@ -331,7 +330,7 @@ class BlobStore:
             for name in names:
                 if not (target / name).exists():
                     with contextlib.suppress(FileNotFoundError):  # removed meanwhile
-                        _back_up(self.folder / name, target / name)
+                        link_or_copy_whole(self.folder / name, target / name)
             sync_folder(target)
         return len(names)
 
@@ -408,22 +407,6 @@ def _write_file(path: Path, parts: Sequence[Bytes]) -> None:
     with path.open("xb", buffering=0) as file:
         for part in parts:
             write_all(file, part)
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another disk, or one without links
-        shutil.copyfile(source, target)
-
-
-def _back_up(source: Path, target: Path) -> None:
-    """Link or copy a file; a crash leaves it whole or not there."""
-    temporary = target.with_name(f".{target.name}.tmp")
-    temporary.unlink(missing_ok=True)
-    _link_or_copy(source, temporary)
-    _sync_file(temporary)
-    os.replace(temporary, target)
 
 
 def _sync_file(path: Path) -> None:
