@@ -198,6 +198,8 @@ def _between_rounds(league: Cards) -> tuple[str, str]:
     first = league.begin("north", "south", rounds=2, cohort={"minimum": 2})
     assert league.send("south", first).status == 200
     second = league.begin("north")
+    refuses = Standing(state="refused", reason="it is not for south")
+    assert league.south.ask("POST", f"/v1/runs/{second}/standing", refuses).status == 200
     league.waits(second, f"at work: {first}")
     league.server.lose("south")
     assert league.send("north", first).status == 200

@@ -99,20 +99,26 @@ class Gathering:
             said = self.said = self._journal.standings(self._run)
             left = self._patience(number, there)
             wish = self._wish(there)
-            enough = len(wish.sites) >= wish.minimum and wish.sites.keys() >= {*wish.mandatory}
+            enough = self._is_enough(wish.sites)
             if left <= 0:
                 if enough and (found := self._places.claim(wish)):
                     self._note_running()
                     return found
-                kept = self._places.has(self._run)
+                kept = self._places.has(self._run) and self._is_enough(
+                    {s for s in said if _is_ready(said, s)}
+                )
                 left = self._keep_place() if kept else 0.0
                 if left <= 0 and (kept or not enough):
-                    self._places.leave(self._run)
-                if left <= 0 and kept:  # others have waited long enough for it
+                    self._places.leave(self._run)  # others have waited long enough for it
+                if left <= 0 and kept:
                     continue
                 why = self._places.why(self._run, exactly=False) if enough else ""
                 self._note_waiting(why or _why(wish, there, said, self._needs.where), kept=kept)
             mark = self._hub.stirred(self._run, mark, left if left > 0 else _LOOK_AGAIN_S)
+
+    def _is_enough(self, sites: Collection[str]) -> bool:
+        needs = self._needs
+        return len(sites) >= needs.minimum and set(sites) >= {*needs.mandatory}
 
     def _keep_place(self) -> float:
         """Return for how many more seconds the run keeps a place that it cannot use."""
