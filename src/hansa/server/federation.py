@@ -60,7 +60,7 @@ from hansa.workflows import (
     Problem,
     Trained,
 )
-from hansa.workflows.state_files import as_stored, check_exact, rounded
+from hansa.workflows.state_files import as_stored, rounded
 
 
 class Pace(NamedTuple):
@@ -224,7 +224,6 @@ class DeployedFederation:
     ) -> Arrived:
         """Have a cohort begin, and wait for the next updates of all that are at work."""
         self._check_going()
-        check_exact(self.layout)
         self._begin_again(at_work)
         self._models.use(round_number - 1)
         opened = opened_in(self._past, round_number, "train")
