@@ -60,7 +60,7 @@ def found_combiner(folder: Path, invite: Invite, settings: ServerSettings, *, ad
         raise ServerError(
             "server-exists",
             f"{folder.resolve()} holds a server already. Nothing was sent or changed.",
-            "Start it with: hansa combiner start, or choose another folder.",
+            f"Start it with: hansa combiner start --folder {folder}, or choose another folder.",
         )
     upward = folder / UPWARD
     if (upward / "member.json").exists():

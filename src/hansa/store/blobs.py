@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
@@ -275,7 +274,7 @@ class BlobStore:
           FileNotFoundError: the blob is gone.
           OSError: the disk has no second names.
         """
-        name = self._partial / f"{path.name}.{secrets.token_hex(8)}.tmp"
+        name = self._partial / f"{path.name}.{os.urandom(8).hex()}.tmp"
         os.link(path, name)
         return name
 
