@@ -584,6 +584,9 @@ PRIORITY_MAX = 9
 PRIORITY_STEP_S = 600.0
 """Seconds of waiting that one step of priority is worth; so no run waits behind others for ever."""
 
+DISK_TOLD_S = 60.0
+"""Seconds between two lines of the server's log that say that its disk is full, or fails."""
+
 PLACE_KEPT_S = 600.0
 """Seconds for which a run between two rounds keeps its place and slots while sites are away: a
 machine is restarted in that time.  Longer, and others would wait for nothing."""

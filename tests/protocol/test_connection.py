@@ -79,9 +79,12 @@ def test_a_full_disk_of_the_server_is_not_taken_for_ones_own(server, monkeypatch
 
     monkeypatch.setattr(server.blobs, "chunk_digests", full)
     ref = server.blobs.put_bytes(b"some bytes")[0]
-    with server.running() as url, server.connect(url, "site") as connection:
-        with pytest.raises(RequestRefused) as refused:
-            connection.call("GET", f"/v1/blobs/{ref}/chunks", kind=BlobChunks)
+    with (
+        server.running() as url,
+        server.connect(url, "site") as connection,
+        pytest.raises(RequestRefused) as refused,
+    ):
+        connection.call("GET", f"/v1/blobs/{ref}/chunks", kind=BlobChunks)
     assert code_of(refused) == "server-disk-full" and refused.value.status == 507
     assert refused.value.happened.startswith(f"At {url}: There is no space left for the blob")
     assert refused.value.hint.startswith("For its operator: ")
