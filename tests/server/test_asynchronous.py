@@ -101,6 +101,31 @@ def test_the_model_is_the_mean_of_the_latest_models_with_their_own_weights(
     assert league.server.ended(run).state == "finished"
 
 
+def test_a_float16_model_goes_on_from_what_its_file_holds_over_a_restart(league: League) -> None:
+    """The mean is rounded at each commit; west began before the restart, from the seed model."""
+    seed = (SEED + np.array([1 / 3, 0.1, -0.7])).astype(np.float16)
+    run = begin(league, rounds=4, model=seed)
+    tasks, models = start(league, run), [seed]
+    latest: dict[str, tuple[np.ndarray, float]] = {}
+    turns = [("north", 1), ("south", 3), ("north", 0.5), ("west", 4)]
+    for number, (name, weight) in enumerate(turns, start=1):
+        task = tasks[name]
+        base = models[task.key.round - 1]
+        found = league.server.stored(task.message.digest)
+        assert found.dtype == np.float16 and np.array_equal(found, base)
+        assert send(league, name, task, weight).status == 200
+        latest[name] = (base.astype(np.float32) + np.float32(D[name]), weight)
+        commits(league, run, number)
+        models.append(league.server.model(run, number))
+        assert np.array_equal(models[-1], mean(latest).astype(np.float16))
+        if number < 4:
+            tasks[name] = league.sites[name].task(run, number + 1)
+        if number == 2:
+            restart(league, run)
+            tasks = {n: league.sites[n].task(run, task.key.round) for n, task in tasks.items()}
+    assert league.server.ended(run).state == "finished"
+
+
 def test_a_restart_counts_every_update_once_and_comes_to_the_same_bytes(league: League) -> None:
     """Three sites answer before the first commit is through; the server is started anew thrice."""
     run = begin(league, rounds=4, workflow={"buffer": 2})

@@ -57,7 +57,7 @@ from hansa.workflows import (
     Problem,
     Trained,
 )
-from hansa.workflows.state_files import as_stored, check_exact, rounded
+from hansa.workflows.state_files import as_stored, rounded
 
 
 class Pace(NamedTuple):
@@ -230,7 +230,6 @@ class DeployedFederation:
     ) -> Arrived:
         """Have a cohort begin, and wait for the next updates of all that are at work."""
         self._check_going()
-        check_exact(self.layout)
         self._begin_again(at_work)
         self._models.use(round_number - 1)
         opened = opened_in(self._past, round_number, "train")
@@ -426,10 +425,6 @@ class DeployedFederation:
     def _check_going(self) -> None:
         if not self._is_going():
             raise Interrupted
-
-    def rest(self) -> None:
-        """Let another run have this one's place, if it has one."""
-        self._gathering.rest()
 
     def _exchange(
         self,

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,7 +29,7 @@ from hansa.limits import (
 )
 from hansa.store.addresses import Bytes, digest_of, digest_of_file, hex_of, mapped
 from hansa.store.faults import disk_faults, missing, too_large, wrong_digest
-from hansa.store.files import sync_folder, write_all
+from hansa.store.files import link_or_copy_whole, sync_folder, write_all
 from hansa.store.partials import ChunkedUpload
 
 _STORED = re.compile(r"([0-9a-f]{64})~?", re.ASCII)
@@ -298,6 +297,19 @@ class BlobStore:
         with self._hashing:
             self._chunk_lists.pop(digest, None)
 
+    def second_name(self, path: Path) -> Path:
+        """Return another name of a blob's file, which stays when the blob is removed.
+
+        Whoever asked for it removes it, or the next start does.
+
+        Raises:
+          FileNotFoundError: the blob is gone.
+          OSError: the disk has no second names.
+        """
+        name = self._partial / f"{path.name}.{os.urandom(8).hex()}.tmp"
+        os.link(path, name)
+        return name
+
     def digests(self) -> Iterator[str]:
         """Give the digest of every blob."""
         names = {m[1] for m in map(_STORED.fullmatch, os.listdir(self.folder)) if m}
@@ -350,7 +362,7 @@ class BlobStore:
             for name in names:
                 if not (target / name).exists():
                     with contextlib.suppress(FileNotFoundError):  # removed meanwhile
-                        _back_up(self.folder / name, target / name)
+                        link_or_copy_whole(self.folder / name, target / name)
             sync_folder(target)
         return len(names)
 
@@ -430,22 +442,6 @@ def _write_file(path: Path, parts: Sequence[Bytes]) -> None:
     with path.open("xb", buffering=0) as file:
         for part in parts:
             write_all(file, part)
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another disk, or one without links
-        shutil.copyfile(source, target)
-
-
-def _back_up(source: Path, target: Path) -> None:
-    """Link or copy a file; a crash leaves it whole or not there."""
-    temporary = target.with_name(f".{target.name}.tmp")
-    temporary.unlink(missing_ok=True)
-    _link_or_copy(source, temporary)
-    _sync_file(temporary)
-    os.replace(temporary, target)
 
 
 def _sync_file(path: Path) -> None:

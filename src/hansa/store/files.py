@@ -7,6 +7,7 @@ import errno
 import io
 import mmap
 import os
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,6 +60,25 @@ def write_all(file: io.FileIO, data: bytes | bytearray | memoryview | mmap.mmap)
     view = memoryview(data).cast("B")
     while view:
         view = view[file.write(view) :]
+
+
+def link_or_copy_whole(source: Path, target: Path) -> None:
+    """Link or copy a file in a backup; a crash leaves it whole or not there.
+
+    Raises:
+      OSError: as the system reports it.
+    """
+    temporary = target.with_name(f".{target.name}.tmp")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(source, temporary)
+    except FileNotFoundError:
+        raise
+    except OSError:  # another disk, or one without links
+        shutil.copy2(source, temporary)
+    with temporary.open("rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, target)
 
 
 def sync_folder(folder: Path) -> None:
