@@ -55,6 +55,25 @@ def test_files_are_copied_unchanged_and_nothing_is_executed(tmp_path):
     assert "num-server-rounds in pyproject.toml" in text and "server_app.py, line" in text
 
 
+@pytest.mark.parametrize(
+    ("config", "rounds", "place"),
+    [
+        ("ServerConfig(num_rounds=25)", 25, "server_app.py, line 3"),
+        ("ServerConfig(7)", 7, "server_app.py, line 3"),
+        ('ServerConfig(int(context.run_config["num-server-rounds"]))', 2, "pyproject.toml"),
+        ('ServerConfig(context.run_config.get("rounds", 9))', 9, "server_app.py, line 3"),
+        ("ServerConfig(num_rounds=measured())", 2, "pyproject.toml"),
+    ],
+)
+def test_rounds_are_those_that_the_server_app_asks_for(tmp_path, config, rounds, place):
+    text = f"def server_fn(context):\n    return ServerAppComponents(config={config})\n"
+    server = "from flwr.server.strategy import FedAvg\n" + text + "strategy = FedAvg()\n"
+    made = import_project(Import(older_project(tmp_path / "flower", server=server))).folder
+    assert plan_of(made)["rounds"] == rounds
+    said = next(row for row in (made / "plan.toml").read_text().splitlines() if "rounds" in row)
+    assert said.endswith(place), said
+
+
 def test_settings_of_messages_follow_the_plan_where_run_config_did(tmp_path):
     made = import_project(Import(message_project(tmp_path / "flower"))).folder
     call = next(n for n in ast.walk(ast.parse((made / "model.py").read_text()))

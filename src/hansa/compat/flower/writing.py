@@ -70,6 +70,7 @@ class _Found(NamedTuple):
     evaluate: Settings
     model: str | None
     seed: str | None  # text of the file that makes the seed model
+    rounds: tuple[int, str]  # with where it was taken from
     where: Mapping[str, str]  # what -> where it was taken from
     module: str
 
@@ -134,7 +135,18 @@ def _read(asked: Import, source: Path, code: Mapping[str, bytes]) -> _Found:
         project = project._replace(clients=asked.clients)
         where["clients"] = "--clients"
     module = next(name for name in _MODULES if name not in code)
-    return _Found(project, strategy, chosen, train, evaluate, model, seed, where, module)
+    rounds = _rounds(project.run_config, server)
+    return _Found(project, strategy, chosen, train, evaluate, model, seed, rounds, where, module)
+
+
+def _rounds(config: Mapping[str, Any], server: tuple[ServerCode, str] | None) -> tuple[int, str]:
+    """Return how many rounds, as the server app says it, or else the project's file."""
+    told = None if server is None else server[0].rounds()
+    if told is not None and server is not None:
+        count, place = told
+        return count, place if place.endswith(PROJECT_FILE) else f"{server[1]}, {place}"
+    key = next((key for key in _ROUNDS if isinstance(config.get(key), int)), None)
+    return (max(config[key], 1) if key else 3), _key(key)
 
 
 def _server(source: Path, project: FlowerProject) -> tuple[ServerCode, str] | None:
@@ -193,12 +205,11 @@ def _chosen(
 def plan_text(found: _Found) -> str:
     """Return plan.toml, with a word on each line about where it was taken from."""
     project, config = found.project, found.project.run_config
-    rounds = next((key for key in _ROUNDS if isinstance(config.get(key), int)), None)
     lines = [
         f"# What will run, taken from the Flower project {plan_name(project.name)}.",
         "# Every key is explained by: hansa config explain",
         f"name = {toml(plan_name(project.name))}",
-        line("rounds", max(config[rounds], 1) if rounds else 3, _key(rounds)),
+        line("rounds", *found.rounds),
         line("algorithm", _named(found.chosen.counterpart.algorithm, found.chosen.options),
               _said(found)),
     ]  # fmt: skip
