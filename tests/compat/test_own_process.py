@@ -43,7 +43,7 @@ def test_a_callback_that_raises_no_exception_ends_its_task_alone(tmp_path: Path)
 
 def test_a_task_behind_one_that_hangs_is_told_so(tmp_path: Path) -> None:
     thread, ended = TaskThread(), threading.Event()
-    thread.put(lambda: ended.wait() and None)
+    thread.put(lambda: (ended.wait(), None)[1])
     with pytest.raises(Lost) as caught:
         InProcess(thread, Raising()).ask(setup(tmp_path), seconds=0)  # type: ignore[arg-type]
     assert "did not begin" in str(caught.value) and "Start the process again" in str(caught.value)
