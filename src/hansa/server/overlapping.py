@@ -129,6 +129,7 @@ class Overlapping:
         self._over: dict[tuple[int, str], Problem | None] = {}  # used, or dropped out
         self._new_problems: list[Problem] = []
         self.digests: set[str] = set()  # of updates that were used since the last commit
+        self.used: list[tuple[int, str]] = []  # the same, by round and client
 
     def rounds(self) -> Collection[int]:
         """Return the rounds whose exchanges are open."""
@@ -173,10 +174,17 @@ class Overlapping:
             until = min(entry.exchange.until for entry in self._open.values())
             mark = self._hub.stirred("", mark, max(0.05, until - monotonic()))
 
-    def take(self, count: int) -> Taken:
-        """Return the answers that came first, and never again."""
-        taken = Taken([], {}, 0)
-        for number, client in self._ready[:count]:
+    def take(self, count: int, evaluated: Event | None = None) -> Taken:
+        """Return the answers that came first, and never again.
+
+        Args:
+          count: of answers.
+          evaluated: what opened the evaluation of their model before a crash: it names them.
+        """
+        taken, ready = Taken([], {}, 0), self._ready
+        before = [(number, client) for number, client in (evaluated or {}).get("used", ())]
+        chosen = [answer for answer in before if answer in ready] or ready[:count]
+        for number, client in chosen:
             exchange = self._open[number].exchange
             contribution = exchange.apart.pop(client)
             vectors, weight = contribution.vectors, float(contribution.weight)
@@ -186,7 +194,8 @@ class Overlapping:
             taken = taken._replace(bytes_up=taken.bytes_up + size)
             self.digests.add(exchange.state.digests[client])
             self._over[number, client] = None
-        del self._ready[:count]
+        self._ready = [answer for answer in ready if answer not in chosen]
+        self.used += chosen
         taken.updates.sort(key=lambda update: update.client)
         return taken
 
@@ -204,6 +213,8 @@ class Overlapping:
 
     def settle(self) -> None:
         """Close the exchanges of which nothing more will come: what was used is committed."""
+        self.used.clear()
+        self.digests.clear()
         for number, (exchange, given_out) in list(self._open.items()):
             if all((number, client) in self._over for client in exchange.state.clients):
                 given_out.close()
