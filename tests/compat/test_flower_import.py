@@ -137,6 +137,22 @@ def test_server_class_and_its_arguments_are_read(tmp_path, call, algorithm, aggr
         assert plan["cohort"]["fraction"] == 0.5
 
 
+def test_the_class_that_is_chosen_among_several_keeps_its_arguments(tmp_path):
+    server = (
+        "from flwr.server.strategy import FedAdam, FedAvg\nfast = False\n"
+        "def make():\n    if fast:\n        return FedAvg(fraction_fit=0.25)\n"
+        "    return FedAdam(eta=0.02, beta_1=0.8, tau=0.001, fraction_fit=0.5)\n"
+    )
+    source = older_project(tmp_path / "flower", server=server)
+    with pytest.raises(PlanError, match="more than one"):
+        import_project(Import(source))
+    plan = plan_of(import_project(Import(source, strategy="FedAdam")).folder)
+    assert plan["algorithm"] == {
+        "name": "fed_adam", "lr": 0.02, "beta1": 0.8, "beta2": 0.99, "tau": 0.001,
+    }  # fmt: skip
+    assert plan["cohort"]["fraction"] == 0.5
+
+
 def test_proximal_mu_is_sent_to_the_client_whose_code_uses_it(tmp_path):
     source = older_project(tmp_path / "flower", server=serving("FedProx(proximal_mu=0.3)"))
     made = import_project(Import(source)).folder

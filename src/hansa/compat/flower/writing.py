@@ -111,7 +111,7 @@ def _read(asked: Import, source: Path, code: Mapping[str, bytes]) -> _Found:
         raise refused(f"{source} has a file {taken}, which would be written.")
     where: dict[str, str] = {}
     server = _server(source, project)
-    strategy = None if server is None or asked.strategy else _strategy(server[0], server[1])
+    strategy = None if server is None else _strategy(server[0], server[1], asked.strategy)
     chosen = _chosen(asked, strategy, where, server)
     train = evaluate = Settings({}, {}, [])
     if server is not None:
@@ -164,13 +164,16 @@ def _server(source: Path, project: FlowerProject) -> tuple[ServerCode, str] | No
         raise refused(f"{path} cannot be read as Python: {error}.") from None
 
 
-def _strategy(server: ServerCode, name: str) -> Strategy | None:
-    """Return the one server class of a file.
+def _strategy(server: ServerCode, name: str, wanted: str | None) -> Strategy | None:
+    """Return the one server class of a file, or the one use of that which is wanted.
 
     Raises:
       PlanError: it uses several, or one of the project's own.
     """
     found = server.strategies()
+    if wanted is not None:
+        found = [strategy for strategy in found if strategy.name == wanted]
+        return found[0] if len(found) == 1 else None
     names = {strategy.name for strategy in found}
     if len(names) > 1:
         used = ", ".join(f"{s.name} (line {s.line})" for s in found)
@@ -191,7 +194,10 @@ def _chosen(
 ) -> Chosen:
     if asked.strategy is not None:
         where["strategy"] = f"--as {asked.strategy}"
-        return counterpart(asked.strategy, {}, older=False)
+        if strategy is None:
+            return counterpart(asked.strategy, {}, older=False)
+        where["strategy"] += f", with what line {strategy.line} gives it"
+        return counterpart(asked.strategy, strategy.arguments, older=strategy.older)
     if strategy is None:
         if server is not None:
             raise refused(f"{server[1]} uses none of Flower's server classes that Hansa knows.")
