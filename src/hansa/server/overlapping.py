@@ -201,10 +201,8 @@ class Overlapping:
 
     def at_work(self) -> dict[str, AtWork]:
         """Return whose answers are not used yet, here or still to come."""
-        found = {client: AtWork(number) for number, client in self._ready}
-        for number, (exchange, _) in self._open.items():
-            found |= {client: AtWork(number) for client in exchange.look().busy}
-        return found
+        busy = self._look()  # who has answered since the last look is now among the ready ones
+        return {client: AtWork(number) for number, client in [*self._ready, *busy]}
 
     def problems(self) -> list[Problem]:
         """Return who has dropped out since this was last asked."""
@@ -242,12 +240,12 @@ class Overlapping:
             given_out.close()
         self._open.clear()
 
-    def _look(self) -> bool:
-        """Note what has come; return whether anybody is at work."""
-        busy = False
+    def _look(self) -> list[tuple[int, str]]:
+        """Note what has come; return who may still answer, by round."""
+        busy: list[tuple[int, str]] = []
         for number, (exchange, _) in self._open.items():
             looked = exchange.look()
-            busy |= bool(looked.busy)
+            busy += [(number, client) for client in looked.busy]
             known = {client for r, client in self._ready if r == number}
             for client in looked.answers:
                 if client not in known and (number, client) not in self._over:
