@@ -240,7 +240,8 @@ class DeployedFederation:
         self._forget()  # while sites are at work
         self._overlapping.wait(count, self._check_going)
         hit("before_round_closed")
-        taken = self._overlapping.take(count)
+        evaluated = opened_in(self._past, round_number, "evaluate")
+        taken = self._overlapping.take(count, evaluated)
         problems = self._overlapping.problems()
         self._note_problems(problems, "train")
         return Arrived(
@@ -326,7 +327,6 @@ class DeployedFederation:
         if at_work or self._overlapping.rounds():  # exchanges are closed by what is committed
             self._following.settle()
         self._used |= self._overlapping.digests
-        self._overlapping.digests.clear()
         self._overlapping.settle()
         self._past, self._asked = [], frozenset()
         self._spill.clear()
@@ -480,6 +480,7 @@ class DeployedFederation:
                 "steps": dict(steps),
                 "settings": dict(settings),
                 "vias": self._hub.vias(cohort),
+                "used": [*self._overlapping.used] if phase == "evaluate" else [],
             }
             opened |= {name: value for name, value in told.items() if value}
             begun = self._begin_with(opened)

@@ -70,7 +70,8 @@ def run_agent(
         _log_to(folder / "agent.log")
         agent = Agent(folder, settings, workers=workers(folder, settings))
         log.info("the agent of %s starts, Hansa %s", settings.name, hansa.__version__)
-        log.info("sandbox: %s", sandbox_told(settings.policy))
+        own = "none: runs are worked on by this process, which runs no code of theirs"
+        log.info("sandbox: %s", sandbox_told(settings.policy) if workers is Workers else own)
         try:
             agent.start()
             started(settings)
