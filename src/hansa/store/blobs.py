@@ -212,8 +212,7 @@ class BlobStore:
             temporary = self.new_temporary()
             try:
                 with disk_faults(f"blob {digest}"):
-                    _link_or_copy(light, temporary)
-                    _sync_file(temporary)
+                    link_or_copy_whole(light, temporary)
                     os.replace(temporary, durable)
                     self._sync_name(durable)
             finally:

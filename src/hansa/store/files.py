@@ -63,7 +63,7 @@ def write_all(file: io.FileIO, data: bytes | bytearray | memoryview | mmap.mmap)
 
 
 def link_or_copy_whole(source: Path, target: Path) -> None:
-    """Link or copy a file in a backup; a crash leaves it whole or not there.
+    """Give a file another name, durably, or copy it; a crash leaves it whole or not there.
 
     Raises:
       OSError: as the system reports it.
@@ -71,14 +71,18 @@ def link_or_copy_whole(source: Path, target: Path) -> None:
     temporary = target.with_name(f".{target.name}.tmp")
     temporary.unlink(missing_ok=True)
     try:
-        os.link(source, temporary)
-    except FileNotFoundError:
-        raise
-    except OSError:  # another disk, or one without links
-        shutil.copy2(source, temporary)
-    with temporary.open("rb+") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, target)
+        try:
+            os.link(source, temporary)
+        except FileNotFoundError:
+            raise
+        except OSError:  # another disk, or one without links
+            shutil.copy2(source, temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    finally:
+        with contextlib.suppress(OSError):  # it is gone when all went well
+            temporary.unlink()
 
 
 def sync_folder(folder: Path) -> None:
