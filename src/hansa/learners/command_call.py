@@ -7,6 +7,7 @@
     out/result.json          {result_out}       HANSA_RESULT_OUT       train, validate
     out/model.safetensors    {model_out}        HANSA_MODEL_OUT        init
     out/predictions          {predictions_out}  HANSA_PREDICTIONS_OUT  predict
+    state/                   {state}            HANSA_STATE            named tasks
 
 What comes back is as little trusted as any file: it must be a plain file of bounded size, and hold
 what was asked for.
@@ -39,6 +40,7 @@ _FILES = {
     "result_out": "out/result.json",
     "model_out": "out/model.safetensors",
     "predictions_out": "out/predictions",
+    "state": "state",
 }
 _VARIABLES = {"data": "HANSA_DATA_PATH"}  # others: HANSA_ and the name
 _KEPT = ("HANSA_THREADS", "HANSA_DEVICE")
@@ -71,7 +73,7 @@ class Call(NamedTuple):
 
     def prepare(self) -> None:
         """Make the folders and write the settings."""
-        for name in ("in", "out", "work"):
+        for name in ("in", "out", "work", "state"):
             (self.folder / name).mkdir(parents=True)
         text = json.dumps(self.settings, indent=2, ensure_ascii=False)
         self.place("settings").write_text(text + "\n", encoding="utf-8")

@@ -2,9 +2,11 @@
 
     states/<run>/..                   the states, as `ClientStates` keeps them
     states/<run>/uncounted/<round>    digest of the update that came with a state, until its receipt
+    states/<run>/tasks/..             states of named tasks, as `TaskStates` keeps them
 
 A state belongs to an update.  If the round closes without that update, the state has never been:
 the next round must not begin from it.  So a state is provisional until the server's receipt.
+A state of a named task is another matter: the next question says by its digest which one it is.
 """
 
 from __future__ import annotations
@@ -40,6 +42,10 @@ class OwnStates:
         place.parent.mkdir(parents=True, exist_ok=True)
         write_durably(place, [update.encode()])  # first: a state without a mark counts
         self._states(run).keep(self._name, round, file)
+
+    def keep_of_task(self, run: str, round: int, file: Path, *, begun: str) -> None:
+        """Keep the state that a named task has left, and the one that it began from."""
+        self._states(run).of_tasks().keep(self._name, round, file, begun=begun)
 
     def counted(self, run: str, round: int) -> None:
         """A round's update has its receipt: the state holds."""
