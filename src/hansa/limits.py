@@ -573,6 +573,13 @@ STATE_BYTES_MAX = ANSWER_SLACK_BYTES
 """Bytes of the files that a client's commands keep between named tasks: a part of a split model,
 and what it made of the rows; they are read and written once a task."""
 
+SPLIT_FEATURES = 1_024
+"""Columns that the head of an imported package of split learning has room for, where nobody says
+how many there are; unused ones stay zero."""
+
+SPLIT_FEATURES_MAX = 2**20
+"""The most that may be said: 4 MiB of weights; embeddings of a batch are far larger then."""
+
 ASK_STEPS_MAX = 100_000
 """Exchanges of one named task within a round; each keeps a file at the site until the commit."""
 
