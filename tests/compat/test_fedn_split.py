@@ -126,6 +126,16 @@ def test_a_package_that_trains_may_have_more_entry_points(tmp_path):
         import_package(Import(split_package(tmp_path / "s"), tmp_path / "x", init="python i.py"))
 
 
+def test_no_client_gets_another_client_s_gradient(tmp_path):
+    """FEDn sends the gradients of all to all; each picks its own."""
+    folder = imported(tmp_path)
+    file = folder / "package" / "client" / "backward.py"
+    own = "print(sorted(np.load(gradients).files)); raise SystemExit(client)\n"
+    file.write_text(file.read_text().replace("dz = get_helper", f"{own}dz = get_helper"))
+    with pytest.raises(RunError, match=r"\['bank'\].*bank"):
+        run(folder, tmp_path / "runs", "rounds=1", *PLAIN)
+
+
 def test_a_part_that_fails_ends_the_run_with_its_last_words(tmp_path):
     folder = imported(tmp_path)
     file = folder / "package" / "client" / "backward.py"

@@ -132,3 +132,6 @@ def test_only_the_states_that_may_be_asked_for_stay(tmp_path: Path) -> None:
     with pytest.raises(SiteError):
         states.load("a", one)
     assert states.load("b", "") is None
+    for number in (3, 4, 5):
+        again = left(number, again, 3.0)  # nothing changes
+    assert sorted(path.name.split(".")[0] for path in tmp_path.rglob("*.safetensors")) == ["4", "5"]

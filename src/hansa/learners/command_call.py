@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hansa.errors import LearnerError, ParamsError
-from hansa.learners.command_places import places_of
+from hansa.learners.command_places import PLACES, places_of
 from hansa.learners.command_process import Ended
 from hansa.learners.generators import local_threads
 from hansa.learners.learner import Hyper
@@ -164,7 +164,8 @@ def check_ended(task: str, words: Sequence[str], ended: Ended, seconds: float) -
         code = "command-failed"
         by = f"was killed by signal {-ended.status}" if ended.status < 0 else "ended with status"
         how = by if ended.status < 0 else f"{by} {ended.status}"
-        hint = f"Try it alone with: hansa package run {task}"
+        alone = f"Try it alone with: hansa package run {task}"
+        hint = alone if task in PLACES else "All that it printed is kept where it ran."
     error = LearnerError(code, f"{_whose(task, words)} {how}. {words_told}", hint)
     if ended.output:
         error.add_note(f"What it printed, {ended.printed:,} bytes, ended with:\n{ended.output}")

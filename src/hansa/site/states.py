@@ -3,6 +3,7 @@
     states/<run>/..                   the states, as `ClientStates` keeps them
     states/<run>/uncounted/<round>    digest of the update that came with a state, until its receipt
     states/<run>/tasks/..             states of named tasks, as `TaskStates` keeps them
+    parts/<run>/..                    the last of those, once the run is over; for the owner
 
 A state belongs to an update.  If the round closes without that update, the state has never been:
 the next round must not begin from it.  So a state is provisional until the server's receipt.
@@ -12,6 +13,7 @@ A state of a named task is another matter: the next question says by its digest 
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from pathlib import Path
 
@@ -29,6 +31,7 @@ class OwnStates:
 
     def __init__(self, folder: Path, name: str) -> None:
         self._folder, self._name = folder / "states", name
+        self._parts = folder / "parts"
 
     def folder(self, run: str) -> Path:
         """Return the folder of a run's states, which is there."""
@@ -69,7 +72,11 @@ class OwnStates:
         return found
 
     def forget(self, run: str) -> None:
-        """Remove all of a run."""
+        """Remove all of a run, but for this site's part of a split model: nobody else has it."""
+        for part in self._states(run).of_tasks().newest(self._name):
+            place = self._parts / run
+            place.mkdir(parents=True, exist_ok=True)
+            os.replace(part, place / part.name)
         shutil.rmtree(self._folder / run, ignore_errors=True)
 
     def runs(self) -> list[str]:

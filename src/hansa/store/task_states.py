@@ -78,16 +78,24 @@ class TaskStates:
         with open(file, "r+b") as written:
             os.fsync(written.fileno())
         before = hex_of(begun) if begun else ""
-        kept = [k for k in self._kept(client) if k[1] not in (before, made)]
         since = max((n for n, found, _ in self._kept(client) if found == before), default=0)
         first = since < number  # the round began from it
-        if begun and since != (to := number - first):
-            _moved(place, before, since, to)
+        stays = {(number - first, before), (number, made)}
+        if begun:
+            old = place / f"{since}.{before}.safetensors"
+            os.replace(old, place / f"{number - first}.{before}.safetensors")
         os.replace(file, place / f"{number}.{made}.safetensors")
-        for found, _, path in kept:
-            if (found < number) if first else (found == number):
+        for since, found, path in list(self._kept(client)):
+            over = since < number if first else since == number
+            if over and (since, found) not in stays:
                 path.unlink(missing_ok=True)
         sync_folder(place)
+
+    def newest(self, client: str) -> list[Path]:
+        """Return the files of the last round in which a client has left something."""
+        kept = list(self._kept(client))
+        last = max((number for number, _, _ in kept), default=0)
+        return [path for number, _, path in kept if number == last]
 
     def _place(self, client: str) -> Path:
         name = blake3(client.encode()).hexdigest()[:24]
@@ -102,7 +110,3 @@ class TaskStates:
             if name.endswith(".safetensors"):
                 number, found, _ = name.split(".")
                 yield int(number), found, self._place(client) / name
-
-
-def _moved(place: Path, digest: str, since: int, to: int) -> None:
-    os.replace(place / f"{since}.{digest}.safetensors", place / f"{to}.{digest}.safetensors")

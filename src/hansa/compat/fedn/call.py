@@ -146,13 +146,12 @@ class _Call:
     def _shell(self, line: str) -> int:
         # A shell is FEDn's contract: lines hold $VARIABLES and assignments.
         shell = shutil.which("bash") or "sh"
-        environment = dict(os.environ)
+        environment = dict(os.environ) | dict(s.split("=", 1) for s in self.asked.env)
         path = [str(SHIM), *filter(None, [environment.get("PYTHONPATH")])]
         environment |= {"PYTHONPATH": os.pathsep.join(path), "PWD": str(self.folder)}
         options = environment.get("ENTRYPOINT_OPTS")  # of the client's owner
         if options is not None and self.asked.data is not None:
             environment["ENTRYPOINT_OPTS"] = options.replace("{data}", str(self.asked.data))
-        environment |= dict(setting.split("=", 1) for setting in self.asked.env)
         sys.stdout.flush()
         words = [shell, "-c", line]
         return subprocess.run(words, cwd=self.folder, env=environment, check=False).returncode
