@@ -75,7 +75,9 @@ def test_a_package_of_split_learning_trains_the_joint_model(tmp_path):
 
 def test_the_head_learns_by_adam_as_fedn_s_does(tmp_path):
     """After one step all of Adam's are of the size of its rate, whatever the gradient's."""
-    made = run(imported(tmp_path, features=4), tmp_path / "runs", "rounds=1")
+    # A path of the package's own does not hide our fedn.
+    folder = imported(tmp_path, features=4, env=("PYTHONPATH=nowhere",))
+    made = run(folder, tmp_path / "runs", "rounds=1")
     model, _ = made.load(made.commits()[-1])
     np.testing.assert_allclose(np.abs(model["head/weight"]), 0.01, rtol=1e-3)
     signs = np.sign(joint(1, 0.5)["v"])
