@@ -16,12 +16,13 @@ from hansa.learners.named_tasks import NamedTask, TaskContext, bad_answer, perfo
 from hansa.limits import FAILURE_CHARS_MAX, MESSAGE_CHARS_MAX
 from hansa.metrics import Metrics
 from hansa.optimizers import Module
-from hansa.params import Params
+from hansa.params import Params, encode
 from hansa.params.model import ModelLayout
 from hansa.plan import Plan, weighting_of
 from hansa.rounds import BUFFERS
-from hansa.rounds.questions import packed, phase_of, unpacked
+from hansa.rounds.questions import from_state, most_bytes, packed, phase_of, unpacked
 from hansa.seeds import Key, global_generators
+from hansa.store.addresses import digest_of
 from hansa.transforms import Transform, Wire
 
 INITIAL_WEIGHTS = "initial_weights"
@@ -97,8 +98,16 @@ class Client(NamedTuple):
         return made, _lower(work, state)
 
     def answer(
-        self, task: str, question: Params, data: ClientData, *, name: str, number: int, step: int
-    ) -> Params:
+        self,
+        task: str,
+        question: Params,
+        data: ClientData,
+        *,
+        name: str,
+        number: int,
+        step: int,
+        mine: Params | None = None,
+    ) -> tuple[Params, Params | None]:
         """Answer a named task.
 
         Args:
@@ -108,22 +117,29 @@ class Client(NamedTuple):
           name: of the client.
           number: of the round.
           step: of the round's exchanges of this task.
+          mine: the state that the question names.
 
         Returns:
-          The answer, packed.
+          The answer, packed, and the state that it names; None where the task left nothing.
 
         Raises:
           LearnerError: task-unknown or task-answer.
           Exception: whatever the function raises.
         """
-        params, settings = unpacked(question)
+        params, settings, _ = unpacked(question)
         root = Key.root(self.plan.seed).child("client", number, name)
         key = root.child(phase_of(task, step))
-        ctx = TaskContext(name, number, step, settings, key.child("task").generator())
+        before = {} if mine is None else mine.copy().to_dict()
+        ctx = TaskContext(name, number, step, settings, key.child("task").generator(), before)
         with global_generators(key):
             tensors, facts = perform(self._tasks(), task, params, data, ctx)
+        state = Params.of(ctx.state) if ctx.state else None
+        most = most_bytes(self.layout.layout.nbytes)
+        if state is not None and state.nbytes > most:
+            raise bad_answer(task, f"left {state.nbytes} bytes of state; up to {most} are kept")
+        left = "" if state is None else digest_of(*encode(state))
         try:
-            return packed(tensors, facts)
+            return packed(from_state(tensors, left), facts), state
         except ValueError as error:
             raise bad_answer(task, f"returned facts that cannot be sent: {error}") from None
 

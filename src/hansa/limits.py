@@ -576,6 +576,17 @@ ANSWER_SLACK_BYTES = 64 * 2**20
 """Bytes by which a named task's question or answer may be larger than UPDATE_TIMES_MAX models: what
 is asked for, such as activations, need not be made of the model."""
 
+STATE_BYTES_MAX = ANSWER_SLACK_BYTES
+"""Bytes of the files that a client's commands keep between named tasks: a part of a split model,
+and what it made of the rows; they are read and written once a task."""
+
+SPLIT_FEATURES = 1_024
+"""Columns that the head of an imported package of split learning has room for, where nobody says
+how many there are; unused ones stay zero."""
+
+SPLIT_FEATURES_MAX = 2**20
+"""The most that may be said: 4 MiB of weights; embeddings of a batch are far larger then."""
+
 ASK_STEPS_MAX = 100_000
 """Exchanges of one named task within a round; each keeps a file at the site until the commit."""
 

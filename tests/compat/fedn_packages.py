@@ -134,3 +134,111 @@ def npz(**arrays: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     return buffer.getvalue()
+
+
+SPLIT_DESCRIPTION = """\
+entry_points:
+  startup:
+    command: python startup.py
+  forward:
+    command: python forward.py
+  backward:
+    command: python backward.py
+"""
+SPLIT_STARTUP = """\
+import os
+
+os.makedirs("logs", exist_ok=True)
+with open("logs/starts.txt", "a") as file:
+    file.write("x")
+"""
+SPLIT_FORWARD = """\
+import os
+import sys
+
+import numpy as np
+from fedn.common.log_config import logger
+from fedn.utils.helpers.helpers import get_helper, save_metadata
+
+here = os.path.abspath(os.path.dirname(__file__))
+helper = get_helper("splitlearninghelper")
+client, out, measured = sys.argv[1:]
+part = "x_test" if measured == "True" else "x_train"
+with np.load(os.environ["FEDN_DATA_PATH"] + "/columns.npz") as found:
+    x = found[part]
+model = f"{here}/local_models/{client}.npz"
+if not os.path.exists(model):
+    os.makedirs(f"{here}/local_models")
+    first = len(client)
+    np.savez(model, w=np.cos(np.arange(x.shape[1] * 2) + first).reshape(-1, 2))
+z = np.tanh(x @ np.load(model)["w"])
+os.makedirs(f"{here}/embeddings", exist_ok=True)
+np.savez(f"{here}/embeddings/{client}.npz", x=x, z=z)
+save_metadata({"num_examples": len(x)}, out)
+helper.save({str(client): z}, out)
+logger.info("embedded")
+"""
+SPLIT_BACKWARD = """\
+import os
+import sys
+
+import numpy as np
+from fedn.utils.helpers.helpers import get_helper
+
+here = os.path.abspath(os.path.dirname(__file__))
+gradients, client = sys.argv[1:]
+dz = get_helper("splitlearninghelper").load(gradients)
+assert list(dz) == [client], "a client gets its own gradient alone"
+model = f"{here}/local_models/{client}.npz"
+w, kept = np.load(model)["w"], np.load(f"{here}/embeddings/{client}.npz")
+np.savez(model, w=w - 2.0 * kept["x"].T @ (dz[client] * (1 - kept["z"] ** 2)))
+"""
+
+
+def split_package(folder: Path) -> Path:
+    """Write a package of split learning; each client has a linear layer and a tanh."""
+    files = {
+        "fedn.yaml": SPLIT_DESCRIPTION,
+        "startup.py": SPLIT_STARTUP,
+        "forward.py": SPLIT_FORWARD,
+        "backward.py": SPLIT_BACKWARD,
+    }
+    return write(folder, **files)
+
+
+def columns(folder: Path) -> Path:
+    """Write what three clients have: columns of two, and the labels of the third."""
+    rng = np.random.default_rng(8)
+    x = rng.normal(size=(26, 3))
+    y = (x @ [1.0, -2.0, 1.5] - 0.3 > 0).astype(float)
+    for client, mine in {"bank": x[:, :2], "shop": x[:, 2:]}.items():
+        (folder / client).mkdir(parents=True)
+        np.savez(folder / client / "columns.npz", x_train=mine[:20], x_test=mine[20:])
+    (folder / "labels").mkdir()
+    np.savez(folder / "labels" / "labels.npz", y_train=y[:20, None], y_test=y[20:, None])
+    return folder
+
+
+def joint(rounds: int, rate: float) -> dict[str, np.ndarray]:
+    """Train the joint model of `split_package` in one place: the head by plain SGD."""
+    rng = np.random.default_rng(8)
+    x = rng.normal(size=(26, 3))
+    y = (x @ [1.0, -2.0, 1.5] - 0.3 > 0).astype(float)
+    w = {c: np.cos(np.arange(n * 2) + 4).reshape(-1, 2) for c, n in {"bank": 2, "shop": 1}.items()}
+    v, b = np.zeros(4), 0.0
+    own = {"bank": x[:, :2], "shop": x[:, 2:]}
+
+    def through(rows: slice) -> tuple[np.ndarray, np.ndarray]:
+        z = np.concatenate([np.tanh(own[c][rows] @ w[c]) for c in w], axis=1)
+        return z, 1 / (1 + np.exp(-(z @ v + b)))
+
+    for _ in range(rounds):
+        z, p = through(slice(0, 20))
+        g = (p - y[:20]) / 20
+        dz = np.outer(g, v) * (1 - z * z)
+        v, b = v - rate * z.T @ g, b - rate * g.sum()
+        for at, c in enumerate(w):
+            w[c] = w[c] - 2.0 * own[c][:20].T @ dz[:, 2 * at : 2 * at + 2]
+    _, p = through(slice(20, 26))
+    loss = -np.mean(y[20:] * np.log(p) + (1 - y[20:]) * np.log(1 - p))
+    return {"v": v, "b": np.array(b), "loss": np.array(loss), **w}

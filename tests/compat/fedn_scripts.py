@@ -83,6 +83,26 @@ client.run()
 """
 
 
+# A client of compute packages, as FEDn's own command line is one.
+REMOTE = """\
+import sys
+
+from fedn.network.clients.fedn_client import ConnectToApiResult, FednClient
+
+NAME, URL, TOKEN = sys.argv[1:4]
+client = FednClient()
+client.set_train_callback(lambda *words: 1 / 0)
+config = {{"name": NAME, "package": "remote", "data": {data!r}{more}}}
+result, combiner_config = client.connect_to_api(URL, TOKEN, config)
+assert result == ConnectToApiResult.Assigned, combiner_config
+assert not client.init_remote_compute_package(URL, TOKEN, "0" * 64)
+assert not client.init_local_compute_package()
+assert client.init_remote_compute_package(url=URL, token=TOKEN, package_checksum=None)
+assert client.init_grpchandler(config=combiner_config, client_name=NAME, token=TOKEN)
+client.run()
+"""
+
+
 def closed_form(rounds: int, rows: dict[str, tuple[np.ndarray, int]] = ROWS) -> list[np.ndarray]:
     """Return FedAvg by its definition: every tensor moves by RATE to the weighted mean."""
     weights = [n for _, n in rows.values()]
@@ -147,6 +167,14 @@ class Scripts:
         (self.folder / f"{name}.py").write_text(text, encoding="utf-8")
         words = ("-m", "hansa.compat.fedn", f"{name}.py", name, self.url)
         self.start(name, *words, self.token(name) if token is None else token)
+
+    def remote(self, name: str, data: Path, more: str = "") -> None:
+        """Write and start a client's script that runs packages, and wait until it takes part."""
+        text = REMOTE.format(data=str(data), more=more)
+        (self.folder / f"{name}.py").write_text(text, encoding="utf-8")
+        words = ("-m", "hansa.compat.fedn", f"{name}.py", name, self.url, self.token(name))
+        self.start(name, *words)
+        self.until(lambda: "takes part" in self.said(name))
 
     def start(self, key: str, *words: str) -> None:
         environment = {

@@ -260,7 +260,6 @@ def test_what_cannot_be_had_is_refused_with_the_way_of_hansa(client: APIClient) 
     for call, way in [
         (lambda: client.add_attributes({}), "site.toml"),
         (lambda: client.get_client_config(), "hansa server invite"),
-        (lambda: client.start_splitlearning_session(), "coming from FEDn"),
         (lambda: client.start_session(name="x", server_functions=object), "stands in a file"),
         (
             lambda: client.start_session(
@@ -268,6 +267,9 @@ def test_what_cannot_be_had_is_refused_with_the_way_of_hansa(client: APIClient) 
             ),
             "take no run that brings code",
         ),
+        (lambda: client.start_splitlearning_session("x"), "client.start_session("),
+        (lambda: client.start_splitlearning_session("x", model_id="a"), "start anew"),
+        (lambda: client.start_splitlearning_session("x", aggregator="fedavg"), "Leave it out"),
         (lambda: client.start_session(name="x", round_buffer_size=2), "cohort.over"),
         (lambda: client.start_session(name="x", aggregator="splitlearningagg"), "fedopt"),
     ]:

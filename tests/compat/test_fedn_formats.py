@@ -118,7 +118,8 @@ def test_trained_arrays_get_the_names_and_dtypes_of_those_that_were_given():
 def test_the_stand_in_s_helpers_write_what_is_read_here(tmp_path, name):
     helper = shim.get_helper(f"fedn.utils.helpers.plugins.{name}")
     array = np.array([[1.0, -2.0], [0.5, 4.0]], np.float32)
-    weights = {"w": array} if name == "pytorchhelper" else [array]
+    named = name in ("pytorchhelper", "splitlearninghelper")
+    weights = {"w": array} if named else [array]
     given = array if name == "numpyarrayhelper" else weights
     path = tmp_path / "model.npz"
     assert helper.save(given, path) == path
@@ -128,7 +129,7 @@ def test_the_stand_in_s_helpers_write_what_is_read_here(tmp_path, name):
     loaded = helper.load(str(path))
     mean = helper.increment_average(loaded, helper.load(path), 3, 4)
     assert type(mean) is type(loaded) and np.allclose(
-        np.ravel(list(mean.values()) if name == "pytorchhelper" else mean), array.ravel()
+        np.ravel(list(mean.values()) if named else mean), array.ravel()
     )
 
 

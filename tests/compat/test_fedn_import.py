@@ -102,13 +102,12 @@ def test_a_seed_model_is_converted_when_it_is_imported(tmp_path):
     ("files", "words"),
     [
         ({"fedn.yaml": "entry_points:\n  validate:\n    command: x\n"}, "no command under"),
-        ({"fedn.yaml": "entry_points:\n  forward: {command: x}\n"}, "split-learning.md"),
+        ({"fedn.yaml": "entry_points:\n  forward: {command: x}\n"}, "not both forward"),
         ({"fedn.yaml": "python_env: a.yaml\n"}, "no entry_points"),
         ({"fedn.yaml": "entry_points:\n  train:\n    command: >\n      x\n"}, "line 3"),
         ({"fedn.yaml": "python_env: e.yaml\nentry_points: {train: x}\n"}, "e.yaml"),
         ({"readme.txt": "x"}, "neither fedn.yaml nor train.py"),
         ({"train.py": "get_helper('numpyhelper'); get_helper('binaryhelper')"}, "--helper"),
-        ({"train.py": "HELPER = 'splitlearninghelper'"}, "split learning"),
     ],
 )
 def test_what_has_no_counterpart_is_refused_and_nothing_is_written(tmp_path, files, words):

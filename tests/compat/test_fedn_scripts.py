@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fedn_packages import archived, npz, package
+from fedn_packages import archived, columns, joint, npz, package, rows, split_package
 from fedn_scripts import ROWS, SEED, Scripts, closed_form
 
 from hansa.client import failure_of
-from hansa.compat.fedn import FednClient, present
+from hansa.compat.fedn import APIClient, FednClient, present
 from hansa.compat.fedn.desk import Desk
 from hansa.compat.fedn.sessions import Wanted, start
 from hansa.errors import HansaError, PlanError
@@ -162,16 +162,9 @@ def test_a_process_of_callbacks_runs_no_package_and_a_session_needs_a_seed(
     scripts: Scripts, tmp_path: Path
 ) -> None:
     scripts.both()
-    source = package(tmp_path / "client")
-    (source / "python_env.yaml").unlink()
-    described = (source / "fedn.yaml").read_text().replace("python_env: python_env.yaml\n", "")
-    (source / "fedn.yaml").write_text(described)
-    archived(tmp_path / "package.tgz", source, "client")
-    scripts.client.set_active_package(str(tmp_path / "package.tgz"), "numpyhelper")
+    packaged(scripts, package(tmp_path / "client"), "numpyhelper")
     seed = scripts.client.get_active_model()["model"]
-    shapes = {"0": np.zeros((1, 2), np.float32), "1": np.array(0, np.float32)}
-    (tmp_path / "other.npz").write_bytes(npz(**shapes))
-    scripts.client.set_active_model(str(tmp_path / "other.npz"))
+    fitting_model(scripts, tmp_path)
     scripts.client.start_session(name="code", rounds=1, min_clients=1)
 
     def refused() -> list[str]:
@@ -185,6 +178,82 @@ def test_a_process_of_callbacks_runs_no_package_and_a_session_needs_a_seed(
     )  # beside a package
     with pytest.raises(PlanError, match="without a seed model"):
         start(scripts.client._membership, Desk(Elsewhere(tmp_path)), Wanted("x"))  # type: ignore[arg-type]
+
+
+def test_a_client_of_packages_runs_each_session_s_and_no_callback(
+    scripts: Scripts, tmp_path: Path
+) -> None:
+    """package = remote: the package comes with the session, from whom the client has named."""
+    data = rows(tmp_path / "rows")
+    for name in ROWS:
+        scripts.remote(name, data / name)
+    packaged(scripts, package(tmp_path / "client"), "numpyhelper")
+    fitting_model(scripts, tmp_path)
+    assert scripts.session("packages", rounds=1) == "Finished"
+    # Each goes to its own mean: 4 of 2 rows and -8 of 6 rows are -5.
+    assert scripts.model("packages-1:1")[0].tolist() == [[-5.0, -5.0]]
+    settings = next((scripts.folder / "north-home").rglob("site.toml")).read_text()
+    assert 'sandbox = "none"' not in settings and "ZeroDivision" not in scripts.said("north")
+
+
+def test_a_package_of_somebody_who_is_not_named_waits_for_the_owner(
+    scripts: Scripts, tmp_path: Path
+) -> None:
+    data = rows(tmp_path / "rows")
+    scripts.remote("north", data / "north", ', "submitters": ["somebody-else"]')
+    packaged(scripts, package(tmp_path / "client"), "numpyhelper")
+    fitting_model(scripts, tmp_path)
+    scripts.client.start_session(name="unasked", rounds=1, min_clients=1)
+
+    def said() -> list[str]:
+        return [site.state for run in scripts.facts() for site in run.sites]
+
+    scripts.until(lambda: bool(said()) and said() != ["asked"])
+    assert said() == ["refused"], said()
+
+
+def test_split_learning_by_scripts_alone(scripts: Scripts, tmp_path: Path) -> None:
+    """FEDn's notebook of split learning, word for word; the labels are at a third client."""
+    data = columns(tmp_path / "columns")
+    for name in ("bank", "shop", "labels"):
+        scripts.remote(name, data / name)
+    client = packaged(scripts, split_package(tmp_path / "client"), "splitlearninghelper")
+    session_config = {
+        "helper": "splitlearninghelper",
+        "id": "1",
+        "aggregator": "splitlearningagg",
+        "rounds": 2,
+        "round_timeout": 60,
+    }
+    client.start_splitlearning_session(**session_config, min_clients=2)
+    scripts.until(lambda: client.session_is_finished("1"))
+    assert client.get_session_status("1") == "Finished"
+    client.download_model("1-1:1", str(tmp_path / "head.npz"))
+    with np.load(tmp_path / "head.npz") as head:
+        found = np.sign(head["head/weight"][0, :4])
+    assert found.tolist() == np.sign(joint(1, 0.5)["v"]).tolist()
+    measured = [json.loads(v["data"]) for v in client.get_validations("1")["result"]]
+    assert [found["accuracy"] for found in measured] == [1.0, 1.0]  # of y_test, at the labels
+    with pytest.raises(PlanError, match="such session"):
+        client.start_session(name="2")
+
+
+def fitting_model(scripts: Scripts, folder: Path) -> None:
+    """Make a seed model of the package's shapes the active one."""
+    shapes = {"0": np.zeros((1, 2), np.float32), "1": np.array(0, np.float32)}
+    (folder / "other.npz").write_bytes(npz(**shapes))
+    scripts.client.set_active_model(str(folder / "other.npz"))
+
+
+def packaged(scripts: Scripts, source: Path, helper: str) -> APIClient:
+    """Make the package in a folder the active one."""
+    (source / "python_env.yaml").unlink(missing_ok=True)
+    described = (source / "fedn.yaml").read_text().replace("python_env: python_env.yaml\n", "")
+    (source / "fedn.yaml").write_text(described)
+    path = archived(source.parent / "package.tgz", source, "client")
+    env = ["ENTRYPOINT_OPTS=--data_path={data}"]
+    scripts.client.set_active_package(str(path), helper, env=env)
+    return scripts.client
 
 
 class Elsewhere:

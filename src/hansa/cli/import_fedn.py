@@ -43,6 +43,8 @@ import click
     metavar="FILE",
     help="File with FEDn's class ServerFunctions, which the server shall run.",
 )
+@click.option("--labels", metavar="CLIENT", help="Of split learning: who holds the labels.")
+@click.option("--features", type=int, help="Of split learning: columns of all embeddings.")
 def fedn(
     package: Path,
     seed_model: Path | None,
@@ -55,6 +57,8 @@ def fedn(
     startup: bool,
     environment: bool,
     server_functions: Path | None,
+    labels: str | None,
+    features: int | None,
 ) -> None:
     """Make a project from PACKAGE of FEDn, a folder or a .tgz, which stays as it is.
 
@@ -67,18 +71,20 @@ def fedn(
       hansa import fedn client -e "ENTRYPOINT_OPTS=--data_path={data}/mnist.pt"
     """
     from hansa.compat.fedn.formats import FORMS
-    from hansa.compat.fedn.writing import Import, import_package
+    from hansa.compat.fedn.writing import LABELS, Import, import_package
+    from hansa.limits import SPLIT_FEATURES
 
     if helper is not None and helper not in FORMS:
         raise click.UsageError(f"There is no helper {helper!r}; valid: {', '.join(FORMS)}.")
     # fmt: off
     asked = Import(
         package, target, seed_model, init, helper, data, env, settings, startup, environment,
-        server_functions,
+        server_functions, labels or LABELS, SPLIT_FEATURES if features is None else features,
     )
     # fmt: on
     written = import_package(asked)
     click.echo(f"Made {written.folder}:")
     for what, taken in written.facts:
         click.echo(f"  {what:<12} {taken}")
-    click.echo(f"Next:\n  cd {shlex.quote(str(written.folder))}\n  hansa package run train")
+    next_step = "hansa run" if ("head" in dict(written.facts)) else "hansa package run train"
+    click.echo(f"Next:\n  cd {shlex.quote(str(written.folder))}\n  {next_step}")

@@ -41,6 +41,7 @@ from hansa.learners.command_environment import environment_python
 from hansa.learners.command_places import PLACES
 from hansa.learners.command_process import Ended, Place
 from hansa.learners.command_rows import DataPath, Rows
+from hansa.learners.command_state import files_in, put_files
 from hansa.learners.function import (
     FunctionWork,
     TrainContext,
@@ -113,6 +114,13 @@ class CommandLearner:
         return Seed(params, ModelLayout(params.layout, statistics(list(params))))
 
     def begin(self, task: Task, data: Any) -> FunctionWork:
+        if "train" not in self._commands.words:
+            raise LearnerError(
+                "learner-incomplete",
+                "The plan has commands for named tasks and none that trains.",
+                'Name the workflow that asks for the tasks, such as workflow = "split"; or add '
+                'train = ["python", "train.py", "{model_in}", "{update_out}"] under [learner].',
+            )
         return FunctionWork(functools.partial(self._train, task, task.hyper), task, data)
 
     def evaluate(self, params: Params, data: Any) -> Metrics:
@@ -173,7 +181,8 @@ class CommandLearner:
         """Run the command of a named task.
 
         It finds tensors in {model_in}, if there are some, and the settings of the question in
-        settings.json; it may write tensors to {update_out}, and facts to {result_out}.
+        settings.json; it may write tensors to {update_out}, and facts to {result_out}.  Files in
+        the folder {state} are there again in this client's next task.
         """
         seed = int(ctx.rng.integers(2**31))
         asked = {"round": ctx.round, "step": ctx.step, "settings": dict(ctx.settings)}
@@ -182,7 +191,9 @@ class CommandLearner:
             given = None if params is None else Params.of(params)
             if given is not None:
                 _write(call.place("model_in"), given)
+            put_files(call.place("state"), ctx.state)
             self._run(call)
+            ctx.state = files_in(call.place("state"))
             facts, update = read_facts(task, call.place("result_out")), call.place("update_out")
             if not os.path.lexists(update):
                 return None, facts

@@ -7,6 +7,7 @@
     out/result.json          {result_out}       HANSA_RESULT_OUT       train, validate
     out/model.safetensors    {model_out}        HANSA_MODEL_OUT        init
     out/predictions          {predictions_out}  HANSA_PREDICTIONS_OUT  predict
+    state/                   {state}            HANSA_STATE            named tasks
 
 What comes back is as little trusted as any file: it must be a plain file of bounded size, and hold
 what was asked for.
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hansa.errors import LearnerError, ParamsError
-from hansa.learners.command_places import places_of
+from hansa.learners.command_places import PLACES, places_of
 from hansa.learners.command_process import Ended
 from hansa.learners.generators import local_threads
 from hansa.learners.learner import Hyper
@@ -39,6 +40,7 @@ _FILES = {
     "result_out": "out/result.json",
     "model_out": "out/model.safetensors",
     "predictions_out": "out/predictions",
+    "state": "state",
 }
 _VARIABLES = {"data": "HANSA_DATA_PATH"}  # others: HANSA_ and the name
 _KEPT = ("HANSA_THREADS", "HANSA_DEVICE")
@@ -71,7 +73,7 @@ class Call(NamedTuple):
 
     def prepare(self) -> None:
         """Make the folders and write the settings."""
-        for name in ("in", "out", "work"):
+        for name in ("in", "out", "work", "state"):
             (self.folder / name).mkdir(parents=True)
         text = json.dumps(self.settings, indent=2, ensure_ascii=False)
         self.place("settings").write_text(text + "\n", encoding="utf-8")
@@ -162,7 +164,8 @@ def check_ended(task: str, words: Sequence[str], ended: Ended, seconds: float) -
         code = "command-failed"
         by = f"was killed by signal {-ended.status}" if ended.status < 0 else "ended with status"
         how = by if ended.status < 0 else f"{by} {ended.status}"
-        hint = f"Try it alone with: hansa package run {task}"
+        alone = f"Try it alone with: hansa package run {task}"
+        hint = alone if task in PLACES else "All that it printed is kept where it ran."
     error = LearnerError(code, f"{_whose(task, words)} {how}. {words_told}", hint)
     if ended.output:
         error.add_note(f"What it printed, {ended.printed:,} bytes, ended with:\n{ended.output}")

@@ -13,7 +13,7 @@ PLACES = {
 }
 """The files of each kind of command, as its arguments name them."""
 
-_NAMED_TASK = ("model_in", "settings", "data", "update_out", "result_out")
+_NAMED_TASK = ("model_in", "settings", "data", "update_out", "result_out", "state")
 
 
 def places_of(task: str) -> tuple[str, ...]:
@@ -27,5 +27,5 @@ def unknown_places(task: str, command: Sequence[str]) -> list[str]:
     >>> unknown_places("validate", ["python", "v.py", "{model_in}", "{update_out}", "{print $1}"])
     ['{update_out}']
     """
-    found = re.findall(r"\{(\w+_(?:in|out)|data\w*|settings\w*)\}", " ".join(command))
+    found = re.findall(r"\{(\w+_(?:in|out)|data\w*|settings\w*|state\w*)\}", " ".join(command))
     return [f"{{{name}}}" for name in found if name not in places_of(task)]

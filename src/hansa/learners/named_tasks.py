@@ -7,13 +7,15 @@
 
 `params` is a dict of writable NumPy arrays, or None where the workflow sends no tensors.  `data`
 has this client's `train` and `validation` parts.  What is returned are facts, or tensors and facts.
+What lies in `ctx.state` at the end is there again in the client's next task, where the workflow
+goes on from it, and never leaves the client.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
@@ -38,6 +40,7 @@ class TaskContext:
     step: int  # tells apart several exchanges of the task in one round
     settings: Mapping[str, Any]  # JSON, from the workflow
     rng: np.random.Generator  # of this client, round, task and step alone
+    state: dict[str, Any] = field(default_factory=dict)  # arrays by name, kept here
 
 
 def is_name(name: str) -> bool:

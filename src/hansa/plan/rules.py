@@ -232,7 +232,7 @@ def _command_rules(learner: LearnerPlan) -> list[Rule]:
     rules: list[Rule] = [
         ("learner.time_s", learner.time_s, 0 < learner.time_s <= COMMAND_S_MAX,
          f"above 0 and at most {COMMAND_S_MAX:g}"),
-        ("learner.train", learner.train, bool(learner.train) or not command,
+        ("learner.train", learner.train, bool(learner.train or learner.tasks) or not command,
          'a program and its arguments, such as ["python", "train.py"]'),
         ("learner.rows", learner.rows, command or learner.rows == "npz", of_commands),
         ("learner.module", learner.module, not (command and learner.module),

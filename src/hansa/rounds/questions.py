@@ -4,9 +4,13 @@ A question is tensors and settings, an answer tensors and facts; settings and fa
 JSON.  Either is one file of tensors whose metadata holds the object, so that its digest names all
 of it: a question that differs in one setting is another one, and an answer is counted once.
 
+What a client keeps for itself between two tasks, its state, never travels.  An answer names the
+state that it left by its digest, and a question names the one to begin from; so whatever is
+repeated after a crash begins from the state that a commit, or an answer that counts, has named.
+
     >>> question = packed(None, {"bins": 4})
     >>> unpacked(question)
-    Answer(params=None, facts={'bins': 4})
+    Answer(params=None, facts={'bins': 4}, state='')
 """
 
 from __future__ import annotations
@@ -25,8 +29,12 @@ from hansa.params import Params
 FACTS = "hansa.facts"
 """Key of the metadata under which the object travels."""
 
+STATE = "hansa.state"
+"""Key of the metadata under which the digest of a client's state travels."""
+
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}", re.ASCII)
 _PHASE = re.compile(r"ask\.([A-Za-z][A-Za-z0-9_-]{0,63})\.(0|[1-9][0-9]{0,5})", re.ASCII)
+_DIGEST = re.compile(r"blake3:[0-9a-f]{64}", re.ASCII)
 
 
 class Answer(NamedTuple):
@@ -34,6 +42,7 @@ class Answer(NamedTuple):
 
     params: Params | None
     facts: dict[str, Any]  # JSON
+    state: str = ""  # digest of what the client kept, or begins from; "" is nothing
 
 
 class Asking(NamedTuple):
@@ -120,8 +129,19 @@ def asked_in(phase: str) -> tuple[str, int] | None:
     return (found[1], int(found[2])) if found else None
 
 
+def from_state(params: Params | None, state: str) -> Params:
+    """Return tensors that belong to a client's state: of a question, or of an answer.
+
+    Args:
+      params: the tensors, or none.
+      state: its digest; "" is none.
+    """
+    found = Params.of({}) if params is None else params
+    return Params(found.layout, found.body, {STATE: state} if state else {})
+
+
 def packed(params: Params | None, facts: Mapping[str, Any]) -> Params:
-    """Return tensors and an object as one file's content.
+    """Return tensors and an object as one file's content; a state that they belong to stays named.
 
     Raises:
       ValueError: the object is no JSON, or larger than FACTS_BYTES_MAX.
@@ -137,6 +157,8 @@ def packed(params: Params | None, facts: Mapping[str, Any]) -> Params:
     metadata = {FACTS: text.decode()}
     if params is None:
         return Params.of({}, metadata)
+    if STATE in params.metadata:
+        metadata[STATE] = params.metadata[STATE]
     return Params(params.layout, params.body, metadata)
 
 
@@ -146,14 +168,16 @@ def unpacked(params: Params) -> Answer:
     Raises:
       ValueError: it was not made by `packed`.
     """
-    text = params.metadata.get(FACTS, "")
-    if params.metadata.keys() != {FACTS} or len(text.encode()) > FACTS_BYTES_MAX:
+    text, state = params.metadata.get(FACTS, ""), params.metadata.get(STATE, "")
+    if state and not _DIGEST.fullmatch(state):
+        raise ValueError("the state that it names is no digest")
+    if params.metadata.keys() - {STATE} != {FACTS} or len(text.encode()) > FACTS_BYTES_MAX:
         raise ValueError(f"its facts are missing, or take more than {FACTS_BYTES_MAX} bytes")
     try:
         facts = msgspec.json.decode(text, type=dict[str, Any])
     except (msgspec.MsgspecError, RecursionError) as error:
         raise ValueError(f"its facts are no object of JSON: {error}") from None
-    return Answer(Params(params.layout, params.body) if len(params) else None, facts)
+    return Answer(Params(params.layout, params.body) if len(params) else None, facts, state)
 
 
 def most_bytes(model_bytes: int) -> int:

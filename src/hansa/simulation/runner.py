@@ -27,7 +27,7 @@ from hansa.plan import hyper_at
 from hansa.plan.measured import asked_of
 from hansa.project import Project
 from hansa.rounds import BUFFERS, aggregation_spec
-from hansa.rounds.questions import Asking, most_bytes
+from hansa.rounds.questions import Asking, most_bytes, unpacked
 from hansa.seeds import Key
 from hansa.simulation.population import Population
 from hansa.store.client_states import ClientStates
@@ -82,7 +82,7 @@ class Runner:
         lineage: Lineage | None = None,
     ) -> None:
         self._project, self._population, self._lineage = project, population, lineage
-        self._client, self._states = client, states
+        self._client, self._states, self._kept = client, states, states.of_tasks()
         self._root = Key.root(project.plan.seed)
         self.aggregator: Aggregator = project.method.aggregator
         self.learner = project.learner
@@ -143,14 +143,19 @@ class Runner:
         """Have one client answer a named task."""
         number, task, step = asking.number, asking.task, asking.step
         try:
-            data = self._population.data(name)
-            found = self._client.answer(task, question, data, name=name, number=number, step=step)
+            data, begun = self._population.data(name), unpacked(question).state
+            mine = self._kept.load(name, begun)
+            found, state = self._client.answer(
+                task, question, data, name=name, number=number, step=step, mine=mine
+            )
         except (Exception, SystemExit) as error:  # noqa: BLE001 - it is the user's code
             return failure(name, error)
         most = most_bytes(self.layout.layout.nbytes)
         if found.nbytes > most:
             what = f"returned {found.nbytes} bytes; up to {most} can be sent"
             return failure(name, bad_answer(task, what))
+        if state is not None:
+            self._kept.save(name, number, state, begun=begun)
         return Report(name, {}, bytes_up=found.nbytes, answer=found)
 
     def _train(self, name: str) -> Report:

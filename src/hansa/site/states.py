@@ -2,14 +2,18 @@
 
     states/<run>/..                   the states, as `ClientStates` keeps them
     states/<run>/uncounted/<round>    digest of the update that came with a state, until its receipt
+    states/<run>/tasks/..             states of named tasks, as `TaskStates` keeps them
+    parts/<run>/..                    the last of those, once the run is over; for the owner
 
 A state belongs to an update.  If the round closes without that update, the state has never been:
 the next round must not begin from it.  So a state is provisional until the server's receipt.
+A state of a named task is another matter: the next question says by its digest which one it is.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from pathlib import Path
 
@@ -27,6 +31,7 @@ class OwnStates:
 
     def __init__(self, folder: Path, name: str) -> None:
         self._folder, self._name = folder / "states", name
+        self._parts = folder / "parts"
 
     def folder(self, run: str) -> Path:
         """Return the folder of a run's states, which is there."""
@@ -40,6 +45,10 @@ class OwnStates:
         place.parent.mkdir(parents=True, exist_ok=True)
         write_durably(place, [update.encode()])  # first: a state without a mark counts
         self._states(run).keep(self._name, round, file)
+
+    def keep_of_task(self, run: str, round: int, file: Path, *, begun: str) -> None:
+        """Keep the state that a named task has left, and the one that it began from."""
+        self._states(run).of_tasks().keep(self._name, round, file, begun=begun)
 
     def counted(self, run: str, round: int) -> None:
         """A round's update has its receipt: the state holds."""
@@ -63,7 +72,11 @@ class OwnStates:
         return found
 
     def forget(self, run: str) -> None:
-        """Remove all of a run."""
+        """Remove all of a run, but for this site's part of a split model: nobody else has it."""
+        for part in self._states(run).of_tasks().newest(self._name):
+            place = self._parts / run
+            place.mkdir(parents=True, exist_ok=True)
+            os.replace(part, place / part.name)
         shutil.rmtree(self._folder / run, ignore_errors=True)
 
     def runs(self) -> list[str]:

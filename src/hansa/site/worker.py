@@ -27,6 +27,7 @@ from hansa.plan.measured import asked_of
 from hansa.project import build_project, client_of, identity
 from hansa.rounds import BUFFERS
 from hansa.rounds.messages import from_message
+from hansa.rounds.questions import unpacked
 from hansa.seeds import Key
 from hansa.site.data import count, site_data
 from hansa.site.worker_messages import (
@@ -170,16 +171,22 @@ def _trained(work: Work, message: Vectors, asked: Train) -> Result:
 
 
 def _answered(work: Work, ask: Ask) -> Result:
-    found = work.client.answer(
+    question = load_params(ask.message)
+    found, left = work.client.answer(
         ask.task,
-        load_params(ask.message),
+        question,
         work.data,
         name=work.name,
         number=ask.number,
         step=ask.step,
+        mine=work.states.of_tasks().load(work.name, unpacked(question).state),
     )
-    header, body = encode(found)
-    return Result(Done({}, update=len(header) + body.nbytes), (header, body))
+    chunks: tuple[bytes | memoryview, ...] = encode(found)
+    size, state = sum(map(len, chunks)), 0
+    if left is not None:
+        header, body = encode(left)
+        chunks, state = (*chunks, header, body), len(header) + body.nbytes
+    return Result(Done({}, update=size, state=state), chunks)
 
 
 def _finite(vector: np.ndarray) -> bool:

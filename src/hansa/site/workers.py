@@ -183,9 +183,8 @@ class Workers:
         """Evaluate a round's model on the validation part; arguments as those of `train`."""
 
         def work(slot: _Slot) -> WorkerResult:
-            return _result(
-                self._ask(slot, offer, package_folder, request=Evaluate(round, str(message)))
-            )
+            request = Evaluate(round, str(message))
+            return _result(self._ask(slot, offer, package_folder, request=request))
 
         return self._guarded(offer, f"{round}-evaluate", work)
 
@@ -205,9 +204,13 @@ class Workers:
         def work(slot: _Slot) -> WorkerResult:
             files = Files.beside(answer, limit)
             try:
-                result = _result(self._ask(slot, offer, package_folder, request=ask, files=files))
+                given = self._ask(slot, offer, package_folder, request=ask, files=files)
+                result = _result(given)
                 if result.state == "done":
                     result = result._replace(tensors=_answered(files.update))
+                    if isinstance(given.reply, Done) and given.reply.state:
+                        begun = unpacked(load_params(ask.message)).state
+                        self.states.keep_of_task(offer.run, ask.number, files.state, begun=begun)
                     os.replace(files.update, answer)
                 return result
             finally:

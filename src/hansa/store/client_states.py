@@ -20,6 +20,7 @@ from hansa.limits import READ_AHEAD_BYTES
 from hansa.params import Params, encode
 from hansa.store.addresses import digest_of_file
 from hansa.store.files import load_params, sync_folder, write_durably
+from hansa.store.task_states import TaskStates
 
 
 class StoredVector:
@@ -136,6 +137,10 @@ class ClientStates:
         """Remove what `spill` wrote, once the round is over."""
         for path in (self._folder / "updates").glob("*.safetensors"):
             path.unlink(missing_ok=True)
+
+    def of_tasks(self) -> TaskStates:
+        """Return what clients keep between named tasks, which is beside these."""
+        return TaskStates(self._folder / "tasks")
 
     def _spill_path(self, client: str, number: int) -> Path:
         return self._folder / "updates" / f"{number}-{file_name(client)}.safetensors"

@@ -119,7 +119,8 @@ class Case:
           Interruption: see above.
         """
         data = self.data(client)
-        return self._client.answer(task, question, data, name=client, number=number, step=step)
+        found, _ = self._client.answer(task, question, data, name=client, number=number, step=step)
+        return found
 
     def evaluate(self, client: str, message: Vectors) -> Metrics:
         """Return what a client measures on its validation part; nothing where it has none."""

@@ -12,8 +12,12 @@ holder's.  A batch is three named tasks of the project's own code, on the same r
 so the gradient of the joint model comes together, and the algorithm's server half takes the step.
 Labels and columns stay where they are.  The server holds all parts and sees the embeddings.
 
-Source: Vepakomma et al. 2018, vertically partitioned data, figure 2b.  Ours differs: parts are kept
-with each commit, so that a crash loses nothing and every round has a whole model.
+With `parts = "clients"` only the head is in the model.  Every other client keeps its part as its
+state, which never leaves it, and takes its own step in `backward`, which returns nothing.  A commit
+names each client's state by digest, so after a crash all go on from the same batch.
+
+Source: Vepakomma et al. 2018, vertically partitioned data, figure 2b.  Ours differs: parts, or
+their digests, are kept with each commit, so that a crash loses nothing.
 """
 
 from __future__ import annotations
@@ -34,6 +38,7 @@ from hansa.params import Params
 from hansa.params.model import ModelLayout
 from hansa.plan import Method, Plan, hyper_at
 from hansa.rounds import Terms
+from hansa.rounds.questions import from_state
 from hansa.workflows.federation import Commit, Federation, GlobalState, Problem, Trained
 from hansa.workflows.reports import number
 from hansa.workflows.stopping import Progress, advance
@@ -46,28 +51,37 @@ HEAD = "head"
 TASKS = ("forward", HEAD, "backward")
 """What the clients are asked in a batch."""
 
+_KEPT = "states"  # in the memory of each commit: digests of what clients keep, by client
+
 Arrays = dict[str, np.ndarray]
 
 
-def split(labels: str, measure: Literal["validation", "train"] = "validation") -> Workflow:
+def split(
+    labels: str,
+    measure: Literal["validation", "train", "nothing"] = "validation",
+    parts: Literal["server", "clients"] = "server",
+) -> Workflow:
     """Build split learning.
 
     Args:
-      labels: the client who holds the labels and the head; it may have columns too.
+      labels: the client who holds the labels and the head; where parts are in the model it may
+        have columns too.
       measure: rows on which evaluations are made.
+      parts: who keeps the clients' parts; "server": in the model, "clients": each its own.
     """
 
     async def run(federation: Federation, plan: Plan, algorithm: Algorithm) -> Progress:
         commit = federation.resume()
         while Progress(**commit.progress).ended is None:
-            work = _Round(federation, plan, algorithm, commit, labels)
+            work = _Round(federation, plan, algorithm, commit, labels, own=parts == "clients")
             commit, problems = await work.perform(measure)
             await federation.commit(commit, problems)
         return Progress(**commit.progress)
 
+    keeps = "the server keeps" if parts == "server" else "it alone keeps"
     tells = (
         f"In every batch the server gets what this site's part of the model makes of its rows, and "
-        f"{labels} gets it too; the server keeps that part of the model."
+        f"{labels} gets it too; {keeps} that part of the model."
     )
     return Workflow("split", run, _check, tells)
 
@@ -103,12 +117,16 @@ class _Round:
         algorithm: Algorithm,
         commit: Commit,
         labels: str,
+        *,
+        own: bool,
     ) -> None:
         self._federation, self._plan, self._algorithm = federation, plan, algorithm
         self._labels, self._commit, self._state = labels, commit, commit.state
         self._number = commit.round + 1
         self._hyper: Hyper = hyper_at(plan, self._number)
-        self._clients = _clients(federation.layout)
+        self._own, self._clients = own, _clients(federation.layout, own=own)
+        # Digests of what clients keep; whoever is named here took part from the first round on.
+        self._kept: dict[str, str] = Progress(**commit.progress).memory.get(_KEPT, {})
         self._problems: list[Problem] = []
         self._down = self._up = 0
 
@@ -126,7 +144,8 @@ class _Round:
         trained = self._trained({self._labels: _pooled(measured)})
         row = row_of(number, self._everybody(), trained)
         row["clients"]["accepted"] = len(self._everybody())
-        if number % plan.evaluate.every == 0 or number >= plan.rounds:
+        due = number % plan.evaluate.every == 0 or number >= plan.rounds
+        if due and measure != "nothing":
             embeddings = await self._forward(batches, {"part": measure})
             _, facts = await self._head(batches, embeddings, {"part": measure})
             if facts:
@@ -136,6 +155,7 @@ class _Round:
         progress = Progress(**self._commit.progress)
         minutes = federation.elapsed() / 60
         progress = advance(progress, row, plan.stop, rounds=plan.rounds, minutes=minutes)
+        progress = progress._replace(memory={**progress.memory, _KEPT: self._kept})
         return Commit(number, self._state, row, progress._asdict()), self._problems
 
     # ---- a batch
@@ -160,6 +180,9 @@ class _Round:
             questions[client] = Params.of({**self._part(client), "gradient": gradient})
         answers = await self._ask("backward", questions, told, place)
         for client, arrays in answers.items():
+            if self._own and arrays:
+                name = next(iter(arrays))
+                raise self._bad(client, f"answered backward with {name}, and keeps its own part")
             gradients |= {f"{client}/{name}": array for name, array in arrays.items()}
         return gradients, facts
 
@@ -204,12 +227,17 @@ class _Round:
         *,
         facts: dict[str, Any] | None = None,
     ) -> dict[str, Arrays]:
-        """Have all of these clients answer; return their tensors, which are finite numbers."""
+        """Have all of these clients answer; return their tensors, which are finite numbers.
+
+        Each begins from what it has kept; what it keeps while its part is measured is forgotten.
+        """
+        kept = self._kept
+        message = {client: from_state(q, kept.get(client, "")) for client, q in questions.items()}
         answered = await self._federation.ask(
             self._number,
             task,
             sorted(questions),
-            message=questions,
+            message=message,
             settings=dict(told),
             terms=Terms(minimum=len(questions)),
             step=place,
@@ -227,6 +255,8 @@ class _Round:
         found = {}
         for client in sorted(questions):
             answer = answered.answers[client]
+            if "batch" in told:
+                self._kept = {**self._kept, client: answer.state}
             found[client] = {} if answer.params is None else dict(answer.params.to_dict())
             for name, array in found[client].items():
                 if array.dtype.kind != "f" or not np.isfinite(array).all():
@@ -277,6 +307,9 @@ class _Round:
         return sorted({*self._clients, self._labels})
 
     def _check_there(self, roster: Sequence[str]) -> None:
+        """Find who takes part, where the model does not say it: all, or all of the first round."""
+        if self._own:
+            self._clients = sorted({*(self._kept or roster)} - {self._labels})
         if missing := sorted({*self._everybody()} - {*roster}):
             raise RunError(
                 "run-too-few",
@@ -294,8 +327,8 @@ class _Round:
         )
 
 
-def _clients(layout: ModelLayout) -> list[str]:
-    """Return the clients whose parts a model has.
+def _clients(layout: ModelLayout, *, own: bool) -> list[str]:
+    """Return the clients whose parts a model has; none where each keeps its own.
 
     Raises:
       RunError: a tensor has no owner, or is not trained.
@@ -309,7 +342,14 @@ def _clients(layout: ModelLayout) -> list[str]:
                 f"The model's tensor {name!r} belongs to no client, or is not trained.",
                 f'Name each after its owner, as "north/w" or "{HEAD}/w"; use floats alone.',
             )
-    return sorted({*owners.values()} - {HEAD})
+    found = sorted({*owners.values()} - {HEAD})
+    if own and found:
+        raise RunError(
+            "plan-impossible",
+            f"The model has a part of {found[0]}, and the plan says that clients keep theirs.",
+            'Leave it out of init(), or leave out parts = "clients".',
+        )
+    return found
 
 
 def _pooled(measured: Sequence[Metrics]) -> Metrics:

@@ -29,9 +29,10 @@ from hansa.compat.fedn.reading import read_package
 from hansa.compat.fedn.records import Records
 from hansa.compat.fedn.sessions import Wanted, refused, start
 from hansa.compat.fedn.shapes import Entry, listed, matching
+from hansa.compat.fedn.writing import LABELS
 from hansa.errors import IdentityError, RunError
 from hansa.identity import Membership, membership_folder, parse_invite
-from hansa.limits import BLOB_BYTES_MAX
+from hansa.limits import BLOB_BYTES_MAX, SPLIT_FEATURES
 from hansa.protocol.enrolment import enrol
 from hansa.remote.connecting import connected, membership_at
 from hansa.remote.predicting import submit_prediction
@@ -308,11 +309,15 @@ class APIClient:
         session_id: str | None = None,
         client_ids: str | list[str] | None = None,
         package: Literal["local", "remote"] | None = None,
+        labels: str | None = None,
+        features: int = SPLIT_FEATURES,
     ) -> Entry:
         """Start a session: a run of the active package, from the active or a named model.
 
         With `package` "local", or where no package is active, it trains in the processes of
         `FednClient`.
+
+        `labels` and `features` are those of `start_splitlearning_session`.
 
         `delete_models` and `requested_clients` mean nothing here, as `requested_clients` means
         nothing in FEDn: updates are forgotten when their round is committed.
@@ -341,6 +346,8 @@ class APIClient:
             client_ids,
             server_functions,
             package,
+            labels,
+            features,
         )
         return self._started(start(self._membership, self._desk, wanted))
 
@@ -358,16 +365,31 @@ class APIClient:
         )
         return self._started(start(self._membership, self._desk, wanted))
 
-    def start_splitlearning_session(self, *_: Any, **__: Any) -> Entry:
-        """Refuse.
+    def start_splitlearning_session(
+        self,
+        name: str | None = None,
+        *,
+        labels: str = LABELS,
+        features: int = SPLIT_FEATURES,
+        **session: Any,
+    ) -> Entry:
+        """Start a session of the active package, whose parts stay with the clients.
+
+        FEDn's combiner has the labels and the head.  Here a site holds the labels, as an .npz file
+        with y_train and perhaps y_test, and the head runs there; it may stand beside the server.
+
+        Args:
+          name: of the session.
+          labels: name of that site.
+          features: columns of all embeddings together, at most.
+          session: as in `start_session`; `min_clients` counts those with a part.
 
         Raises:
-          PlanError: import-refused.
+          PlanError: a parameter has no counterpart; the message says what to do instead.
+          HansaError: the session cannot be handed over.
         """
-        raise refused(
-            "split learning by this client",
-            "See the page on coming from FEDn for what there is of split learning.",
-        )
+        split: dict[str, Any] = {"labels": labels, "features": features}
+        return self.start_session(name, **{"aggregator": "splitlearningagg", **session, **split})
 
     def get_session(self, id: str) -> Entry:
         """Return one session."""

@@ -6,6 +6,9 @@
 A shell in a writable copy of the package gets the package's own line with the paths of its files
 at the end: a model in the helper's format, and an empty file for what it shall write.  What it has
 written becomes Hansa's tensors, metrics and weight.  The module name `fedn` is ours in there.
+
+Commands of split learning keep a part of the model in files beside the package's own.  Such files
+are the client's state: they are put back before a command, and taken after it.
 """
 
 from __future__ import annotations
@@ -24,7 +27,9 @@ from typing import Any, NoReturn
 from hansa.compat.fedn.formats import FORMS, Form, fitted, read_model, write_model
 from hansa.compat.fedn.said import examples_of, metadata_of, metrics_of
 from hansa.errors import HansaError, LearnerError
+from hansa.learners.command_state import files_in, put_files
 from hansa.limits import (
+    ANSWER_SLACK_BYTES,
     BLOB_BYTES_MAX,
     COMMAND_RESULT_BYTES_MAX,
     UPDATE_SLACK_BYTES,
@@ -63,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", type=Path, help="tensors to begin with")
     parser.add_argument("--out", type=Path, help="where to write what comes out")
     parser.add_argument("--result", type=Path, help="where to write metrics")
+    parser.add_argument("--state", type=Path, help="folder of files that the client keeps")
     parser.add_argument("-e", "--env", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--setting", action="append", default=[], metavar="KEY=VALUE")
     return parser
@@ -78,6 +84,8 @@ class _Call:
         self.files = Path.cwd() / "files"
         self.files.mkdir()
         self.folder = self._prepared()
+        if asked.state is not None:
+            put_files(self.tree, files_in(asked.state))
 
     def _prepared(self) -> Path:
         """Copy the package, so that what it writes is its own; show the data beside it."""
@@ -112,25 +120,38 @@ class _Call:
         path.touch()
         return path
 
-    def run(self, *paths: Path) -> None:
-        """Run the package's line with paths at its end; leave with its status if that is not 0."""
+    def run(self, *words: Path | str) -> None:
+        """Run the package's line with words at its end; leave with its status if that is not 0."""
         if self.asked.startup:
             self._shell(self.asked.startup)
-        line = " ".join([self.asked.run, *(shlex.quote(str(path)) for path in paths)])
+        line = " ".join([self.asked.run, *(shlex.quote(str(word)) for word in words)])
         status = self._shell(line)
         if status:
             sys.exit(128 - status if status < 0 else status)
+        if self.asked.state is not None:
+            self._keep()
+
+    def _keep(self) -> None:
+        """Take the files that are not as they came with the package."""
+        shutil.rmtree(self.asked.state)
+        kept = {
+            name: content
+            for name, content in files_in(self.tree).items()
+            if "__pycache__" not in Path(name).parts
+            and not ((own := Path(name)).is_file() and own.read_bytes() == content.tobytes())
+        }
+        put_files(self.asked.state, kept)
+        self.asked.state.mkdir(exist_ok=True)
 
     def _shell(self, line: str) -> int:
         # A shell is FEDn's contract: lines hold $VARIABLES and assignments.
         shell = shutil.which("bash") or "sh"
-        environment = dict(os.environ)
+        environment = dict(os.environ) | dict(s.split("=", 1) for s in self.asked.env)
         path = [str(SHIM), *filter(None, [environment.get("PYTHONPATH")])]
         environment |= {"PYTHONPATH": os.pathsep.join(path), "PWD": str(self.folder)}
         options = environment.get("ENTRYPOINT_OPTS")  # of the client's owner
         if options is not None and self.asked.data is not None:
             environment["ENTRYPOINT_OPTS"] = options.replace("{data}", str(self.asked.data))
-        environment |= dict(setting.split("=", 1) for setting in self.asked.env)
         sys.stdout.flush()
         words = [shell, "-c", line]
         return subprocess.run(words, cwd=self.folder, env=environment, check=False).returncode
@@ -191,7 +212,34 @@ def _init(call: _Call) -> None:
     save_params(call.asked.out, read_model(content, call.form, most=BLOB_BYTES_MAX))
 
 
-_TASKS = {"train": _train, "validate": _validate, "predict": _predict, "init": _init}
+def _forward(call: _Call) -> None:
+    """Run the line that embeds the client's rows: CLIENT, the file to write, whether it counts."""
+    client, out = os.environ["HANSA_CLIENT"], call.empty("embeddings.npz")
+    call.run(client, out, str(_told()["settings"]["part"] != "train"))
+    most = ANSWER_SLACK_BYTES
+    found = read_model(_content(out, most), call.form, most=most)
+    if client not in found and len(found) != 1:
+        _refuse(f"The package wrote embeddings of {', '.join(map(clean, found))}, not of {client}.")
+    embedding = found[client] if client in found else next(iter(found.values()))
+    save_params(call.asked.out, Params.of({"embedding": embedding}))
+
+
+def _backward(call: _Call) -> None:
+    """Run the line that takes the client's step: the file with its gradient, and CLIENT."""
+    client, path = os.environ["HANSA_CLIENT"], call.files / "gradients.npz"
+    gradient = load_params(call.asked.model)["gradient"]
+    path.write_bytes(write_model(Params.of({client: gradient}), call.form))
+    call.run(path, client)
+
+
+_TASKS = {
+    "train": _train,
+    "validate": _validate,
+    "predict": _predict,
+    "init": _init,
+    "forward": _forward,
+    "backward": _backward,
+}
 
 
 def _content(path: Path, most: int) -> bytes:
@@ -229,9 +277,13 @@ def _write_result(
 
 def _of_the_round() -> dict[str, Any]:
     """Return what the run's server functions say to the clients of this round."""
+    return dict(_told().get("given", {}))
+
+
+def _told() -> dict[str, Any]:
+    """Return what the command is told beside its files."""
     path = os.environ.get("HANSA_SETTINGS")
-    given = json.loads(Path(path).read_bytes()).get("given", {}) if path else {}
-    return dict(given)
+    return dict(json.loads(Path(path).read_bytes())) if path else {}
 
 
 def _value(text: str) -> Any:

@@ -8,6 +8,10 @@
 
 The token is the line that `hansa server invite` has made; it is redeemed once, and a script that is
 started again with the same line is the same site.  See ADR 0020.
+
+With "package": "remote" the process is a usual site: each session's compute package is fetched with
+the session, its digest is always checked, and it runs in workers of its own as the site's policy
+allows.  Callbacks are not called then.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ from typing import Any
 import msgspec
 from blake3 import blake3
 
-from hansa.compat.fedn.client import invitation
+from hansa.compat.fedn.client import OPTIONS, invitation
 from hansa.compat.fedn.present import HAND_OVER, bring
 from hansa.compat.fedn.said import metrics_of
 from hansa.compat.own_process import OwnProcess
@@ -39,6 +43,7 @@ from hansa.site.agent import run_agent
 from hansa.site.policy import Policy
 from hansa.site.settings import (
     SITE_FILE,
+    DataSource,
     SiteSettings,
     load_settings,
     parse_settings,
@@ -52,6 +57,9 @@ FOLDER = "HANSA_SITE"
 """The site's folder, if it shall not be one below HANSA_HOME that goes by the token."""
 SUBMITTERS = "HANSA_SUBMITTERS"
 """Names, with commas, whose sessions run without being asked; "submitters" of the configuration."""
+
+_DATA = "data"
+"""Name under which sessions of a package ask for the client's data."""
 
 Callback = Callable[..., Any]
 
@@ -112,6 +120,9 @@ class FednClient:
         self.predict_callback = predict_callback
         self.name = self.client_id = ""
         self._folder: Path | None = None
+        self._remote = False
+        self._data: str | None = None  # of packages: the client's own file or folder
+        self._sandbox: str | None = None  # of packages, if it is said
         self._submitters: tuple[str, ...] = ()
         self._attributes: dict[str, str] = {}
         self._running = False
@@ -148,17 +159,19 @@ class FednClient:
         Args:
           url: of the server; if the token is a whole invitation it is not looked at.
           token: the line that the operator has made for this client.
-          json: "name", "client_id", "package" ("local"), and here "submitters": names of those
-            whose sessions run without the owner's being asked.
+          json: "name", "client_id", "package" ("local" or "remote"), and here "submitters": names
+            of those whose sessions run without the owner's being asked; for packages also "data":
+            path of this client's own, by default what FEDN_DATA_PATH says, and "sandbox".
 
         Returns:
           Assigned and where to connect; or another result and why, in a sentence.
         """
-        if json.get("package", "local") != "local":
-            return ConnectToApiResult.UnMatchedConfig, (
-                "Compute packages are not run by FednClient: use package = local with callbacks; "
-                "or run them by: python -m hansa.compat.fedn.client run client -in client.yaml"
-            )
+        package = str(json.get("package", "local"))
+        if package not in ("local", "remote"):
+            return ConnectToApiResult.UnMatchedConfig, f"package is {package!r:.40}, not local"
+        self._remote = package == "remote"
+        self._data = json.get("data") or os.environ.get("FEDN_DATA_PATH")
+        self._sandbox = json.get("sandbox")
         try:
             folder = _folder_of(url, token)
             if not (folder / "member.json").exists():
@@ -176,7 +189,7 @@ class FednClient:
         self.name = said or self.name or member.name
         self.client_id = member.name
         host, _, port = member.url.partition("://")[2].partition(":")
-        options = GrpcConnectionOptions(host, int(port or 443), "assigned", package="local")
+        options = GrpcConnectionOptions(host, int(port or 443), "assigned", package=package)
         return ConnectToApiResult.Assigned, options
 
     def init_grpchandler(self, config: Any, client_name: str, token: str | None) -> bool:
@@ -201,8 +214,11 @@ class FednClient:
                     "Call connect_to_api first, and look at its result.",
                 )
             self._settle(self._folder)
-            bring(self)
             self._running = True
+            if self._remote:
+                run_agent(self._folder, started=_told)
+                return
+            bring(self)
             workers = partial(OwnProcess, hand_over=HAND_OVER)
             run_agent(self._folder, started=_told, workers=workers)
         except HansaError as error:
@@ -216,13 +232,19 @@ class FednClient:
             old = load_settings(folder)
         else:
             old = SiteSettings(name=load_membership(folder).name)
-        policy = old.policy or Policy()
+        policy, data = old.policy or Policy(sandbox="preferred"), dict(old.data)
+        if self._sandbox:
+            policy = msgspec.structs.replace(policy, sandbox=self._sandbox)
+        if self._remote and self._data is not None:
+            data[_DATA] = DataSource(path=str(Path(self._data).resolve()))
+            if options := os.environ.get(OPTIONS):  # in a sandbox the data have another path
+                os.environ[OPTIONS] = options.replace(self._data, "{data}")
         if self._submitters:
             policy = msgspec.structs.replace(
                 policy, submitters=self._submitters, approve="submitters"
             )
         said = {**old.attributes, **self._attributes}
-        new = msgspec.structs.replace(old, policy=policy, attributes=said)
+        new = msgspec.structs.replace(old, policy=policy, attributes=said, data=data)
         if new != old:
             parse_settings(settings_text(new))  # refused before it is written
             write_settings(folder, new)
@@ -282,14 +304,39 @@ class FednClient:
         """Write a line to the log of this process; the server knows a task's state by itself."""
         log.info("%s", msg)
 
-    def _no_package(self, *unused: Any, **more: Any) -> bool:
-        """Refuse: this process runs its callbacks, and no compute package."""
-        log.error("FednClient runs no compute package here: set callbacks instead.")
+    # ---- compute packages
+
+    def init_remote_compute_package(
+        self, url: str, token: str | None, package_checksum: str | None = None
+    ) -> bool:
+        """Tell whether packages run here; each comes with its session, not before.
+
+        A checksum of FEDn's is that of an archive, and no archive comes here: with one, False.
+        """
+        return self._fetched() and self.validate_compute_package(package_checksum)
+
+    def validate_compute_package(self, checksum: str | None) -> bool:
+        """Tell that there is nothing to compare; digests of packages are checked always."""
+        if checksum:
+            log.error(
+                "package_checksum cannot be compared: the digest of each session's package is "
+                "checked by itself; see it with hansa site requests, or leave the checksum out."
+            )
+        return not checksum
+
+    def _fetched(self, *unused: Any, **more: Any) -> bool:
+        """Tell whether this process runs packages, which the site's agent fetches and sets up."""
+        if not self._remote:
+            log.error("This client runs callbacks; connect with package = remote for packages.")
+        return self._remote
+
+    def init_local_compute_package(self) -> bool:
+        """Refuse: a package is a session's, and its digest what its owner has approved."""
+        log.error("FednClient runs no package from a folder: use callbacks, or package = remote.")
         return False
 
-    init_remote_compute_package = init_local_compute_package = _no_package
-    download_compute_package = set_compute_package_checksum = _no_package
-    validate_compute_package = set_dispatcher = get_or_set_environment = _no_package
+    download_compute_package = set_compute_package_checksum = _fetched
+    set_dispatcher = get_or_set_environment = _fetched
 
 
 def _folder_of(url: str, token: str | None) -> Path:

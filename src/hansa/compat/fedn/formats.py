@@ -1,6 +1,7 @@
 """Between the model files of FEDn's helpers and Hansa's tensors: pure functions of bytes.
 
     numpyhelper, kerashelper, pytorchhelper    an .npz file; its keys are the tensors' names
+    splitlearninghelper                        the same; its keys are the clients' names
     binaryhelper                               float64, no header: one tensor named "0"
     androidhelper                              float32, no header: one tensor named "0"
     numpyarrayhelper                           numbers as text: one tensor named "0"
@@ -26,11 +27,12 @@ FORMS: dict[str, Form] = {
     "numpyhelper": "npz",
     "kerashelper": "npz",
     "pytorchhelper": "npz",
+    "splitlearninghelper": "npz",
     "binaryhelper": "float64",
     "androidhelper": "float32",
     "numpyarrayhelper": "text",
 }
-"""The form of each helper's files; splitlearninghelper's hold no model."""
+"""The form of each helper's files."""
 
 _FLAT = {"float64": "<f8", "float32": "<f4"}
 _FOREIGN = (

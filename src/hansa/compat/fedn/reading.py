@@ -26,12 +26,10 @@ _ENTRIES = {  # Hansa's task: the names that FEDn has had for it
     "train": ("train",),
     "validate": ("validate",),
     "predict": ("predict", "infer"),
+    "forward": ("forward",),
+    "backward": ("backward",),
 }
-_SPLIT = ("forward", "backward")
-_SPLIT_HINT = (
-    "A package keeps its part of the model in files of its own, which no commit could hold. Hansa "
-    "splits by named tasks: see docs/howto/split-learning.md."
-)
+_SPLIT = frozenset({"forward", "backward"})
 _FEDN = re.compile(r"fedn(?![\w.-])|.*#egg=fedn\b|(git\+)?https?://\S*/fedn(\.git)?\b", re.I)
 _HELPER = re.compile(
     rb"(numpyarray|numpy|binary|android|keras|pytorch|splitlearning)_?helper", re.I
@@ -50,6 +48,11 @@ class FednPackage(NamedTuple):
     environment: str | None  # the file that lists them
     helper: str  # of its model files
     left: tuple[str, ...]  # entry points without a counterpart
+
+    @property
+    def splits(self) -> bool:
+        """Whether it holds a part of a split model, and does not train by itself."""
+        return "train" not in self.lines and self.lines.keys() >= _SPLIT
 
 
 def read_package(path: Path, helper: str | None = None) -> FednPackage:
@@ -170,15 +173,15 @@ def _lines(table: Mapping[str, Any]) -> tuple[dict[str, str], tuple[str, ...]]:
             line = entry.get("command") if isinstance(entry, dict) else entry
             if isinstance(line, str):
                 lines[task] = line
-    if "train" not in lines:
-        said = ", ".join(name for name in _SPLIT if name in entries)
+    if "train" not in lines and not lines.keys() >= _SPLIT:
         raise _refused(
-            f"{DESCRIPTION} has no command under entry_points.train"
-            + (f"; {said} are of split learning." if said else "."),
-            _SPLIT_HINT if said else "Add one, such as: command: python entrypoint.py train",
+            f"{DESCRIPTION} has no command under entry_points.train, and not both forward and "
+            "backward, which split learning needs.",
+            "Add one, such as: command: python entrypoint.py train",
         )
     known = {name for names in _ENTRIES.values() for name in names}
-    return lines, tuple(sorted(map(clean, entries.keys() - known)))
+    left = entries.keys() - known | (lines.keys() & _SPLIT if "train" in lines else set())
+    return lines, tuple(sorted(map(clean, left)))
 
 
 def _fallback(own: Mapping[str, bytes]) -> dict[str, str]:
@@ -207,11 +210,6 @@ def _named_helper(own: Mapping[str, bytes]) -> str:
     """Return the one helper, or kind of file, that a package's code names."""
     sources = b"\n".join(c for f, c in own.items() if f.endswith(".py") or "." not in f)
     found = {f"{m[1].decode().lower()}helper" for m in _HELPER.finditer(sources)}
-    if odd := found - FORMS.keys():
-        raise _refused(
-            f"The package uses {sorted(odd)[0]}, of split learning.",
-            f"Name another helper with --helper, if it trains without. {_SPLIT_HINT}",
-        )
     if len({FORMS[name] for name in found}) > 1:
         raise _refused(
             f"The package names several helpers: {', '.join(sorted(found))}.",

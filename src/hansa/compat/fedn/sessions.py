@@ -14,11 +14,11 @@ from hansa.compat.fedn.desk import Desk
 from hansa.compat.fedn.formats import FORMS, read_model
 from hansa.compat.fedn.present import HAND_OVER, Settings
 from hansa.compat.fedn.reading import read_package
-from hansa.compat.fedn.writing import Import, import_package
+from hansa.compat.fedn.writing import LABELS, Import, import_package
 from hansa.compat.hand_over import MODULE
 from hansa.errors import PlanError
 from hansa.identity import Membership
-from hansa.limits import BLOB_BYTES_MAX
+from hansa.limits import BLOB_BYTES_MAX, SPLIT_FEATURES
 from hansa.project import open_project
 from hansa.remote.submit import submit
 from hansa.remote.trail import start_at
@@ -61,6 +61,8 @@ class Wanted(NamedTuple):
     client_ids: str | list[str] | None = None
     server_functions: Any = None
     package: Literal["local", "remote"] | None = None
+    labels: str | None = None  # of a session of split learning: the client who holds them
+    features: int = SPLIT_FEATURES  # of such a session: columns of all embeddings, at most
 
 
 def plan_changes(wanted: Wanted) -> dict[str, Any]:
@@ -82,18 +84,32 @@ def plan_changes(wanted: Wanted) -> dict[str, Any]:
         )
     ids = wanted.client_ids
     names = ids.split(",") if isinstance(ids, str) else list(ids or ())
-    return {
+    names += [wanted.labels] if names and wanted.labels is not None else []
+    cohort = {
+        "minimum": wanted.min_clients + (wanted.labels is not None),
+        "deadline_s": float(wanted.round_timeout),
+        **({"where": {"name": [name.strip() for name in names]}} if names else {}),
+    }
+    changes = {
         "name": _plan_name(wanted.name),
         "rounds": wanted.rounds,
-        "algorithm": _algorithm(wanted.aggregator, dict(wanted.aggregator_kwargs or {})),
-        "cohort": {
-            "minimum": wanted.min_clients,
-            "deadline_s": float(wanted.round_timeout),
-            **({"where": {"name": [name.strip() for name in names]}} if names else {}),
-        },
-        "evaluate": {"reports": True} if wanted.validate else {"clients": 0},
+        "cohort": cohort,
         "keep": {"every": 1},
     }
+    kwargs = dict(wanted.aggregator_kwargs or {})
+    if wanted.labels is None:
+        changes["algorithm"] = _algorithm(wanted.aggregator, kwargs)
+        changes["evaluate"] = {"reports": True} if wanted.validate else {"clients": 0}
+    elif wanted.aggregator != "splitlearningagg" or kwargs:
+        raise refused(
+            f"aggregator {wanted.aggregator!r:.60} of split learning with {sorted(kwargs)}",
+            "Leave it out: splitlearningagg is here; others are set in the plan of a package: "
+            "hansa import fedn, then algorithm.",
+        )
+    elif not wanted.validate:
+        split = {"name": "split", "labels": wanted.labels, "parts": "clients"}
+        changes["workflow"] = {**split, "measure": "nothing"}
+    return changes
 
 
 def start(membership: Membership, desk: Desk, wanted: Wanted) -> str:
@@ -110,7 +126,15 @@ def start(membership: Membership, desk: Desk, wanted: Wanted) -> str:
     if wanted.package not in (None, "local", "remote"):
         raise refused(f"package {wanted.package!r:.60}", 'Valid: "local", "remote".')
     local = wanted.package == "local" or (wanted.package is None and not state.package)
-    begin = _begin(membership, desk, wanted.model_id or state.model)
+    local = local and wanted.labels is None
+    if wanted.labels is not None and wanted.model_id:
+        raise refused(
+            f"split session that goes on from {wanted.model_id!r:.60}",
+            "Its clients' parts stayed with the session that made them; start anew, with rounds "
+            "enough.",
+        )
+    model = "" if wanted.labels is not None else wanted.model_id or state.model
+    begin = _begin(membership, desk, model)
     with tempfile.TemporaryDirectory(prefix="hansa-session-") as place:
         target = Path(place) / "project"
         changes = plan_changes(wanted)
@@ -169,9 +193,16 @@ def _write_remote(target: Path, desk: Desk, wanted: Wanted) -> dict[str, Any]:
         settings=note.settings,
         environment=note.environment,
         server_functions=functions,
+        labels=wanted.labels or LABELS,
+        features=wanted.features,
     )
+    package = read_package(asked.source, helper)
+    if package.splits != (wanted.labels is not None):
+        verb = "start_splitlearning_session" if package.splits else "start_session"
+        what = f"such session of the package {note.file_name}"
+        raise refused(what, f"Start it with: client.{verb}(...)")
     import_package(asked)
-    validates = "validate" in read_package(asked.source, helper).lines
+    validates = "validate" in package.lines or package.splits
     return {} if validates else {"evaluate": {"clients": 0}}
 
 

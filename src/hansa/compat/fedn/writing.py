@@ -14,7 +14,7 @@ from hansa.compat.fedn.formats import FORMS, read_model
 from hansa.compat.fedn.reading import DESCRIPTION, FednPackage, read_package
 from hansa.compat.fedn.served import CLASS, FUNCTIONS
 from hansa.errors import PlanError
-from hansa.limits import BLOB_BYTES_MAX
+from hansa.limits import BLOB_BYTES_MAX, SPLIT_FEATURES, SPLIT_FEATURES_MAX
 from hansa.params import Params
 from hansa.plan import PLAN_FILE
 from hansa.store.files import save_params
@@ -22,6 +22,9 @@ from hansa.store.files import save_params
 TOP = "package"
 SEED_FILE = "seed.safetensors"
 REQUIREMENTS = "requirements.txt"
+LABELS = "labels"
+"""Who holds the labels of split learning, unless it is said."""
+
 _SERVER_FILE, _FUNCTIONS_FILE = "server.py", "server_functions.py"
 _CALL = ("python", "-m", "hansa.compat.fedn.call")
 _PLACES = {
@@ -30,7 +33,10 @@ _PLACES = {
     "validate": ("--data", "{data}", "--model", "{model_in}", "--result", "{result_out}"),
     "predict": ("--data", "{data}", "--model", "{model_in}", "--out", "{predictions_out}"),
     "init": ("--out", "{model_out}"),
+    "forward": ("--data", "{data}", "--out", "{update_out}", "--state", "{state}"),
+    "backward": ("--data", "{data}", "--model", "{model_in}", "--state", "{state}"),
 }  # fmt: skip
+_HEAD = ("python", "-m", "hansa.compat.fedn.head")
 
 
 class Import(NamedTuple):
@@ -47,6 +53,8 @@ class Import(NamedTuple):
     startup: bool = True
     environment: bool = True
     server_functions: Path | None = None  # with FEDn's class ServerFunctions
+    labels: str = LABELS  # of split learning: the client who holds the labels
+    features: int = SPLIT_FEATURES  # of split learning: columns of all embeddings, at most
 
 
 class Written(NamedTuple):
@@ -76,6 +84,7 @@ def import_package(asked: Import) -> Written:
             "Choose another folder with --to.",
         )
     _check_pairs(asked)
+    _check_split(asked, package)
     seed = None if asked.seed_model is None else _seed(asked.seed_model, package)
     needs = _requirements(package) if asked.environment else None
     functions = _functions(asked.server_functions)
@@ -106,6 +115,24 @@ def _check_pairs(asked: Import) -> None:
                     f"{option} {value!r:.80} is not NAME=VALUE. Nothing was written.",
                     'For example: --env "ENTRYPOINT_OPTS=--data_path={data}/mnist.pt"',
                 )
+
+
+def _check_split(asked: Import, package: FednPackage) -> None:
+    given = asked.seed_model, asked.init, asked.server_functions
+    if package.splits and any(option is not None for option in given):
+        raise PlanError(
+            "import-refused",
+            "A package of split learning has neither a seed model nor server functions. Nothing "
+            "was written.",
+            "Leave out --seed-model, --init and --server-functions.",
+        )
+    if not 1 <= asked.features <= SPLIT_FEATURES_MAX:
+        raise PlanError(
+            "import-refused",
+            f"--features {asked.features} is not between 1 and {SPLIT_FEATURES_MAX:,}. Nothing was "
+            "written.",
+            "Give the columns of all clients' embeddings together.",
+        )
 
 
 def _seed(path: Path, package: FednPackage) -> Params:
@@ -181,25 +208,62 @@ def plan_text(name: str, package: FednPackage, asked: Import) -> str:
         f"name = {_toml(name)}",
         "rounds = 5  # of a session in FEDn",
         *([f"server_functions = {_toml(_SERVER_FILE)}"] if asked.server_functions else []),
+        *(_split_lines(asked) if package.splits else []),
         "",
         "[learner]",
         'kind = "command"',
         'rows = "path"  # the package reads its client\'s own files',
-        *(f"{task} = {_words(package, asked, task)}" for task in ("train", "validate", "init",
-                                                                  "predict")
-          if task in package.lines or (task == "init" and asked.seed_model is not None)),
+        *(f"{task} = {_words(package, asked, task)}" for task in _tasks(package, asked)),
         f"files = [{_toml(TOP)}]",
     ]  # fmt: skip
     if asked.environment and package.needs:
         lines.append(f"requirements = {_toml(REQUIREMENTS)}  # from {package.environment}")
+    if package.splits:
+        lines += ["", "[learner.tasks]", *_split_tasks(package, asked)]
     lines += ["", "[data]", f"set = {_toml(asked.data)}  # one file or folder a client"]
-    if (metric := _metric(package)) is not None:
+    if package.splits:
+        lines += ["", "[stop]", 'metric = "loss"']
+    elif (metric := _metric(package)) is not None:
         lines += ["", "[stop]", f"metric = {_toml(metric)}  # named in the package's code"]
     return "\n".join([*lines, ""])
 
 
+def _tasks(package: FednPackage, asked: Import) -> list[str]:
+    """Return the commands that are no named tasks."""
+    if package.splits:
+        return ["init"]
+    given = {"init"} if asked.seed_model is not None else set()
+    return [
+        t for t in ("train", "validate", "init", "predict") if t in package.lines.keys() | given
+    ]
+
+
+def _split_lines(asked: Import) -> list[str]:
+    """Return who joins the embeddings, and how the head learns: with torch's Adam, as in FEDn."""
+    labels = _toml(asked.labels)
+    return [
+        f'workflow = {{ name = "split", labels = {labels}, parts = "clients" }}',
+        'algorithm = { name = "fed_opt", chain = ["adam"], lr = 0.01 }  # of the head',
+        "",
+        "[cohort]",
+        "minimum = 2  # raise it to all clients with a part, and the holder of the labels",
+        f"mandatory = [{labels}]",
+    ]
+
+
+def _split_tasks(package: FednPackage, asked: Import) -> list[str]:
+    head = [[*_HEAD, "head"], ["--data", "{data}"], ["--model", "{model_in}"],
+            ["--settings", "{settings}"], ["--out", "{update_out}"],
+            ["--result", "{result_out}"]]  # fmt: skip
+    own = [f"{task} = {_words(package, asked, task)}" for task in ("forward", "backward")]
+    return [*own, f"head = {_list(head)}"]
+
+
 def _words(package: FednPackage, asked: Import, task: str) -> str:
     """Return one command of the plan, an argument with its value on each line."""
+    if task == "init" and package.splits:
+        features = ["--features", f"{asked.features}"]
+        return _list([[*_HEAD, "seed"], features, ["--out", "{model_out}"]])
     if task == "init" and asked.seed_model is not None:
         return _list([[*_CALL, "seed"], ["--model", SEED_FILE], ["--out", "{model_out}"]])
     pairs = [[*_CALL, task], ["--folder", posixpath.join(TOP, package.folder).rstrip("/")]]
@@ -238,7 +302,7 @@ def _facts(package: FednPackage, asked: Import, seed: Params | None) -> Iterator
     yield "package", f"{len(inside)} files, unchanged, in {posixpath.join(TOP, package.folder)}"
     if not package.described:
         yield "lines", f"there is no {DESCRIPTION}: train.py and validate.py, as FEDn did once"
-    for task in ("train", "validate", "predict"):
+    for task in ("forward", "backward") if package.splits else ("train", "validate", "predict"):
         yield task, package.lines.get(task, "none")
     if "startup" in package.lines:
         when = "before each command; --no-startup leaves it out" if asked.startup else "left out"
@@ -246,7 +310,9 @@ def _facts(package: FednPackage, asked: Import, seed: Params | None) -> Iterator
     if asked.server_functions is not None:
         named = ", ".join(_functions(asked.server_functions))
         yield "server", f"{_FUNCTIONS_FILE}, unchanged: {named}"
-    if seed is not None:
+    if package.splits:
+        yield "head", f"Hansa's, at the client {asked.labels}, who holds the labels"
+    elif seed is not None:
         yield "seed model", f"{asked.seed_model}: {len(seed)} tensors, {seed.nbytes:,} bytes"
     else:
         yield (
