@@ -9,8 +9,8 @@ from small_server import SmallServer
 
 from hansa.errors import HansaError, RequestRefused, ServerError
 from hansa.limits import CHUNK_BYTES
-from hansa.protocol import Known, download, upload
 from hansa.protocol.messages import BlobRef
+from hansa.protocol.transfer import Known, download, upload
 
 SMALL = os.urandom(300_000)
 BIG = os.urandom(5 * CHUNK_BYTES + 12_345)

@@ -35,6 +35,7 @@ class StandIn:
         self.fetched: list[str] = []
         self.trouble: list[Exception] = []  # raised one after the other by the next calls
         self.page = 3  # events at a time
+        self.renewal = False  # whether members are asked to renew their certificates
         self.before_answer: Callable[[str], None] = lambda path: None
 
     # ---- as a Connection
@@ -55,6 +56,12 @@ class StandIn:
         answer = self._answer(method, path, body)
         self.before_answer(path)
         return msgspec.json.decode(msgspec.json.encode(answer), type=kind)
+
+    def renewal_due(self) -> bool:
+        return self.renewal
+
+    def renewed(self) -> None:
+        self.renewal = False
 
     def close(self) -> None: ...
 

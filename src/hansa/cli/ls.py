@@ -27,7 +27,7 @@ def command(on: str | None, runs: Path, as_json: bool) -> None:
         return
     from hansa.runs import all_runs
     from hansa.runs.record import run_record
-    from hansa.runs.result import Table
+    from hansa.table import Table
 
     found = list(all_runs(runs))
     table = Table(_line(run_record(folder)) for folder in found)
@@ -60,7 +60,7 @@ def _line(record: dict[str, Any]) -> dict[str, Any]:
 def _list_remote(on: str, as_json: bool) -> None:
     from hansa.remote import asking
     from hansa.remote.connecting import connected, membership_at
-    from hansa.runs.result import Table
+    from hansa.table import Table
 
     membership = membership_at(on)
     with connected(membership) as connection:

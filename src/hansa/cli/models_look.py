@@ -100,7 +100,7 @@ def show(model: str, on: str | None, runs: Path, as_json: bool) -> None:
       hansa models show digits-1
       hansa models show digits-1:best --on hansa.example.org
     """
-    from hansa.runs.result import Table
+    from hansa.table import Table
     from hansa.text import clean
 
     trail = _trail(on, runs)
@@ -165,7 +165,7 @@ def _tensors(params: Params) -> list[dict[str, Any]]:
 
 
 def _tell(trail: Trail, models: Sequence[ModelFacts], *, as_json: bool) -> None:
-    from hansa.runs.result import Table
+    from hansa.table import Table
 
     rows = [_record(trail, model) for model in models]
     if as_json:

@@ -10,7 +10,8 @@ from typing import Any
 
 import click
 
-from hansa.runs.folder import RUNS
+RUNS = "runs"
+"""Folder of runs, below the folder in which one works."""
 
 
 def runs_option(command: Callable[..., Any]) -> Callable[..., Any]:

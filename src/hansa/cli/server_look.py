@@ -65,9 +65,9 @@ def runs(folder: Path, as_json: bool) -> None:
     Example:
       hansa server runs
     """
-    from hansa.runs.result import Table
     from hansa.server.journal import Journal
     from hansa.server.opening import opened
+    from hansa.table import Table
 
     with opened(folder) as server:
         journal = Journal(server.database, lambda _: None)
@@ -105,9 +105,9 @@ def audit_trail(count: int, folder: Path, as_json: bool) -> None:
     Example:
       hansa server audit -n 200
     """
-    from hansa.runs.result import Table
     from hansa.server.audit import newest
     from hansa.server.opening import opened
+    from hansa.table import Table
 
     with opened(folder) as server:
         rows = newest(server.database, count)

@@ -235,6 +235,6 @@ def _ends(token: dict[str, Any]) -> str:
 
 
 def _table(rows: list[dict[str, Any]], nothing: str) -> None:
-    from hansa.runs.result import Table
+    from hansa.table import Table
 
     click.echo(str(Table(rows)) if rows else nothing)

@@ -5,15 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from hansa.clock import wall
 from hansa.errors import IdentityError
 from hansa.identity import (
     Invite,
     Membership,
-    check_certificate,
     enrolment_text,
     own_key,
-    renewal_due,
     save_certificate,
     save_membership,
     to_text,
@@ -61,6 +58,8 @@ def enrol(
         answer = connection.call("POST", "/v1/enrolments", asked, kind=Enrolled)
     finally:
         connection.close()
+    from hansa.identity.authority import check_certificate  # X.509, which is slow to import
+
     certified = check_certificate(answer.certificate, authority, at=None)
     if certified.public != key.public or certified.name != answer.name:
         raise _another(invite.url)
@@ -79,14 +78,13 @@ def enrol(
 
 
 def renew_if_due(connection: Connection, membership: Membership) -> bool:
-    """Get a new certificate once half of the present one's time is over; return whether.
+    """Get a new certificate if the server finds half of the present one's time over; say so.
 
     Raises:
       IdentityError: the server does not regard one as a member, or certifies somebody else.
       ServerError: the server cannot be reached.
     """
-    present, authority = membership.certificate(), membership.authority_pem
-    if not renewal_due(present, authority, at=wall()):
+    if not connection.renewal_due():
         return False
     renew(connection, membership)
     return True
@@ -101,12 +99,14 @@ def renew(connection: Connection, membership: Membership) -> None:
       IdentityError: the server does not regard one as a member, or certifies somebody else.
       ServerError: the server cannot be reached.
     """
-    authority = membership.authority_pem
+    from hansa.identity.authority import check_certificate
+
     answer = connection.call("POST", "/v1/certificates", kind=Enrolled)
-    member = check_certificate(answer.certificate, authority, at=None)
+    member = check_certificate(answer.certificate, membership.authority_pem, at=None)
     if (member.name, member.public) != (membership.name, membership.key().public):
         raise _another(membership.url)
     save_certificate(membership.folder, answer.certificate)
+    connection.renewed()
 
 
 def _another(url: str) -> IdentityError:

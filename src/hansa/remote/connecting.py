@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from hansa.errors import RunError
@@ -12,7 +13,9 @@ from hansa.identity import Membership, find_membership, load_membership
 from hansa.identity.home import hansa_home
 from hansa.protocol.connection import Connection
 from hansa.protocol.enrolment import renew_if_due
-from hansa.runs import RunFolder, find_run
+
+if TYPE_CHECKING:
+    from hansa.runs import RunFolder
 
 
 def membership_at(server: str) -> Membership:
@@ -72,6 +75,8 @@ def place_of(run: str | None, on: str | None, *, runs: Path) -> tuple[Membership
     """
     if on is not None and run is not None:
         return membership_at(on), run
+    from hansa.runs import find_run
+
     folder = find_run(runs, run)
     remote = folder.remote
     check_not_rehearsed(folder)
