@@ -68,17 +68,6 @@ def _list_remote(on: str, as_json: bool) -> None:
     if as_json:
         print_json([asking.facts_record(facts) for facts in found])
     elif found:
-        rows = (
-            {
-                "run": facts.run,
-                "state": facts.state,
-                "rounds": f"{facts.rounds_done}/{facts.rounds}",
-                "submitter": facts.submitter,
-                "submitted": facts.created,
-                "reason": facts.reason,
-            }
-            for facts in found
-        )
-        click.echo(str(Table(rows)))
+        click.echo(str(Table(map(asking.facts_line, found))))
     else:
         click.echo(f"No runs at {membership.url} yet. Make one with: hansa run --on SERVER")

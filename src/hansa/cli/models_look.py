@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -139,6 +138,8 @@ def _params(model: ModelFacts, on: str | None, runs: Path) -> Params:
         from hansa.runs.start import kept_file
 
         return load_params(kept_file(find_run(runs, model.run), model.round))
+    import tempfile
+
     from hansa.remote.connecting import connected, membership_at
     from hansa.remote.trail import fetch_model
 

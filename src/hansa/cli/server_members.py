@@ -184,18 +184,15 @@ def _presence(folder: Path) -> tuple[list[dict[str, Any]], str]:
     """Return all members with what the running server knows, and why it was not asked."""
     from hansa.errors import HansaError
     from hansa.holding import is_held
-    from hansa.identity import load_authority
-    from hansa.server.asking import served_members
-    from hansa.server.settings import load_settings
+    from hansa.remote.asking import members as all_members
+    from hansa.server.asking import asked
 
-    settings = load_settings(folder)
+    try:
+        return asked(folder, all_members), ""
+    except HansaError as error:
+        why = f"The server was not asked who is there: {error.happened}"
     if not is_held(folder):
         why = "The server does not run here, so nobody knows who is there."
-    else:
-        try:
-            return served_members(settings, load_authority(folder)), ""
-        except HansaError as error:
-            why = f"The server was not asked who is there: {error.happened}"
     from hansa.server.members import members
     from hansa.server.opening import opened
 

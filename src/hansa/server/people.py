@@ -217,20 +217,8 @@ class People:
             )
             for name, standing in sorted(said.items())
         ]
-        rounds = int(row.submission.plan.get("rounds", 0))
-        return RunFacts(
-            run=row.run,
-            state=row.state,
-            reason=self._state.runs.places.why(row.run) or row.reason,
-            name=str(row.submission.plan.get("name", "")),
-            submitter=row.submitter,
-            created=row.created_at,
-            ended=row.ended_at or "",
-            # A workflow may go on after the plan's rounds, as cross-site evaluation does.
-            rounds_done=min(journal.rounds_done(row.run), rounds),
-            rounds=rounds,
-            sites=sites,
-        )
+        reason = self._state.runs.places.why(row.run) or row.reason
+        return msgspec.structs.replace(journal.facts(row), reason=reason, sites=sites)
 
 
 def _no_run(run: str) -> RequestRefused:

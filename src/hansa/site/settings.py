@@ -14,7 +14,6 @@ from msgspec import Meta
 
 from hansa.errors import SiteError
 from hansa.protocol.messages import Attributes, Name, Slots
-from hansa.site.outgoing import build_filters
 from hansa.site.policy import Policy
 from hansa.store.files import write_durably
 from hansa.text import clean, nearest
@@ -129,7 +128,9 @@ def _parsed(text: str, origin: str) -> SiteSettings:
             f'{origin}: approve = "submitters" names nobody whose plans run without being asked.',
             'Name them: submitters = ["anna"]; or say approve = "ask".',
         )
-    if policy is not None:
+    if policy is not None and policy.filters:
+        from hansa.site.outgoing import build_filters  # with NumPy
+
         try:
             build_filters(policy.filters)
         except SiteError as error:
