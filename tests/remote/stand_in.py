@@ -198,7 +198,7 @@ def join(monkeypatch: pytest.MonkeyPatch, folder: Path) -> tuple[StandIn, Member
     membership = Membership(place, URL, "ada", "submitter", authority.pem, "", "test league")
     save_membership(membership, certificate)
     server = StandIn()
-    monkeypatch.setattr("hansa.remote.connecting.Connection", lambda *a, **k: server)
+    monkeypatch.setattr("hansa.remote.connecting.connection_of", lambda *a, **k: server)
     # By name: the package exports functions that are called as their modules are.
     monkeypatch.setattr(importlib.import_module("hansa.remote.submit"), "upload", server.upload)
     monkeypatch.setattr(importlib.import_module("hansa.remote.fetch"), "download", server.download)

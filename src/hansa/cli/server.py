@@ -31,7 +31,6 @@ command = LazyGroup(
     verbs=VERBS,
     help="Operate a federation's server: start, invite, look after it.",
     epilog="Start with: hansa server init",
-    context_settings={"help_option_names": ["-h", "--help"]},
 )
 """The group itself."""
 

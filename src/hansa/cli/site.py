@@ -27,7 +27,6 @@ command = LazyGroup(
     verbs=VERBS,
     help="Hold a data owner's part of a federation: join, decide, see what left.",
     epilog="Start with: hansa site join INVITE",
-    context_settings={"help_option_names": ["-h", "--help"]},
 )
 """The group itself."""
 

@@ -19,9 +19,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from hansa.errors import IdentityError
 from hansa.store.files import sync_folder
 
-PUBLIC_BYTES = 32
-"""Bytes of an Ed25519 public key."""
-
 _PKCS8 = bytes.fromhex("302e020100300506032b657004220420")  # before the 32 bytes; RFC 8410, 7
 _BEGIN, _END = b"-----BEGIN PRIVATE KEY-----", b"-----END PRIVATE KEY-----"
 

@@ -1,11 +1,14 @@
-"""Joining a federation: one invitation, a key that is made here and never leaves, a certificate."""
+"""Joining a federation, and speaking as its member.
+
+One invitation, a key that is made here and never leaves, and a certificate that is renewed.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal
 
-from hansa.errors import IdentityError
+from hansa.errors import IdentityError, RequestRefused
 from hansa.identity import (
     Invite,
     Membership,
@@ -16,7 +19,7 @@ from hansa.identity import (
     to_text,
 )
 from hansa.protocol.connection import Connection, read_authority
-from hansa.protocol.messages import Enrolled, Enrolment
+from hansa.protocol.messages import Enrolled, Enrolment, Poll, PollAnswer
 
 
 def enrol(
@@ -75,6 +78,43 @@ def enrol(
     )
     save_membership(membership, answer.certificate)
     return membership
+
+
+def connection_of(membership: Membership, *, url: str = "", timeout_s: float = 30.0) -> Connection:
+    """Return a connection in a member's name.
+
+    Args:
+      url: where the server is reached from here; by default where all members reach it.
+      timeout_s: longest silence of the server.
+
+    Raises:
+      IdentityError: the membership's key or authority cannot be read.
+    """
+    return Connection(
+        url or membership.url,
+        authority_pem=membership.authority_pem,
+        key=membership.key(),
+        certificate=membership.certificate,
+        timeout_s=timeout_s,
+    )
+
+
+def poll(connection: Connection, membership: Membership, asked: Poll) -> PollAnswer:
+    """Ask a server for work; the certificate is renewed in time, or once the server calls it over.
+
+    Raises:
+      RequestRefused: the server said no.
+      IdentityError: as `renew`.
+      ServerError: the server cannot be reached.
+    """
+    renew_if_due(connection, membership)
+    try:
+        return connection.call("POST", "/v1/poll", asked, kind=PollAnswer)
+    except RequestRefused as refusal:
+        if refusal.said != "identity-expired":
+            raise
+        renew(connection, membership)
+        return connection.call("POST", "/v1/poll", asked, kind=PollAnswer)
 
 
 def renew_if_due(connection: Connection, membership: Membership) -> bool:

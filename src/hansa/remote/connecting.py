@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -12,7 +12,7 @@ from hansa.errors import RunError
 from hansa.identity import Membership, find_membership, load_membership
 from hansa.identity.home import hansa_home
 from hansa.protocol.connection import Connection
-from hansa.protocol.enrolment import renew_if_due
+from hansa.protocol.enrolment import connection_of, renew_if_due
 
 if TYPE_CHECKING:
     from hansa.runs import RunFolder
@@ -49,17 +49,9 @@ def connected(membership: Membership) -> Iterator[Connection]:
       IdentityError: the server is not the federation's, or one is no longer a member.
       ServerError: the server cannot be reached.
     """
-    connection = Connection(
-        membership.url,
-        authority_pem=membership.authority_pem,
-        key=membership.key(),
-        certificate=membership.certificate,
-    )
-    try:
+    with closing(connection_of(membership)) as connection:
         renew_if_due(connection, membership)
         yield connection
-    finally:
-        connection.close()
 
 
 def place_of(run: str | None, on: str | None, *, runs: Path) -> tuple[Membership, str]:

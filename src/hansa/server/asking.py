@@ -10,7 +10,7 @@ from hansa.errors import IdentityError
 from hansa.identity import Membership, find_membership
 from hansa.limits import LOCAL_ANSWER_S
 from hansa.protocol.connection import Connection
-from hansa.protocol.enrolment import renew_if_due
+from hansa.protocol.enrolment import connection_of, renew_if_due
 from hansa.server.settings import ServerSettings, load_settings
 
 T = TypeVar("T")
@@ -25,13 +25,8 @@ def asked(folder: Path, question: Callable[[Connection], T]) -> T:
     """
     settings = load_settings(folder)
     membership = _admin(settings, folder / "ca.pem")
-    with Connection(
-        local_address(settings),
-        authority_pem=membership.authority_pem,
-        key=membership.key(),
-        certificate=membership.certificate,
-        timeout_s=LOCAL_ANSWER_S,
-    ) as connection:
+    address = local_address(settings)
+    with connection_of(membership, url=address, timeout_s=LOCAL_ANSWER_S) as connection:
         renew_if_due(connection, membership)
         return question(connection)
 
