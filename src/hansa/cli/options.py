@@ -31,6 +31,18 @@ def on_option(told: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return click.option("--on", metavar="SERVER", is_flag=False, flag_value="", help=told)
 
 
+def folder_of(whose: str, variable: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """`--folder DIR`: which server or site; by default what a variable of the environment says."""
+    return click.option(
+        "--folder",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=Path("."),
+        envvar=variable,
+        show_default=True,
+        help=f"Folder of the {whose}.",
+    )
+
+
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--json`: for programs."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(

@@ -15,6 +15,7 @@ from hansa.errors import RequestRefused
 from hansa.identity import Role
 from hansa.limits import FOLLOW_GATHER_S, FOLLOW_WAIT_S_MAX, INVITE_S, SUBMISSION_BYTES_MAX
 from hansa.protocol.messages import (
+    ENDED,
     EventPage,
     Name,
     RunDetails,
@@ -124,7 +125,7 @@ class People:
                 woken.clear()
                 page = await in_thread(self._page, run, after)
                 left = until - monotonic()
-                ended = page.state in ("finished", "failed", "stopped")
+                ended = page.state in ENDED
                 if page.events or ended or left <= 0 or self._state.hub.draining:
                     return answer(page)
                 try:
