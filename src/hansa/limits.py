@@ -140,15 +140,22 @@ CHUNK_BYTES = 8 * 2**20
 BLOB_BYTES_MAX = 64 * 2**30
 """Bytes of one blob: a model of 16 billion parameters in 32 bits; 8,192 chunks."""
 
-PIECE_BYTES = 2**20
-"""Bytes that pass through memory at once when a blob is read, hashed or written."""
+PIECE_BYTES = 2**19
+"""Bytes that pass through memory at once when a blob is read, hashed or written: less than a core's
+own cache holds, so that what was read is still there when it is hashed."""
 
 WORKER_MEMORY_KEPT = 256 * 2**20
 """Bytes of freed memory that a worker keeps for its next arrays: as large as a model, each would
 else be given back and be fetched anew from the system, page by page, several times a round."""
 
+PATH_OPENED_S = 60.0
+"""Seconds after which the server has opened a file that it was told to send by its path."""
+
 READ_HERE_BYTES_MAX = 8 * 2**20
 """Bytes of a blob up to which the server's event loop reads it by itself, piece by piece."""
+
+CONNECTION_BUFFER_BYTES = 2**20
+"""Bytes of a request that a server takes off the network at once; each lot wakes its event loop."""
 
 UPLOAD_PIECE_BYTES = 2**18
 """Bytes of an upload that a server gathers before it writes them; it holds twice as many for each
@@ -580,6 +587,13 @@ PRIORITY_MAX = 9
 
 PRIORITY_STEP_S = 600.0
 """Seconds of waiting that one step of priority is worth; so no run waits behind others for ever."""
+
+DISK_TOLD_S = 60.0
+"""Seconds between two lines of the server's log that say that its disk is full, or fails."""
+
+PLACE_KEPT_S = 600.0
+"""Seconds for which a run between two rounds keeps its place and slots while sites are away: a
+machine is restarted in that time.  Longer, and others would wait for nothing."""
 
 RESOURCES_MAX = 16
 """Named resources of one site; each is in every poll of it."""

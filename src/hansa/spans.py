@@ -7,7 +7,7 @@ never goes back, the first counted from the beginning of the round.
     exchange    a phase: from its opening until its last result was in
     task        one client's part of a phase, as far as it came
     aggregate   from the last result to the aggregate; `blocks` were folded before
-    save        the model's way to the disk, with its bytes and each tensor's zeros
+    save        the model's way to its file, with its bytes and each tensor's zeros
 
 A task began when it was handed out and ended when its result had come.  `wait_s` and `work_s` are
 the client's word: seconds until it began to work, and those that it worked.  `select_s`, `insert_s`
@@ -62,11 +62,13 @@ class Spans:
             if number != self._number:
                 self._reset(number)
 
-    def note(self, name: str, since: float, **facts: Any) -> None:
-        """Note what has lasted from `since`, a time of `monotonic`, until now."""
+    def note(self, name: str, since: float, **facts: Any) -> Span:
+        """Note what has lasted from `since`, a time of `monotonic`, until now; return the span."""
         seconds = monotonic() - since
         with self._lock:
-            self._spans.append({**self._placed(name, since), "seconds": _short(seconds), **facts})
+            span = {**self._placed(name, since), "seconds": _short(seconds), **facts}
+            self._spans.append(span)
+        return span
 
     def handed(self, phase: str, client: str) -> None:
         """Note that a client has been given its task; the first time counts."""

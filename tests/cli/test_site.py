@@ -184,7 +184,8 @@ def test_a_clients_folder_of_a_split_is_counted_by_its_parts(
     facts = json.loads(found.out)
     assert facts["rows"] + facts["valid"] in (898, 899)
     assert (facts["classes"], facts["x"]) == (10, "float32 [64]")
-    assert "[data-missing]" in typed("data", "add", "parts", "--as", "both").err
+    refused = typed("data", "add", "parts", "--as", "both").err
+    assert "[data-missing]" in refused and "own code reads, write [data.both] with path" in refused
 
 
 def test_a_path_outside_of_the_folder_is_kept_whole(typed: Any, site: Sample) -> None:

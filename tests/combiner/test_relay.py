@@ -17,14 +17,17 @@ import pytest
 from in_process import SEED, Member, digest_of, done, submission_of, update_bytes
 from served import HANSA, Federation, connected, free_port
 
+from hansa.clock import wall
 from hansa.combiner.folding import CombinedRun
 from hansa.combiner.relay import Relay
 from hansa.combiner.state import CombinerState, found_combiner
 from hansa.errors import HansaError
-from hansa.identity import Membership, load_authority, load_membership, parse_invite
+from hansa.identity import Membership, load_authority, load_membership, new_key, parse_invite
 from hansa.params import decode
 from hansa.protocol.messages import Offer, RunFacts, Standing
 from hansa.server.hub import Hub
+from hansa.server.members import found_admin
+from hansa.server.opening import opened
 from hansa.server.settings import ServerSettings
 
 D = [1.0, -2.0, 4.0]
@@ -194,6 +197,15 @@ def test_a_combiner_is_made_and_looked_at_with_commands(tmp_path: Path) -> None:
             above.hansa("combiner", *words, "--folder", "west", folder=False)
         invited = above.hansa("combiner", "invite", "ward-3", "--folder", "west", folder=False)
         assert invited.startswith(f"hansa site join 'https://localhost:{port}#")
+        key = new_key()
+        with opened(tmp_path / "west") as tier, mock.patch.dict(os.environ, above.environment):
+            found_admin(tier.database, tier.authority, "ward-3", key.public, at=wall())
+        taken = above.hansa(
+            "combiner", "invite", "ward-3", "--folder", "west", folder=False, status=1
+        )
+        assert "member-exists" in taken and "hansa combiner revoke ward-3" in taken
+        told = above.hansa("combiner", "revoke", "ward-3", "--folder", "west", folder=False)
+        assert "hansa combiner invite ward-3" in told and "hansa server" not in told
         for role in ("combiner", "submitter"):
             refused = above.hansa(
                 "combiner", "invite", "x", "--role", role, "--folder", "west", folder=False,
@@ -206,6 +218,11 @@ def test_a_combiner_is_made_and_looked_at_with_commands(tmp_path: Path) -> None:
             status=1,
         )  # fmt: skip
         assert "invite-refused" in told and "hansa site join" in told
+        assert not (tmp_path / "other").exists()
+    told = above.hansa(
+        "combiner", "init", "--folder", "other", "--join", line, "--yes", folder=False, status=1
+    )
+    assert "server-unreachable" in told and not (tmp_path / "other").exists()
 
 
 def test_a_site_learns_from_its_combiner_who_certifies_submitters(tiers: Tiers) -> None:

@@ -67,6 +67,15 @@ client.download_model(models[-1]['model'], 'final.npz')
 print(json.dumps({{"trail": [m['model'] for m in models], "error": acc}}))
 """
 
+
+class ServerFunctions:
+    """A session's own, which leaves what the clients have trained."""
+
+    def aggregate(self, previous_global: list, client_updates: dict) -> list:
+        assert len(client_updates) == 2
+        return [np.asarray(array / 2 + 1, array.dtype) for array in previous_global]
+
+
 SEED = {"0": np.array([[1.0, -2.0]], np.float32), "1": np.array(0.5, np.float32)}
 
 
@@ -233,12 +242,32 @@ def test_predictions_of_any_model_come_back_and_stand_in_the_ledger(
     assert client.get_session_status("after") == "Finished"
 
 
+def test_a_sessions_own_server_functions_aggregate(client: APIClient, tmp_path: Path) -> None:
+    """Its class alone is sent, as FEDn's APIClient sends it."""
+    client.download_model("experiment_fedavg-1:0", str(tmp_path / "before.npz"))
+    started = client.start_session(
+        name="halves", model_id="experiment_fedavg-1:0", rounds=1, server_functions=ServerFunctions
+    )
+    wait(client, started["session_id"])
+    assert client.get_session_status("halves") == "Finished"
+    client.download_model("halves-1:1", str(tmp_path / "after.npz"))
+    before, after = np.load(tmp_path / "before.npz"), np.load(tmp_path / "after.npz")
+    for name in before.files:
+        assert np.allclose(after[name], before[name] / 2 + 1), name
+
+
 def test_what_cannot_be_had_is_refused_with_the_way_of_hansa(client: APIClient) -> None:
     for call, way in [
         (lambda: client.add_attributes({}), "site.toml"),
         (lambda: client.get_client_config(), "hansa server invite"),
         (lambda: client.start_splitlearning_session(), "coming from FEDn"),
-        (lambda: client.start_session(name="x", server_functions=object), "cohort.where"),
+        (lambda: client.start_session(name="x", server_functions=object), "stands in a file"),
+        (
+            lambda: client.start_session(
+                name="x", server_functions=ServerFunctions, package="local"
+            ),
+            "take no run that brings code",
+        ),
         (lambda: client.start_session(name="x", round_buffer_size=2), "cohort.over"),
         (lambda: client.start_session(name="x", aggregator="splitlearningagg"), "fedopt"),
     ]:

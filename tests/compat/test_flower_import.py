@@ -55,6 +55,25 @@ def test_files_are_copied_unchanged_and_nothing_is_executed(tmp_path):
     assert "num-server-rounds in pyproject.toml" in text and "server_app.py, line" in text
 
 
+@pytest.mark.parametrize(
+    ("config", "rounds", "place"),
+    [
+        ("ServerConfig(num_rounds=25)", 25, "server_app.py, line 3"),
+        ("ServerConfig(7)", 7, "server_app.py, line 3"),
+        ('ServerConfig(int(context.run_config["num-server-rounds"]))', 2, "pyproject.toml"),
+        ('ServerConfig(context.run_config.get("rounds", 9))', 9, "server_app.py, line 3"),
+        ("ServerConfig(num_rounds=measured())", 2, "pyproject.toml"),
+    ],
+)
+def test_rounds_are_those_that_the_server_app_asks_for(tmp_path, config, rounds, place):
+    text = f"def server_fn(context):\n    return ServerAppComponents(config={config})\n"
+    server = "from flwr.server.strategy import FedAvg\n" + text + "strategy = FedAvg()\n"
+    made = import_project(Import(older_project(tmp_path / "flower", server=server))).folder
+    assert plan_of(made)["rounds"] == rounds
+    said = next(row for row in (made / "plan.toml").read_text().splitlines() if "rounds" in row)
+    assert said.endswith(place), said
+
+
 def test_settings_of_messages_follow_the_plan_where_run_config_did(tmp_path):
     made = import_project(Import(message_project(tmp_path / "flower"))).folder
     call = next(n for n in ast.walk(ast.parse((made / "model.py").read_text()))
@@ -116,6 +135,22 @@ def test_server_class_and_its_arguments_are_read(tmp_path, call, algorithm, aggr
     assert (plan["algorithm"], plan.get("aggregator")) == (algorithm, aggregator)
     if "fraction_fit" in call:
         assert plan["cohort"]["fraction"] == 0.5
+
+
+def test_the_class_that_is_chosen_among_several_keeps_its_arguments(tmp_path):
+    server = (
+        "from flwr.server.strategy import FedAdam, FedAvg\nfast = False\n"
+        "def make():\n    if fast:\n        return FedAvg(fraction_fit=0.25)\n"
+        "    return FedAdam(eta=0.02, beta_1=0.8, tau=0.001, fraction_fit=0.5)\n"
+    )
+    source = older_project(tmp_path / "flower", server=server)
+    with pytest.raises(PlanError, match="more than one"):
+        import_project(Import(source))
+    plan = plan_of(import_project(Import(source, strategy="FedAdam")).folder)
+    assert plan["algorithm"] == {
+        "name": "fed_adam", "lr": 0.02, "beta1": 0.8, "beta2": 0.99, "tau": 0.001,
+    }  # fmt: skip
+    assert plan["cohort"]["fraction"] == 0.5
 
 
 def test_proximal_mu_is_sent_to_the_client_whose_code_uses_it(tmp_path):

@@ -281,6 +281,14 @@ def test_a_plan_says_all_that_was_configured() -> None:
     assert (plan.keep.store, plan.keep.clients) == ("disk", None)
 
 
+def test_a_scheduler_may_have_the_name_of_another_generation() -> None:
+    config = ControllerConfig(communication_protocol="SemiSynchronous")
+    assert config.scheduler == "SemiSynchronous"
+    assert msgspec.json.decode(msgspec.json.encode(config), type=ControllerConfig) == config
+    with pytest.raises(PlanError, match="scheduler"):
+        check_config(ControllerConfig(communication_protocol="Sync"), ModelStoreConfig())
+
+
 def test_a_store_of_its_own_has_learners_models_too() -> None:
     store = ModelStoreConfig("Redis", 3, "store.example.org", 6380)
     wanted = Wanted(ControllerConfig(), store, TerminationSignals(1), 2)

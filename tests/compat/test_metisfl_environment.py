@@ -18,7 +18,7 @@ from hansa.compat.metisfl.environment import left_lines, read_environment
 from hansa.compat.metisfl.environment_keys import sentence_of
 from hansa.dev.rehearsal import free_port
 from hansa.errors import PlanError
-from hansa.runs import find_run
+from hansa.runs import all_runs, find_run
 
 pytest.importorskip("yaml")
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
@@ -102,6 +102,42 @@ def test_an_environment_runs_to_its_metric_cutoff(tmp_path: Path) -> None:
     assert found.plan()["keep"]["lineage"] == 2
     weights = {t["client"]: t for t in found.spans() if t["span"] == "task"}
     assert sorted(weights) == [f"learner-{50002 + n}" for n in range(len(SIZES))]
+
+
+def test_killed_it_takes_up_the_run_that_it_had_submitted(tmp_path: Path) -> None:
+    """The second round cannot end before the command is started again."""
+    port, go = free_port(), tmp_path / "go"
+    cutoff = (loss(expected(2, epochs=2)) + loss(expected(3, epochs=2))) / 2
+    path = write(tmp_path, cutoff=cutoff, port=port)
+    for number, (x, y) in enumerate(rows()):
+        np.savez(tmp_path / f"rows-{number}.npz", **{f"x{number}": x, f"y{number}": y})
+    learner = LEARNER.format().replace('"rows.npz"', '__import__("os").environ["HANSA_DATA_TRAIN"]')
+    held = f"""
+        import os, time
+        self.rounds = getattr(self, "rounds", 0) + 1
+        while self.rounds > 1 and not os.path.exists({str(go)!r}):
+            time.sleep(0.05)
+        self.set_weights(parameters)
+        losses = []"""
+    learner = learner.replace("\n        self.set_weights(parameters)\n        losses = []", held)
+    (tmp_path / "learner.py").write_text(learner)
+    killed = subprocess.Popen(
+        [sys.executable, "-u", "-m", "hansa", "run", path.name],
+        cwd=tmp_path,
+        env={**os.environ, "HANSA_HOME": str(tmp_path / "home")},
+        stdout=subprocess.DEVNULL,
+    )
+    runs = tmp_path / "home" / "metisfl" / f"localhost-{port}" / "runs"
+    until(lambda: any(run.rows() for run in all_runs(runs)))
+    killed.kill()
+    killed.wait(30)
+    go.touch()
+    done = run(tmp_path, path.name)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (found,) = all_runs(runs)
+    assert f"Taking up {found.name}" in done.stdout and len(found.rows()) == 3
+    assert np.allclose(found.load(found.commits()[-1])[0].to_list()[0], expected(3, epochs=2))
+    assert json.loads((tmp_path / "results.json").read_text())["global_iteration"] == 3
 
 
 def test_every_key_is_taken_over_or_has_a_sentence(tmp_path: Path) -> None:

@@ -65,6 +65,12 @@ def test_a_run_is_hopeless_once_fewer_than_its_minimum_can_take_part(shy: Path) 
     assert "2 of 3 sites refuse shy-1, which needs 2. b, a: no data." in told
 
 
+def test_more_combiners_than_sites_are_refused_with_a_sentence(shy: Path) -> None:
+    done = hansa(shy.parent, "dev", "shy", "--sites", "2", "--combiners", "9")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "9 combiners for 2 sites" in done.stderr and "--combiners 2" in done.stderr
+
+
 def test_a_rehearsal_that_every_site_refuses_ends_and_names_the_reason(shy: Path) -> None:
     done = hansa(shy.parent, "dev", "shy", "--sites", "2")
     assert done.returncode == 1, done.stdout + done.stderr

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from projects import final_model
 
 from hansa.dev import ADMIN, SERVER, Child, Rehearsal, free_port
 from hansa.errors import ServerError
@@ -179,3 +180,32 @@ def test_clients_own_files_are_declared_where_they_lie(tmp_path: Path) -> None:
     assert rehearsal.names == ["north", "south"]
     declared = rehearsal._data("south", tmp_path / "site")
     assert declared["hospitals"].path == str((study / "hospitals" / "south").resolve())
+
+
+def test_code_that_reads_files_beside_it_finds_them_at_rehearsed_sites(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a simulation the current folder has them, and the same code runs everywhere."""
+    project = study(
+        tmp_path / "p",
+        'name = "own"\nrounds = 1\n[learner]\nkind = "function"\nmodule = "model.py"\n'
+        "[data]\nclients = 2\n",
+    )
+    (project / "model.py").write_text(
+        "import numpy as np\n"
+        "def data(client):\n    return np.loadtxt(f'rows/{client}.csv')\n"
+        "def init(rng, sample):\n    return {'w': np.zeros(2, np.float32)}\n"
+        "def train(params, data, ctx):\n"
+        "    scale = np.loadtxt('scale.csv')\n"
+        "    return {'w': params['w'] + np.float32(scale * np.mean(data))}\n",
+        encoding="utf-8",
+    )
+    (project / "rows").mkdir()
+    (project / "rows" / "client-0.csv").write_text("1\n-3\n", encoding="utf-8")
+    (project / "rows" / "client-1.csv").write_text("5\n7\n", encoding="utf-8")
+    (project / "scale.csv").write_text("-0.5\n", encoding="utf-8")
+    monkeypatch.chdir(project)
+    with Rehearsal(project / "kept", project) as rehearsal:
+        assert sorted(rehearsal._data("client-0", tmp_path)) == ["rows", "scale.csv"]
+        model = final_model(rehearsal.run())
+    assert model["w"].tolist() == [-1.25, -1.25]  # the mean of -0.5 * -1 and -0.5 * 6

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from federations import FAST, eventually
+from federations import CALM, eventually
 
 from hansa.dev import SERVER, Rehearsal
 from hansa.identity import parse_invite
@@ -37,7 +37,7 @@ def poc(tmp_path: Path) -> Iterator[Rehearsal]:
     """The seed's layout: a server, site-1 and site-2, and an app in transfer/."""
     app = make_app(tmp_path / "transfer" / "hello-numpy-sag")
     sites = ["site-1", "site-2"]
-    with Rehearsal(tmp_path / "poc", app, sites=sites, settings=FAST) as rehearsal:
+    with Rehearsal(tmp_path / "poc", app, sites=sites, settings=CALM) as rehearsal:
         yield rehearsal
 
 

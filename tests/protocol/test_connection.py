@@ -12,6 +12,7 @@ from hansa.identity import create_authority
 from hansa.limits import ANSWER_BYTES_MAX
 from hansa.protocol.connection import Connection, read_authority
 from hansa.protocol.messages import BlobChunks, SessionRequest
+from hansa.store.faults import disk_full
 
 NONE = "blake3:" + "0" * 64
 
@@ -79,6 +80,23 @@ def test_a_refusal_that_comes_before_the_body_was_taken_is_heard(server):
             with pytest.raises(RequestRefused) as refused:
                 connection.request("PUT", f"/v1/updates/{NONE}", body=body)
             assert (refused.value.code, refused.value.status) == ("blob-digest", 422)
+
+
+def test_a_full_disk_of_the_server_is_not_taken_for_ones_own(server, monkeypatch):
+    def full(*_):
+        raise disk_full("the blob")
+
+    monkeypatch.setattr(server.blobs, "chunk_digests", full)
+    ref = server.blobs.put_bytes(b"some bytes")[0]
+    with (
+        server.running() as url,
+        server.connect(url, "site") as connection,
+        pytest.raises(RequestRefused) as refused,
+    ):
+        connection.call("GET", f"/v1/blobs/{ref}/chunks", kind=BlobChunks)
+    assert code_of(refused) == "server-disk-full" and refused.value.status == 507
+    assert refused.value.happened.startswith(f"At {url}: There is no space left for the blob")
+    assert refused.value.hint.startswith("For its operator: ")
 
 
 def test_a_server_of_another_federation_is_refused_and_sees_no_request(server, tmp_path):

@@ -53,7 +53,7 @@ from hansa.server.state import ServerState
 STRANGER = "198.51.100.7"
 CODE = {"model.py": b"# trained at sites, never at a server\n"}
 SEED = np.array([0.5, -1.25, 2.0], np.float32)
-DTYPES = {"float32": "F32", "float64": "F64"}
+DTYPES = {"float16": "F16", "float32": "F32", "float64": "F64"}
 ENDED = ("finished", "failed", "stopped")
 PATIENCE_S = 20.0
 

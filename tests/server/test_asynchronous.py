@@ -15,7 +15,9 @@ import pytest
 from in_process import SEED, Reply, done, in_process, key_of, update_bytes
 from league import D, League, N, refused
 
-from hansa.protocol.messages import Receipt, Task
+from hansa.protocol.messages import Receipt, Task, TaskResult
+from hansa.server.overlapping import Overlapping
+from hansa.workflows import Problem
 
 
 @pytest.fixture
@@ -101,6 +103,31 @@ def test_the_model_is_the_mean_of_the_latest_models_with_their_own_weights(
     assert league.server.ended(run).state == "finished"
 
 
+def test_a_float16_model_goes_on_from_what_its_file_holds_over_a_restart(league: League) -> None:
+    """The mean is rounded at each commit; west began before the restart, from the seed model."""
+    seed = (SEED + np.array([1 / 3, 0.1, -0.7])).astype(np.float16)
+    run = begin(league, rounds=4, model=seed)
+    tasks, models = start(league, run), [seed]
+    latest: dict[str, tuple[np.ndarray, float]] = {}
+    turns = [("north", 1), ("south", 3), ("north", 0.5), ("west", 4)]
+    for number, (name, weight) in enumerate(turns, start=1):
+        task = tasks[name]
+        base = models[task.key.round - 1]
+        found = league.server.stored(task.message.digest)
+        assert found.dtype == np.float16 and np.array_equal(found, base)
+        assert send(league, name, task, weight).status == 200
+        latest[name] = (base.astype(np.float32) + np.float32(D[name]), weight)
+        commits(league, run, number)
+        models.append(league.server.model(run, number))
+        assert np.array_equal(models[-1], mean(latest).astype(np.float16))
+        if number < 4:
+            tasks[name] = league.sites[name].task(run, number + 1)
+        if number == 2:
+            restart(league, run)
+            tasks = {n: league.sites[n].task(run, task.key.round) for n, task in tasks.items()}
+    assert league.server.ended(run).state == "finished"
+
+
 def test_a_restart_counts_every_update_once_and_comes_to_the_same_bytes(league: League) -> None:
     """Three sites answer before the first commit is through; the server is started anew thrice."""
     run = begin(league, rounds=4, workflow={"buffer": 2})
@@ -141,6 +168,44 @@ def test_an_answer_that_is_here_and_not_yet_used_survives_a_restart(league: Leag
     league.server.ended(run)
     rows = [commits(league, run, number)["row"]["staleness"] for number in (1, 2, 3)]
     assert rows == [{"west": 0}, {"south": 1}, {"north": 2}]
+
+
+def test_a_model_that_is_being_evaluated_is_the_same_after_a_restart(league: League) -> None:
+    """Answers that have come since then are not in it, from however early a round they are."""
+    run = begin(league, rounds=4, evaluate={"clients": 2, "every": 2})
+    tasks = start(league, run)
+    assert send(league, "north", tasks["north"]).status == 200
+    commits(league, run, 1)
+    assert send(league, "north", league.north.task(run, 2)).status == 200
+    before = league.north.task(run, 2, "evaluate")
+    assert send(league, "west", tasks["west"]).status == 200
+    restart(league, run)
+    after = league.north.task(run, 2, "evaluate")
+    assert after == before
+    measured = TaskResult(state="done", metrics={"loss": (0.5, 1.0)})
+    assert league.north.report(after.key, measured).status == 200
+    assert commits(league, run, 2)["row"]["staleness"] == {"north": 0}
+    assert commits(league, run, 3)["row"]["staleness"] == {"west": 2}
+
+
+def test_an_answer_while_a_round_is_closed_is_neither_lost_nor_asked_for_again(
+    league: League, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes after the round has looked for the last time and before it says who is at work."""
+    run = begin(league, rounds=3)
+    tasks = start(league, run)
+    told = Overlapping.problems
+
+    def meanwhile(overlapping: Overlapping) -> list[Problem]:
+        if "west" in tasks:
+            assert send(league, "west", tasks.pop("west")).status == 200
+        return told(overlapping)
+
+    monkeypatch.setattr(Overlapping, "problems", meanwhile)
+    assert send(league, "north", tasks["north"]).status == 200
+    assert commits(league, run, 1)["at_work"].keys() == {"south", "west"}
+    assert commits(league, run, 2)["row"]["staleness"] == {"west": 1}
+    assert league.west.poll([run]).tasks[0].key.round == 3
 
 
 def test_a_site_that_falls_silent_stalls_nobody_and_goes_on_when_it_is_back(

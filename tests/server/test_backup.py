@@ -3,12 +3,14 @@ import stat
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 from server_cases import record_run
 
 from hansa.clock import monotonic
 from hansa.dev import SERVER, Rehearsal
 from hansa.errors import HansaError, ServerError
+from hansa.params import Params
 from hansa.server import backing_up, doctor
 from hansa.server.backing_up import back_up
 from hansa.server.founding import found
@@ -16,6 +18,8 @@ from hansa.server.journal import Journal
 from hansa.server.opening import opened
 from hansa.server.settings import ServerSettings
 from hansa.store.blobs import BlobStore
+from hansa.store.files import load_params
+from hansa.store.lineage import DiskLineage
 
 
 @pytest.fixture
@@ -59,17 +63,65 @@ def test_a_second_backup_brings_the_first_up_to_date(folder, tmp_path):
     assert bad_findings(made.folder) == []
 
 
-def test_a_backup_on_another_disk_is_copied_whole(folder, tmp_path, monkeypatch):
-    def no_link(*_):
-        raise OSError(18, "Invalid cross-device link")
+def _no_link(*_):
+    raise OSError(18, "Invalid cross-device link")
 
-    monkeypatch.setattr("hansa.store.blobs.os.link", no_link)
+
+def test_a_backup_on_another_disk_is_copied_whole(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("hansa.store.files.os.link", _no_link)
     with opened(folder) as server:
         record_run(server, rounds=2)
         made = back_up(server, tmp_path / "backup")
     assert not made.linked
     shutil.rmtree(folder)
     assert bad_findings(made.folder) == []
+
+
+def _kept(folder: Path) -> dict[str, float]:
+    """Return the models of run study-1 below a server's folder, by owner and round."""
+    found = (folder / "lineage" / "study-1").glob("*/*.safetensors")
+    return {f"{p.parent.name}/{p.name[6:12]}": float(load_params(p).to_dict()["w"]) for p in found}
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_backup_has_the_models_that_plans_keep_as_of_its_last_commit(
+    folder, tmp_path, monkeypatch, links
+):
+    """Round 3 is added and not committed: the backup has the newest two of the rounds up to 2."""
+    if not links:
+        monkeypatch.setattr("hansa.store.files.os.link", _no_link)
+
+    def add(number: int, *owners: str, newest: int = 2) -> None:
+        models = [(o, Params.of({"w": np.array(number + 0.25 * len(o))})) for o in owners]
+        DiskLineage(folder / "lineage" / "study-1").add(number, models, newest=newest)
+
+    with opened(folder) as server:
+        record_run(server, rounds=2)
+        for number in (0, 1, 2):
+            add(number, "", "north", newest=2)
+        add(1, "west")
+        back_up(server, tmp_path / "backup")
+        committed = {
+            f"{o}/00000{n}": n + 0.25 * len(o[7:])
+            for o in ("global", "client-north")
+            for n in (1, 2)
+        }
+        committed |= {"client-west/000001": 2.0}
+        assert _kept(tmp_path / "backup") == committed == _kept(folder)
+        add(3, "", "north", "west")
+        back_up(server, tmp_path / "backup")
+    assert _kept(folder).keys() - committed.keys() and committed.keys() - _kept(folder).keys()
+    assert _kept(tmp_path / "backup") == committed
+
+
+def test_a_model_that_came_again_takes_its_place_in_the_next_backup(folder, tmp_path):
+    lineage = DiskLineage(folder / "lineage" / "study-1")
+    with opened(folder) as server:
+        record_run(server, rounds=1)
+        for value in (1.5, -8.0):
+            lineage.add(1, [("", Params.of({"w": np.array(value)}))], newest=1)
+            back_up(server, tmp_path / "backup")
+            assert _kept(tmp_path / "backup") == {"global/000001": value}
 
 
 @pytest.mark.parametrize("what", ["own", "other", "foreign", "started"])

@@ -207,3 +207,20 @@ def test_a_poll_with_names_that_are_none_is_refused(league: League) -> None:
     ):
         answer = league.north.ask("POST", "/v1/poll", body=body)
         assert refused(answer) == (422, "request-message"), body
+
+
+def test_a_poll_is_answered_while_a_run_leaves_whose_exchange_is_still_open(
+    league: League,
+) -> None:
+    """A run is over for the hub a moment before its thread has closed what it had opened."""
+    run = league.begin("north", "south")
+    league.north.task(run)
+    hub = league.server.state.hub
+    active = hub._runs.pop(run)
+    try:
+        assert [task.key.run for task in league.south.poll([run]).tasks] == [run]
+    finally:
+        hub.activate(active)
+    for name in ("north", "south"):
+        assert league.send(name, run).status == 200
+    assert league.server.ended(run).state == "finished"

@@ -4,7 +4,9 @@ import sys
 
 import pytest
 
+from hansa.server import refusals
 from hansa.server.logs import GRANIAN_LOG, Line, OnlyNews, log_to_stderr
+from hansa.store.faults import disk_failed, disk_full, missing
 
 
 def record(message: str, *args: object, error: BaseException | None = None) -> logging.LogRecord:
@@ -51,6 +53,20 @@ def test_the_http_server_says_only_what_is_news():
     assert not OnlyNews().filter(said)
     assert OnlyNews().filter(record("Killing worker"))
     assert all(not logger["handlers"] for logger in GRANIAN_LOG["loggers"].values())
+
+
+def test_a_full_disk_is_told_to_the_operator_once_a_minute(caplog, monkeypatch):
+    """Only sites and submitters are refused, and these try again and again."""
+    at = [100.0]
+    monkeypatch.setattr(refusals, "_told", {})
+    monkeypatch.setattr(refusals, "monotonic", lambda: at[0])
+    for at[0] in (100.0, 101.0, 159.0, 161.0, 170.0):
+        assert refusals.answer(disk_full("blob 7")).status_code == 507
+    assert [r.getMessage() for r in caplog.records] == [disk_full("blob 7").happened] * 2
+    refusals.answer(disk_failed("blob 7", "Input/output error"))
+    assert "Input/output error" in caplog.records[-1].getMessage()
+    refusals.answer(missing("blake3:7"))
+    assert len(caplog.records) == 3
 
 
 @pytest.mark.parametrize("as_json", [False, True])

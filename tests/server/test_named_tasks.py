@@ -61,6 +61,19 @@ def test_answers_are_counted_once_and_reported(league: League, tmp_path: Path) -
     assert (receipt.phase, receipt.digest) == (PHASE, digest_of(answer(3.5)))
 
 
+def test_no_times_are_kept_of_named_tasks_for_a_round_may_ask_very_often(league: League) -> None:
+    run = league.begin(rounds=2, workflow=ASKED)
+    for number in (1, 2):
+        for name, site in league.sites.items():
+            key, content = site.task(run, number, PHASE).key, answer(float(len(name)))
+            site.put(content, key)
+            assert site.report(key, done(content, 0.0)).status == 200
+    assert league.server.ended(run).state == "finished"
+    timed = league.server.events(run, "timed")
+    assert len(timed) == 2
+    assert [s for event in timed for s in event["spans"] if s["span"] == "task"] == []
+
+
 HOSTILE = {
     "no answer": update_bytes([1.0, 2.0, 3.0]),
     "facts of another kind": joined(Params.of({}, {"hansa.facts": "[1, 2]"})),

@@ -85,14 +85,17 @@ def test_a_run_at_work_keeps_its_slots_whoever_waits_and_takes_up_free_ones() ->
     assert places.claim(wish("a", 5, gpu=1)) == ["north", "south"], "north has come, too"
 
 
-def test_a_run_that_has_too_few_sites_left_gives_up_all_it_has() -> None:
+def test_a_run_that_has_too_few_sites_left_keeps_all_it_has_until_it_leaves() -> None:
     told: list[int] = []
     places = Places(1, lambda: told.append(1))
     assert places.claim(wish("a", gpu=1, minimum=2)) == ["north", "south"]
-    assert places.claim(wish("b", gpu=1)) == []
+    assert places.claim(wish("b", -1, gpu=1)) == []
     assert places.claim(wish("a", gpu=1, minimum=2, sites={"north": {"gpu": 2}})) == []
+    assert places.claim(wish("b", -1, gpu=1)) == [] and not told
+    assert places.claim(wish("a", gpu=1, minimum=2)) == ["north", "south"]
+    places.leave("a")
     assert told, "others look again"
-    assert places.claim(wish("b", gpu=1)) == ["north", "south"]
+    assert places.claim(wish("b", -1, gpu=1)) == ["north", "south"]
 
 
 def test_what_was_held_before_a_restart_is_held_after_it() -> None:

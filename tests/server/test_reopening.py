@@ -160,11 +160,11 @@ def test_a_late_update_leaves_no_ghost_in_the_cohort_after_a_crash(
     assert late.status == 200
     real, failed = RunModels.record, list[int]()
 
-    def record(self: RunModels, commit: Any, *more: Any, **named: Any) -> None:
+    def record(self: RunModels, commit: Any, *more: Any, **named: Any) -> Any:
         if commit.round == 2 and not failed:
             failed.append(2)
             raise OSError(5, "the disk")
-        real(self, commit, *more, **named)
+        return real(self, commit, *more, **named)
 
     monkeypatch.setattr(RunModels, "record", record)
     for name in ("north", "south"):

@@ -18,7 +18,7 @@ from league import D, League, N, expected, refused
 
 from hansa.limits import METRIC_NAME_CHARS_MAX, METRICS_MAX, SUBMISSION_BYTES_MAX
 from hansa.protocol.messages import EventPage, RunDetails, RunFacts, Standing, TaskResult
-from hansa.server import federation, journal, results
+from hansa.server import asks, federation, journal, results
 from hansa.store.faults import disk_full
 
 
@@ -171,7 +171,7 @@ def test_a_run_in_which_hansa_itself_fails_ends_failed_and_the_server_lives(
         def broken(*_: object, **__: object) -> None:
             raise ZeroDivisionError("a defect of ours")
 
-        patch.setattr(federation, "aggregation_spec", broken)
+        patch.setattr(asks, "aggregation_spec", broken)
         run = league.begin("north")
         facts = league.server.ended(run)
     assert facts.state == "failed"

@@ -193,6 +193,65 @@ def test_after_a_restart_a_run_has_the_slots_that_it_had(tmp_path: Path, opened:
         assert server.ended(second).state == "finished"
 
 
+def _between_rounds(league: Cards) -> tuple[str, str]:
+    """Return a run that lacks south for its second round, and one that waits for the one place."""
+    first = league.begin("north", "south", rounds=2, cohort={"minimum": 2})
+    assert league.send("south", first).status == 200
+    second = league.begin("north")
+    refuses = Standing(state="refused", reason="it is not for south")
+    assert league.south.ask("POST", f"/v1/runs/{second}/standing", refuses).status == 200
+    league.waits(second, f"at work: {first}")
+    league.server.lose("south")
+    assert league.send("north", first).status == 200
+    league.waits(first, "1 of 2 sites that it needs are ready; south is not heard of")
+    return first, second
+
+
+def _opened(server: InProcess, run: str) -> bool:
+    return len(server.events(run, "opened")) == 2
+
+
+def _both_end(league: Cards, first: str, second: str) -> None:
+    """Let south come back, and both runs do what is left to do."""
+    both = (league.north, league.south)
+    league.server.until(lambda: all(s.poll() for s in both) and _opened(league.server, first))
+    for name in ("north", "south"):
+        assert league.send(name, first, 2).status == 200
+    assert league.server.ended(first).state == "finished"
+    if league.told(second).state != "finished":
+        assert league.send("north", second).status == 200
+    assert league.server.ended(second).state == "finished"
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_run_between_rounds_keeps_its_place_while_its_site_is_away(
+    tmp_path: Path, restarts: bool
+) -> None:
+    with in_process(tmp_path, runs=1, heartbeat_s=1.0) as server:
+        league = Cards(server)
+        first, second = _between_rounds(league)
+        if restarts:
+            server.restart()
+            league.north.poll()
+            league.waits(first, "1 of 2 sites that it needs are ready")
+        league.waits(second, f"at work: {first}")
+        server.until(lambda: league.north.poll() and league.south.poll() and _opened(server, first))
+        assert not server.events(second, "opened")
+        _both_end(league, first, second)
+
+
+def test_a_site_that_stays_away_does_not_let_other_runs_wait_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hansa.server.gathering.PLACE_KEPT_S", 0.2)
+    with in_process(tmp_path, runs=1) as server:
+        league = Cards(server)
+        first, second = _between_rounds(league)
+        assert league.send("north", second).status == 200
+        assert server.ended(second).state == "finished"
+        _both_end(league, first, second)
+
+
 def _measured() -> TaskResult:
     return TaskResult(state="done", metrics={"loss": (1.0, 1.0)})
 

@@ -77,6 +77,34 @@ def test_the_model_is_the_mean_of_the_latest_models_at_every_commit(tmp_path: Pa
         assert np.allclose(found, expected[number], rtol=2e-6, atol=1e-6), number
 
 
+@pytest.mark.parametrize("dies", [False, True])
+def test_a_float16_model_is_rounded_to_its_file_at_every_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies: bool
+) -> None:
+    """FedAsync's mixing, each model read back from ten bits; a crash on the way changes nothing."""
+    folder = project(tmp_path, 12, rule="fed_async", mixing=0.3)
+    code = (folder / "model.py").read_text()
+    (folder / "model.py").write_text(
+        code.replace("np.zeros(3, np.float32)", "np.zeros(3, np.float16)")
+    )
+    models = [np.zeros(3, np.float16)]
+    for [(name, asked)] in race(12):
+        given = models[asked - 1].astype(np.float32)
+        new = (given + np.float32(VALUES[name] * 0.5) * np.arange(1, 4)).astype(np.float16)
+        mixed = 0.7 * models[-1].astype(np.float64) + 0.3 * new.astype(np.float64)
+        models.append(mixed.astype(np.float32).astype(np.float16))
+    if dies:
+        with monkeypatch.context() as patch:
+            dying = _dying(hansa.runs.folder.RunFolder.commit, 7, after=True)
+            patch.setattr(hansa.runs.folder.RunFolder, "commit", dying)
+            with pytest.raises(Death):
+                simulate(folder, "keep.every=1")
+    run = simulate(folder, "keep.every=1")
+    for number in range(1, 13):
+        found = load_params(run.model_path(number))["w"]
+        assert found.dtype == np.float16 and np.array_equal(found, models[number]), number
+
+
 @pytest.mark.parametrize("weighting", ["uniform", "steps", "examples"])
 def test_it_is_scaled_as_the_plan_says(tmp_path: Path, weighting: str) -> None:
     """MetisFL: NumParticipants, NumCompletedBatches and NumTrainingExamples."""
@@ -243,6 +271,8 @@ REFUSED: list[tuple[dict[str, Any], tuple[str, ...], str]] = [
     ({}, ('cohort.late="discount"',), "plan-impossible"),
     ({}, ('cohort.mandatory=["client-1"]',), "plan-impossible"),
     ({}, ("keep.clients=1",), "plan-impossible"),
+    ({}, ('algorithm="scaffold"',), "plan-impossible"),
+    ({}, ('server_functions.file="rules.py"',), "plan-impossible"),
 ]
 
 

@@ -38,9 +38,11 @@ def refused(code: str):
     return pytest.raises(ServerError, match=rf"\[{code}\]$")
 
 
-def write(store: BlobStore, data: bytes, *, digest: str | None = None, size: int | None = None):
+def write(store: BlobStore, data: bytes, *, digest: str | None = None, size: int | None = None,
+          durable: bool | None = None):  # fmt: skip
     parts = [data[:100], memoryview(data)[100:5000], data[5000:]]
-    store.put(digest or address(data), parts, size=len(data) if size is None else size)
+    size = len(data) if size is None else size
+    store.put(digest or address(data), parts, size=size, durable=durable)
 
 
 def test_what_is_put_in_comes_out_under_the_digest_of_its_bytes(store):
@@ -115,6 +117,54 @@ def test_a_light_blob_is_not_synchronised_and_a_durable_one_takes_its_place(ligh
     light.put_bytes(DATA, durable=True)
     assert faulty_disk.inode(light.path(address(DATA))) in disk.synchronised
     assert len(os.listdir(light.folder)) == 2 and light.intact(address(DATA))
+
+
+def test_a_blob_that_becomes_durable_can_be_read_by_the_path_it_had(store, disk):
+    write(store, DATA, durable=False)
+    before = store.path(address(DATA))
+    assert "fsync" not in disk.calls
+    assert store.harden(address(DATA)) and store.harden(address(DATA))
+    after = store.path(address(DATA))
+    assert faulty_disk.inode(after) in disk.synchronised and disk.calls[-1] == "fsync"  # the folder
+    assert before != after and before.read_bytes() == after.read_bytes() == DATA
+    store.settle(address(DATA))
+    assert not before.exists() and store.intact(address(DATA))
+    assert not os.listdir(store.folder / "partial")
+
+
+def test_a_blob_that_is_not_there_does_not_become_durable(store, disk):
+    assert not store.harden(address(DATA))
+    write(store, DATA, durable=False)
+    store.settle(address(DATA))
+    assert store.has(address(DATA))  # the only name that it has stays
+
+
+def test_a_blob_that_could_not_be_synchronised_is_as_it_was(store, disk):
+    write(store, DATA, durable=False)
+    n, spent, failed = 0, True, 0
+    while spent:
+        disk.arm(n := n + 1, errno.EIO)
+        try:
+            assert store.harden(address(DATA))
+        except ServerError as error:
+            failed += 1
+            assert error.code == "server-disk"
+            assert not (store.folder / address(DATA).removeprefix("blake3:")).exists()
+        spent = disk.spent
+        disk.arm(0, 0)
+        assert store.intact(address(DATA)) and not os.listdir(store.folder / "partial")
+        if (store.folder / address(DATA).removeprefix("blake3:")).exists():
+            (store.folder / address(DATA).removeprefix("blake3:")).unlink()
+    assert failed >= 3  # a link that fails is a copy
+
+
+def test_after_a_crash_a_durable_blob_has_one_name(store):
+    write(store, DATA, durable=False)
+    light = store.path(address(DATA))
+    store.harden(address(DATA))
+    again = BlobStore(store.folder, durable=True)
+    assert again.sweep_partials() == 1
+    assert not light.exists() and again.intact(address(DATA))
 
 
 def test_what_a_loss_of_power_did_to_light_blobs_is_found_before_they_count(light, tmp_path):

@@ -7,10 +7,11 @@ import pytest
 
 from hansa.aggregators import Aggregate
 from hansa.algorithms import Vectors, fed_avg, fed_avg_m, fed_opt
+from hansa.errors import RunError
 from hansa.optimizers import adam, momentum
 from hansa.params import Params, decode, encode
 from hansa.params.model import ModelLayout
-from hansa.workflows import GlobalState, from_files, rounded, to_files
+from hansa.workflows import GlobalState, as_stored, from_files, rounded, to_files
 
 
 def carried(params: Params) -> Params:
@@ -75,6 +76,22 @@ def test_a_seed_model_alone_is_the_state_before_the_first_round() -> None:
     np.testing.assert_array_equal(found.algorithm.v, np.zeros(3))
     found.algorithm.x[0] = 9  # a copy: the model may be a file that is mapped
     np.testing.assert_array_equal(layout.split(model)[0], STATE.algorithm.x)
+
+
+@pytest.mark.parametrize("dtype", ["F32", "BF16", "F16"])
+def test_a_state_as_stored_is_what_its_model_file_alone_gives_back(dtype: str) -> None:
+    layout = layout_of(dtype)
+    state = as_stored(layout, STATE._replace(algorithm=Vectors(x=STATE.algorithm.x)))
+    found = from_files(fed_avg(), layout, model=carried(to_files(layout, state)[0]), extra=None)
+    assert found.algorithm.x.tobytes() == np.asarray(state.algorithm.x).tobytes()
+    assert found.buffers.tobytes() == state.buffers.tobytes()
+    assert np.allclose(state.algorithm.x, STATE.algorithm.x, rtol=2**-8)
+
+
+def test_a_state_that_its_file_cannot_hold_has_diverged() -> None:
+    large = STATE._replace(algorithm=Vectors(x=np.array([1.0, 70_000.0, 0.0], np.float32)))
+    with pytest.raises(RunError, match="run-diverged"):
+        as_stored(layout_of("F16"), large)
 
 
 def test_averaged_buffers_are_rounded_to_their_own_dtypes_and_nothing_else_is() -> None:

@@ -44,7 +44,9 @@ def plan_of(**cohort: Any) -> Any:
         ({"count": 3, "over": 1.1}, 4, Terms(1, 3)),
         ({"count": 18, "over": 1.5}, 20, Terms(1, 18)),
         ({"count": 30, "over": 1.5}, 20, Terms(1)),
-        ({"fraction": 0.1, "over": 2, "minimum": 3}, 4, Terms(3, 3)),
+        ({"fraction": 0.1, "over": 2, "minimum": 3}, 6, Terms(3, 3)),
+        ({"fraction": 0.1, "minimum": 5}, 5, Terms(5)),  # asked of 2 it could never be met
+        ({"count": 2, "minimum": 30}, 20, Terms(30)),
     ],
 )
 def test_a_round_asks_so_many_and_ends_with_so_many(cohort: dict, asked: int, terms: Terms) -> None:

@@ -13,6 +13,7 @@ VERBS = {
     "start": Verb("combiner_start", "Serve until Ctrl-C or SIGTERM."),
     "invite": Verb("server_members:invite", "Invite a site: prints one line to send."),
     "sites": Verb("server_members:sites", "List its sites, and which of them are there."),
+    "members": Verb("server_members:list_members", "List all members, people and sites."),
     "status": Verb("server_look:status", "Tell whether it runs, its address and fingerprint."),
     "revoke": Verb("server_members:revoke", "End a membership, within seconds."),
     "ledger": Verb("combiner_ledger", "List what has left for the server above."),

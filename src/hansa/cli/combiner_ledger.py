@@ -25,7 +25,8 @@ def command(folder: Path, verify: bool, as_json: bool) -> None:
       hansa combiner ledger --folder west --verify
     """
     from hansa.cli.site_ledger import listed
-    from hansa.server.opening import UPWARD, check_combiner
+    from hansa.server.opening import check_combiner
+    from hansa.server.settings import UPWARD
 
     check_combiner(folder)
     listed(folder, folder / UPWARD, None, verify=verify, as_json=as_json)

@@ -26,9 +26,9 @@ def command(folder: Path, log_json: bool) -> None:
     from hansa.combiner.state import CombinerState
     from hansa.identity import load_authority, load_membership
     from hansa.server.logs import log_to_stderr
-    from hansa.server.opening import UPWARD, check_combiner, check_database
+    from hansa.server.opening import check_combiner, check_database
     from hansa.server.serve import serve
-    from hansa.server.settings import load_settings
+    from hansa.server.settings import UPWARD, load_settings
 
     check_combiner(folder)
     load_settings(folder)  # its words come before any others

@@ -20,7 +20,8 @@ def run_yaml(path: Path) -> None:
     given = [
         name
         for name in context.params
-        if name != "project" and context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if name not in ("project", "new")
+        and context.get_parameter_source(name) is ParameterSource.COMMANDLINE
     ]
     if given:
         raise click.UsageError(
@@ -35,5 +36,5 @@ def run_yaml(path: Path) -> None:
         click.echo(f"Not taken over: {line}")
     # Ended by whoever supervises it, it ends what it has started, as Ctrl-C does.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    run_environment(path, target, click.echo)
+    run_environment(path, target, click.echo, new=context.params["new"])
     click.echo(f"The programs that were run, and what they printed, are in {target}")

@@ -27,7 +27,8 @@ def status(folder: Path, as_json: bool) -> None:
     from hansa.holding import is_held
     from hansa.server.journal import Journal
     from hansa.server.members import members
-    from hansa.server.opening import opened, start_verb
+    from hansa.server.opening import opened
+    from hansa.server.settings import operated_by
 
     with opened(folder) as server:
         there = [m for m in members(server.database) if not m["revoked_at"]]
@@ -45,7 +46,7 @@ def status(folder: Path, as_json: bool) -> None:
         print_json(facts)
         return
     runs = ", ".join(f"{count} {state}" for state, count in states.items()) or "none yet"
-    stopped = f"does not run: {start_verb(folder)}{at_folder(folder)}"
+    stopped = f"does not run: {operated_by(folder)} start{at_folder(folder)}"
     lines = {
         "Federation": facts["federation"],
         "Address": facts["url"],

@@ -73,6 +73,8 @@ def sites(folder: Path, as_json: bool) -> None:
     Examples:
       hansa server sites
     """
+    from hansa.server.settings import operated_by
+
     rows, why = _presence(folder)
     rows = [_shown(row) for row in rows if row["kind"] != "person"]
     if as_json:
@@ -80,7 +82,8 @@ def sites(folder: Path, as_json: bool) -> None:
         return
     _table(
         rows,
-        "No site has joined yet. Invite one with: hansa server invite SITE" + at_folder(folder),
+        f"No site has joined yet. Invite one with: {operated_by(folder)} invite SITE"
+        + at_folder(folder),
     )
     if why:
         click.echo(why, err=True)
@@ -126,12 +129,15 @@ def revoke(name: str, folder: Path) -> None:
     """
     from hansa.server import members
     from hansa.server.opening import OPERATOR, opened
+    from hansa.server.settings import operated_by
 
     with opened(folder) as server:
         member = members.revoke(server.database, name, by=OPERATOR)
     click.echo(f"{name} ({member.role}) is revoked; a running server feels it within 5 seconds.")
     again = "" if member.role == "site" else f" --role {member.role}"
-    click.echo(f"Let it in again with: hansa server invite {name}{again}{at_folder(folder)}")
+    click.echo(
+        f"Let it in again with: {operated_by(folder)} invite {name}{again}{at_folder(folder)}"
+    )
 
 
 @click.command()

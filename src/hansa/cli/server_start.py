@@ -43,22 +43,21 @@ def command(folder: Path, log_json: bool) -> None:
 
 def tell(settings: ServerSettings, folder: Path, fingerprint: str) -> None:
     """Say what is there, once requests are taken."""
-    from hansa.server.opening import UPWARD
+    from hansa.server.settings import operated_by
 
-    at = at_folder(folder)
+    at, commands = at_folder(folder), operated_by(folder)
     scheme = "https" if settings.tls else "http"
     host = "127.0.0.1" if settings.host in ("0.0.0.0", "localhost", "::") else settings.host
     host = f"[{host}]" if ":" in host else host
     here = f"{scheme}://{host}:{settings.port}"
-    verb = "combiner" if (folder / UPWARD).exists() else "server"
     asks = "from this machine, or with a token" if settings.tls else "with a token"
     click.echo(
         f"Federation    {settings.name}, at {settings.url}\n"
         f"Fingerprint   {grouped(fingerprint)}\n"
         f"Health        {here}/health and /ready ({asks})\n"
         f"Metrics       {here}/metrics ({asks})\n"
-        f"Invite        hansa {verb} invite SITE{at}\n"
-        f"Look after    hansa {verb} sites{at} · hansa {verb} doctor{at}\n"
+        f"Invite        {commands} invite SITE{at}\n"
+        f"Look after    {commands} sites{at} · {commands} doctor{at}\n"
         "Stop          Ctrl-C, or SIGTERM"
     )
     if not settings.tls:

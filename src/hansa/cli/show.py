@@ -25,6 +25,12 @@ ANSWER_LINES = 60
 @click.option("--open", "open_page", is_flag=True, help="Open the report page.")
 @click.option("--validations", is_flag=True, help="List what each client measured of each model.")
 @click.option("--timing", is_flag=True, help="Show where the time of each round went.")
+@click.option(
+    "--otlp",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="With --timing: write these times for OpenTelemetry, as OTLP/JSON lines.",
+)
 @on_option("Show the run of this name at a federation's server: its sites, and why it waits.")
 @runs_option
 @json_option
@@ -33,6 +39,7 @@ def command(
     open_page: bool,
     validations: bool,
     timing: bool,
+    otlp: Path | None,
     on: str | None,
     runs: Path,
     as_json: bool,
@@ -46,9 +53,12 @@ def command(
       hansa show
       hansa show digits-1 --open
       hansa show digits-1 --timing
+      hansa show digits-1 --timing --otlp digits-1.jsonl
       hansa show digits-1 --on hansa.example.org
       hansa show digits-1 --validations
     """
+    if otlp is not None and not timing:
+        raise click.UsageError("--otlp belongs to --timing.")
     if validations:
         _show_validations(run, on, runs, as_json=as_json)
         return
@@ -66,7 +76,10 @@ def command(
 
     folder = find_run(runs, run)
     if timing:
-        _show_timing(folder, as_json)
+        if otlp is not None:
+            _write_otlp(folder, otlp)
+        else:
+            _show_timing(folder, as_json)
         return
     record = run_record(folder)
     page = write_report(folder)
@@ -146,6 +159,22 @@ def _show_timing(folder: RunFolder, as_json: bool) -> None:
     click.echo(str(Table(round_cells(entry) for entry in entries)))
     click.echo(str(Table(client_cells(entries)[:CLIENTS_SHOWN])))
     click.echo(f"spans   {folder.path / 'spans.jsonl'}")
+
+
+def _write_otlp(folder: RunFolder, path: Path) -> None:
+    from hansa.runs.otlp import otlp_lines
+    from hansa.store.files import write_durably
+    from hansa.text import clean
+
+    lines = list(otlp_lines(folder))
+    if not lines:
+        click.echo(f"No times were kept of {clean(folder.name)}; nothing was written.")
+        return
+    write_durably(path, lines)
+    rounds = f"{len(lines) - 1:,} round{'s' * (len(lines) != 2)}"
+    click.echo(
+        f"Wrote the times of {rounds} of {clean(folder.name)} to {path}, as OTLP/JSON lines."
+    )
 
 
 def _show_remote(run: str | None, on: str, as_json: bool) -> None:

@@ -73,7 +73,7 @@ def add(
     text = file.read_text(encoding="utf-8-sig").rstrip("\n") + "\n\n"
     text += "\n".join(data_lines(name, source)) + "\n"
     parse_settings(text, origin=str(file), consequence=UNCHANGED)  # also checks the name
-    facts = _looked_at(name, source, folder)
+    facts = _rows_of(name, source, folder)
     _check_labels(source, folder)
     write_durably(file, [text.encode()])
     if as_json:
@@ -81,6 +81,26 @@ def add(
         return
     _print([facts])
     click.echo(f"Declared in {file}; nothing was copied or sent.")
+
+
+def _rows_of(name: str, source: Any, folder: Path) -> dict[str, Any]:
+    """Return what may be told of data that are to be declared.
+
+    Raises:
+      DataError: they are no rows that Hansa reads; the hint says how a run's own code gets them.
+    """
+    from hansa.errors import DataError
+    from hansa.site.settings import SITE_FILE
+
+    try:
+        return _looked_at(name, source, folder)
+    except DataError as error:
+        if not (folder / source.path).exists():
+            raise
+        by_hand = f"For data that a run's own code reads, write [data.{name}] with path into"
+        raise DataError(
+            error.code, error.happened, f"{error.hint} {by_hand} {folder / SITE_FILE}."
+        ) from None
 
 
 def _as_written(path: Path, folder: Path) -> str:

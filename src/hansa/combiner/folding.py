@@ -147,6 +147,7 @@ class CombinedRun:
             site_task = Task(key=key, message=task.message)
             with self._hub.opened(exchange, site_task):
                 accepted = exchange.wait()
+                exchange.settle()  # what the server above hears of is known here after a crash
                 if not any(e["kind"] == "closed" for e in past):
                     closed = {"kind": "closed", "round": key.round, "phase": key.phase}
                     self._desk.journal.record(self.run, {**closed, "accepted": list(accepted)})

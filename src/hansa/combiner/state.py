@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from hansa.combiner.relay import Relay
-from hansa.errors import ServerError
+from hansa.errors import RequestRefused, ServerError
 from hansa.identity import Invite, Membership, load_membership
 from hansa.protocol.enrolment import enrol
 from hansa.server.exchange import Desk
 from hansa.server.federation import Pace
 from hansa.server.founding import Founded, found
-from hansa.server.opening import UPWARD
-from hansa.server.settings import SETTINGS_FILE, ServerSettings
+from hansa.server.settings import SETTINGS_FILE, UPWARD, ServerSettings
 from hansa.server.state import ServerState
 
 
@@ -60,13 +60,22 @@ def found_combiner(folder: Path, invite: Invite, settings: ServerSettings, *, ad
         raise ServerError(
             "server-exists",
             f"{folder.resolve()} holds a server already. Nothing was sent or changed.",
-            "Start it with: hansa combiner start, or choose another folder.",
+            f"Start it with: hansa combiner start --folder {folder}, or choose another folder.",
         )
     upward = folder / UPWARD
     if (upward / "member.json").exists():
         membership = load_membership(upward)
     else:
-        folder.mkdir(parents=True, exist_ok=True)
-        folder.chmod(0o700)
-        membership = enrol(invite, upward, kind="combiner")
+        membership = _joined(invite, upward)
     return found(folder, settings, admin=admin), membership
+
+
+def _joined(invite: Invite, upward: Path) -> Membership:
+    """Join the server above; an invitation that it refuses leaves no folder behind."""
+    made = not upward.parent.exists()
+    try:
+        return enrol(invite, upward, kind="combiner")
+    except RequestRefused as error:
+        if error.code == "invite-refused":  # then nobody knows the key that was made for it
+            shutil.rmtree(upward.parent if made else upward, ignore_errors=True)
+        raise

@@ -27,6 +27,7 @@ from hansa.site.worker_process import Answer, Files, Worker
 from hansa.site.workers import Workers
 
 _LOOK_S = 0.1
+_STILL = "what was asked before is still at work in this process. Start the process again."
 
 
 class OwnProcess(Workers):
@@ -47,6 +48,10 @@ class OwnProcess(Workers):
     ) -> Worker:
         """Return what works in this process; nothing is started."""
         return InProcess(self._thread, self._hand_over)
+
+    def _sandboxed(self) -> bool:
+        """Return no, whatever the policy says of code that others bring: here it is refused."""
+        return False
 
 
 class TaskThread:
@@ -88,7 +93,13 @@ class InProcess:
           Lost: it was cancelled, or took too long.
         """
         answers: queue.SimpleQueue[Answer | OSError] = queue.SimpleQueue()
-        self._thread.put(lambda: answers.put(self._answered(request, files)))
+        begun = threading.Event()
+
+        def task() -> None:
+            begun.set()
+            answers.put(self._answered(request, files))
+
+        self._thread.put(task)
         until = monotonic() + seconds
         while not self._gone.is_set():
             try:
@@ -97,6 +108,8 @@ class InProcess:
                 if monotonic() > until:
                     self.kill()
                     told = f"It took more than {seconds:g} s, this site's limit for a task."
+                    if not begun.is_set():
+                        told = f"In {seconds:g} s it did not begin: {_STILL}"
                     raise Lost("site-limit", told) from None
                 continue
             if isinstance(answer, OSError):
@@ -137,7 +150,7 @@ class InProcess:
             return _kept(serve(self._work, request), files, unless=self._gone)
         except OSError as error:
             return error
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - it is the user's code
+        except BaseException as error:  # noqa: BLE001 - it is the user's code; the thread goes on
             return Answer(Failed(*failure_of(error)))
 
 

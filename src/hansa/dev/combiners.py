@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Self
 
+from hansa.errors import PlanError
+
 
 class Combiners(NamedTuple):
     """Between the server and sites."""
@@ -14,9 +16,20 @@ class Combiners(NamedTuple):
 
     @classmethod
     def of(cls, wanted: int | Mapping[str, Sequence[str]], sites: Sequence[str]) -> Self:
-        """Return so many combiners with the sites dealt out in turn, or those that are named."""
+        """Return so many combiners with the sites dealt out in turn, or those that are named.
+
+        Raises:
+          PlanError: plan-impossible, there are more of them than sites.
+        """
         if isinstance(wanted, Mapping):
             return cls(dict(wanted), {})
+        if wanted > len(sites):
+            raise PlanError(
+                "plan-impossible",
+                f"{wanted} combiners for {len(sites)} sites leave some without a site. Nothing was "
+                "started.",
+                f"Say --combiners {len(sites)} or fewer, or take more --sites.",
+            )
         return cls({f"combiner-{n + 1}": list(sites[n::wanted]) for n in range(wanted)}, {})
 
     @property

@@ -31,6 +31,7 @@ from hansa.dev.loopback import ADMIN, SERVER, environment_with, free_port
 from hansa.errors import HansaError, ServerError
 from hansa.identity import Membership, load_membership, parse_invite
 from hansa.params import encode
+from hansa.plan import PLAN_FILE
 from hansa.project import Project, open_project
 from hansa.protocol.connection import Connection
 from hansa.protocol.enrolment import connection_of, enrol
@@ -59,6 +60,8 @@ from hansa.testing.proxy import FaultProxy
 
 _START_S = 30.0
 _LOOK_S = 0.02
+_DATA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_NO_DATA = (PLAN_FILE, "runs")
 
 
 class Rehearsal:
@@ -383,7 +386,7 @@ class Rehearsal:
     def data_name(self) -> str | None:
         """The name under which sites declare their data; None where the project's code has it."""
         given = self.project.plan.data.set
-        if given is None or re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", given):
+        if given is None or _DATA_NAME.fullmatch(given):
             return given
         return re.sub(r"[^A-Za-z0-9-]+", "-", Path(given).stem).strip("-") or "data"
 
@@ -450,9 +453,25 @@ class Rehearsal:
         rows = name if name in self.population.names else str(self.population.names[0])
         if declared is not None and isinstance(self.population, Placed):
             return {declared: DataSource(path=str(self.population.place(rows)))}
-        if declared is None or not write_client_rows(self.population, rows, folder / "data"):
+        if declared is None:
+            return self._lying_beside()
+        if not write_client_rows(self.population, rows, folder / "data"):
             return {}
         return {declared: DataSource(path=str(folder / "data"))}
+
+    def _lying_beside(self) -> dict[str, DataSource]:
+        """Return what lies beside the project's code, which reads its files itself.
+
+        A site owner declares such data; so each site's current folder has what the project's has.
+        """
+        return {
+            path.name: DataSource(path=str(path.resolve()))
+            for path in sorted(self.project_folder.iterdir())
+            if _DATA_NAME.fullmatch(path.name)
+            and path.name not in _NO_DATA
+            and path.suffix != ".py"
+            and not self.folder.is_relative_to(path.resolve())
+        }
 
     def _until(
         self,

@@ -169,7 +169,7 @@ class CohortPlan(_Part, frozen=True):
     count: int | None = None
     """number of clients asked in a round, instead of the share"""
     minimum: int = 1
-    """updates without which a round fails"""
+    """updates without which a round fails; a federation asks no fewer clients"""
     deadline_s: float | None = None
     """seconds after which a federation closes a round with the updates it has; by default the
     server's own deadline; a simulation has none"""

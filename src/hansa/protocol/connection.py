@@ -440,10 +440,15 @@ def _refusal(response: urllib3.BaseHTTPResponse, url: str) -> RequestRefused:
         wait_s = float(response.headers.get("Retry-After", "0"))
     except ValueError:
         wait_s = 0.0
+    code = said.get("code", "server-refused")
+    message = said.get("message", f"{url} answered {response.status}.")
+    hint = said.get("hint", "Look at the server's log.")
+    if code.startswith("server-disk"):  # or one would look at one's own
+        message, hint = f"At {url}: {message}", f"For its operator: {hint}"
     return RequestRefused(
-        said.get("code", "server-refused"),
-        clean(said.get("message", f"{url} answered {response.status}."), MESSAGE_CHARS_MAX),
-        clean(said.get("hint", "Look at the server's log."), MESSAGE_CHARS_MAX),
+        code,
+        clean(message, MESSAGE_CHARS_MAX),
+        clean(hint, MESSAGE_CHARS_MAX),
         status=response.status,
         retry_after_s=wait_s if 0.0 <= wait_s < 86_400.0 else 0.0,
     )

@@ -11,7 +11,7 @@ import numpy as np
 from hansa.algorithms import Vectors
 from hansa.params import Params
 from hansa.params.dtypes import dtype_name
-from hansa.params.model import ModelLayout
+from hansa.params.model import ModelLayout, from_vector
 from hansa.rounds.opening import BUFFERS
 
 
@@ -27,10 +27,17 @@ def is_model(layout: ModelLayout, message: Vectors) -> bool:
     buffers = message.get(BUFFERS, np.empty(0))
     return (
         message.keys() <= {"x", BUFFERS}
-        and layout.exact()
-        and layout.trained.dtypes == (dtype_name(message.x.dtype),)
+        and _holds(layout, np.asarray(message.x))
         and np.array_equal(layout.rounded(buffers), buffers)
     )
+
+
+def _holds(layout: ModelLayout, x: np.ndarray) -> bool:
+    """Return whether a model's file gives `x` back as it is."""
+    if layout.exact():
+        return layout.trained.dtypes == (dtype_name(x.dtype),)
+    back = from_vector(layout.trained, x).vector()
+    return back.dtype == x.dtype and np.array_equal(back, x)
 
 
 def from_message(layout: ModelLayout, params: Params) -> Vectors:

@@ -2,7 +2,8 @@
 
 First the blobs are linked or copied, which may take long and disturbs nobody.  Then the writers of
 the database are held for a moment, in which the database and the blobs that are new since then are
-copied: so all that the copied database speaks of is there.  Updates and messages of rounds that are
+copied: so all that the copied database speaks of is there.  Models that plans keep besides are cut
+to the rounds that the copied database has.  Updates and messages of rounds that are
 going on are left out; sites send them again (law L5).
 """
 
@@ -19,6 +20,8 @@ from hansa.errors import ServerError
 from hansa.identity.keys import write_secret
 from hansa.limits import BACKUP_HOLD_S, BACKUP_NEW_MAX, BACKUP_PASSES_MAX
 from hansa.server.audit import write_audit
+from hansa.server.journal import Journal
+from hansa.server.keeping import LINEAGES
 from hansa.server.opening import DATABASE_FILE, OPERATOR, Opened
 from hansa.server.settings import SETTINGS_FILE
 from hansa.server.upkeep import missing_models
@@ -27,6 +30,7 @@ from hansa.store.database import Database, open_database
 from hansa.store.database import backup as copy_database
 from hansa.store.faults import disk_faults
 from hansa.store.files import write_durably
+from hansa.store.lineage import copy_lineages, cut_lineages
 
 PUBLIC = ("ca.pem", "tls.pem")
 SECRET = ("ca-key.pem", "tls-key.pem", "receipt-key.pem")
@@ -63,14 +67,18 @@ def back_up(server: Opened, target: Path) -> BackedUp:
     _copy_keys(server.folder, target)
     store = BlobStore(server.folder / "blobs", durable=True)
     _copy_most(store, target / "blobs")
+    models, copies = server.folder / LINEAGES, target / LINEAGES
+    copy_lineages(models, copies)
     with _writers_held(server.database.path):
         copy_database(server.database, target)
         store.backup(target / "blobs")
         present = set(store.digests())
+        copy_lineages(models, copies)
     _drop_others(target / "blobs", present)
     copy = open_database(target / DATABASE_FILE)
     try:
         _check_whole(copy, target)
+        cut_lineages(models, copies, Journal(copy, lambda _: None).last_rounds())
     finally:
         copy.close()
     text = (server.folder / SETTINGS_FILE).read_bytes()

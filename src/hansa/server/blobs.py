@@ -24,6 +24,7 @@ from hansa.identity.roles import Role
 from hansa.limits import (
     BLOB_BYTES_MAX,
     CHUNK_BYTES,
+    PATH_OPENED_S,
     PIECE_BYTES,
     READ_HERE_BYTES_MAX,
     UPLOAD_PIECE_BYTES,
@@ -241,7 +242,7 @@ def _opened(
     store: BlobStore, digest: str, span: tuple[int, int], *, whole: bool, headers: dict[str, str]
 ) -> Response:
     try:
-        return _File(store.path(digest), *span, whole=whole, headers=headers)
+        return _File(store, digest, *span, whole=whole, headers=headers)
     except FileNotFoundError:
         raise missing(digest) from None
     except OSError as error:  # such as too many open files
@@ -267,13 +268,21 @@ class _File(Response):
     """Sends part of a file in pieces, or all of it by the server's own hand."""
 
     def __init__(
-        self, path: Path, start: int, end: int, *, whole: bool, headers: dict[str, str]
+        self,
+        store: BlobStore,
+        digest: str,
+        start: int,
+        end: int,
+        *,
+        whole: bool,
+        headers: dict[str, str],
     ) -> None:
-        self._descriptor = os.open(path, os.O_RDONLY)
+        self._store, self._path = store, store.path(digest)
+        self._descriptor = os.open(self._path, os.O_RDONLY)
         super().__init__(status_code=200 if whole else 206, media_type="application/octet-stream")
         self.headers.update(headers)
         self.headers["Content-Length"] = str(end - start)
-        self._path, self._start, self._end, self._whole = path, start, end, whole
+        self._start, self._end, self._whole = start, end, whole
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer as ASGI asks for."""
@@ -288,12 +297,31 @@ class _File(Response):
                 await send({"type": "http.response.body", "body": b""})
             elif 0 < self._end <= READ_HERE_BYTES_MAX:
                 await self._send_pieces(send, here=True)
-            elif self._whole and "http.response.pathsend" in scope.get("extensions", {}):
-                await send({"type": "http.response.pathsend", "path": str(self._path)})
+            elif (
+                self._whole
+                and "http.response.pathsend" in scope.get("extensions", {})
+                and (path := self._lasting())
+            ):
+                await send({"type": "http.response.pathsend", "path": str(path)})
             else:
                 await self._send_pieces(send)
         finally:
             os.close(self._descriptor)
+
+    def _lasting(self) -> Path | None:
+        """Return a path for the server, which opens it some time after it was told.
+
+        The blob may be removed in between; another name of its file is not.
+        """
+        try:
+            path = self._store.second_name(self._path)
+        except FileNotFoundError:
+            return None  # it has just gone; what is open can still be sent
+        except OSError:
+            return self._path
+        remove = partial(path.unlink, missing_ok=True)
+        asyncio.get_running_loop().call_later(PATH_OPENED_S, remove)
+        return path
 
     async def _send_pieces(self, send: Send, *, here: bool = False) -> None:
         at = self._start

@@ -29,8 +29,9 @@ from hansa.protocol.messages import ENDED
 from hansa.server.audit import newest
 from hansa.server.backing_up import BACKED_UP, SECRET
 from hansa.server.journal import Journal
-from hansa.server.opening import Opened, start_verb
+from hansa.server.opening import Opened
 from hansa.server.round_files import Updates
+from hansa.server.settings import operated_by
 from hansa.server.upkeep import left_over, wanted_blobs
 from hansa.store.blobs import BlobStore
 from hansa.web.words import byte_size
@@ -97,7 +98,7 @@ def _service(checkup: Checkup) -> Iterator[Finding]:
     if checkup.served:
         yield Finding("good", "server", f"runs here, for {settings.url}")
     else:
-        command = f"{start_verb(checkup.server.folder)}{checkup.where}"
+        command = f"{operated_by(checkup.server.folder)} start{checkup.where}"
         yield Finding("warn", "server", "does not run from this folder", command)
 
 

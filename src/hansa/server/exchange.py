@@ -3,9 +3,9 @@
 What counts is decided by the pure `hansa.rounds.round.step`; this shell checks updates, makes
 decisions durable before they are acknowledged, and folds each update while others are awaited.
 
-    HTTP threads   answer() -> admit -> step -> journal (durable) -> fold -> receipt
+    HTTP threads   answer() -> admit -> step -> journal -> fold -> durable -> receipt
     presence       lost(), returned()
-    run thread     wait() -> closed -> finish()
+    run thread     wait() -> closed -> finish() -> settle() -> commit
 
 After a crash the exchange is opened again from the journal: updates that had been counted are
 folded again from their files, and those whose files are gone are asked for again (law L5).
@@ -22,10 +22,10 @@ from typing import NamedTuple
 import msgspec
 
 from hansa.aggregators import Aggregate, Contribution
-from hansa.clock import monotonic, now
+from hansa.clock import monotonic
 from hansa.errors import AggregationError, RequestRefused, ServerError, UpdateRefused
 from hansa.failpoints import hit
-from hansa.identity import MemberKey, sign_receipt
+from hansa.identity import MemberKey
 from hansa.limits import FOLDS_AT_ONCE
 from hansa.metrics import Mean, Metrics
 from hansa.protocol.messages import Receipt, TaskResult
@@ -53,6 +53,7 @@ from hansa.rounds.round import (
 )
 from hansa.server.answers import Answers
 from hansa.server.journal import Event, Journal
+from hansa.server.receipts import signed, unsigned
 from hansa.server.results import result_digest
 from hansa.server.round_files import Updates
 from hansa.server.sums import Ask, RoundSum
@@ -98,7 +99,7 @@ class Exchange:
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._folding = threading.Semaphore(FOLDS_AT_ONCE)
-        self._open_answers = 0  # decided, not yet durable and folded
+        self._open_answers = 0  # decided, not yet folded
         self._broken: BaseException | None = None
         self._leave = False
         self._enough_at = 0.0  # when the minimum had answered
@@ -109,6 +110,7 @@ class Exchange:
             assert spill is not None  # of named tasks alone there is none
             self._sum = RoundSum(ask, desk.updates, spill)
         self._results: dict[str, tuple[Metrics, int]] = {}
+        self._durable: list[str] = []  # whose results are durable, in that order
         self._problems: dict[str, Problem] = {}
         self._missing: set[str] = set()  # counted, but the update is gone
         self._away: set[str] = set()  # not heard of
@@ -140,7 +142,7 @@ class Exchange:
         """
         if result.state == "failed":
             self._fail(client, result)
-            return self._unsigned(client)
+            return unsigned(self.ask, client)
         with self._folding:
             return self._take(client, result)
 
@@ -217,6 +219,19 @@ class Exchange:
             self._enough_at = self._enough_at or monotonic()
             return min(until, self._enough_at + self.ask.grace_s)
         return until
+
+    def settle(self) -> None:
+        """Wait until all that counts is durable; `wait` has only seen it folded.
+
+        Raises:
+          ServerError: server-disk-full or server-disk, something is not.
+          Interrupted: the run has ended meanwhile.
+        """
+        with self._changed:
+            while self._broken is None and len(self._durable) < len(self._results):
+                self._changed.wait()
+            if self._broken is not None:
+                raise self._broken
 
     def finish(self) -> Aggregate | None:
         """Return the aggregate, and let go of the sum."""
@@ -362,6 +377,7 @@ class Exchange:
             recorded = self._recorded(client, contribution, metrics, digest=digest, size=size)
             if self._sum is not None and contribution is not None:
                 self._sum.fold(contribution)  # while the disk is waited for
+            self._is_folded({client: (metrics, size)})
             receipt = recorded.result()
             hit("after_update_recorded")
         except BaseException as error:
@@ -374,11 +390,20 @@ class Exchange:
         hit("after_update_folded")
         if self.ask.spans is not None:
             self.ask.spans.lasted(self.ask.phase, client, "insert_s", began)
+        self._is_durable([client])
+        return receipt
+
+    def _is_folded(self, results: Mapping[str, tuple[Metrics, int]]) -> None:
+        """Let the run go on with results; it commits nothing before they are durable."""
         with self._changed:
-            self._results[client] = (metrics, size)
+            self._results.update(results)
             self._open_answers -= 1
             self._changed.notify_all()
-        return receipt
+
+    def _is_durable(self, clients: Sequence[str]) -> None:
+        with self._changed:
+            self._durable += clients
+            self._changed.notify_all()
 
     def _recorded(
         self,
@@ -401,51 +426,19 @@ class Exchange:
             "weight": weight,
             "metrics": {name: [m.total, m.weight] for name, m in metrics.items()},  # NaN is null
         }
-        receipt = self._signed(client, digest, size)
+        receipt = signed(self._desk.key, self.ask, client, digest=digest, size=size)
         hit("before_update_recorded")
         self._wait_begun()
         return self._desk.journal.count(receipt, fact, weight=weight)
 
     def _receipt(self, client: str, digest: str, size: int) -> Receipt:
-        ask = self.ask
-        client, _, earlier = client.partition("@")  # no name holds one
-        number = int(earlier) if earlier else ask.number
-        known = self._desk.journal.receipt(ask.run, number, phase=ask.phase, client=client)
+        mine = unsigned(self.ask, client)
+        known = self._desk.journal.receipt(
+            mine.run, mine.round, phase=mine.phase, client=mine.client
+        )
         if known is not None and known.digest == digest:
             return known
-        return self._signed(client, digest, size)
-
-    def _unsigned(self, client: str) -> Receipt:
-        """Return the answer to a failure, which counts for nothing and proves nothing."""
-        ask = self.ask
-        return Receipt(
-            run=ask.run,
-            round=ask.number,
-            phase=ask.phase,
-            client=client,
-            digest="",
-            size=0,
-            at=now(),
-        )
-
-    def _signed(self, client: str, digest: str, size: int) -> Receipt:
-        ask = self.ask
-        client, _, earlier = client.partition("@")
-        number = int(earlier) if earlier else ask.number
-        at = now()
-        signature = sign_receipt(
-            self._desk.key, ask.run, number, ask.phase, client, digest, size, at
-        )
-        return Receipt(
-            run=ask.run,
-            round=number,
-            phase=ask.phase,
-            client=client,
-            digest=digest,
-            size=size,
-            at=at,
-            signature=signature,
-        )
+        return signed(self._desk.key, self.ask, client, digest=digest, size=size)
 
     def _decided(self, event: RoundEvent) -> tuple[Effect, ...]:
         """Take one step; a result that counts holds the exchange open until it is folded."""
@@ -542,6 +535,7 @@ class Exchange:
                 return
             self._sum.fold(contribution)
         self._results[client] = (_means(event["metrics"]), event["size"])
+        self._durable.append(client)
 
     def _check_begun(self, begun: Future[None]) -> None:
         if (error := begun.exception()) is not None:

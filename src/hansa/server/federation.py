@@ -5,14 +5,11 @@ Its methods never await: a run has a thread of its own, which waits for sites he
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from hansa.aggregators.aggregator import Vector
-from hansa.algorithms import Vectors
 from hansa.clock import monotonic
 from hansa.failpoints import hit
 from hansa.metrics import Metrics
@@ -29,10 +26,11 @@ from hansa.protocol.messages import (
     TaskKey,
     TaskResult,
 )
-from hansa.rounds import BUFFERS, aggregation_spec
 from hansa.rounds.questions import asking, once
 from hansa.rounds.round import ClientStatus, Terms
+from hansa.server.asks import Asks
 from hansa.server.exchange import Desk, Exchange, Interrupted
+from hansa.server.following import Following
 from hansa.server.gathering import Gathering, Needs
 from hansa.server.hub import Hub
 from hansa.server.journal import Event, Journal, RunRow
@@ -45,7 +43,6 @@ from hansa.server.results import few
 from hansa.server.round_files import Stores
 from hansa.server.run_models import RunModels
 from hansa.server.sums import Ask
-from hansa.server.weighing import weight_each, weight_room
 from hansa.spans import Spans, memory_kb
 from hansa.store.client_states import ClientStates
 from hansa.workflows import (
@@ -60,7 +57,7 @@ from hansa.workflows import (
     Problem,
     Trained,
 )
-from hansa.workflows.state_files import as_stored, check_exact, rounded
+from hansa.workflows.state_files import as_stored, rounded
 
 
 class Pace(NamedTuple):
@@ -124,9 +121,10 @@ class DeployedFederation:
         self._stopped = ""
         self._left = False
         self._past: list[Event] = []  # of this round, from before the last start
-        self._update_bytes = 0
         self._roster: list[str] = []
         self._closings: list[Event] = []  # not yet durable
+        self._performing: Exchange | None = None  # the last, whose results may not be durable
+        self._following = Following(f"hansa-commit-{row.run}")
         self._forgetting = False  # what the last committed round needed is still there
         self._used: set[str] = set()  # digests of this round's updates
         self._spill = ClientStates(stores.spill / row.run)
@@ -144,6 +142,13 @@ class DeployedFederation:
             keeping=self._keeping,
             spans=self.spans,
         )
+        self._asks = Asks(
+            row.run,
+            plan,
+            method,
+            deadline_s=plan.cohort.deadline_s or pace.deadline_s,
+            spans=self.spans,
+        )
         self._overlapping = Overlapping(hub, desk, self._spill)
         self._at_work: dict[str, int] = {}  # round in which each was asked whose update may come
 
@@ -157,6 +162,7 @@ class DeployedFederation:
 
     def resume(self) -> Commit:
         """Return the last commit, read back from the journal and its model file."""
+        self._following.settle()
         event, self._past = self._journal.since_commit(self.run)
         state = self._models.resume(event)
         self.committed, self._before = event["round"], event["elapsed"]
@@ -224,7 +230,6 @@ class DeployedFederation:
     ) -> Arrived:
         """Have a cohort begin, and wait for the next updates of all that are at work."""
         self._check_going()
-        check_exact(self.layout)
         self._begin_again(at_work)
         self._models.use(round_number - 1)
         opened = opened_in(self._past, round_number, "train")
@@ -235,7 +240,8 @@ class DeployedFederation:
         self._forget()  # while sites are at work
         self._overlapping.wait(count, self._check_going)
         hit("before_round_closed")
-        taken = self._overlapping.take(count)
+        evaluated = opened_in(self._past, round_number, "evaluate")
+        taken = self._overlapping.take(count, evaluated)
         problems = self._overlapping.problems()
         self._note_problems(problems, "train")
         return Arrived(
@@ -292,11 +298,15 @@ class DeployedFederation:
         if not clients:
             return Answered({}, [], bytes_down=0, bytes_up=0)
         self._check_going()
-        deadline_s = self._plan.cohort.deadline_s or self._pace.deadline_s
-        plain = Ask(self.run, asked.number, asked.phase, tuple(clients), terms, deadline_s)
-        plain = plain._replace(grace_s=self._plan.cohort.grace_s)
+        plain = self._asks.plain(asked.number, asked.phase, clients, terms)
         opening = open_asking(
-            asked, plain, self._desk, stores=self._stores, past=self._past, roster=self._roster
+            asked,
+            plain,
+            self._desk,
+            stores=self._stores,
+            past=self._past,
+            roster=self._roster,
+            begin=self._begin_with,
         )
         self._performed(opening)
         return answered(opening, self._stores, problems=self._problems(opening.open))
@@ -308,18 +318,33 @@ class DeployedFederation:
     async def commit(self, commit: Commit, problems: Sequence[Problem]) -> None:
         """Make a round durable, then forget what only this round needed."""
         hit("before_model_written")
-        self._models.record(commit, self._closings, elapsed=self.elapsed())
-        hit("after_round_committed")
-        self.committed = commit.round
-        self._at_work = {client: work.round for client, work in commit.at_work.items()}
+        closings, self._closings = self._closings, []
+        durable = self._models.record(
+            commit, closings, elapsed=self.elapsed(), settle=self._settle_results
+        )
+        at_work = {client: work.round for client, work in commit.at_work.items()}
+        self._following.then(lambda: self._committed(commit.round, at_work, durable))
+        if at_work or self._overlapping.rounds():  # exchanges are closed by what is committed
+            self._following.settle()
         self._used |= self._overlapping.digests
-        self._overlapping.digests.clear()
         self._overlapping.settle()
         self._past, self._asked = [], frozenset()
-        self._closings.clear()
         self._spill.clear()
         self._models.outdate()
         self._forgetting = True
+
+    def _committed(self, number: int, at_work: dict[str, int], durable: Callable[[], None]) -> None:
+        """Make a commit durable, then let it be known; while the next round begins."""
+        durable()
+        hit("after_round_committed")
+        self._at_work = at_work
+        self.committed = number
+
+    def _settle_results(self) -> None:
+        """See that all results so far are durable."""
+        if self._performing is not None:
+            self._performing.settle()
+            self._performing = None
 
     # ---- what the server tells a run
 
@@ -359,9 +384,15 @@ class DeployedFederation:
         overlapping = phase == "train" and number in self._at_work.values()
         return number == self.committed + 1 or overlapping
 
+    def settle(self) -> None:
+        """Wait until the last commit is durable; raise what `commit` would have raised."""
+        self._following.settle()
+
     def close(self) -> None:
         """Hand out no tasks any more."""
         self._overlapping.close()
+        self._following.close()
+        self._models.close()
 
     def late(self, site: str, number: int, result: TaskResult) -> Receipt | None:
         """Count an update of an earlier round in the open one, if the plan wants that.
@@ -384,7 +415,7 @@ class DeployedFederation:
     @property
     def update_bytes(self) -> int:
         """The most that one update of the open round takes."""
-        return self._update_bytes
+        return self._asks.update_bytes
 
     # ---- inside
 
@@ -394,10 +425,6 @@ class DeployedFederation:
     def _check_going(self) -> None:
         if not self._is_going():
             raise Interrupted
-
-    def rest(self) -> None:
-        """Let another run have this one's place, if it has one."""
-        self._gathering.rest()
 
     def _exchange(
         self,
@@ -432,7 +459,7 @@ class DeployedFederation:
         """Note that an exchange begins, unless it did before a crash; return what is asked."""
         self._check_going()
         self.spans.open(number)
-        message = self._message_of(state)
+        message = self._asks.message(state)
         ref = self._models.message_ref(state, message)
         opened, begun = opened_in(self._past, number, phase), None
         if opened is None:
@@ -443,15 +470,8 @@ class DeployedFederation:
                 "phase": phase,
                 "cohort": list(cohort),
                 "clients": self._roster,
-                "weight_limit": weight_room(
-                    self._plan,
-                    self._method.algorithm,
-                    number,
-                    # Who is mandatory is waited for, however many others have answered.
-                    clients=len(cohort) if terms.mandatory else terms.goal or len(cohort),
-                    roster=self._roster,
-                    said=self._words(),
-                    steps=sum(steps.values()),
+                "weight_limit": self._asks.room(
+                    number, cohort, terms, roster=self._roster, said=self._words(), steps=steps
                 ),
                 "goal": terms.goal,
                 "message": ref.digest,
@@ -460,52 +480,21 @@ class DeployedFederation:
                 "steps": dict(steps),
                 "settings": dict(settings),
                 "vias": self._hub.vias(cohort),
+                "used": [*self._overlapping.used] if phase == "evaluate" else [],
             }
             opened |= {name: value for name, value in told.items() if value}
-            begun = self._journal.begin(self.run, opened)
+            begun = self._begin_with(opened)
             hit("after_round_opened")
         self._hub.remember(opened.get("vias", {}))
-        return self._ask(opened, message, terms=terms), ref, begun
+        ask = self._asks.of(opened, message, terms=terms, said=self._words())
+        return ask, ref, begun
+
+    def _begin_with(self, opened: Event) -> Future[None]:
+        """Record the beginning of an exchange, once the round before is durable."""
+        return self._following.then(lambda: self._journal.begin(self.run, opened).result())
 
     def _words(self) -> dict[str, Standing]:
         return self._gathering.said or self._journal.standings(self.run)
-
-    def _message_of(self, state: GlobalState) -> Vectors:
-        message = Vectors(self._method.algorithm.broadcast(state.algorithm))
-        if len(state.buffers):
-            message[BUFFERS] = state.buffers
-        return message
-
-    def _ask(self, opened: Event, message: Vectors, *, terms: Terms) -> Ask:
-        """Return what the event that opened an exchange says, with the plan's method."""
-        number, phase, steps = opened["round"], opened["phase"], opened.get("steps", {})
-        spec, limit = None, opened["weight_limit"]
-        if phase == "train":
-            spec = aggregation_spec(
-                self._method.algorithm, message, weight_limit=limit, bound=self._plan.bound
-            )
-            self._update_bytes = sum(
-                v.size * np.dtype(v.dtype).itemsize for v in spec.vectors.values()
-            )
-        return Ask(
-            self.run,
-            number,
-            phase,
-            tuple(opened["cohort"]),
-            terms,
-            self._plan.cohort.deadline_s or self._pace.deadline_s,
-            spec,
-            self._method.aggregator,
-            self._method.transform,
-            weight_each(self._plan, self._method.algorithm, number, said=self._words(), steps=steps)
-            if phase == "train"
-            else {},
-            steps,
-            opened.get("settings", {}),
-            self._plan.cohort.grace_s,
-            {},
-            self.spans,
-        )
 
     # ---- rounds that overlap
 
@@ -528,13 +517,16 @@ class DeployedFederation:
             mine = [c for c in opened["cohort"] if c in at_work and at_work[c].round == number]
             past = [e for e in results if e["round"] == number and e["phase"] == "train"]
             past = [e for e in past if e["client"] in mine]
-            message = self._message_of(self.recall(number - 1))
-            ask = self._ask({**opened, "cohort": mine}, message, terms=TERMS)
+            message = self._asks.message(self.recall(number - 1))
+            opened = {**opened, "cohort": mine}
+            ask = self._asks.of(opened, message, terms=TERMS, said=self._words())
             self._overlapping.open(ask, self._models.of(number - 1), past=past)
 
     def _performed(self, opening: Opening, evaluated: GlobalState | None = None) -> tuple[str, ...]:
         """Hand out the tasks, wait for the end, and make the closing durable."""
         ask, began = opening.open.ask, monotonic()
+        self._settle_results()
+        self._performing = opening.open
         key = TaskKey(run=self.run, round=ask.number, phase=ask.phase)
         self._open = opening.open
         try:
@@ -567,6 +559,7 @@ class DeployedFederation:
         """
         self._closings.append(fact)
         if any(s is ClientStatus.LEFT_OUT for s in exchange.state.clients.values()):
+            self._following.settle()
             self._journal.record(self.run, *self._closings)
             self._closings.clear()
 
@@ -581,12 +574,14 @@ class DeployedFederation:
             {**p._asdict(), "kind": "problem", "what": p.kind, "phase": phase} for p in problems
         ]
         if facts:
+            self._following.settle()
             self._journal.record(self.run, *facts)
 
     def _forget(self) -> None:
         """Remove updates and messages that only the last committed round needed."""
         if not self._forgetting:
             return
+        self._following.settle()
         self._forgetting = False
         # Of rounds for which a site may still be late, only what has counted goes.
         last = min((self.committed - self.late_rounds, *(n - 1 for n in self._at_work.values())))

@@ -53,7 +53,7 @@ def found(folder: Path, settings: ServerSettings, *, admin: str = "admin") -> Fo
         raise ServerError(
             "server-exists",
             f"{folder.resolve()} holds a server already. Nothing was changed.",
-            "Start it with: hansa server start, or choose another folder.",
+            f"Start it with: hansa server start --folder {folder}, or choose another folder.",
         )
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 from hansa.clock import monotonic, seconds_of
-from hansa.limits import PRIORITY_STEP_S
+from hansa.limits import PLACE_KEPT_S, PRIORITY_STEP_S
 from hansa.plan import Plan
 from hansa.protocol.messages import Standing
 from hansa.server.hub import Hub, Presence
@@ -72,7 +72,8 @@ class Gathering:
         self._hub, self._journal, self._places = hub, journal, places
         self._gather_s = gather_s
         self._since = (0, 0.0)  # the round that sites were last waited for, and since when
-        self._told: str | None = row.reason
+        self._told: tuple[str, bool] | None = (row.reason, False)
+        self._kept_since: float | None = None  # a place without enough sites to use it
         self.said: dict[str, Standing] = {}  # when the roster was made
 
     def again(self, clients: list[str]) -> list[str]:
@@ -98,20 +99,33 @@ class Gathering:
             said = self.said = self._journal.standings(self._run)
             left = self._patience(number, there)
             wish = self._wish(there)
-            enough = len(wish.sites) >= wish.minimum and wish.sites.keys() >= {*wish.mandatory}
-            if enough and left <= 0:
-                if found := self._places.claim(wish):
+            enough = self._is_enough(wish.sites)
+            if left <= 0:
+                if enough and (found := self._places.claim(wish)):
                     self._note_running()
                     return found
-                self._note_waiting(self._places.why(self._run, exactly=False))
-            elif left <= 0:
-                self.rest()
-                self._note_waiting(_why(wish, there, said, self._needs.where))
+                kept = self._places.has(self._run) and self._is_enough(
+                    {s for s in said if _is_ready(said, s)}
+                )
+                left = self._keep_place() if kept else 0.0
+                if left <= 0 and (kept or not enough):
+                    self._places.leave(self._run)  # others have waited long enough for it
+                if left <= 0 and kept:
+                    continue
+                why = self._places.why(self._run, exactly=False) if enough else ""
+                self._note_waiting(why or _why(wish, there, said, self._needs.where), kept=kept)
             mark = self._hub.stirred(self._run, mark, left if left > 0 else _LOOK_AGAIN_S)
 
-    def rest(self) -> None:
-        """Let other runs have what this one has."""
-        self._places.leave(self._run)
+    def _is_enough(self, sites: Collection[str]) -> bool:
+        needs = self._needs
+        return len(sites) >= needs.minimum and set(sites) >= {*needs.mandatory}
+
+    def _keep_place(self) -> float:
+        """Return for how many more seconds the run keeps a place that it cannot use."""
+        at = monotonic()
+        if self._kept_since is None:
+            self._kept_since = at
+        return self._kept_since + PLACE_KEPT_S - at
 
     def _wish(self, there: Mapping[str, Presence]) -> Wish:
         ready = {s: p for s, p in there.items() if p.online and _is_ready(self.said, s)}
@@ -141,13 +155,14 @@ class Gathering:
     def _is_wanted(self, site: str, presence: Presence) -> bool:
         return fits(site, presence.said.attributes, self._needs.where)
 
-    def _note_waiting(self, reason: str) -> None:
-        if reason != self._told:
-            self._told = reason
-            fact = {"kind": "waiting", "reason": reason}
+    def _note_waiting(self, reason: str, *, kept: bool = False) -> None:
+        if (reason, kept) != self._told:
+            self._told = (reason, kept)
+            fact = {"kind": "waiting", "reason": reason} | ({"kept": True} if kept else {})
             self._journal.record(self._run, fact, state="waiting", reason=reason)
 
     def _note_running(self) -> None:
+        self._kept_since = None
         if self._told is not None:
             self._told = None
             self._journal.record(self._run, state="running", reason="")

@@ -376,6 +376,11 @@ class Journal:
             rounds=rounds,
         )
 
+    def last_rounds(self) -> dict[str, int]:
+        """Return the last committed round of every run."""
+        query = select(trail.c.run, func.max(trail.c.round)).group_by(trail.c.run)
+        return {run: number for run, number in self._db.read(lambda c: c.execute(query).all())}
+
     def open_updates(self) -> set[str]:
         """Return digests of updates that count in rounds which are not committed yet."""
         found: set[str] = set()

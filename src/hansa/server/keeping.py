@@ -28,6 +28,9 @@ from hansa.transforms import Transform
 from hansa.workflows import Commit, GlobalState
 from hansa.workflows.state_files import own_model
 
+LINEAGES = "lineage"
+"""The folder of a server's lineages."""
+
 
 class Lineages(NamedTuple):
     """Where a server keeps what its runs' plans want beside the trail."""

@@ -30,6 +30,7 @@ from hansa.identity import (
 from hansa.limits import ENROL_AGAIN_S, INVITE_S, INVITE_S_MAX
 from hansa.protocol.messages import Enrolment
 from hansa.server.audit import audit, record
+from hansa.server.settings import operated_by
 from hansa.server.sources import Guesses
 from hansa.store import tables
 from hansa.store.database import Database
@@ -106,7 +107,7 @@ def create_invite(
     def invite(connection: Connection) -> None:
         member = _by_name(connection, name)
         if member is not None and member.active:
-            raise _taken(f"{name} is a member already", name)
+            raise _taken(f"{name} is a member already", name, _commands(db))
         connection.execute(
             insert(INVITES).values(
                 hash=token_hash(token),
@@ -162,7 +163,9 @@ def redeem(
         _refused(db, error, source=source, locks=guesses.wrong(source))
         raise
     hit("before_member_recorded")
-    found = db.write(lambda c: _let_in(c, enrolment, public, at=at, source=source))
+    found = db.write(
+        lambda c: _let_in(c, enrolment, public, at, source=source, commands=_commands(db))
+    )
     if found is None:
         refusal = _no_invite("no invitation has this token")
         _refused(db, refusal, source=source, locks=guesses.wrong(source))
@@ -174,7 +177,13 @@ def redeem(
 
 
 def _let_in(
-    connection: Connection, enrolment: Enrolment, public: bytes, *, at: float, source: str
+    connection: Connection,
+    enrolment: Enrolment,
+    public: bytes,
+    at: float,
+    *,
+    source: str,
+    commands: str,
 ) -> Member | IdentityError | None:
     """Do `redeem` in one transaction; a refusal is returned, so that what is written stays.
 
@@ -195,11 +204,13 @@ def _let_in(
     elif again and not (member is not None and member.active and member.public == public):
         refusal = _no_invite(f"the invitation of {row.name} was used at {row.redeemed_at}")
     elif not again and member is not None and member.active:
-        refusal = _taken(f"{row.name} has become a member by another invitation", row.name)
+        refusal = _taken(
+            f"{row.name} has become a member by another invitation", row.name, commands
+        )
     elif not again:
         other = _by_fingerprint(connection, key_fingerprint(public))
         if other is not None and other.name != row.name:
-            refusal = _taken("the key belongs to another member", row.name)
+            refusal = _taken("the key belongs to another member", row.name, commands)
     if refusal is not None:
         _record_refusal(connection, refusal, name=row.name, source=source)
         return refusal
@@ -284,7 +295,7 @@ def revoke(db: Database, name: str, *, by: str, at: float | None = None) -> Memb
         raise IdentityError(
             "member-missing",
             f"No member is called {name!r}; nothing was changed.",
-            "List the members with: hansa server members",
+            f"List the members with: {_commands(db)} members",
         )
     return member
 
@@ -301,7 +312,7 @@ def found_admin(db: Database, authority: Authority, name: str, public: bytes, *,
     def enter(connection: Connection) -> None:
         known = _by_name(connection, name)
         if known is not None and known.public != public:
-            raise _taken(f"{name} is a member already", name)
+            raise _taken(f"{name} is a member already", name, _commands(db))
         if known is None:
             row = {"kind": "person", "role": "admin", "org": "", "public_key": to_text(public)}
             row |= {"fingerprint": key_fingerprint(public), "joined_at": now()}
@@ -434,12 +445,16 @@ def _impossible(what: str, hint: str) -> IdentityError:
     return IdentityError("member-invalid", f"Nobody was invited: {what}.", hint)
 
 
-def _taken(what: str, name: str) -> IdentityError:
+def _commands(db: Database) -> str:
+    return operated_by(db.path.parent)
+
+
+def _taken(what: str, name: str, commands: str) -> IdentityError:
     return IdentityError(
         "member-exists",
         f"Nothing was changed: {what}.",
         "To let it in again with another key, revoke it and invite it again:"
-        f" hansa server revoke {name}",
+        f" {commands} revoke {name}",
     )
 
 

@@ -10,7 +10,7 @@ combiner.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -20,10 +20,12 @@ from blake3 import blake3
 from hansa.clock import monotonic
 from hansa.errors import HansaError, UpdateRefused
 from hansa.failpoints import hit
+from hansa.metrics import Metrics
 from hansa.protocol.messages import BlobRef, Partial, Receipt
 from hansa.rounds.round import ClientStatus, Count, Failed, Refused, Reject, Repeat, Together, step
 from hansa.server.exchange import Exchange, _means, _rejected
 from hansa.server.journal import Event
+from hansa.server.receipts import signed, unsigned
 from hansa.server.sums import RoundSum
 
 
@@ -79,7 +81,7 @@ class MergingExchange(Exchange):
         strangers = sorted(partial.metrics.keys() - set(behind))
         if strangers:
             raise _rejected("update-not-asked", self.ask, f"{strangers[0]} through {combiner}")
-        receipt = self._unsigned(combiner)
+        receipt = unsigned(self.ask, combiner)
         if partial.metrics:
             with self._folding:
                 receipt = self._take_sum(combiner, partial)
@@ -164,6 +166,7 @@ class MergingExchange(Exchange):
             recorded = self._recorded_sum(combiner, partial, digest=digest, size=size)
             if self._total is not None:
                 self._total.merge(other)  # while the disk is waited for
+            self._is_folded(_results(partial.metrics, size))
             receipt = recorded.result()
             hit("after_update_recorded")
         except BaseException as error:
@@ -172,10 +175,7 @@ class MergingExchange(Exchange):
             raise
         self._given[combiner].set_result(receipt)
         hit("after_update_folded")
-        with self._changed:
-            self._note_results(partial.metrics, size)
-            self._open_answers -= 1
-            self._changed.notify_all()
+        self._is_durable(sorted(partial.metrics))
         return receipt
 
     def _recorded_sum(
@@ -200,14 +200,9 @@ class MergingExchange(Exchange):
         merged = {"kind": "merged", "combiner": combiner, "clients": clients, **where}
         hit("before_update_recorded")
         self._wait_begun()
-        receipt = self._signed(combiner, digest, size)
+        receipt = signed(self._desk.key, self.ask, combiner, digest=digest, size=size)
         facts.append({**merged, "size": size, "weight": weight})
         return self._desk.journal.count(receipt, *facts, weight=weight)
-
-    def _note_results(self, metrics: Any, size: int) -> None:
-        for client in sorted(metrics):
-            self._results[client] = (_means(metrics[client]), size)
-            size = 0  # it has travelled once
 
     def _again(self, past: Sequence[Event]) -> None:
         """Go through what happened before a crash; partial sums are merged again."""
@@ -224,7 +219,8 @@ class MergingExchange(Exchange):
             if self._total is not None and not self._merged_again(self._total, event):
                 self._missing.update(clients)
                 continue
-            self._note_results({client: metrics[client] for client in clients}, size)
+            self._results |= _results({client: metrics[client] for client in clients}, size)
+            self._durable += clients
 
     def _merged_again(self, total: RoundSum, event: Event) -> bool:
         """Merge a partial sum that counted before a crash; False if it is lost or damaged."""
@@ -234,3 +230,9 @@ class MergingExchange(Exchange):
         except HansaError:
             return False
         return True
+
+
+def _results(metrics: Mapping[str, Any], size: int) -> dict[str, tuple[Metrics, int]]:
+    """Return the results of those in a partial sum, which has travelled once."""
+    first = min(metrics, default="")
+    return {c: (_means(m), size if c == first else 0) for c, m in sorted(metrics.items())}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from hansa.errors import IdentityError, ServerError
 from hansa.identity import Authority, Role, load_authority
 from hansa.server import members
-from hansa.server.settings import SETTINGS_FILE, ServerSettings, load_settings
+from hansa.server.settings import SETTINGS_FILE, UPWARD, ServerSettings, load_settings
 from hansa.store.database import Database, open_database
 
 if TYPE_CHECKING:
@@ -20,9 +20,6 @@ OPERATOR = "operator"
 """Who does what is done at the server's own command line, in the audit trail."""
 
 DATABASE_FILE = "hansa.db"
-
-UPWARD = "upward"
-"""Folder below a combiner's: its membership of the server above."""
 
 
 class Opened(NamedTuple):
@@ -86,11 +83,6 @@ def check_combiner(folder: Path) -> None:
             f"{folder.resolve()} is a server's folder, and no combiner's.",
             "Name the combiner's with --folder; a server starts with: hansa server start",
         )
-
-
-def start_verb(folder: Path) -> str:
-    """Return the command that serves from a folder."""
-    return f"hansa {'combiner' if (folder / UPWARD).exists() else 'server'} start"
 
 
 def check_role(folder: Path, role: Role) -> None:

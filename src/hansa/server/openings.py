@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from typing import NamedTuple
 
 from hansa.params import encode
@@ -32,6 +33,7 @@ def open_asking(
     stores: Stores,
     past: Sequence[Event],
     roster: Sequence[str],
+    begin: Callable[[Event], Future[None]],
 ) -> Opening:
     """Open the exchange of a named task, or open it again with what it had before a crash.
 
@@ -42,6 +44,7 @@ def open_asking(
       stores: files; sites can fetch the questions from now on.
       past: events of the round from before a crash.
       roster: who was there when the round began.
+      begin: records the beginning of an exchange, in time.
     """
     refs: dict[int, BlobRef] = {}  # by question: most often there is one for all
     for question in asked.questions.values():
@@ -61,7 +64,7 @@ def open_asking(
             "clients": list(roster),
             "goal": ask.terms.goal,
         }
-        begun = desk.journal.begin(ask.run, opened)
+        begun = begin(opened)
     cohort = tuple(client for client in opened["cohort"] if client in questions)
     mine = [e for e in past if e.get("round") == ask.number and e.get("phase") == ask.phase]
     ask = ask._replace(cohort=cohort, questions=questions)

@@ -88,7 +88,8 @@ class Outlasting(MergingExchange):
                 self._give_up_missing()
             for client in self._missing & self._away:
                 self._give_up_missing(client)
-            answers, problems = dict(self._results), self.problems()
+            answers = {client: self._results[client] for client in self._durable}
+            problems = self.problems()
             over = answers.keys() | {problem.client for problem in problems}
             return Looked(answers, problems, set(self.state.clients) - over)
 
@@ -129,6 +130,7 @@ class Overlapping:
         self._over: dict[tuple[int, str], Problem | None] = {}  # used, or dropped out
         self._new_problems: list[Problem] = []
         self.digests: set[str] = set()  # of updates that were used since the last commit
+        self.used: list[tuple[int, str]] = []  # the same, by round and client
 
     def rounds(self) -> Collection[int]:
         """Return the rounds whose exchanges are open."""
@@ -173,10 +175,17 @@ class Overlapping:
             until = min(entry.exchange.until for entry in self._open.values())
             mark = self._hub.stirred("", mark, max(0.05, until - monotonic()))
 
-    def take(self, count: int) -> Taken:
-        """Return the answers that came first, and never again."""
-        taken = Taken([], {}, 0)
-        for number, client in self._ready[:count]:
+    def take(self, count: int, evaluated: Event | None = None) -> Taken:
+        """Return the answers that came first, and never again.
+
+        Args:
+          count: of answers.
+          evaluated: what opened the evaluation of their model before a crash: it names them.
+        """
+        taken, ready = Taken([], {}, 0), self._ready
+        before = [(number, client) for number, client in (evaluated or {}).get("used", ())]
+        chosen = [answer for answer in before if answer in ready] or ready[:count]
+        for number, client in chosen:
             exchange = self._open[number].exchange
             contribution = exchange.apart.pop(client)
             vectors, weight = contribution.vectors, float(contribution.weight)
@@ -186,16 +195,15 @@ class Overlapping:
             taken = taken._replace(bytes_up=taken.bytes_up + size)
             self.digests.add(exchange.state.digests[client])
             self._over[number, client] = None
-        del self._ready[:count]
+        self._ready = [answer for answer in ready if answer not in chosen]
+        self.used += chosen
         taken.updates.sort(key=lambda update: update.client)
         return taken
 
     def at_work(self) -> dict[str, AtWork]:
         """Return whose answers are not used yet, here or still to come."""
-        found = {client: AtWork(number) for number, client in self._ready}
-        for number, (exchange, _) in self._open.items():
-            found |= {client: AtWork(number) for client in exchange.look().busy}
-        return found
+        busy = self._look()  # who has answered since the last look is now among the ready ones
+        return {client: AtWork(number) for number, client in [*self._ready, *busy]}
 
     def problems(self) -> list[Problem]:
         """Return who has dropped out since this was last asked."""
@@ -204,6 +212,8 @@ class Overlapping:
 
     def settle(self) -> None:
         """Close the exchanges of which nothing more will come: what was used is committed."""
+        self.used.clear()
+        self.digests.clear()
         for number, (exchange, given_out) in list(self._open.items()):
             if all((number, client) in self._over for client in exchange.state.clients):
                 given_out.close()
@@ -231,12 +241,12 @@ class Overlapping:
             given_out.close()
         self._open.clear()
 
-    def _look(self) -> bool:
-        """Note what has come; return whether anybody is at work."""
-        busy = False
+    def _look(self) -> list[tuple[int, str]]:
+        """Note what has come; return who may still answer, by round."""
+        busy: list[tuple[int, str]] = []
         for number, (exchange, _) in self._open.items():
             looked = exchange.look()
-            busy |= bool(looked.busy)
+            busy += [(number, client) for client in looked.busy]
             known = {client for r, client in self._ready if r == number}
             for client in looked.answers:
                 if client not in known and (number, client) not in self._over:

@@ -41,7 +41,9 @@ class Places:
         self._queue: dict[str, Wish] = {}
 
     def claim(self, wish: Wish) -> list[str]:
-        """Look whether a run can have what it needs, and take it; a place that it has stays its.
+        """Look whether a run can have what it needs, and take it.
+
+        What it has stays its until it leaves, also while it has too little to be at work.
 
         Args:
           wish: of a run that is at work, or would be; the newest one counts.
@@ -52,16 +54,14 @@ class Places:
         with self._lock:
             self._queue[wish.run] = wish
             granted = self._granted().get(wish.run)
-            if granted is not None:
-                del self._queue[wish.run]
-                before, _ = self._lent.get(wish.run, (granted, wish.asks))
-                self._lent[wish.run] = (granted, wish.asks)
-                lost = bool(before - granted)
-            else:
-                lost = self._lent.pop(wish.run, None) is not None
-        if lost:
+            if granted is None:
+                return []
+            del self._queue[wish.run]
+            before, _ = self._lent.get(wish.run, (granted, wish.asks))
+            self._lent[wish.run] = (granted, wish.asks)
+        if before - granted:
             self._changed()
-        return sorted(granted or ())
+        return sorted(granted)
 
     def hold(self, run: str, sites: Iterable[str], asks: Slots) -> None:
         """Give a run back what it had before the server was started again."""
@@ -92,8 +92,9 @@ class Places:
             if wish is None:
                 return ""
             ahead = [w.run for w in self._in_order()].index(run)
-            full, scarce = len(self._lent) >= self._number, self._scarce(wish)
-            users = sorted(r for r, (_, asks) in self._lent.items() if full or asks)
+            full = run not in self._lent and len(self._lent) >= self._number
+            scarce = self._scarce(wish)
+            users = sorted(r for r, (_, asks) in self._lent.items() if r != run and (full or asks))
         if not exactly:
             if scarce and not full:
                 return f"other runs use {_listed(scarce)}"

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+import math
+
 import msgspec
 from starlette.responses import Response
 
+from hansa.clock import monotonic
 from hansa.errors import (
     HansaError,
     PackageError,
@@ -14,8 +18,10 @@ from hansa.errors import (
     RunError,
     UpdateRefused,
 )
-from hansa.limits import INVITE_LOCK_S
+from hansa.limits import DISK_TOLD_S, INVITE_LOCK_S
 from hansa.protocol.messages import ErrorAnswer
+
+log = logging.getLogger("hansa.server")
 
 STATUS: dict[str, int] = {
     "identity-certificate": 401,
@@ -76,9 +82,23 @@ def status_of(error: HansaError) -> int:
     return STATUS.get(error.code) or next(of_kind, 500)
 
 
+_told: dict[str, float] = {}
+"""When the log was last told of a fault of the disk, by code."""
+
+
+def _tell_log(error: HansaError) -> None:
+    """Let the operator know what only those who were refused would see; seldom, they ask again."""
+    if error.code.startswith("server-disk") and not isinstance(error, RequestRefused):
+        at = monotonic()
+        if at - _told.get(error.code, -math.inf) >= DISK_TOLD_S:
+            _told[error.code] = at
+            log.error("%s", error.happened)
+
+
 def answer(error: HansaError) -> Response:
     """Return a refusal as people and programs get it."""
     status = status_of(error)
+    _tell_log(error)
     said = error.said if isinstance(error, RequestRefused) else error.code
     body = ErrorAnswer(error={"code": said, "message": error.happened, "hint": error.hint})
     headers = {"Cache-Control": "no-store"}

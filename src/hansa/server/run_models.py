@@ -67,6 +67,7 @@ class RunModels:
         self._last_state: GlobalState | None = None
         self._used: dict[int, BlobRef] = {}  # from which somebody at work began, by round
         self._held: dict[tuple[str, int], _Held] = {}
+        self._light: list[str] = []  # digests of files that may be fetched by two names
         self._messages: list[str] = []  # digests of those that are still there
         self._old_messages: list[str] = []  # of rounds that are committed
 
@@ -105,19 +106,31 @@ class RunModels:
         """Return what was held."""
         return self._stored(self._held[client, number].digest).to_dict()
 
-    def record(self, commit: Commit, closings: Sequence[Event], *, elapsed: float) -> None:
-        """Write the model, then the commit, then remove what no run needs any longer.
+    def record(
+        self,
+        commit: Commit,
+        closings: Sequence[Event],
+        *,
+        elapsed: float,
+        settle: Callable[[], None],
+    ) -> Callable[[], None]:
+        """Write the model, so that sites can fetch it; return what makes the commit durable.
 
-        Raises:
-          Interrupted: the run was stopped meanwhile.
+        That must be called before anything else of the run is recorded.  It raises Interrupted if
+        the run was stopped meanwhile.
+
+        Args:
+          commit: the round.
+          closings: of its exchanges, as far as they are not recorded.
+          elapsed: seconds of work so far.
+          settle: waits until all updates are durable that are in the model.
         """
         blobs, held, began = self._stores.blobs, self._held_by(commit), monotonic()
         model, extra = to_files(self.layout, commit.state)
         files = [encode(params) for params in (model, extra) if params is not None]
-        (digest, size), *others = [blobs.put_bytes(file) for file in files]
+        (digest, size), *others = [blobs.put_bytes(file, durable=False) for file in files]
         needed = {found.digest: found.file for found in held.values() if found.file is not None}
         needed |= zip((digest, *(other for other, _ in others)), files, strict=True)
-        hit("after_model_written")
         facts = {
             "kind": "committed",
             "round": commit.round,
@@ -134,23 +147,53 @@ class RunModels:
             facts["held"] = {c: [n, *found[:2]] for (c, n), found in held.items()}
         keep = self._keeps(commit, {found.key for found in held.values()})
         self._keeping.add_global(commit)
-        self._spans.note("save", began, **(self._facts or model_facts(model)))
-        self._facts, timed = None, self._spans.close(commit.round)
+        saved = self._spans.note("save", began)
+        settle()
+        known, self._facts = self._facts, None
+        timed = self._spans.close(commit.round)
+        self.last, self._last_state = BlobRef(digest=digest, size=size), commit.state
+        self._held = {at: found._replace(file=None) for at, found in held.items()}
+        self._used = {n: ref for n, ref in self._used.items() if n in commit.needs}
+
+        def make_durable() -> None:
+            saved.update(known or model_facts(model))
+            self._make_durable(needed, (*closings, timed, facts), keep)
+
+        return make_durable
+
+    def _make_durable(
+        self, needed: Mapping[str, File], facts: Sequence[Event], keep: Callable[[int], bool]
+    ) -> None:
+        """Synchronise the files, then record the commit, then remove what no run needs any longer.
+
+        Raises:
+          Interrupted: the run was stopped meanwhile.
+        """
+        blobs = self._stores.blobs
+        for digest, file in needed.items():
+            if not blobs.harden(digest):
+                blobs.put_bytes(file)
+        hit("after_model_written")
         # Between finding that a model is there and recording that this run needs it, no other
         # run may remove it; writing it may take long, so that was done before.
         with self._stores.trail:
-            for wanted, file in needed.items():
-                if not blobs.has(wanted):
+            for digest, file in needed.items():
+                if not blobs.has(digest):
                     blobs.put_bytes(file)
             try:
-                stale = self._journal.commit(self.run, *closings, timed, facts, keep=keep)
+                stale = self._journal.commit(self.run, *facts, keep=keep)
             except EndedError:
                 raise Interrupted from None  # stopped meanwhile
             for old in stale:
                 blobs.remove(old)
-        self.last, self._last_state = BlobRef(digest=digest, size=size), commit.state
-        self._held = {at: found._replace(file=None) for at, found in held.items()}
-        self._used = {n: ref for n, ref in self._used.items() if n in commit.needs}
+        self.close()  # sites have fetched what was committed before
+        self._light = list(needed)
+
+    def close(self) -> None:
+        """Leave each file of the last commit the one name that it will keep."""
+        for digest in self._light:
+            self._stores.blobs.settle(digest)
+        self._light.clear()
 
     def look_at(self, state: GlobalState) -> None:
         """Count what a commit says of its model, while sites evaluate that."""

@@ -77,7 +77,8 @@ class Runs:
     def _hold(self, row: RunRow) -> None:
         """Let a run that was at work keep its place, and the slots of its last round's sites."""
         asks = row.submission.plan.get("resources") or {}
-        if row.state == "running":
+        waits = self._desk.journal.all_events(row.run, "waiting") if row.state == "waiting" else []
+        if row.state == "running" or (waits and waits[-1].get("kept")):
             opened = self._desk.journal.all_events(row.run, "opened") if asks else []
             self.places.hold(row.run, opened[-1]["clients"] if opened else (), asks)
 
@@ -257,7 +258,9 @@ class Runs:
         try:
             if following:  # no model is held by a run that only waits
                 drive(federation.roster(following))
-            return drive(workflow.run(federation, plan, method.algorithm))
+            progress = drive(workflow.run(federation, plan, method.algorithm))
+            federation.settle()
+            return progress
         finally:
             federation.close()
 

@@ -17,6 +17,7 @@ from hansa.clock import wall
 from hansa.errors import HansaError, ServerError
 from hansa.identity import load_authority
 from hansa.limits import (
+    CONNECTION_BUFFER_BYTES,
     CONNECTIONS_BACKLOG,
     CONNECTIONS_OPEN_MAX,
     THREAD_SWITCH_S,
@@ -82,6 +83,7 @@ async def _renewal(folder: Path, settings: ServerSettings) -> None:
 async def _serve(state: ServerState, started: Callable[[ServerSettings], None]) -> bool:
     """Serve; return whether to start again, with a new certificate."""
     from granian.constants import HTTPModes, Interfaces
+    from granian.http import HTTP1Settings
     from granian.log import LogLevels
     from granian.server.embed import Server
 
@@ -94,6 +96,7 @@ async def _serve(state: ServerState, started: Callable[[ServerSettings], None]) 
         interface=Interfaces.ASGI,
         http=HTTPModes.http1,
         websockets=False,
+        http1_settings=HTTP1Settings(max_buffer_size=CONNECTION_BUFFER_BYTES),
         backlog=CONNECTIONS_BACKLOG,
         backpressure=CONNECTIONS_OPEN_MAX,
         log_enabled=True,

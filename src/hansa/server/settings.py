@@ -21,6 +21,9 @@ from hansa.text import toml
 
 SETTINGS_FILE = "server.toml"
 
+UPWARD = "upward"
+"""Folder below a combiner's: its membership of the server above."""
+
 
 class ServerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The operator's choices."""
@@ -50,6 +53,11 @@ class ServerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """MiB of memory that the server functions of one run may take"""
     redis: str = ""
     """Redis for models of plans with keep.store = "redis", as in redis://HOST:6379/0"""
+
+
+def operated_by(folder: Path) -> str:
+    """Return the commands that a folder is operated with: `hansa server`, or `hansa combiner`."""
+    return f"hansa {'combiner' if (folder / UPWARD).exists() else 'server'}"
 
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")

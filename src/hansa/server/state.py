@@ -24,7 +24,7 @@ from hansa.server.exchange import Desk
 from hansa.server.federation import Pace
 from hansa.server.hub import NOTHING, Hub
 from hansa.server.journal import Journal
-from hansa.server.keeping import Lineages
+from hansa.server.keeping import LINEAGES, Lineages
 from hansa.server.opening import invitation
 from hansa.server.presence import announced
 from hansa.server.round_files import Messages, Stores, Updates
@@ -68,7 +68,7 @@ class ServerState:
             self.updates,
             folder / "spill",
             self.trail,
-            Lineages(folder / "lineage", self.settings.redis, self.settings.name),
+            Lineages(folder / LINEAGES, self.settings.redis, self.settings.name),
         )
         chosen = self.settings
         self.serving = Serving(chosen.server_functions, chosen.server_functions_memory_mb, folder)

@@ -45,7 +45,6 @@ from hansa.workflows import (
     Trained,
     Watcher,
     as_stored,
-    check_exact,
     from_files,
     rounded,
     to_files,
@@ -165,7 +164,6 @@ class SimulatedFederation:
         count: int,
     ) -> Arrived:
         """Train those who come next by their drawn speeds; the others train when they come."""
-        check_exact(self.layout)
         waiting = begun(
             self._project, self._population, round_number, cohort=cohort, at_work=at_work
         )

@@ -69,7 +69,8 @@ def run_agent(
         _log_to(folder / "agent.log")
         agent = Agent(folder, settings, workers=workers(folder, settings))
         log.info("the agent of %s starts, Hansa %s", settings.name, hansa.__version__)
-        log.info("sandbox: %s", sandbox_told(settings.policy))
+        own = "none: runs are worked on by this process, which runs no code of theirs"
+        log.info("sandbox: %s", sandbox_told(settings.policy) if workers is Workers else own)
         try:
             agent.start()
             started(settings)
@@ -212,14 +213,14 @@ class Agent:
             news |= self._offers.put(offer)
         for run in answer.ended:
             news |= self._end(run)
-        for done in answer.committed:
-            self._desk.outbox.forget(done.run, up_to=done.round)
         with self._lock:
             dropped = [self._holding[k] for k in answer.cancelled if k in self._holding]
         for task_run in dropped:
             self._drop(task_run)
         for task in answer.tasks:
             news |= self._take(task)
+        for done in answer.committed:  # last, for the disk takes its time
+            self._desk.outbox.forget(done.run, up_to=done.round)
         return news or bool(dropped)
 
     def _take(self, task: Task) -> bool:

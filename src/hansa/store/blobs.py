@@ -2,7 +2,8 @@
 
 A blob that must survive a loss of power is synchronised before it takes its name, `<hex>`.  One
 that its sender would send again is not: its name is `<hex>~`, and `sweep` looks at its bytes before
-it counts as there after a restart.  What is still arriving lies in the folder `partial`.
+it counts as there after a restart.  One that becomes durable while it is read has both for a while.
+What is still arriving lies in the folder `partial`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,7 +29,7 @@ from hansa.limits import (
 )
 from hansa.store.addresses import Bytes, digest_of, digest_of_file, hex_of, mapped
 from hansa.store.faults import disk_faults, missing, too_large, wrong_digest
-from hansa.store.files import sync_folder, write_all
+from hansa.store.files import link_or_copy, link_or_copy_whole, sync_folder, write_all
 from hansa.store.partials import ChunkedUpload
 
 _STORED = re.compile(r"([0-9a-f]{64})~?", re.ASCII)
@@ -196,6 +196,37 @@ class BlobStore:
             self._write(digest, parts, durable=durable)
         return digest, sum(memoryview(part).nbytes for part in parts)
 
+    def harden(self, digest: str) -> bool:
+        """Synchronise a blob that may be read meanwhile; it keeps both names until `settle`.
+
+        Returns:
+          whether it is there.
+
+        Raises:
+          ServerError: server-disk-full or server-disk.
+        """
+        durable, light = self.folder / hex_of(digest), self.folder / f"{hex_of(digest)}~"
+        if not durable.exists():
+            if not light.exists():
+                return False
+            temporary = self.new_temporary()
+            try:
+                with disk_faults(f"blob {digest}"):
+                    link_or_copy(light, temporary)
+                    _sync_file(temporary)
+                    os.replace(temporary, durable)
+                    self._sync_name(durable)
+            finally:
+                self.drop_temporary(temporary)
+        return True
+
+    def settle(self, digest: str) -> None:
+        """Take from a blob the name that it had before it was durable."""
+        name = hex_of(digest)
+        if (self.folder / name).exists():
+            (self.folder / f"{name}~").unlink(missing_ok=True)
+            self._written.discard(f"{name}~")
+
     def _write(self, digest: str, parts: Sequence[Bytes], *, durable: bool | None) -> None:
         """Write the bytes of a blob whose digest is known."""
         temporary = self.new_temporary()
@@ -266,6 +297,19 @@ class BlobStore:
         with self._hashing:
             self._chunk_lists.pop(digest, None)
 
+    def second_name(self, path: Path) -> Path:
+        """Return another name of a blob's file, which stays when the blob is removed.
+
+        Whoever asked for it removes it, or the next start does.
+
+        Raises:
+          FileNotFoundError: the blob is gone.
+          OSError: the disk has no second names.
+        """
+        name = self._partial / f"{path.name}.{os.urandom(8).hex()}.tmp"
+        os.link(path, name)
+        return name
+
     def digests(self) -> Iterator[str]:
         """Give the digest of every blob."""
         names = {m[1] for m in map(_STORED.fullmatch, os.listdir(self.folder)) if m}
@@ -297,7 +341,8 @@ class BlobStore:
         for path in self.folder.glob("*~"):
             if path.name in self._written or not _STORED.fullmatch(path.name):
                 continue
-            if digest_of_file(path)[0] == f"blake3:{path.name[:-1]}":
+            twice = (self.folder / path.name[:-1]).exists()  # it was becoming durable
+            if not twice and digest_of_file(path)[0] == f"blake3:{path.name[:-1]}":
                 self._written.add(path.name)
             else:
                 path.unlink()
@@ -317,7 +362,7 @@ class BlobStore:
             for name in names:
                 if not (target / name).exists():
                     with contextlib.suppress(FileNotFoundError):  # removed meanwhile
-                        _back_up(self.folder / name, target / name)
+                        link_or_copy_whole(self.folder / name, target / name)
             sync_folder(target)
         return len(names)
 
@@ -350,14 +395,17 @@ class BlobStore:
                 os.replace(file, self.folder / f"{name}~")
                 return
             os.replace(file, self.folder / name)
-            try:
-                sync_folder(self.folder)
-            except OSError:
-                # Nobody may be told that it is there, and nobody shall find it there later.
-                (self.folder / name).unlink(missing_ok=True)
-                raise
+            self._sync_name(self.folder / name)
             (self.folder / f"{name}~").unlink(missing_ok=True)
         hit("after_blob_renamed")
+
+    def _sync_name(self, path: Path) -> None:
+        try:
+            sync_folder(self.folder)
+        except OSError:
+            # Nobody may be told that it is there, and nobody shall find it there later.
+            path.unlink(missing_ok=True)
+            raise
 
     def _is_durable(self, durable: bool | None) -> bool:
         return self.durable if durable is None else durable
@@ -394,22 +442,6 @@ def _write_file(path: Path, parts: Sequence[Bytes]) -> None:
     with path.open("xb", buffering=0) as file:
         for part in parts:
             write_all(file, part)
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another disk, or one without links
-        shutil.copyfile(source, target)
-
-
-def _back_up(source: Path, target: Path) -> None:
-    """Link or copy a file; a crash leaves it whole or not there."""
-    temporary = target.with_name(f".{target.name}.tmp")
-    temporary.unlink(missing_ok=True)
-    _link_or_copy(source, temporary)
-    _sync_file(temporary)
-    os.replace(temporary, target)
 
 
 def _sync_file(path: Path) -> None:

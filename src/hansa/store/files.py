@@ -7,6 +7,7 @@ import errno
 import io
 import mmap
 import os
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -76,6 +77,34 @@ def append_durably(file: BinaryIO, content: bytes, whole: int) -> None:
         with contextlib.suppress(OSError):
             file.truncate(whole)
         raise
+
+
+def link_or_copy_whole(source: Path, target: Path) -> None:
+    """Link or copy a file in a backup; a crash leaves it whole or not there.
+
+    Raises:
+      OSError: as the system reports it.
+    """
+    temporary = target.with_name(f".{target.name}.tmp")
+    temporary.unlink(missing_ok=True)
+    link_or_copy(source, temporary)
+    with temporary.open("rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, target)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second name, or copy it where it can have none: on another disk.
+
+    Raises:
+      OSError: as the system reports it.
+    """
+    try:
+        os.link(source, target)
+    except FileNotFoundError:
+        raise
+    except OSError:  # another disk, or one without links
+        shutil.copy2(source, target)
 
 
 def sync_folder(folder: Path) -> None:

@@ -11,15 +11,17 @@ place loses or drops, no run stops for it.
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
 
 from blake3 import blake3
 
 from hansa.params import Params, encode
-from hansa.store.files import load_params, write_durably
+from hansa.store.faults import disk_faults
+from hansa.store.files import link_or_copy_whole, load_params, write_durably
 
 _FILE = re.compile(r"round-([0-9]{6,18})\.safetensors", re.ASCII)
 
@@ -101,8 +103,7 @@ class DiskLineage:
 
     def numbers(self, owner: str) -> list[int]:
         """Return the rounds, oldest first."""
-        found = map(_FILE.fullmatch, (p.name for p in self._owned(owner).glob("round-*")))
-        return sorted(int(match[1]) for match in found if match)
+        return _numbers(self._owned(owner))
 
     def _owned(self, owner: str) -> Path:
         return self._folder / (_folder_name(owner) if owner else "global")
@@ -115,6 +116,56 @@ def stale(numbers: Iterable[int], newest: int) -> list[int]:
     ([2, 4], [])
     """
     return sorted(numbers)[:-newest] if newest else []
+
+
+def copy_lineages(source: Path, target: Path) -> None:
+    """Link or copy the models of all runs, RUN/OWNER/..., that another folder has not yet.
+
+    Raises:
+      ServerError: server-disk-full or server-disk.
+    """
+    with disk_faults(f"a backup in {target}"):
+        for path in _models(source):
+            copy = target / path.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # dropped meanwhile
+                if not (copy.exists() and _looks_same(path, copy)):
+                    link_or_copy_whole(path, copy)
+
+
+def cut_lineages(source: Path, target: Path, last: Mapping[str, int]) -> None:
+    """Leave in a copy what its runs had at their last commits, as many models as now.
+
+    A round's models are there before its commit, and may have displaced older ones already.
+
+    Args:
+      source: what was copied.
+      target: the copy, of this moment and before.
+      last: committed round of each run.
+    """
+    with disk_faults(f"a backup in {target}"):
+        for folder in {path.parent for path in _models(target)}:
+            run, owner = folder.relative_to(target).parts
+            newest = len(_numbers(source / run / owner))
+            mine = _numbers(folder)
+            known = [n for n in mine if n <= last.get(run, -1)]
+            for number in {*mine} - {*known[-newest:]} if newest else mine:
+                _path(folder, number).unlink(missing_ok=True)
+
+
+def _models(folder: Path) -> list[Path]:
+    found = folder.glob("*/*/round-*")
+    return sorted(path for path in found if _FILE.fullmatch(path.name))
+
+
+def _looks_same(path: Path, copy: Path) -> bool:
+    one, other = path.stat(), copy.stat()
+    return (one.st_size, one.st_mtime_ns) == (other.st_size, other.st_mtime_ns)
+
+
+def _numbers(folder: Path) -> list[int]:
+    found = map(_FILE.fullmatch, (p.name for p in folder.glob("round-*")))
+    return sorted(int(match[1]) for match in found if match)
 
 
 def _path(folder: Path, number: int) -> Path:

@@ -24,7 +24,6 @@ from hansa.workflows.federation import (
 from hansa.workflows.semi_synchronous import semi_synchronous
 from hansa.workflows.state_files import (
     as_stored,
-    check_exact,
     from_files,
     rounded,
     to_files,
@@ -54,7 +53,6 @@ __all__ = [
     "asynchronous",
     "broadcast_and_process",
     "build_workflow",
-    "check_exact",
     "cross_site_evaluation",
     "cyclic",
     "drive",

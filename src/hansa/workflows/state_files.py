@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 
 from hansa.aggregators import Aggregate
-from hansa.algorithms import Algorithm
-from hansa.errors import RunError
+from hansa.algorithms import Algorithm, Vectors
 from hansa.params import Params
 from hansa.params.model import ModelLayout
-from hansa.rounds import BUFFERS
+from hansa.rounds import BUFFERS, largest_parameter
 from hansa.workflows.federation import GlobalState
 
 
@@ -64,21 +63,16 @@ def rounded(layout: ModelLayout, aggregate: Aggregate | None) -> Aggregate | Non
 
 
 def as_stored(layout: ModelLayout, state: GlobalState) -> GlobalState:
-    """Return a state whose buffers are as they are when they are read back from disk."""
-    return state._replace(buffers=layout.rounded(state.buffers))
+    """Return a state whose model is as it is when it is read back from its file.
 
-
-def check_exact(layout: ModelLayout) -> None:
-    """Refuse a model that its own file does not hold as the algorithm has it.
+    What the file rounds, such as float16, is rounded: those that a run goes back to are the same
+    before and after a restart.
 
     Raises:
-      RunError: plan-impossible.
+      RunError: run-diverged, the file cannot hold its values.
     """
-    if not layout.exact():
-        raise RunError(
-            "plan-impossible",
-            f"The model's trained tensors are {', '.join(layout.trained.dtypes)}; an asynchronous "
-            "run goes on from models read back from their files, which must be float32 or float64 "
-            "throughout. Nothing was trained.",
-            "Train in one of these, or use another workflow.",
-        )
+    if layout.exact():
+        return state._replace(buffers=layout.rounded(state.buffers))
+    x, buffers = layout.split(layout.join(state.algorithm.x, state.buffers))
+    largest_parameter(x)
+    return GlobalState(Vectors(state.algorithm | {"x": np.array(x)}), buffers)

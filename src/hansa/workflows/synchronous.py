@@ -107,7 +107,9 @@ def choose(plan: Plan, roster: Sequence[str], number: int) -> tuple[list[str], T
     key = Key.root(plan.seed).child("cohort", number)
     size = cohort_size(len(roster), fraction=plan.cohort.fraction, count=plan.cohort.count)
     mandatory = _mandatory(plan, roster)
-    size, minimum = max(size, len(mandatory)), plan.cohort.minimum
+    minimum = plan.cohort.minimum
+    # Of fewer than the minimum no round can come, however large the share is.
+    size = max(size, len(mandatory), min(minimum, len(roster)))
     if mandatory:
         others = [client for client in roster if client not in mandatory]
         chosen = {*mandatory, *sample(others, size - len(mandatory), key)}
@@ -118,8 +120,7 @@ def choose(plan: Plan, roster: Sequence[str], number: int) -> tuple[list[str], T
     more = min(len(roster), math.ceil(round(plan.cohort.over * size, 6))) - size
     if more <= 0:
         return cohort, Terms(minimum, mandatory=mandatory)
-    goal = max(size, minimum)
-    return [*cohort, *spare(roster, cohort, more, key=key)], Terms(minimum, goal, mandatory)
+    return [*cohort, *spare(roster, cohort, more, key=key)], Terms(minimum, size, mandatory)
 
 
 def _mandatory(plan: Plan, roster: Sequence[str]) -> tuple[str, ...]:

@@ -216,8 +216,7 @@ class FednClient:
             old = load_settings(folder)
         else:
             old = SiteSettings(name=load_membership(folder).name)
-        # What runs here are this script's own callbacks, and nothing else: there is no sandbox.
-        policy = msgspec.structs.replace(old.policy or Policy(), sandbox="none")
+        policy = old.policy or Policy()
         if self._submitters:
             policy = msgspec.structs.replace(
                 policy, submitters=self._submitters, approve="submitters"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import tempfile
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -33,6 +35,13 @@ module = "{MODULE}"  # hands over to each client's own process
 [data]
 validation = 0  # a client validates on rows of its own
 """
+_ALLOWED = """\
+from fedn.common.log_config import logger
+from fedn.network.combiner.hooks.allowed_import import (
+    Dict, List, ServerFunctionsBase, Tuple, api_client, np, random,
+)
+"""
+"""The names that FEDn gives to the class of a session."""
 _KWARGS = {"serveropt", "learning_rate", "beta1", "beta2", "tau"}
 
 
@@ -65,12 +74,6 @@ def plan_changes(wanted: Wanted) -> dict[str, Any]:
     >>> plan_changes(Wanted("my session", rounds=3))["name"]
     'my-session'
     """
-    if wanted.server_functions is not None:
-        raise refused(
-            "server_functions: a server of Hansa runs no code that comes with a session",
-            "Choose clients with client_ids or the plan's cohort.where, give them settings with "
-            "hansa import fedn --setting, and an aggregation by name: the plan's aggregator.",
-        )
     if wanted.buffer_size > 0:
         raise refused(
             f"round_buffer_size {wanted.buffer_size}: a round that ends early",
@@ -126,6 +129,12 @@ def start(membership: Membership, desk: Desk, wanted: Wanted) -> str:
 def _write_local(target: Path, wanted: Wanted, begin: Start | None) -> None:
     """Write a project whose learner is each client's own process."""
     helper = wanted.helper or "numpyhelper"
+    if wanted.server_functions is not None:
+        raise refused(
+            "session of server_functions without a compute package",
+            "Clients in their own processes take no run that brings code. Choose them with "
+            "client_ids, or upload a package: client.set_active_package(path, helper)",
+        )
     if begin is None:
         raise refused(
             "a session without a compute package and without a seed model",
@@ -147,6 +156,10 @@ def _write_remote(target: Path, desk: Desk, wanted: Wanted) -> dict[str, Any]:
         )
     note = state.packages[state.package]
     helper = wanted.helper or note.helper
+    functions = None
+    if wanted.server_functions is not None:
+        functions = target.with_name("server_functions.py")
+        functions.write_text(_functions_text(wanted.server_functions), encoding="utf-8")
     asked = Import(
         desk.package_file(note),
         target,
@@ -155,10 +168,27 @@ def _write_remote(target: Path, desk: Desk, wanted: Wanted) -> dict[str, Any]:
         env=note.env,
         settings=note.settings,
         environment=note.environment,
+        server_functions=functions,
     )
     import_package(asked)
     validates = "validate" in read_package(asked.source, helper).lines
     return {} if validates else {"evaluate": {"clients": 0}}
+
+
+def _functions_text(given: Any) -> str:
+    """Return a file of a session's server functions: as FEDn takes them, the class alone.
+
+    Raises:
+      PlanError: import-refused, it is no class whose lines can be read.
+    """
+    try:
+        text = textwrap.dedent(inspect.getsource(given))
+    except (OSError, TypeError):
+        raise refused(
+            f"text of the server_functions {given!r:.60}",
+            "Give a class ServerFunctions that stands in a file.",
+        ) from None
+    return f"{_ALLOWED}\n\n{text}"
 
 
 def refused(what: str, hint: str) -> PlanError:

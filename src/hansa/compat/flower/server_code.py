@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hansa.compat.flower.reading import PROJECT_FILE
 from hansa.compat.flower.strategies import KNOWN
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -100,6 +101,20 @@ class ServerCode:
                     if (from_config := self._config_key(value, where)) is not None:
                         keys[key.value] = from_config
         return Settings(values, keys, unknown)
+
+    def rounds(self) -> tuple[int, str] | None:
+        """Return how many rounds the file asks for, and where it says so."""
+        for scope, call in self._calls():
+            named = [k.value for k in call.keywords if k.arg == "num_rounds"]
+            if self.called(call) == "ServerConfig":
+                named += call.args[:1]
+            for node in named:
+                told = self.value(node, scope)
+                if isinstance(told, int) and told > 0:
+                    key = self._config_key(node, scope)
+                    in_file = key in self._run_config
+                    return told, f"{key} in {PROJECT_FILE}" if in_file else f"line {node.lineno}"
+        return None
 
     def initial(self) -> tuple[ast.expr, Function, int] | None:
         """Return the expression for the initial arrays, its function and line."""

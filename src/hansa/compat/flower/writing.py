@@ -68,6 +68,7 @@ class _Found(NamedTuple):
     evaluate: Settings
     model: str | None
     seed: str | None  # text of the file that makes the seed model
+    rounds: tuple[int, str]  # with where it was taken from
     where: Mapping[str, str]  # what -> where it was taken from
     module: str
 
@@ -108,7 +109,7 @@ def _read(asked: Import, source: Path, code: Mapping[str, bytes]) -> _Found:
         raise refused(f"{source} has a file {taken}, which would be written.")
     where: dict[str, str] = {}
     server = _server(source, project)
-    strategy = None if server is None or asked.strategy else _strategy(server[0], server[1])
+    strategy = None if server is None else _strategy(server[0], server[1], asked.strategy)
     chosen = _chosen(asked, strategy, where, server)
     train = evaluate = Settings({}, {}, [])
     if server is not None:
@@ -132,7 +133,18 @@ def _read(asked: Import, source: Path, code: Mapping[str, bytes]) -> _Found:
         project = project._replace(clients=asked.clients)
         where["clients"] = "--clients"
     module = next(name for name in _MODULES if name not in code)
-    return _Found(project, strategy, chosen, train, evaluate, model, seed, where, module)
+    rounds = _rounds(project.run_config, server)
+    return _Found(project, strategy, chosen, train, evaluate, model, seed, rounds, where, module)
+
+
+def _rounds(config: Mapping[str, Any], server: tuple[ServerCode, str] | None) -> tuple[int, str]:
+    """Return how many rounds, as the server app says it, or else the project's file."""
+    told = None if server is None else server[0].rounds()
+    if told is not None and server is not None:
+        count, place = told
+        return count, place if place.endswith(PROJECT_FILE) else f"{server[1]}, {place}"
+    key = next((key for key in _ROUNDS if isinstance(config.get(key), int)), None)
+    return (max(config[key], 1) if key else 3), _key(key)
 
 
 def _server(source: Path, project: FlowerProject) -> tuple[ServerCode, str] | None:
@@ -150,13 +162,16 @@ def _server(source: Path, project: FlowerProject) -> tuple[ServerCode, str] | No
         raise refused(f"{path} cannot be read as Python: {error}.") from None
 
 
-def _strategy(server: ServerCode, name: str) -> Strategy | None:
-    """Return the one server class of a file.
+def _strategy(server: ServerCode, name: str, wanted: str | None) -> Strategy | None:
+    """Return the one server class of a file, or the one use of that which is wanted.
 
     Raises:
       PlanError: it uses several, or one of the project's own.
     """
     found = server.strategies()
+    if wanted is not None:
+        found = [strategy for strategy in found if strategy.name == wanted]
+        return found[0] if len(found) == 1 else None
     names = {strategy.name for strategy in found}
     if len(names) > 1:
         used = ", ".join(f"{s.name} (line {s.line})" for s in found)
@@ -177,7 +192,10 @@ def _chosen(
 ) -> Chosen:
     if asked.strategy is not None:
         where["strategy"] = f"--as {asked.strategy}"
-        return counterpart(asked.strategy, {}, older=False)
+        if strategy is None:
+            return counterpart(asked.strategy, {}, older=False)
+        where["strategy"] += f", with what line {strategy.line} gives it"
+        return counterpart(asked.strategy, strategy.arguments, older=strategy.older)
     if strategy is None:
         if server is not None:
             raise refused(f"{server[1]} uses none of Flower's server classes that Hansa knows.")
@@ -191,12 +209,11 @@ def _chosen(
 def plan_text(found: _Found) -> str:
     """Return plan.toml, with a word on each line about where it was taken from."""
     project, config = found.project, found.project.run_config
-    rounds = next((key for key in _ROUNDS if isinstance(config.get(key), int)), None)
     lines = [
         f"# What will run, taken from the Flower project {plan_name(project.name)}.",
         "# Every key is explained by: hansa config explain",
         f"name = {toml(plan_name(project.name))}",
-        line("rounds", max(config[rounds], 1) if rounds else 3, _key(rounds)),
+        line("rounds", *found.rounds),
         line("algorithm", _named(found.chosen.counterpart.algorithm, found.chosen.options),
               _said(found)),
     ]  # fmt: skip

@@ -60,6 +60,7 @@ class ControllerConfig:
       stride_length: not used; Hansa folds each update as it comes, and keeps none.
       semi_sync_lambda: passes that the slowest learner makes in a round.
       semi_sync_recompute_num_updates: measure the learners' speed in every round.
+      communication_protocol: scheduler, by its name in another generation.
     """
 
     aggregation_rule: str = "FedAvg"
@@ -69,6 +70,11 @@ class ControllerConfig:
     stride_length: int | None = None
     semi_sync_lambda: float | None = None
     semi_sync_recompute_num_updates: bool | None = None
+    communication_protocol: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.communication_protocol is not None:
+            object.__setattr__(self, "scheduler", self.communication_protocol)
 
 
 GlobalTrainConfig = ControllerConfig

@@ -35,11 +35,12 @@ from hansa.project import open_project
 from hansa.remote.connecting import connected
 from hansa.remote.follow import follow
 from hansa.remote.submit import submit
-from hansa.runs import RunFolder
+from hansa.runs import RunFolder, all_runs
 from hansa.store.files import load_params, write_durably
 from hansa.watch import watching
 
 RESULTS_FILE = "results.json"
+_ANEW = "hansa run ENV.yaml --new, or session.run(new=True)"
 
 
 class DriverSession:
@@ -71,8 +72,13 @@ class DriverSession:
         self.controller_config = controller_config
         self.model_store_config = model_store_config
 
-    def run(self) -> dict[str, Any]:
+    def run(self, *, new: bool = False) -> dict[str, Any]:
         """Run to the end, then end the controller and the learners on this machine.
+
+        An unfinished run of the same settings, such as one whose driver was killed, is taken up.
+
+        Args:
+          new: start anew although there is one.
 
         Returns:
           What results.json in the current folder then holds; see `hansa.compat.metisfl.results`.
@@ -85,7 +91,7 @@ class DriverSession:
             place = place_at(self.controller)
             names = [learner_name(params) for params in self.learners]
             self._wait(place, names)
-            folder = self._followed(place, names)
+            folder = self._followed(place, names, new=new)
             results = results_of(folder)
             text = json.dumps(results, indent=2) + "\n"
             write_durably(Path(RESULTS_FILE), [text.encode()])
@@ -111,7 +117,7 @@ class DriverSession:
 
         wait_until(there, f"The driver waits for {place.url} with {', '.join(names)}.")
 
-    def _followed(self, place: Place, names: Sequence[str]) -> RunFolder:
+    def _followed(self, place: Place, names: Sequence[str], *, new: bool) -> RunFolder:
         agreed = place.agreed() or Agreed(ControllerConfig(), ModelStoreConfig())
         config = self.controller_config or agreed.config
         store = self.model_store_config or agreed.store
@@ -121,7 +127,11 @@ class DriverSession:
         begin_with(_first_weights(place, names))
         project = open_project(place.folder / "project")
         membership = place.admin()
-        folder = submit(project, membership, runs=place.folder / "runs", new=True)
+        runs = place.folder / "runs"
+        before = {run.name for run in all_runs(runs)}
+        folder = submit(project, membership, runs=runs, new=new)
+        if folder.name in before:
+            print(f"Taking up {folder.name}, which had not ended.  To begin anew: {_ANEW}")
         metric = project.plan.stop.metric
         with connected(membership) as connection, watching(project.plan.rounds, metric) as view:
             follow(folder, connection, membership=membership, view=view)

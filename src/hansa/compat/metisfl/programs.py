@@ -50,6 +50,8 @@ if __name__ == "__main__":
 
 _DRIVER = '''"""The driver; written by hansa import metisfl."""
 
+import sys
+
 from controller import controller_params
 
 from hansa.compat.metisfl import DriverSession, ServerParams, TerminationSignals
@@ -71,7 +73,7 @@ if __name__ == "__main__":
         termination_signals={signals},
         train_params={params!r},
     )
-    session.run()
+    session.run(new="--new" in sys.argv)
 '''
 
 

@@ -33,7 +33,7 @@ class _Process(NamedTuple):
     log: Path
 
 
-def run_environment(path: Path, target: Path, say: Say) -> Environment:
+def run_environment(path: Path, target: Path, say: Say, *, new: bool = False) -> Environment:
     """Run a federation environment to its end.
 
     Args:
@@ -41,6 +41,7 @@ def run_environment(path: Path, target: Path, say: Say) -> Environment:
         lie beside it.
       target: folder for the programs that are made; what was made there before is replaced.
       say: is told what is started, and what is for others to start.
+      new: start anew although an unfinished run of the same file is there.
 
     Raises:
       PlanError: the file cannot be read, asks for what Hansa does not do, or has no learner.py.
@@ -84,9 +85,8 @@ def run_environment(path: Path, target: Path, say: Say) -> Environment:
             _check(started, over=place.ended() != before)
 
         _invite(environment, place, check, say)
-        driver = _start(
-            "driver", [str(modules / "driver.py")], None, folder=folder, modules=modules
-        )
+        words = [str(modules / "driver.py"), *(["--new"] if new else [])]
+        driver = _start("driver", words, None, folder=folder, modules=modules)
         started.append(driver)
         _wait(driver, check, logs)
     return environment

@@ -80,7 +80,7 @@ def _joined(place: Place, name: str, folder: Path) -> bool:
             return False
         raise
     # What runs here is the learner that this process was started with, and nothing else.
-    policy = Policy(submitters=(ADMIN,), approve="submitters", sandbox="none")
+    policy = Policy(submitters=(ADMIN,), approve="submitters")
     write_settings(folder, SiteSettings(name=name, policy=policy))
     return True
 
