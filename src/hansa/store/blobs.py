@@ -29,7 +29,7 @@ from hansa.limits import (
 )
 from hansa.store.addresses import Bytes, digest_of, digest_of_file, hex_of, mapped
 from hansa.store.faults import disk_faults, missing, too_large, wrong_digest
-from hansa.store.files import link_or_copy, link_or_copy_whole, sync_folder, write_all
+from hansa.store.files import link_or_copy_whole, sync_folder, write_all
 from hansa.store.partials import ChunkedUpload
 
 _STORED = re.compile(r"([0-9a-f]{64})~?", re.ASCII)
@@ -212,8 +212,7 @@ class BlobStore:
             temporary = self.new_temporary()
             try:
                 with disk_faults(f"blob {digest}"):
-                    link_or_copy(light, temporary)
-                    _sync_file(temporary)
+                    link_or_copy_whole(light, temporary)
                     os.replace(temporary, durable)
                     self._sync_name(durable)
             finally:

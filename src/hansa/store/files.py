@@ -80,31 +80,26 @@ def append_durably(file: BinaryIO, content: bytes, whole: int) -> None:
 
 
 def link_or_copy_whole(source: Path, target: Path) -> None:
-    """Link or copy a file in a backup; a crash leaves it whole or not there.
+    """Give a file another name, durably, or copy it; a crash leaves it whole or not there.
 
     Raises:
       OSError: as the system reports it.
     """
     temporary = target.with_name(f".{target.name}.tmp")
     temporary.unlink(missing_ok=True)
-    link_or_copy(source, temporary)
-    with temporary.open("rb+") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, target)
-
-
-def link_or_copy(source: Path, target: Path) -> None:
-    """Give a file a second name, or copy it where it can have none: on another disk.
-
-    Raises:
-      OSError: as the system reports it.
-    """
     try:
-        os.link(source, target)
-    except FileNotFoundError:
-        raise
-    except OSError:  # another disk, or one without links
-        shutil.copy2(source, target)
+        try:
+            os.link(source, temporary)
+        except FileNotFoundError:
+            raise
+        except OSError:  # another disk, or one without links
+            shutil.copy2(source, temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    finally:
+        with contextlib.suppress(OSError):  # it is gone when all went well
+            temporary.unlink()
 
 
 def sync_folder(folder: Path) -> None:
