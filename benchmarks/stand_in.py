@@ -22,8 +22,9 @@ from pathlib import Path
 
 from hansa.errors import HansaError
 from hansa.identity import Membership, load_membership
-from hansa.protocol import Connection, Known, download, upload
+from hansa.protocol.connection import Connection
 from hansa.protocol.messages import BlobRef, Poll, PollAnswer, Receipt, Standing, Task, TaskResult
+from hansa.protocol.transfer import Known, download, upload
 from hansa.store.addresses import digest_of_file
 
 EXAMPLES = 8

@@ -9,7 +9,7 @@ import pytest
 from projects import make_project, simulate
 
 from hansa.cli.main import _tell, main
-from hansa.runs.result import Table
+from hansa.table import Table
 from hansa.text import clean
 from hansa.watch import PlainLines, describe, round_cells
 from hansa.workflows import Problem

@@ -6,8 +6,10 @@ make it read backwards, or ten thousand characters.
 
 from __future__ import annotations
 
+import json
+import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 NAME_CHARS = 60
 """Characters of a name that are shown; what is longer ends in an ellipsis."""
@@ -51,3 +53,23 @@ def nearest(word: str, words: Iterable[str]) -> str:
     words = sorted(words)
     close = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
     return f"Did you mean {close[0]!r}?" if close else f"Valid: {', '.join(words)}."
+
+
+def plan_name(name: str) -> str:
+    """Return a name that a plan, and so a run folder, may have."""
+    kept = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in name)
+    return kept.strip("-_")[:40] or "study"
+
+
+def toml(value: object) -> str:
+    """Return a value as TOML, whose strings, numbers and lists are JSON's; but for DEL."""
+    if isinstance(value, Mapping):
+        return f"{{ {', '.join(f'{toml_key(k)} = {toml(v)}' for k, v in value.items())} }}"
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(map(toml, value))}]"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def toml_key(name: str) -> str:
+    """Return a key as TOML, in quotes where it needs them."""
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else toml(name)

@@ -63,7 +63,6 @@ def test_a_long_run_takes_no_more_memory_than_a_short_one() -> None:
 def test_why_a_run_waits_and_how_it_ended() -> None:
     progress = Progress()
     progress.take([event("waiting", 1, reason="1 of 2 sites is ready")])
-    assert progress.waiting == "1 of 2 sites is ready"
     waits = RunFacts(run="r-1", state="waiting", reason="1 of 2 sites is ready", rounds=5)
     assert "Waiting: 1 of 2 sites is ready" in list(run_lines(waits, progress))
     progress.take([event("ended", 2, state="failed", reason="nobody\x1b", code="run-too-few")])

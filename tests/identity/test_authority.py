@@ -168,8 +168,9 @@ def test_time_is_kept_to_the_second_at_both_ends(authority, pem):
 
 
 def test_renewal_is_due_when_half_of_the_time_is_over(authority, pem):
-    assert not renewal_due(pem, authority.pem, at=AT + 11.9 * 3600)
-    assert renewal_due(pem, authority.pem, at=AT + 12 * 3600)
+    member = check_certificate(pem, authority.pem, at=None)
+    assert not renewal_due(member, at=AT + 11.9 * 3600)
+    assert renewal_due(member, at=AT + 12 * 3600)
 
 
 def test_certificates_of_servers_and_members_do_not_serve_as_each_other(authority, folder, pem):

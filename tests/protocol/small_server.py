@@ -29,11 +29,11 @@ from hansa.identity import (
     key_fingerprint,
     new_key,
 )
-from hansa.protocol import Connection
+from hansa.protocol.connection import Connection
 from hansa.protocol.messages import SessionAnswer, SessionRequest
 from hansa.server import blobs, refusals
 from hansa.server.auth import Principal
-from hansa.store import BlobStore
+from hansa.store.blobs import BlobStore
 
 
 class Answer(NamedTuple):
@@ -59,6 +59,7 @@ class SmallServer:
         self.body_max = 2**40  # bytes of a body that a proxy before the server lets through
         self.sessions = Sessions()
         self.opened = 0  # sessions
+        self.renew = False  # whether members are asked to renew their certificates
         self._provers: dict[str, Prover] = {}
         self._loop = asyncio.new_event_loop()
         self._keys = {}
@@ -98,7 +99,8 @@ class SmallServer:
             member = check_certificate(asked.certificate, self.authority.pem, at=None)
             token, seconds = self.sessions.open(key_fingerprint(member.public), member.name)
             self.opened += 1
-            return Response(msgspec.json.encode(SessionAnswer(session=token, seconds=seconds)))
+            said = SessionAnswer(session=token, seconds=seconds, renew=self.renew)
+            return Response(msgspec.json.encode(said))
         except HansaError as error:
             return refusals.answer(error)
 

@@ -10,7 +10,7 @@ from small_server import SmallServer
 from hansa.errors import HansaError, IdentityError, RequestRefused, ServerError
 from hansa.identity import create_authority
 from hansa.limits import ANSWER_BYTES_MAX
-from hansa.protocol import Connection, read_authority
+from hansa.protocol.connection import Connection, read_authority
 from hansa.protocol.messages import BlobChunks, SessionRequest
 from hansa.store.faults import disk_full
 
@@ -49,6 +49,15 @@ def test_a_session_that_the_server_has_forgotten_is_opened_anew(server):
         server.forget_sessions()
         assert look(connection).status == 404
         assert server.opened == 2
+
+
+def test_a_renewal_is_due_when_the_server_says_so_until_the_next_session(server):
+    with server.running() as url, server.connect(url, "site") as connection:
+        server.renew = True
+        assert connection.renewal_due() and connection.renewal_due() and server.opened == 1
+        server.renew = False
+        connection.renewed()
+        assert not connection.renewal_due() and server.opened == 2
 
 
 def test_a_server_that_came_back_is_used_again_through_the_dead_socket(server):

@@ -4,7 +4,7 @@ import pytest
 
 from hansa.clock import monotonic
 from hansa.errors import IdentityError, RequestRefused, ServerError
-from hansa.protocol import is_passing, with_patience
+from hansa.protocol.patience import is_passing, with_patience
 
 
 def refusal(status: int, retry_after_s: float = 0.0) -> RequestRefused:

@@ -10,8 +10,8 @@ from small_server import SmallServer
 from hansa.clock import monotonic
 from hansa.errors import HansaError, RequestRefused, ServerError
 from hansa.limits import CHUNK_BYTES, READ_HERE_BYTES_MAX
-from hansa.protocol import Known, download, upload
 from hansa.protocol.messages import BlobRef
+from hansa.protocol.transfer import Known, download, upload
 from hansa.server.blobs import _File
 
 SMALL = os.urandom(300_000)

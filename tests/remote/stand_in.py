@@ -35,6 +35,7 @@ class StandIn:
         self.fetched: list[str] = []
         self.trouble: list[Exception] = []  # raised one after the other by the next calls
         self.page = 3  # events at a time
+        self.renewal = False  # whether members are asked to renew their certificates
         self.before_answer: Callable[[str], None] = lambda path: None
 
     # ---- as a Connection
@@ -55,6 +56,12 @@ class StandIn:
         answer = self._answer(method, path, body)
         self.before_answer(path)
         return msgspec.json.decode(msgspec.json.encode(answer), type=kind)
+
+    def renewal_due(self) -> bool:
+        return self.renewal
+
+    def renewed(self) -> None:
+        self.renewal = False
 
     def close(self) -> None: ...
 
@@ -191,7 +198,7 @@ def join(monkeypatch: pytest.MonkeyPatch, folder: Path) -> tuple[StandIn, Member
     membership = Membership(place, URL, "ada", "submitter", authority.pem, "", "test league")
     save_membership(membership, certificate)
     server = StandIn()
-    monkeypatch.setattr("hansa.remote.connecting.Connection", lambda *a, **k: server)
+    monkeypatch.setattr("hansa.remote.connecting.connection_of", lambda *a, **k: server)
     # By name: the package exports functions that are called as their modules are.
     monkeypatch.setattr(importlib.import_module("hansa.remote.submit"), "upload", server.upload)
     monkeypatch.setattr(importlib.import_module("hansa.remote.fetch"), "download", server.download)

@@ -194,17 +194,16 @@ def test_code_that_was_changed_in_the_run_folder_is_not_sent(
     assert not server.submissions
 
 
-def test_a_certificate_is_renewed_at_half_its_life_and_only_for_its_own_key(
+def test_a_certificate_is_renewed_when_the_server_says_so_and_only_for_its_own_key(
     league: tuple[StandIn, Membership], monkeypatch: pytest.MonkeyPatch, home: Path
 ) -> None:
-    from hansa.clock import wall
     from hansa.identity import new_key
     from hansa.identity.authority import load_authority
 
     server, membership = league
     authority = load_authority(home / "league" / "authority")
     assert not renew_if_due(server, membership)  # type: ignore[arg-type]
-    monkeypatch.setattr("hansa.protocol.enrolment.wall", lambda: wall() + 13 * 3600)
+    server.renewal = True
     answers = []
     for key in (membership.key(), new_key()):
         pem = authority.issue_member("ada", "submitter", key.public)
@@ -219,6 +218,8 @@ def test_a_certificate_is_renewed_at_half_its_life_and_only_for_its_own_key(
     expected = answers[0]["certificate"]
     assert renew_if_due(server, membership)  # type: ignore[arg-type]
     assert membership.certificate() == expected
+    assert not renew_if_due(server, membership)  # type: ignore[arg-type]
+    server.renewal = True
     with pytest.raises(HansaError) as error:
         renew_if_due(server, membership)  # type: ignore[arg-type]
     assert error.value.code == "identity-certificate"

@@ -10,7 +10,7 @@ from hansa.params import Params, encode
 from hansa.protocol.messages import BlobRef, Submission
 from hansa.server.journal import Journal
 from hansa.server.opening import Opened
-from hansa.store import BlobStore
+from hansa.store.blobs import BlobStore
 
 
 def record_run(server: Opened, *, rounds: int, number: int = 1) -> list[str]:

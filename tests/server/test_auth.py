@@ -280,6 +280,14 @@ def test_a_session_ends_with_its_certificate(server):
     assert code(server.admit, signed(Prover(key, opened.session))) == "identity-session"
 
 
+def test_whoever_opens_a_session_hears_whether_its_certificate_is_to_be_renewed(server):
+    _, pem = server.join()
+    server.wall.now = AT + 11.9 * 3600
+    assert not server.open(pem).renew
+    server.wall.now = AT + 12 * 3600
+    assert server.open(pem).renew
+
+
 def test_an_expired_certificate_is_good_for_its_own_renewal_and_nothing_else(server):
     key, pem = server.join()
     server.wall.now = AT + 24 * 3600

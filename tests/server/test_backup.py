@@ -17,7 +17,7 @@ from hansa.server.founding import found
 from hansa.server.journal import Journal
 from hansa.server.opening import opened
 from hansa.server.settings import ServerSettings
-from hansa.store import BlobStore
+from hansa.store.blobs import BlobStore
 from hansa.store.files import load_params
 from hansa.store.lineage import DiskLineage
 

@@ -17,7 +17,7 @@ from hansa.server.journal import Journal
 from hansa.server.opening import opened
 from hansa.server.settings import ServerSettings
 from hansa.server.state import held
-from hansa.store import BlobStore
+from hansa.store.blobs import BlobStore
 
 DAY_S = 86_400.0
 

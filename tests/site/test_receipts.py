@@ -48,7 +48,7 @@ def test_all_pages_are_fetched_and_the_connection_is_closed(
         def close(self) -> None:
             asked.append("closed")
 
-    monkeypatch.setattr("hansa.site.receipts.Connection", Server)
+    monkeypatch.setattr("hansa.protocol.enrolment.Connection", Server)
     assert fetch_receipts(load_membership(site.folder)) == there
     assert asked[0] == "https://hansa.test:443"
     assert asked[1:3] == ["GET /v1/receipts?after=0", "GET /v1/receipts?after=3"]

@@ -70,6 +70,9 @@ class Server:
         self.refusal: RequestRefused | None = None
         self.uploads = 0
 
+    def renewal_due(self) -> bool:
+        return False
+
     def call(self, method: str, path: str, message: Any = None, *, kind: Any) -> Any:
         if path == "/v1/poll":
             self.polls.append(monotonic())
@@ -335,7 +338,7 @@ class Life:
 
     def __init__(self, table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
         self.table, self.server = table, table.server
-        monkeypatch.setattr(hansa.site.agent, "Connection", lambda *_, **__: table.server)
+        monkeypatch.setattr(hansa.site.agent, "connection_of", lambda _: table.server)
         monkeypatch.setattr(hansa.site.agent, "Workers", lambda *_: table.workers)
         monkeypatch.setattr("hansa.site.offers.download", self.package)
         monkeypatch.setattr(hansa.site.agent, "SITE_PAUSE_S", 0.1)

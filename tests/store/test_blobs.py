@@ -8,7 +8,9 @@ from blake3 import blake3
 
 from hansa.errors import ServerError
 from hansa.limits import BLOB_BYTES_MAX, CHUNK_BYTES, PARTIAL_UPLOADS_MAX
-from hansa.store import BlobStore, digest_of, digest_of_file, partials
+from hansa.store import partials
+from hansa.store.addresses import digest_of, digest_of_file
+from hansa.store.blobs import BlobStore
 
 DATA = bytes(range(256)) * 40
 

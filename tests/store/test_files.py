@@ -7,7 +7,7 @@ import pytest
 
 from hansa.errors import ParamsError
 from hansa.params import Params, encode
-from hansa.store import load_params, save_params, write_durably
+from hansa.store.files import load_params, save_params, write_durably
 
 
 @pytest.fixture

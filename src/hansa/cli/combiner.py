@@ -39,6 +39,5 @@ command = _Combiner(
     verbs=VERBS,
     help="Operate a combiner: it folds its sites' updates and passes one partial sum on.",
     epilog="Start with: hansa combiner init --join LINE",
-    context_settings={"help_option_names": ["-h", "--help"]},
 )
 """The group itself."""

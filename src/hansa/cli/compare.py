@@ -27,8 +27,8 @@ def command(names: tuple[str, ...], last: int, open_page: bool, runs: Path, as_j
     from hansa.plan import flatten
     from hansa.runs import all_runs, find_run
     from hansa.runs.record import relative, run_record
-    from hansa.runs.result import Table
     from hansa.store.files import write_durably
+    from hansa.table import Table
     from hansa.web.report import render_compare
 
     found = [find_run(runs, name) for name in names] or list(all_runs(runs))[-last:]

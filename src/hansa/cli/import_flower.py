@@ -24,7 +24,6 @@ VERBS = {
 command = LazyGroup(
     verbs=VERBS,
     help="Make a project from one of another system.",
-    context_settings={"help_option_names": ["-h", "--help"]},
 )
 """The group itself."""
 

@@ -30,6 +30,7 @@ def command(folder: Path, template: str) -> None:
     from importlib import resources
 
     from hansa.errors import PlanError
+    from hansa.text import plan_name
 
     source = resources.files("hansa.cli") / "templates" / template
     files = sorted(f.name for f in source.iterdir() if f.is_file())
@@ -42,14 +43,8 @@ def command(folder: Path, template: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in files:
         text = (source / name).read_text(encoding="utf-8")
-        (folder / name).write_text(text.replace("{name}", _plan_name(folder)), encoding="utf-8")
+        (folder / name).write_text(text.replace("{name}", plan_name(folder.name)), encoding="utf-8")
     click.echo(
         f"Made {folder}: {', '.join(files)}.\n"
         f"Next:\n  cd {shlex.quote(str(folder))}\n  hansa run\n  hansa config explain"
     )
-
-
-def _plan_name(folder: Path) -> str:
-    """Return the folder's name as a plan name."""
-    name = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in folder.name)
-    return name.strip("-_")[:40] or "study"

@@ -27,7 +27,7 @@ def command(on: str | None, runs: Path, as_json: bool) -> None:
         return
     from hansa.runs import all_runs
     from hansa.runs.record import run_record
-    from hansa.runs.result import Table
+    from hansa.table import Table
 
     found = list(all_runs(runs))
     table = Table(_line(run_record(folder)) for folder in found)
@@ -60,7 +60,7 @@ def _line(record: dict[str, Any]) -> dict[str, Any]:
 def _list_remote(on: str, as_json: bool) -> None:
     from hansa.remote import asking
     from hansa.remote.connecting import connected, membership_at
-    from hansa.runs.result import Table
+    from hansa.table import Table
 
     membership = membership_at(on)
     with connected(membership) as connection:
@@ -68,17 +68,6 @@ def _list_remote(on: str, as_json: bool) -> None:
     if as_json:
         print_json([asking.facts_record(facts) for facts in found])
     elif found:
-        rows = (
-            {
-                "run": facts.run,
-                "state": facts.state,
-                "rounds": f"{facts.rounds_done}/{facts.rounds}",
-                "submitter": facts.submitter,
-                "submitted": facts.created,
-                "reason": facts.reason,
-            }
-            for facts in found
-        )
-        click.echo(str(Table(rows)))
+        click.echo(str(Table(map(asking.facts_line, found))))
     else:
         click.echo(f"No runs at {membership.url} yet. Make one with: hansa run --on SERVER")

@@ -17,6 +17,5 @@ command = LazyGroup(
     verbs=VERBS,
     help="Look at the trail of committed models, here or at a federation's server.",
     epilog="To a file: hansa export RUN:ROUND. To go on from one: hansa run --from RUN:ROUND",
-    context_settings={"help_option_names": ["-h", "--help"]},
 )
 """The group itself."""

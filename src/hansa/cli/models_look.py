@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,7 +99,7 @@ def show(model: str, on: str | None, runs: Path, as_json: bool) -> None:
       hansa models show digits-1
       hansa models show digits-1:best --on hansa.example.org
     """
-    from hansa.runs.result import Table
+    from hansa.table import Table
     from hansa.text import clean
 
     trail = _trail(on, runs)
@@ -139,6 +138,8 @@ def _params(model: ModelFacts, on: str | None, runs: Path) -> Params:
         from hansa.runs.start import kept_file
 
         return load_params(kept_file(find_run(runs, model.run), model.round))
+    import tempfile
+
     from hansa.remote.connecting import connected, membership_at
     from hansa.remote.trail import fetch_model
 
@@ -165,7 +166,7 @@ def _tensors(params: Params) -> list[dict[str, Any]]:
 
 
 def _tell(trail: Trail, models: Sequence[ModelFacts], *, as_json: bool) -> None:
-    from hansa.runs.result import Table
+    from hansa.table import Table
 
     rows = [_record(trail, model) for model in models]
     if as_json:

@@ -10,7 +10,8 @@ from typing import Any
 
 import click
 
-from hansa.runs.folder import RUNS
+RUNS = "runs"
+"""Folder of runs, below the folder in which one works."""
 
 
 def runs_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -28,6 +29,18 @@ def runs_option(command: Callable[..., Any]) -> Callable[..., Any]:
 def on_option(told: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """`--on SERVER`: at a federation's server; without a value the only one there is."""
     return click.option("--on", metavar="SERVER", is_flag=False, flag_value="", help=told)
+
+
+def folder_of(whose: str, variable: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """`--folder DIR`: which server or site; by default what a variable of the environment says."""
+    return click.option(
+        "--folder",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=Path("."),
+        envvar=variable,
+        show_default=True,
+        help=f"Folder of the {whose}.",
+    )
 
 
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -24,7 +24,6 @@ command = LazyGroup(
     verbs=VERBS,
     help="Make, check and try the package of code that clients execute.",
     epilog="Start with: hansa init my-study --template command",
-    context_settings={"help_option_names": ["-h", "--help"]},
 )
 """The group itself."""
 

@@ -37,7 +37,7 @@ def command(
     """
     from hansa.runs.predicting import FOLDER, predictions_of, write_predictions
     from hansa.runs.record import relative
-    from hansa.runs.result import Table
+    from hansa.table import Table
 
     if on is not None:
         folder = _at_sites(model, on, runs, purpose=purpose, as_json=as_json)

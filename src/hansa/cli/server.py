@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import click
 
 from hansa.cli.lazy import LazyGroup, Verb
+from hansa.cli.options import folder_of
 
 VERBS = {
     "init": Verb("server_init", "Make a server: its folder, its authority, its first admin."),
@@ -31,18 +31,10 @@ command = LazyGroup(
     verbs=VERBS,
     help="Operate a federation's server: start, invite, look after it.",
     epilog="Start with: hansa server init",
-    context_settings={"help_option_names": ["-h", "--help"]},
 )
 """The group itself."""
 
-folder_option = click.option(
-    "--folder",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("."),
-    envvar="HANSA_SERVER",
-    show_default=True,
-    help="Folder of the server.",
-)
+folder_option = folder_of("server", "HANSA_SERVER")
 """`--folder DIR`: which server."""
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}

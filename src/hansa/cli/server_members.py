@@ -190,18 +190,15 @@ def _presence(folder: Path) -> tuple[list[dict[str, Any]], str]:
     """Return all members with what the running server knows, and why it was not asked."""
     from hansa.errors import HansaError
     from hansa.holding import is_held
-    from hansa.identity import load_authority
-    from hansa.server.asking import served_members
-    from hansa.server.settings import load_settings
+    from hansa.remote.asking import members as all_members
+    from hansa.server.asking import asked
 
-    settings = load_settings(folder)
+    try:
+        return asked(folder, all_members), ""
+    except HansaError as error:
+        why = f"The server was not asked who is there: {error.happened}"
     if not is_held(folder):
         why = "The server does not run here, so nobody knows who is there."
-    else:
-        try:
-            return served_members(settings, load_authority(folder)), ""
-        except HansaError as error:
-            why = f"The server was not asked who is there: {error.happened}"
     from hansa.server.members import members
     from hansa.server.opening import opened
 
@@ -241,6 +238,6 @@ def _ends(token: dict[str, Any]) -> str:
 
 
 def _table(rows: list[dict[str, Any]], nothing: str) -> None:
-    from hansa.runs.result import Table
+    from hansa.table import Table
 
     click.echo(str(Table(rows)) if rows else nothing)

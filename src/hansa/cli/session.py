@@ -9,10 +9,10 @@ from typing import Any
 
 import click
 
-from hansa.cli.options import print_json
+from hansa.cli.options import RUNS, print_json
 from hansa.errors import HansaError, RunError
 from hansa.project import Project
-from hansa.runs import RUNS, RunFolder, all_runs
+from hansa.runs import RunFolder, all_runs
 from hansa.runs.record import relative, run_record, write_report
 from hansa.runs.start import Start
 from hansa.simulation import (

@@ -69,7 +69,8 @@ def command(
         return
     from hansa.runs import find_run
     from hansa.runs.record import relative, run_record, write_report
-    from hansa.runs.result import Table, cross_site_table
+    from hansa.runs.result import cross_site_table
+    from hansa.table import Table
     from hansa.text import ERROR_CHARS, TEXT_CHARS, clean
     from hansa.watch import round_cells
 
@@ -143,8 +144,8 @@ def _show_validations(run: str | None, on: str | None, runs: Path, *, as_json: b
 
 
 def _show_timing(folder: RunFolder, as_json: bool) -> None:
-    from hansa.runs.result import Table
     from hansa.runs.timing import client_cells, round_cells, timing_record
+    from hansa.table import Table
     from hansa.text import clean
 
     entries = timing_record(folder)
@@ -179,7 +180,7 @@ def _write_otlp(folder: RunFolder, path: Path) -> None:
 def _show_remote(run: str | None, on: str, as_json: bool) -> None:
     from hansa.remote import asking
     from hansa.remote.connecting import connected, membership_at
-    from hansa.runs.result import Table
+    from hansa.table import Table
     from hansa.text import ERROR_CHARS, clean
 
     if run is None:

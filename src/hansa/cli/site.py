@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import click
-
 from hansa.cli.lazy import LazyGroup, Verb
+from hansa.cli.options import folder_of
 
 VERBS = {
     "join": Verb("site_join", "Join a federation with the line that its operator sent."),
@@ -27,16 +24,8 @@ command = LazyGroup(
     verbs=VERBS,
     help="Hold a data owner's part of a federation: join, decide, see what left.",
     epilog="Start with: hansa site join INVITE",
-    context_settings={"help_option_names": ["-h", "--help"]},
 )
 """The group itself."""
 
-folder_option = click.option(
-    "--folder",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("."),
-    envvar="HANSA_SITE",
-    show_default=True,
-    help="Folder of the site.",
-)
+folder_option = folder_of("site", "HANSA_SITE")
 """`--folder DIR`: which site."""

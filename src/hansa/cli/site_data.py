@@ -202,7 +202,7 @@ def _looked_at(name: str, source: Any, folder: Path) -> dict[str, Any]:
 
 
 def _print(found: list[dict[str, Any]]) -> None:
-    from hansa.runs.result import Table
+    from hansa.table import Table
     from hansa.text import ERROR_CHARS, clean
 
     if table := Table(row for row in found if "error" not in row):

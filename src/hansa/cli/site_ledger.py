@@ -105,7 +105,7 @@ def _tensors(row: dict[str, Any]) -> str:
 
 
 def _print(rows: list[dict[str, Any]], whose: str) -> None:
-    from hansa.runs.result import Table
+    from hansa.table import Table
     from hansa.web.words import byte_size
 
     if not rows:

@@ -24,10 +24,10 @@ def requests(folder: Path, as_json: bool) -> None:
       hansa site requests
     """
     from hansa.clock import wall
-    from hansa.runs.result import Table
     from hansa.site.decision import cannot_run, decision_on
     from hansa.site.requests import list_requests
     from hansa.site.settings import load_settings
+    from hansa.table import Table
     from hansa.text import TEXT_CHARS, clean
 
     settings = load_settings(folder)

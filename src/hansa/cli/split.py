@@ -58,9 +58,9 @@ def command(
     from hansa.data.schemes import scheme_of
     from hansa.plan.load import parse_set
     from hansa.runs.record import relative
-    from hansa.runs.result import Table
     from hansa.seeds import Key
     from hansa.store.files import write_durably
+    from hansa.table import Table
     from hansa.web.pictures import partition_picture
 
     options: dict[str, Any] = {"scheme": scheme} | dict(parse_set(text) for text in sets)

@@ -23,8 +23,7 @@ from hansa.combiner.outgoing import Outgoing
 from hansa.errors import HansaError, RequestRefused
 from hansa.identity import Membership
 from hansa.limits import MESSAGE_CHARS_MAX, SITE_IDLE_S, SITE_PAUSE_S
-from hansa.protocol.connection import Connection
-from hansa.protocol.enrolment import renew, renew_if_due
+from hansa.protocol.enrolment import connection_of, poll
 from hansa.protocol.messages import (
     Offer,
     Partial,
@@ -74,12 +73,7 @@ class Relay(Runs):
     ) -> None:  # fmt: skip
         super().__init__(hub, desk, stores=stores, pace=pace, at_once=1, serving=Serving())
         self._folder, self._membership = folder, membership
-        self._connection = Connection(
-            membership.url,
-            authority_pem=membership.authority_pem,
-            key=membership.key(),
-            certificate=membership.certificate,
-        )
+        self._connection = connection_of(membership)
         self._ledger = Ledger(folder / LEDGER_FILE)
         outbox = Outbox(folder / "outbox")
         self._outgoing = Outgoing(membership, self._connection, ledger=self._ledger, outbox=outbox)
@@ -162,20 +156,13 @@ class Relay(Runs):
                 self._over(run)
 
     def _asked(self, *, wait: bool = True, runs: Sequence[str] = ()) -> PollAnswer:
-        renew_if_due(self._connection, self._membership)
         with self._lock:
             holding = list(self._work_on)
             runs = list(runs) or sorted(self._known)
         sites = self._there()
-        poll = Poll(holding=holding, runs=runs, version=hansa.__version__, wait=wait, sites=sites)
-        self._ledger.control(len(msgspec.json.encode(poll)))
-        try:
-            answer = self._connection.call("POST", "/v1/poll", poll, kind=PollAnswer)
-        except RequestRefused as refusal:
-            if refusal.said != "identity-expired":
-                raise
-            renew(self._connection, self._membership)  # over by the clock of the server above
-            answer = self._connection.call("POST", "/v1/poll", poll, kind=PollAnswer)
+        asked = Poll(holding=holding, runs=runs, version=hansa.__version__, wait=wait, sites=sites)
+        self._ledger.control(len(msgspec.json.encode(asked)))
+        answer = poll(self._connection, self._membership, asked)
         if answer.taken:
             log.warning("the server above knows others by the names %s", ", ".join(answer.taken))
         self._sites_told = [site for site in sites if site not in answer.taken]

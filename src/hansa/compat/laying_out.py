@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hansa.errors import PlanError
+from hansa.text import toml
 
 
 class Written(NamedTuple):
@@ -63,22 +64,9 @@ def not_code(source: Path, target: Path, known: tuple[str, ...]) -> Iterator[str
                 yield (at / name).relative_to(source).as_posix()
 
 
-def plan_name(name: str) -> str:
-    """Return a name that a run folder may have."""
-    kept = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in name)
-    return kept.strip("-_")[:40] or "study"
-
-
 def line(key: str, value: Any, comment: str = "") -> str:
     """Return a line of plan.toml."""
     return f"{key} = {toml(value)}{f'  # {comment}' if comment else ''}"
-
-
-def toml(value: Any) -> str:
-    """Return a value as TOML writes it."""
-    if isinstance(value, Mapping):
-        return f"{{ {', '.join(f'{k} = {toml(v)}' for k, v in value.items())} }}"
-    return json.dumps(value)
 
 
 def python(value: Any) -> str:

@@ -9,13 +9,11 @@ from hansa.console.parsing import usage
 from hansa.console.progress import Progress
 from hansa.console.verbs import SCOPES, VERBS, in_scope
 from hansa.errors import HansaError
-from hansa.protocol.messages import RunFacts
+from hansa.protocol.messages import ENDED, RunFacts
+from hansa.table import CELL_CHARS
 from hansa.text import ERROR_CHARS, TEXT_CHARS, clean
 
 GREETING = 'Type ? to list commands; type "? cmdName" to show usage of a command.'
-
-CELL_CHARS = 100
-"""Characters of one cell of a table."""
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -130,7 +128,7 @@ def run_lines(facts: RunFacts, progress: Progress) -> Iterator[str]:
     yield f"Run: {clean(facts.run)} of {clean(facts.submitter)}, {facts.state}; {of}"
     if facts.state == "waiting" and facts.reason:
         yield f"Waiting: {clean(facts.reason, TEXT_CHARS)}"
-    if facts.state in ("finished", "failed", "stopped") and facts.reason:
+    if facts.state in ENDED and facts.reason:
         yield f"Ended: {clean(facts.reason, TEXT_CHARS)}"
     if progress.phase and not progress.ended:
         silent = progress.silent()

@@ -30,7 +30,7 @@ def abort(seat: Seat, command: Command) -> Iterator[str]:
             "abort all ends it everywhere; a round goes on without a site that is away "
             "(cohort.minimum); its owner can end its agent: hansa site stop",
         )
-    facts = _ended(seat, seat.started_run())
+    facts = asking.stop(seat.connection, seat.started_run())
     if target != "server":
         yield "Trying to abort all clients before abort server ..."
         rows = [[s.site, "Abort signal has been sent to the client App." if s.online
@@ -45,7 +45,7 @@ def abort(seat: Seat, command: Command) -> Iterator[str]:
 
 def abort_job(seat: Seat, command: Command) -> Iterator[str]:
     """End a run by its name."""
-    yield _how(_ended(seat, command.words[0]))
+    yield _how(asking.stop(seat.connection, command.words[0]))
 
 
 def get_job_log(seat: Seat, command: Command) -> Iterator[str]:
@@ -128,10 +128,6 @@ def download_job(seat: Seat, command: Command) -> Iterator[str]:
         yield "The run goes on; download it again when it has ended."
     else:
         yield f"Model: hansa export {folder.name} --runs {folder.path.parent} --to npz"
-
-
-def _ended(seat: Seat, run: str) -> RunFacts:
-    return asking.stop(seat.connection, run)
 
 
 def _how(facts: RunFacts) -> str:

@@ -22,18 +22,15 @@ class Progress:
         self.phase = ""  # of the open exchange; "" between two of them
         self.since = ""  # when it was opened
         self.committed = 0  # the last round
-        self.at = ""  # of the last event
         self.parts: dict[str, tuple[str, str]] = {}  # site -> what it does, since when
         self.rows: list[dict[str, Any]] = []  # metrics of the last rounds
         self.problems: list[Event] = []  # the last ones
-        self.waiting = ""
         self.ended: Event | None = None
 
     def take(self, events: Sequence[Event]) -> None:
         """Take further events into account, in their order."""
         for event in events:
             self.read += 1
-            self.at = event.get("at", "")
             self._one(event)
 
     def silent(self) -> list[str]:
@@ -47,7 +44,6 @@ class Progress:
         match event["kind"]:
             case "opened":
                 self.round, self.phase, self.since = event["round"], event["phase"], at
-                self.waiting = ""
                 what = _ING.get(event["phase"], "at work")
                 self.parts = {site: (what, at) for site in event["cohort"]}
             case "result":
@@ -63,10 +59,6 @@ class Progress:
                     self.rows = [*self.rows, event["row"]][-CONSOLE_KEPT:]
             case "problem":
                 self.problems = [*self.problems, event][-CONSOLE_KEPT:]
-            case "waiting":
-                self.waiting = str(event.get("reason") or "")
-            case "started" | "resumed":
-                self.waiting = ""
             case "ended":
                 self.ended, self.phase = event, ""
 

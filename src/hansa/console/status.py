@@ -14,7 +14,7 @@ from hansa.console.seat import Seat, heard
 from hansa.errors import ConsoleError
 from hansa.protocol.messages import ENDED, RunFacts
 from hansa.remote import asking
-from hansa.runs.result import Table
+from hansa.table import Table
 from hansa.text import TEXT_CHARS, clean
 
 

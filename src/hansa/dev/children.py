@@ -123,19 +123,11 @@ class Child:
         if self._wanted and not self.alive:
             raise self.trouble(f"ended with status {self.status}")
 
-    def tail(self) -> str:
-        """Return the last lines that it printed."""
-        try:
-            text = self.log.read_text(encoding="utf-8", errors="replace")
-        except FileNotFoundError:
-            return ""
-        return "\n".join(text.splitlines()[-_TAIL_LINES:])
-
     def trouble(self, what: str) -> ServerError:
         """Return an error about this process, with its last words."""
         return ServerError(
             "dev-process",
-            f"{self.name} {what}. Its last lines:\n{self.tail()}",
+            f"{self.name} {what}. Its last lines:\n{printed_last(self.log)}",
             f"All that it printed is in {self.log}",
         )
 
@@ -152,3 +144,12 @@ def stop_all(children: Sequence[Child], seconds: float = _END_S) -> None:
     until = monotonic() + seconds
     for child in children:
         child.stop(max(0.1, until - monotonic()))
+
+
+def printed_last(log: Path) -> str:
+    """Return the last lines of what a process has printed."""
+    try:
+        text = log.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return ""
+    return "\n".join(text.splitlines()[-_TAIL_LINES:])

@@ -34,7 +34,7 @@ from hansa.params import encode
 from hansa.plan import PLAN_FILE
 from hansa.project import Project, open_project
 from hansa.protocol.connection import Connection
-from hansa.protocol.enrolment import enrol
+from hansa.protocol.enrolment import connection_of, enrol
 from hansa.remote.connecting import connected
 from hansa.remote.follow import follow
 from hansa.remote.seed import seed_model
@@ -249,13 +249,7 @@ class Rehearsal:
     def connection(self) -> Connection:
         """A connection in the admin's name, past all proxies."""
         if self._connection is None:
-            membership = self.membership
-            self._connection = Connection(
-                self.url,
-                authority_pem=membership.authority_pem,
-                key=membership.key(),
-                certificate=membership.certificate,
-            )
+            self._connection = connection_of(self.membership, url=self.url)
         return self._connection
 
     def members(self) -> list[dict[str, Any]]:

@@ -1,15 +1,9 @@
 """Who is who: keys, the federation's certificates, invitations, and proofs of requests."""
 
-from hansa.identity.authority import (
-    Authority,
-    MemberCertificate,
-    authority_fingerprint,
-    check_authority,
-    check_certificate,
-    create_authority,
-    load_authority,
-    renewal_due,
-)
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from hansa.identity.home import (
     Membership,
     find_membership,
@@ -34,6 +28,18 @@ from hansa.identity.proof import Prover, enrolment_text, proof_text, submission_
 from hansa.identity.receipts import check_receipt, receipt_text, sign_receipt
 from hansa.identity.roles import ROLES, Role
 from hansa.identity.sessions import Proof, Sessions
+
+if TYPE_CHECKING:
+    from hansa.identity.authority import (
+        Authority,
+        MemberCertificate,
+        authority_fingerprint,
+        check_authority,
+        check_certificate,
+        create_authority,
+        load_authority,
+        renewal_due,
+    )
 
 __all__ = [
     "ROLES",
@@ -75,3 +81,12 @@ __all__ = [
     "token_hash",
     "verify",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Load what handles certificates when it is first asked for: X.509 is slow to import."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from hansa.identity import authority
+
+    return getattr(authority, name)

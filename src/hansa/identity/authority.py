@@ -31,7 +31,7 @@ from hansa.limits import (
     CLOCK_SKEW_S,
     TLS_DAYS,
 )
-from hansa.store import write_durably
+from hansa.store.files import write_durably
 
 DAY_S = 86_400.0
 
@@ -265,13 +265,8 @@ def check_certificate(pem: str, authority_pem: str, *, at: float | None) -> Memb
     return member
 
 
-def renewal_due(pem: str, authority_pem: str, *, at: float) -> bool:
-    """Say whether a member should renew its certificate: half of its time is over.
-
-    Raises:
-      IdentityError: identity-certificate, as `check_certificate`.
-    """
-    member = check_certificate(pem, authority_pem, at=None)
+def renewal_due(member: MemberCertificate, *, at: float) -> bool:
+    """Say whether a member should renew its certificate: half of its time is over."""
     return at >= (member.not_before + member.not_after) / 2
 
 

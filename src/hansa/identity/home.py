@@ -18,7 +18,7 @@ import msgspec
 
 from hansa.errors import IdentityError
 from hansa.identity.keys import MemberKey, load_key
-from hansa.store import write_durably
+from hansa.store.files import write_durably
 
 SUBMITTERS_FILE = "submitters.pem"
 

@@ -14,14 +14,13 @@ import os
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from hansa.errors import IdentityError
 from hansa.store.files import sync_folder
 
-PUBLIC_BYTES = 32
-"""Bytes of an Ed25519 public key."""
+_PKCS8 = bytes.fromhex("302e020100300506032b657004220420")  # before the 32 bytes; RFC 8410, 7
+_BEGIN, _END = b"-----BEGIN PRIVATE KEY-----", b"-----END PRIVATE KEY-----"
 
 FINGERPRINT_CHARS = 32
 """Hexadecimal characters of a fingerprint: 128 bits, so that no second key can be made for one."""
@@ -44,11 +43,8 @@ class MemberKey:
 
     def pem(self) -> bytes:
         """Return the private key as PEM (PKCS 8): a secret, only ever for `save_key`."""
-        return self._private.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
+        body = base64.b64encode(_PKCS8 + self._private.private_bytes_raw())
+        return b"\n".join([_BEGIN, body, _END, b""])
 
 
 def new_key() -> MemberKey:
@@ -112,17 +108,30 @@ def load_key(path: str | os.PathLike[str]) -> MemberKey:
             f"Cannot read the key {path}: {error.strerror}.",
             "A key is made when a member joins: hansa join INVITE.",
         ) from error
-    try:
-        private = serialization.load_pem_private_key(content, password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        private = None  # the cause is not chained: its text could quote the file
-    if not isinstance(private, Ed25519PrivateKey):
+    private = _private(content)
+    if private is None:
         raise IdentityError(
             "identity-key",
             f"{path} holds no Ed25519 key that can be read ({len(content)} bytes).",
             "Restore it from a backup; if there is none, move it away and join again.",
         )
     return MemberKey(private)
+
+
+def _private(pem: bytes) -> Ed25519PrivateKey | None:
+    """Return the key of what `MemberKey.pem` has made; None for any other text.
+
+    No error is raised whose text could quote the file; and the reader of all formats takes longer
+    to import than a command needs to ask a server.
+    """
+    try:
+        begin, *body, end = pem.strip().splitlines()
+        der = base64.b64decode(b"".join(body), validate=True)
+    except ValueError:
+        return None
+    if (begin, der[:-32], end) != (_BEGIN, _PKCS8, _END):
+        return None
+    return Ed25519PrivateKey.from_private_bytes(der[-32:])
 
 
 def own_key(path: str | os.PathLike[str]) -> MemberKey:

@@ -22,7 +22,7 @@ import numpy as np
 from hansa.algorithms import Capability, Correct
 from hansa.errors import LearnerError
 from hansa.learners.batches import local_steps
-from hansa.learners.learner import Hyper, Seed, Task
+from hansa.learners.learner import Hyper, Seed, Task, TrainingOnly
 from hansa.learners.named_tasks import NamedTask
 from hansa.metrics import Mean, Metrics, Predicted
 from hansa.params import Params
@@ -107,7 +107,7 @@ class FunctionLearner:
             self._close()
 
 
-class FunctionWork:
+class FunctionWork(TrainingOnly):
     """One client's call of the user's `train`."""
 
     def __init__(self, train: Callable[..., Any], task: Task, data: Any) -> None:
@@ -131,18 +131,6 @@ class FunctionWork:
         self.weight = ctx.weight
         x_new, self.buffers = layout.split(trained)
         return x_new
-
-    def gradient(self, x: np.ndarray) -> np.ndarray:
-        raise _no_gradient()
-
-    def full_gradient(self, x: np.ndarray) -> np.ndarray:
-        raise _no_gradient()
-
-    def lift(self, vector: np.ndarray) -> np.ndarray:
-        return vector
-
-    def lower(self, vector: np.ndarray) -> np.ndarray:
-        return vector
 
 
 def as_metrics(values: Any, examples: int, where: str) -> dict[str, Mean]:
@@ -257,12 +245,4 @@ def no_training(params: Any, data: Any, ctx: TrainContext) -> None:
         "learner-incomplete",
         "The project has named tasks and no train(), which this workflow asks for.",
         "Define train(params, data, ctx), or use a workflow that asks for the tasks.",
-    )
-
-
-def _no_gradient() -> LearnerError:
-    return LearnerError(
-        "learner-capability",
-        "A function learner offers no gradient.",
-        "Use a NumPy or torch model, or an algorithm that only trains, such as fed_avg.",
     )

@@ -107,6 +107,30 @@ class LocalWork(Work, Protocol):
         """Return one of the learner's own vectors as NumPy, in the model's precision."""
 
 
+class TrainingOnly:
+    """The part of local work that no black box offers: gradients; its vectors are NumPy's own."""
+
+    def gradient(self, x: np.ndarray) -> np.ndarray:
+        """Refuse.
+
+        Raises:
+          LearnerError: learner-capability.
+        """
+        raise LearnerError(
+            "learner-capability",
+            "This kind of learner offers no gradient.",
+            "Use a NumPy or torch model, or an algorithm that only trains, such as fed_avg.",
+        )
+
+    full_gradient = gradient
+
+    def lift(self, vector: np.ndarray) -> np.ndarray:
+        """Return it as it is."""
+        return vector
+
+    lower = lift
+
+
 class Learner(Protocol):
     """Trains and evaluates on local data."""
 

@@ -22,7 +22,7 @@ from hansa.algorithms import Capability, Correct
 from hansa.errors import LearnerError
 from hansa.learners.batches import batches, local_steps
 from hansa.learners.generators import seeded
-from hansa.learners.learner import Hyper, Seed, Task
+from hansa.learners.learner import Hyper, Seed, Task, TrainingOnly
 from hansa.learners.optional import optional
 from hansa.metrics import Mean, Metrics, Predicted
 from hansa.params import Params
@@ -155,7 +155,7 @@ class _Shape(NamedTuple):
         return cls(features, np.shape(data.y)[1:], None if classes is None else len(classes))
 
 
-class SklearnWork:
+class SklearnWork(TrainingOnly):
     """One client's fit; see `algorithms.Work`.  Only training is offered."""
 
     weight: float | None = None
@@ -188,18 +188,6 @@ class SklearnWork:
             )
         x_new, self.buffers = task.layout.split(trained)
         return x_new
-
-    def gradient(self, x: np.ndarray) -> np.ndarray:
-        raise _no_gradient()
-
-    def full_gradient(self, x: np.ndarray) -> np.ndarray:
-        raise _no_gradient()
-
-    def lift(self, vector: np.ndarray) -> np.ndarray:
-        return vector
-
-    def lower(self, vector: np.ndarray) -> np.ndarray:
-        return vector
 
 
 def _allocate(estimator: Any, shape: _Shape, classifier: bool) -> None:
@@ -275,11 +263,3 @@ def _checked(data: Any) -> Any:
 
 def _unusable(estimator: Any, reason: str, hint: str) -> LearnerError:
     return LearnerError("learner-model", f"{type(estimator).__name__} {reason}.", hint)
-
-
-def _no_gradient() -> LearnerError:
-    return LearnerError(
-        "learner-capability",
-        "A scikit-learn learner offers no gradient.",
-        "Use a NumPy or torch model, or an algorithm that only trains, such as fed_avg.",
-    )

@@ -25,7 +25,6 @@ from urllib3.exceptions import HTTPError, ProtocolError, SSLError
 
 from hansa.clock import monotonic
 from hansa.errors import HansaError, IdentityError, RequestRefused, ServerError
-from hansa.identity.authority import authority_fingerprint
 from hansa.identity.keys import MemberKey
 from hansa.identity.proof import Prover
 from hansa.limits import (
@@ -117,6 +116,7 @@ class Connection:
         self._session_lock = threading.Lock()
         self._prover: Prover | None = None
         self._session_end = 0.0  # on the monotonic clock
+        self._renewal_due = False
 
     def __enter__(self) -> Connection:
         return self
@@ -127,6 +127,19 @@ class Connection:
     def close(self) -> None:
         """Close the sockets; the connection cannot be used any more."""
         self._pool.close()
+
+    def renewal_due(self) -> bool:
+        """Tell whether the server found, when it opened the session, a renewal due.
+
+        Raises:
+          as `call`.
+        """
+        self._proven()
+        return self._renewal_due
+
+    def renewed(self) -> None:
+        """Open another session next, with the certificate as it is now."""
+        self._forget(self._prover)
 
     def call(
         self,
@@ -261,6 +274,7 @@ class Connection:
                 request = SessionRequest(certificate=pem if isinstance(pem, str) else pem())
                 answer = self.call("POST", "/v1/sessions", request, kind=SessionAnswer)
                 self._prover = Prover(self._key, answer.session)
+                self._renewal_due = answer.renew
                 self._session_end = monotonic() + max(0.0, answer.seconds - SESSION_SPARE_S)
             return self._prover
 
@@ -304,6 +318,8 @@ def read_authority(url: str, fingerprint: str, *, timeout_s: float = 30.0) -> st
             pem = _read_bounded(response, OPEN_BODY_BYTES_MAX, url).decode("ascii", "replace")
     finally:
         pool.close()
+    from hansa.identity.authority import authority_fingerprint  # X.509, which is slow to import
+
     if not hmac.compare_digest(authority_fingerprint(pem).encode(), fingerprint.encode()):
         raise IdentityError(
             "identity-tls",

@@ -1,25 +1,25 @@
-"""Joining a federation: one invitation, a key that is made here and never leaves, a certificate."""
+"""Joining a federation, and speaking as its member.
+
+One invitation, a key that is made here and never leaves, and a certificate that is renewed.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal
 
-from hansa.clock import wall
-from hansa.errors import IdentityError
+from hansa.errors import IdentityError, RequestRefused
 from hansa.identity import (
     Invite,
     Membership,
-    check_certificate,
     enrolment_text,
     own_key,
-    renewal_due,
     save_certificate,
     save_membership,
     to_text,
 )
 from hansa.protocol.connection import Connection, read_authority
-from hansa.protocol.messages import Enrolled, Enrolment
+from hansa.protocol.messages import Enrolled, Enrolment, Poll, PollAnswer
 
 
 def enrol(
@@ -61,6 +61,8 @@ def enrol(
         answer = connection.call("POST", "/v1/enrolments", asked, kind=Enrolled)
     finally:
         connection.close()
+    from hansa.identity.authority import check_certificate  # X.509, which is slow to import
+
     certified = check_certificate(answer.certificate, authority, at=None)
     if certified.public != key.public or certified.name != answer.name:
         raise _another(invite.url)
@@ -78,15 +80,51 @@ def enrol(
     return membership
 
 
+def connection_of(membership: Membership, *, url: str = "", timeout_s: float = 30.0) -> Connection:
+    """Return a connection in a member's name.
+
+    Args:
+      url: where the server is reached from here; by default where all members reach it.
+      timeout_s: longest silence of the server.
+
+    Raises:
+      IdentityError: the membership's key or authority cannot be read.
+    """
+    return Connection(
+        url or membership.url,
+        authority_pem=membership.authority_pem,
+        key=membership.key(),
+        certificate=membership.certificate,
+        timeout_s=timeout_s,
+    )
+
+
+def poll(connection: Connection, membership: Membership, asked: Poll) -> PollAnswer:
+    """Ask a server for work; the certificate is renewed in time, or once the server calls it over.
+
+    Raises:
+      RequestRefused: the server said no.
+      IdentityError: as `renew`.
+      ServerError: the server cannot be reached.
+    """
+    renew_if_due(connection, membership)
+    try:
+        return connection.call("POST", "/v1/poll", asked, kind=PollAnswer)
+    except RequestRefused as refusal:
+        if refusal.said != "identity-expired":
+            raise
+        renew(connection, membership)
+        return connection.call("POST", "/v1/poll", asked, kind=PollAnswer)
+
+
 def renew_if_due(connection: Connection, membership: Membership) -> bool:
-    """Get a new certificate once half of the present one's time is over; return whether.
+    """Get a new certificate if the server finds half of the present one's time over; say so.
 
     Raises:
       IdentityError: the server does not regard one as a member, or certifies somebody else.
       ServerError: the server cannot be reached.
     """
-    present, authority = membership.certificate(), membership.authority_pem
-    if not renewal_due(present, authority, at=wall()):
+    if not connection.renewal_due():
         return False
     renew(connection, membership)
     return True
@@ -101,12 +139,14 @@ def renew(connection: Connection, membership: Membership) -> None:
       IdentityError: the server does not regard one as a member, or certifies somebody else.
       ServerError: the server cannot be reached.
     """
-    authority = membership.authority_pem
+    from hansa.identity.authority import check_certificate
+
     answer = connection.call("POST", "/v1/certificates", kind=Enrolled)
-    member = check_certificate(answer.certificate, authority, at=None)
+    member = check_certificate(answer.certificate, membership.authority_pem, at=None)
     if (member.name, member.public) != (membership.name, membership.key().public):
         raise _another(membership.url)
     save_certificate(membership.folder, answer.certificate)
+    connection.renewed()
 
 
 def _another(url: str) -> IdentityError:

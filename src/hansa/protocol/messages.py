@@ -370,6 +370,7 @@ class SessionAnswer(_Message, frozen=True):
 
     session: str
     seconds: float  # it ends then; open another
+    renew: bool = False  # half of the certificate's time is over, by the server's clock
 
 
 class ErrorAnswer(_Message, frozen=True):

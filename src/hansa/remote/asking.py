@@ -74,6 +74,18 @@ def revoke(connection: Connection, name: str) -> None:
     connection.call("POST", path, _Nothing(), kind=dict[str, Any])
 
 
+def facts_line(facts: RunFacts) -> dict[str, Any]:
+    """Return a run's facts as a line of a table."""
+    return {
+        "run": facts.run,
+        "state": facts.state,
+        "rounds": f"{facts.rounds_done}/{facts.rounds}",
+        "submitter": facts.submitter,
+        "submitted": facts.created,
+        "reason": facts.reason,
+    }
+
+
 def facts_record(facts: RunFacts) -> dict[str, Any]:
     """Return facts as plain data, with what has its default value."""
     record = msgspec.structs.asdict(facts)

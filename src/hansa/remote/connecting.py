@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from hansa.errors import RunError
 from hansa.identity import Membership, find_membership, load_membership
 from hansa.identity.home import hansa_home
 from hansa.protocol.connection import Connection
-from hansa.protocol.enrolment import renew_if_due
-from hansa.runs import RunFolder, find_run
+from hansa.protocol.enrolment import connection_of, renew_if_due
+
+if TYPE_CHECKING:
+    from hansa.runs import RunFolder
 
 
 def membership_at(server: str) -> Membership:
@@ -46,17 +49,9 @@ def connected(membership: Membership) -> Iterator[Connection]:
       IdentityError: the server is not the federation's, or one is no longer a member.
       ServerError: the server cannot be reached.
     """
-    connection = Connection(
-        membership.url,
-        authority_pem=membership.authority_pem,
-        key=membership.key(),
-        certificate=membership.certificate,
-    )
-    try:
+    with closing(connection_of(membership)) as connection:
         renew_if_due(connection, membership)
         yield connection
-    finally:
-        connection.close()
 
 
 def place_of(run: str | None, on: str | None, *, runs: Path) -> tuple[Membership, str]:
@@ -72,6 +67,8 @@ def place_of(run: str | None, on: str | None, *, runs: Path) -> tuple[Membership
     """
     if on is not None and run is not None:
         return membership_at(on), run
+    from hansa.runs import find_run
+
     folder = find_run(runs, run)
     remote = folder.remote
     check_not_rehearsed(folder)

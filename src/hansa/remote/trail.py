@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from hansa.errors import RequestRefused, RunError
 from hansa.identity import Membership
 from hansa.protocol.connection import Connection
 from hansa.protocol.messages import BlobRef, ModelFacts, ModelPage
-from hansa.protocol.transfer import download
 from hansa.remote.connecting import connected
-from hansa.runs.start import Start, read_start
 from hansa.runs.trail import Trail, not_kept
 from hansa.store.files import load_params
+
+if TYPE_CHECKING:
+    from hansa.runs.start import Start
 
 
 def server_trail(connection: Connection, run: str | None = None) -> Trail:
@@ -41,6 +42,8 @@ def fetch_model(connection: Connection, model: ModelFacts, target: Path) -> None
       RunError: model-missing, it was not kept.
       ServerError: the server cannot be reached.
     """
+    from hansa.protocol.transfer import download
+
     if not model.kept:
         raise not_kept(model)
     try:
@@ -63,6 +66,10 @@ def start_at(membership: Membership, text: str, runs: Path) -> Start:
       RunError: model-missing, there is no such model, or it was not kept.
       ParamsError: the file is not one of tensors.
     """
+    import tempfile
+
+    from hansa.runs.start import Start, read_start  # with NumPy, as all that takes a model
+
     if Path(text).is_file() or "/" in text:
         return read_start(text, runs)
     with connected(membership) as connection:

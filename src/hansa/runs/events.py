@@ -5,8 +5,6 @@ It is the truth about a run.  A crash can only tear its last line, which then ne
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import msgspec
 
 from hansa.clock import now
 from hansa.errors import RunError
+from hansa.store.files import append_durably
 
 Event = dict[str, Any]
 
@@ -55,15 +54,7 @@ class EventLog:
                 )
             # What a crash has torn is cut off before anything is written behind it.
             file.truncate(self._whole)
-            try:
-                file.write(lines)
-                file.flush()
-                os.fsync(file.fileno())
-            except OSError:
-                # Not acknowledged, so it must not be there; a failed fsync is not tried again.
-                with contextlib.suppress(OSError):
-                    file.truncate(self._whole)
-                raise
+            append_durably(file, lines, self._whole)
         self._whole += len(lines)
         self.events += stamped
         return stamped

@@ -35,9 +35,6 @@ from hansa.store.files import load_params, save_params, write_durably
 if TYPE_CHECKING:
     from hansa.params import Params
 
-RUNS = "runs"
-"""Folder of runs, below the folder in which one works."""
-
 
 class RunFolder:
     """One run's folder, for reading; `locked` makes it one's own for writing."""

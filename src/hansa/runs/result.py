@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,42 +10,10 @@ from hansa.errors import RunError
 from hansa.runs.folder import RunFolder
 from hansa.runs.record import REPORT, run_record
 from hansa.store.files import load_params
-from hansa.text import clean
+from hansa.table import Table
 
 if TYPE_CHECKING:
     from hansa.params import Params
-
-CELL_CHARS = 100
-"""Characters of a table's cell; a digest has 71."""
-
-
-class Table(list[dict[str, Any]]):
-    """Rows of plain values; `pandas.DataFrame(table)` works, and notebooks show it as a table."""
-
-    def columns(self) -> list[str]:
-        """Return the column names in order of first appearance."""
-        return list(dict.fromkeys(name for row in self for name in row))
-
-    def _repr_html_(self) -> str:
-        columns = self.columns()
-        head = "".join(f"<th>{escape(clean(name))}</th>" for name in columns)
-        rows = "".join(
-            "<tr>"
-            + "".join(f"<td>{escape(cell(row.get(name)))}</td>" for name in columns)
-            + "</tr>"
-            for row in self
-        )
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-
-    def __str__(self) -> str:
-        columns = self.columns()
-        heads = [clean(name) for name in columns]
-        lines = [heads, *([cell(row.get(name)) for name in columns] for row in self)]
-        widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
-        return "\n".join(
-            "  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True))
-            for line in lines
-        )
 
 
 class Result:
@@ -192,10 +159,3 @@ def cross_site_table(record: dict[str, Any]) -> Table:
         {"model": model, **dict(zip(found["clients"], row, strict=True))}
         for model, row in zip(found["models"], values, strict=True)
     )
-
-
-def cell(value: Any) -> str:
-    """Return a value as a person wants to read it in a table."""
-    if value is None:
-        return "-"
-    return f"{value:.4g}" if isinstance(value, float) else clean(value, CELL_CHARS)

@@ -2,37 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
 
 from hansa.errors import IdentityError
-from hansa.identity import Authority, Membership, find_membership
+from hansa.identity import Membership, find_membership
 from hansa.limits import LOCAL_ANSWER_S
 from hansa.protocol.connection import Connection
-from hansa.protocol.enrolment import renew_if_due
-from hansa.server.settings import ServerSettings
+from hansa.protocol.enrolment import connection_of, renew_if_due
+from hansa.server.settings import ServerSettings, load_settings
+
+T = TypeVar("T")
 
 
-def served_members(settings: ServerSettings, authority: Authority) -> list[dict[str, Any]]:
-    """Return all members with their presence, as the running server knows it.
+def asked(folder: Path, question: Callable[[Connection], T]) -> T:
+    """Return what the server that runs from a folder answers to one of its admins.
 
     Raises:
       IdentityError: identity-membership, no admin of this federation has a key here.
-      ServerError: the server cannot be reached.
+      ServerError: the server cannot be reached, or its settings cannot be read.
     """
-    membership = _admin(settings, authority)
-    connection = Connection(
-        local_address(settings),
-        authority_pem=authority.pem,
-        key=membership.key(),
-        certificate=membership.certificate,
-        timeout_s=LOCAL_ANSWER_S,
-    )
-    try:
+    settings = load_settings(folder)
+    membership = _admin(settings, folder / "ca.pem")
+    address = local_address(settings)
+    with connection_of(membership, url=address, timeout_s=LOCAL_ANSWER_S) as connection:
         renew_if_due(connection, membership)
-        answer = connection.call("GET", "/v1/members", kind=dict[str, list[dict[str, Any]]])
-    finally:
-        connection.close()
-    return answer["members"]
+        return question(connection)
 
 
 def local_address(settings: ServerSettings) -> str:
@@ -43,12 +39,10 @@ def local_address(settings: ServerSettings) -> str:
     return f"https://[{host}]:{settings.port}" if ":" in host else f"https://{host}:{settings.port}"
 
 
-def _admin(settings: ServerSettings, authority: Authority) -> Membership:
+def _admin(settings: ServerSettings, authority: Path) -> Membership:
     membership = find_membership(settings.url)
-    if membership.authority_pem != authority.pem or membership.role not in (
-        "admin",
-        "viewer",
-    ):
+    pem = authority.read_text(encoding="ascii", errors="replace") if authority.is_file() else ""
+    if membership.authority_pem != pem or membership.role not in ("admin", "viewer"):
         raise IdentityError(
             "identity-membership",
             f"{membership.folder} is no admin's membership of this federation.",

@@ -23,6 +23,7 @@ from hansa.identity import (
     Role,
     Sessions,
     check_certificate,
+    renewal_due,
     token_hash,
 )
 from hansa.limits import (
@@ -149,7 +150,7 @@ class Gate:
         token, seconds = self._sessions.open(
             found.fingerprint, found.name, seconds=seconds, renewing=renewing
         )
-        return SessionAnswer(session=token, seconds=seconds)
+        return SessionAnswer(session=token, seconds=seconds, renew=renewal_due(certificate, at=at))
 
     async def renew(self, principal: Principal) -> tuple[Member, str]:
         """Return the member with a new certificate; sessions of the expired one end.

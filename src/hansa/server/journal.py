@@ -28,7 +28,16 @@ from sqlalchemy import (
 from hansa.clock import now
 from hansa.errors import RequestRefused
 from hansa.limits import EVENT_PAGE_BYTES, RUNS_UNFINISHED_MAX, STANDINGS_TOLD_MAX
-from hansa.protocol.messages import ENDED, Offer, Phase, Receipt, RunState, Standing, Submission
+from hansa.protocol.messages import (
+    ENDED,
+    Offer,
+    Phase,
+    Receipt,
+    RunFacts,
+    RunState,
+    Standing,
+    Submission,
+)
 from hansa.store.database import Database
 from hansa.store.tables import events, receipts, runs, standings, trail
 
@@ -350,6 +359,22 @@ class Journal:
         """Return the last committed round."""
         query = select(func.max(trail.c.round)).where(trail.c.run == run)
         return self._db.read(lambda c: c.execute(query).scalar_one()) or 0
+
+    def facts(self, row: RunRow) -> RunFacts:
+        """Return what is told of a run, but for what its running server alone knows."""
+        rounds = int(row.submission.plan.get("rounds", 0))
+        return RunFacts(
+            run=row.run,
+            state=row.state,
+            reason=row.reason,
+            name=str(row.submission.plan.get("name", "")),
+            submitter=row.submitter,
+            created=row.created_at,
+            ended=row.ended_at or "",
+            # A workflow may go on after the plan's rounds, as cross-site evaluation does.
+            rounds_done=min(self.rounds_done(row.run), rounds),
+            rounds=rounds,
+        )
 
     def last_rounds(self) -> dict[str, int]:
         """Return the last committed round of every run."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from typing import Any, Literal, NamedTuple, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
 
 from sqlalchemy import Connection, insert, select, update
 from sqlalchemy.engine import Row
@@ -18,7 +18,6 @@ from hansa.errors import HansaError, IdentityError
 from hansa.failpoints import hit
 from hansa.identity import (
     ROLES,
-    Authority,
     Role,
     enrolment_text,
     from_text,
@@ -35,6 +34,9 @@ from hansa.server.settings import operated_by
 from hansa.server.sources import Guesses
 from hansa.store import tables
 from hansa.store.database import Database
+
+if TYPE_CHECKING:
+    from hansa.identity import Authority
 
 Kind = Literal["site", "combiner", "person"]
 

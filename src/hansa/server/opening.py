@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from hansa.errors import IdentityError, ServerError
 from hansa.identity import Authority, Role, load_authority
 from hansa.server import members
 from hansa.server.settings import SETTINGS_FILE, UPWARD, ServerSettings, load_settings
 from hansa.store.database import Database, open_database
+
+if TYPE_CHECKING:
+    from hansa.server.state import ServerState
 
 OPERATOR = "operator"
 """Who does what is done at the server's own command line, in the audit trail."""
@@ -111,8 +114,16 @@ def check_database(folder: Path) -> None:
         )
 
 
-def invitation(server: Opened, name: str, *, role: Role, org: str, expires_s: float, at: float
-               ) -> str:  # fmt: skip
+def invitation(
+    server: Opened | ServerState,
+    name: str,
+    *,
+    role: Role,
+    org: str,
+    expires_s: float,
+    at: float,
+    by: str = OPERATOR,
+) -> str:
     """Return the line that invites a member; it is told once and kept only as a hash.
 
     Raises:
@@ -128,7 +139,7 @@ def invitation(server: Opened, name: str, *, role: Role, org: str, expires_s: fl
         role=role,
         org=org,
         expires_s=expires_s,
-        by=OPERATOR,
+        by=by,
         at=at,
     )
     return Invite(server.settings.url, token, server.authority.fingerprint).line()

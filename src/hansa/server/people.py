@@ -15,6 +15,7 @@ from hansa.errors import RequestRefused
 from hansa.identity import Role
 from hansa.limits import FOLLOW_GATHER_S, FOLLOW_WAIT_S_MAX, INVITE_S, SUBMISSION_BYTES_MAX
 from hansa.protocol.messages import (
+    ENDED,
     EventPage,
     Name,
     RunDetails,
@@ -124,7 +125,7 @@ class People:
                 woken.clear()
                 page = await in_thread(self._page, run, after)
                 left = until - monotonic()
-                ended = page.state in ("finished", "failed", "stopped")
+                ended = page.state in ENDED
                 if page.events or ended or left <= 0 or self._state.hub.draining:
                     return answer(page)
                 try:
@@ -217,20 +218,8 @@ class People:
             )
             for name, standing in sorted(said.items())
         ]
-        rounds = int(row.submission.plan.get("rounds", 0))
-        return RunFacts(
-            run=row.run,
-            state=row.state,
-            reason=self._state.runs.places.why(row.run) or row.reason,
-            name=str(row.submission.plan.get("name", "")),
-            submitter=row.submitter,
-            created=row.created_at,
-            ended=row.ended_at or "",
-            # A workflow may go on after the plan's rounds, as cross-site evaluation does.
-            rounds_done=min(journal.rounds_done(row.run), rounds),
-            rounds=rounds,
-            sites=sites,
-        )
+        reason = self._state.runs.places.why(row.run) or row.reason
+        return msgspec.structs.replace(journal.facts(row), reason=reason, sites=sites)
 
 
 def _no_run(run: str) -> RequestRefused:

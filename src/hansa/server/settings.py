@@ -17,6 +17,7 @@ from hansa.limits import (
     SERVER_NAME_CHARS_MAX,
     SERVER_RUNS_MAX,
 )
+from hansa.text import toml
 
 SETTINGS_FILE = "server.toml"
 
@@ -163,8 +164,4 @@ def _lines(settings: ServerSettings) -> list[str]:
         "redis": "keeps models of plans that want it; HANSA_REDIS comes first, as for a password",
     }
     values = msgspec.to_builtins(settings)
-    return [f"{key} = {_toml(values[key])}  # {meaning}" for key, meaning in meanings.items()]
-
-
-def _toml(value: object) -> str:
-    return msgspec.json.encode(value).decode()
+    return [f"{key} = {toml(values[key])}  # {meaning}" for key, meaning in meanings.items()]

@@ -9,9 +9,7 @@ import ipaddress
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Generic, TypeVar
-
-from starlette.requests import HTTPConnection
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from hansa.clock import monotonic
 from hansa.errors import IdentityError, ServerError
@@ -22,6 +20,9 @@ from hansa.limits import (
     OPEN_RATE,
     SOURCES_MAX,
 )
+
+if TYPE_CHECKING:
+    from starlette.requests import HTTPConnection
 
 V = TypeVar("V")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from hansa.clock import monotonic, wall
 from hansa.errors import RequestRefused, ServerError
-from hansa.identity import Invite, Sessions, load_authority, load_key
+from hansa.identity import Sessions, load_authority, load_key
 from hansa.identity.roles import Role
 from hansa.limits import UPDATE_HEADER_BYTES_MAX, UPLOADS_PER_TASK_MAX
 from hansa.plan import schema
@@ -25,7 +25,7 @@ from hansa.server.federation import Pace
 from hansa.server.hub import NOTHING, Hub
 from hansa.server.journal import Journal
 from hansa.server.keeping import LINEAGES, Lineages
-from hansa.server.opening import check_role
+from hansa.server.opening import invitation
 from hansa.server.presence import announced
 from hansa.server.round_files import Messages, Stores, Updates
 from hansa.server.runs import Runs
@@ -122,18 +122,7 @@ class ServerState:
         Raises:
           IdentityError: the name is taken.
         """
-        check_role(self.folder, role)
-        token = members.create_invite(
-            self.database,
-            name,
-            kind=members.kind_of(role),
-            role=role,
-            org=org,
-            expires_s=expires_s,
-            by=by,
-            at=wall(),
-        )
-        return Invite(self.settings.url, token, self.authority.fingerprint).line()
+        return invitation(self, name, role=role, org=org, expires_s=expires_s, by=by, at=wall())
 
     def member_facts(self) -> list[dict[str, Any]]:
         """Return all members, and how many seconds ago sites were heard of."""

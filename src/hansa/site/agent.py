@@ -27,8 +27,7 @@ from hansa.failpoints import hit
 from hansa.identity import load_membership
 from hansa.limits import OWNER_FILES_S, SITE_IDLE_S, SITE_PAUSE_S
 from hansa.protocol import messages
-from hansa.protocol.connection import Connection
-from hansa.protocol.enrolment import renew, renew_if_due
+from hansa.protocol.enrolment import connection_of, poll
 from hansa.protocol.messages import Poll, PollAnswer, Task, TaskKey
 from hansa.protocol.patience import with_jitter, with_patience
 from hansa.site import ledger, policy, receipts, worker_messages
@@ -96,12 +95,7 @@ class Agent:
         make_known(messages, policy, worker_messages, ledger, receipts)  # before any thread
         membership = load_membership(folder)
         self._folder, self._membership = folder, membership
-        self._connection = Connection(
-            membership.url,
-            authority_pem=membership.authority_pem,
-            key=membership.key(),
-            certificate=membership.certificate,
-        )
+        self._connection = connection_of(membership)
         kept = Ledger(folder / LEDGER_FILE)
         workers = workers or Workers(folder, settings)
         outbox = Outbox(folder / "outbox")
@@ -189,11 +183,10 @@ class Agent:
 
     def _asked(self, leftovers: list[str] | None = None) -> PollAnswer:
         hit("site_before_poll")
-        renew_if_due(self._connection, self._membership)
         with self._lock:
             holding = [key for key, task in self._holding.items() if not task.dropped.is_set()]
         runs = leftovers or self._offers.reported()
-        poll = Poll(
+        asked = Poll(
             holding=holding,
             runs=runs,
             version=hansa.__version__,
@@ -201,16 +194,9 @@ class Agent:
             wait=not leftovers,
             resources=self._desk.workers.settings.resources,
         )
-        self._note_attributes(poll.attributes)
-        self._desk.ledger.control(len(msgspec.json.encode(poll)))
-        try:
-            return self._connection.call("POST", "/v1/poll", poll, kind=PollAnswer)
-        except RequestRefused as refusal:
-            if refusal.said != "identity-expired":
-                raise
-            # Over by the server's clock, whatever ours says.
-            renew(self._connection, self._membership)
-            return self._connection.call("POST", "/v1/poll", poll, kind=PollAnswer)
+        self._note_attributes(asked.attributes)
+        self._desk.ledger.control(len(msgspec.json.encode(asked)))
+        return poll(self._connection, self._membership, asked)
 
     def _note_attributes(self, said: dict[str, str]) -> None:
         """Write down, once, what the site is about to say of itself."""

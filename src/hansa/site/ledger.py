@@ -21,6 +21,7 @@ from hansa.clock import monotonic, now
 from hansa.errors import SiteError
 from hansa.limits import LEDGER_CONTROL_S, LEDGER_LINE_BYTES_MAX
 from hansa.protocol.messages import Receipt
+from hansa.store.files import append_durably
 
 LEDGER_FILE = "ledger.jsonl"
 
@@ -180,15 +181,7 @@ class Ledger:
             )
         with open(self._path, "a+b") as file:
             self._cut_off_torn(file)
-            try:
-                file.write(line)
-                file.flush()
-                os.fsync(file.fileno())
-            except OSError:
-                # Not written down, so it may not leave; a failed fsync is not tried again.
-                with contextlib.suppress(OSError):
-                    file.truncate(self._whole)
-                raise
+            append_durably(file, line, self._whole)  # else it may not leave
         self._seq, self._chain = entry.seq, chain
         self._whole += len(line)
         return entry.seq

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import closing
 
 import msgspec
 
 from hansa.errors import IdentityError, ServerError
 from hansa.identity import Membership, check_receipt, from_text
 from hansa.protocol.connection import Connection
+from hansa.protocol.enrolment import connection_of
 from hansa.protocol.messages import Receipt, TaskKey
 from hansa.site.ledger import Difference
 
@@ -27,16 +29,8 @@ def fetch_receipts(membership: Membership) -> list[Receipt]:
       ServerError: the server cannot be reached.
       RequestRefused: the server refused.
     """
-    connection = Connection(
-        membership.url,
-        authority_pem=membership.authority_pem,
-        key=membership.key(),
-        certificate=membership.certificate,
-    )
-    try:
+    with closing(connection_of(membership)) as connection:
         return _all(connection)
-    finally:
-        connection.close()
 
 
 def receipts_of(connection: Connection, membership: Membership) -> list[Receipt]:

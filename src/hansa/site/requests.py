@@ -17,12 +17,8 @@ import msgspec
 from blake3 import blake3
 
 from hansa.clock import now
-from hansa.code import read_code
 from hansa.errors import HansaError, PackageError, RunError, SiteError
 from hansa.limits import REQUESTS_MAX, REQUESTS_OF_SUBMITTER_MAX
-from hansa.packages import build_archive, extract, read_archive
-from hansa.plan import PLAN_FILE, read_plan
-from hansa.project import identity as identity_of
 from hansa.protocol.messages import Offer
 from hansa.runs.events import EventLog
 from hansa.site.ledger import Ledger, rounds_taken
@@ -91,6 +87,12 @@ def save_request(folder: Path, offer: Offer, archive: bytes | Path) -> Request:
       PlanError: the offer's plan is not one that this release knows.
       SiteError: site-request, more plans wait than a site keeps.
     """
+    # With NumPy, which nobody needs who lists requests or says a word on one.
+    from hansa.code import read_code
+    from hansa.packages import build_archive, extract, read_archive
+    from hansa.plan import PLAN_FILE, read_plan
+    from hansa.project import identity as identity_of
+
     data = archive.read_bytes() if isinstance(archive, Path) else archive
     if f"blake3:{blake3(data).hexdigest()}" != offer.package.digest:
         raise _not_what_it_says("package", offer.package.digest)

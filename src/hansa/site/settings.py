@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import tomllib
 from collections.abc import Mapping
@@ -14,10 +13,9 @@ from msgspec import Meta
 
 from hansa.errors import SiteError
 from hansa.protocol.messages import Attributes, Name, Slots
-from hansa.site.outgoing import build_filters
 from hansa.site.policy import Policy
 from hansa.store.files import write_durably
-from hansa.text import clean, nearest
+from hansa.text import clean, nearest, toml, toml_key
 
 SITE_FILE = "site.toml"
 
@@ -129,7 +127,9 @@ def _parsed(text: str, origin: str) -> SiteSettings:
             f'{origin}: approve = "submitters" names nobody whose plans run without being asked.',
             'Name them: submitters = ["anna"]; or say approve = "ask".',
         )
-    if policy is not None:
+    if policy is not None and policy.filters:
+        from hansa.site.outgoing import build_filters  # with NumPy
+
         try:
             build_filters(policy.filters)
         except SiteError as error:
@@ -151,9 +151,9 @@ def write_settings(folder: Path, settings: SiteSettings) -> None:
 
 def settings_text(settings: SiteSettings) -> str:
     """Return settings as TOML, without what has its default."""
-    lines = [f"name = {_toml(settings.name)}"]
+    lines = [f"name = {toml(settings.name)}"]
     if settings.attributes:
-        said = (f"{_key(name)} = {_toml(value)}" for name, value in settings.attributes.items())
+        said = (f"{toml_key(name)} = {toml(value)}" for name, value in settings.attributes.items())
         lines += ["", "[attributes]", *said]
     for name, source in settings.data.items():
         lines += ["", *data_lines(name, source)]
@@ -168,25 +168,12 @@ def settings_text(settings: SiteSettings) -> str:
 
 def data_lines(name: str, source: DataSource) -> list[str]:
     """Return the table that declares data."""
-    return [f"[data.{_key(name)}]", *_key_lines(source)]
-
-
-def _key(name: str) -> str:
-    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _toml(name)
+    return [f"[data.{toml_key(name)}]", *_key_lines(source)]
 
 
 def _key_lines(part: msgspec.Struct) -> list[str]:
     values = msgspec.structs.asdict(part)
-    return [f"{key} = {_toml(value)}" for key, value in values.items() if value not in (None, ())]
-
-
-def _toml(value: Any) -> str:
-    """Return a value as TOML, whose strings, numbers and lists JSON's are; but for DEL."""
-    if isinstance(value, dict):
-        return f"{{ {', '.join(f'{_toml(key)} = {_toml(item)}' for key, item in value.items())} }}"
-    if isinstance(value, tuple | list):
-        return f"[{', '.join(map(_toml, value))}]"
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return [f"{key} = {toml(value)}" for key, value in values.items() if value not in (None, ())]
 
 
 _AT = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")

@@ -10,7 +10,7 @@ import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from hansa.errors import ParamsError
 
@@ -60,6 +60,23 @@ def write_all(file: io.FileIO, data: bytes | bytearray | memoryview | mmap.mmap)
     view = memoryview(data).cast("B")
     while view:
         view = view[file.write(view) :]
+
+
+def append_durably(file: BinaryIO, content: bytes, whole: int) -> None:
+    """Write to the end of a file of `whole` bytes and synchronise it, or leave it as it was.
+
+    Raises:
+      OSError: as the system reports it; a failed fsync is not tried again.
+    """
+    try:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    except OSError:
+        # Not acknowledged, so it must not be there.
+        with contextlib.suppress(OSError):
+            file.truncate(whole)
+        raise
 
 
 def link_or_copy_whole(source: Path, target: Path) -> None:

@@ -29,13 +29,11 @@ from hansa.compat.laying_out import (
     line,
     new_folder,
     not_code,
-    plan_name,
     python,
-    toml,
 )
 from hansa.errors import PlanError
 from hansa.plan import PLAN_FILE
-from hansa.text import clean
+from hansa.text import clean, plan_name, toml
 
 SEED_FILE = "hansa_seed.py"
 _MODULES = ("model.py", "hansa_model.py")  # the second where the project has the first

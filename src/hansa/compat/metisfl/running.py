@@ -18,11 +18,11 @@ from typing import NamedTuple
 from hansa.compat.metisfl.environment import Environment, refused, write_environment
 from hansa.compat.metisfl.place import Place, is_here, learner_name, place_at, wait_until
 from hansa.compat.metisfl.taking_part import invitation
+from hansa.dev.children import printed_last
 from hansa.errors import HansaError, ServerError
 
 _LOOK_S = 0.2
 _END_S = 10.0
-_TAIL_LINES = 8
 
 Say = Callable[[str], None]
 
@@ -197,8 +197,7 @@ def _check(started: Sequence[_Process], *, over: bool) -> None:
     for one in started:
         status = one.process.poll()
         if status or (status == 0 and not over):
-            lines = one.log.read_text(encoding="utf-8", errors="replace").splitlines()
-            tail = "\n".join(lines[-_TAIL_LINES:])
+            tail = printed_last(one.log)
             early = "" if status else ", and the run had not ended; a learner calls app(...)"
             last = f"Its last lines:\n{tail}" if tail else "It printed nothing."
             raise ServerError(

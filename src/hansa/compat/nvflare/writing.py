@@ -17,14 +17,13 @@ from hansa.compat.laying_out import (
     line,
     new_folder,
     not_code,
-    plan_name,
     python,
-    toml,
 )
 from hansa.compat.nvflare.reading import CLIENT, META, SERVER, App, read_app, refused, rows
 from hansa.compat.nvflare.server_side import ServerSide, component, server_side
 from hansa.compat.nvflare.shim import does_nothing
 from hansa.plan import PLAN_FILE
+from hansa.text import plan_name, toml
 
 _MODULES = ("model.py", "hansa_model.py")  # the second where the app has the first
 _LEFT = (SERVER, CLIENT, META, "log.config", "README.md", "LICENSE", "requirements.txt")
