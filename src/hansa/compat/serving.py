@@ -104,7 +104,7 @@ def failed(error: BaseException, folder: Path, *, name: str, page: str) -> Faile
             trace,
         )
     hint = "Correct the client's code; its traceback is kept with the failure."
-    return Failed("client-failed", f"{where} raised {what}.", hint, trace)
+    return Failed("client-failed", f"{where} raised {what.rstrip('.')}.", hint, trace)
 
 
 def _sound(text: str) -> str:
