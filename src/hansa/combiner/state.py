@@ -12,7 +12,7 @@ from hansa.protocol.enrolment import enrol
 from hansa.server.exchange import Desk
 from hansa.server.federation import Pace
 from hansa.server.founding import Founded, found
-from hansa.server.settings import SETTINGS_FILE, UPWARD, ServerSettings
+from hansa.server.settings import SETTINGS_FILE, UPWARD, ServerSettings, operated_by
 from hansa.server.state import ServerState
 
 
@@ -60,7 +60,7 @@ def found_combiner(folder: Path, invite: Invite, settings: ServerSettings, *, ad
         raise ServerError(
             "server-exists",
             f"{folder.resolve()} holds a server already. Nothing was sent or changed.",
-            f"Start it with: hansa combiner start --folder {folder}, or choose another folder.",
+            f"Start it with: {operated_by(folder)} start --folder {folder}, or choose another folder.",
         )
     upward = folder / UPWARD
     if (upward / "member.json").exists():

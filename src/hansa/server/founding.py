@@ -21,7 +21,7 @@ from hansa.identity import (
     to_text,
 )
 from hansa.server import members
-from hansa.server.settings import SETTINGS_FILE, ServerSettings, settings_text
+from hansa.server.settings import SETTINGS_FILE, ServerSettings, operated_by, settings_text
 from hansa.store.database import Database, open_database
 from hansa.store.files import write_durably
 
@@ -53,7 +53,7 @@ def found(folder: Path, settings: ServerSettings, *, admin: str = "admin") -> Fo
         raise ServerError(
             "server-exists",
             f"{folder.resolve()} holds a server already. Nothing was changed.",
-            f"Start it with: hansa server start --folder {folder}, or choose another folder.",
+            f"Start it with: {operated_by(folder)} start --folder {folder}, or choose another folder.",
         )
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
