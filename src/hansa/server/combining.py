@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from msgspec import convert
+
 from hansa.errors import PlanError
+from hansa.own import own_parts
 from hansa.plan import Method, Plan
 from hansa.server.submissions import read_method
 from hansa.workflows import Workflow
@@ -39,13 +42,20 @@ def fault(plan: Plan, method: Method, workflow: Workflow) -> str:
     return ""
 
 
+def _fault_of(table: dict[str, Any]) -> str:
+    own = own_parts(convert(table, Plan))
+    if any(own):
+        return f"{own.told()}, which sees each client's update, and a combiner passes on a sum"
+    return fault(*read_method(table))
+
+
 def check_combiners(table: dict[str, Any], combiners: list[str]) -> None:
     """Refuse a plan that cannot work with the combiners that a federation has (law L11).
 
     Raises:
       PlanError: plan-impossible, with the combiner and the reason.
     """
-    if combiners and (why := fault(*read_method(table))):
+    if combiners and (why := _fault_of(table)):
         raise PlanError(
             "plan-impossible",
             f"This federation has the combiner {combiners[0]}, and the plan cannot work through "
