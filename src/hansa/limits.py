@@ -321,8 +321,8 @@ FUNCTION_VALUE_BYTES_MAX = 2**18
 messages or stand in the journal with each round."""
 
 OWN_COMMIT_BYTES_MAX = 4 * 2**20
-"""Characters of the row, and of the progress, that a workflow of a project may commit at a server: a
-few metrics of each of ten thousand clients."""
+"""Characters of the row, and of the progress, that a workflow of a project may commit at a server:
+a few metrics of each of ten thousand clients."""
 
 FUNCTION_MEMORY_DEPTH_MAX = 16
 """Lists within lists in what a server function remembers."""

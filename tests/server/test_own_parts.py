@@ -16,7 +16,7 @@ import in_process as world
 import numpy as np
 import pytest
 from in_process import SEED, in_process, submission_of
-from league import D, N, League
+from league import D, League, N
 
 MOMENTUM = b"""
 import numpy as np
