@@ -212,13 +212,13 @@ class Answering:
         self._check_round(number)
         if self._roster_of != number:
             await self._do_roster(number)
-        if phase in self._done:
+        if clients and phase in self._done:
             raise _refused(f"to {phase} twice in round {number}; commit first, or ask named tasks")
         if odd := sorted(set(clients) - self._roster):
             raise _refused(f"{odd[0]!r:.80}, who is not there")
         if len(set(clients)) < len(clients):
             raise _refused("a client twice in one exchange")
-        self._done |= {phase} - {""}
+        self._done |= {phase} - {""} if clients else set()
 
     def _check_terms(self, terms: Terms, clients: Collection[str]) -> None:
         goal = len(clients) if terms.goal is None else terms.goal

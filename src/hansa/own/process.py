@@ -239,7 +239,7 @@ class Parts:
         return RunError(
             "function-failed",
             f"{self.words(part)} failed: {clean(what, MESSAGE_CHARS_MAX)}",
-            "Correct it, and try it in a simulation: hansa run.",
+            "Correct it: hansa log shows its traceback, and hansa run calls the same code here.",
         )
 
     def _as_error(self, part: str, code: str, what: str, *, words: str) -> RunError:
