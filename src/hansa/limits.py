@@ -324,6 +324,10 @@ OWN_COMMIT_BYTES_MAX = 4 * 2**20
 """Characters of the row, and of the progress, that a workflow of a project may commit at a server:
 a few metrics of each of ten thousand clients."""
 
+OWN_CALLS_MAX = 100_000
+"""Calls of its federation that such a workflow may make in a round, named tasks aside: FedRec reads
+back a thousand models.  One that asks for ever without going on can be ended by nothing else."""
+
 FUNCTION_MEMORY_DEPTH_MAX = 16
 """Lists within lists in what a server function remembers."""
 

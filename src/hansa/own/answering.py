@@ -14,7 +14,12 @@ import msgspec
 import numpy as np
 
 from hansa.errors import RunError
-from hansa.limits import AT_WORK_MAX, FUNCTION_VALUE_BYTES_MAX, OWN_COMMIT_BYTES_MAX
+from hansa.limits import (
+    AT_WORK_MAX,
+    FUNCTION_VALUE_BYTES_MAX,
+    OWN_CALLS_MAX,
+    OWN_COMMIT_BYTES_MAX,
+)
 from hansa.own.values import Arrays, Unfit, as_kind
 from hansa.own.wants import WANTS, Arriving, Questions, Training
 from hansa.rounds import Terms, largest_parameter
@@ -56,7 +61,7 @@ class Answering:
         self._roster: frozenset[str] = frozenset()
         self._roster_of = 0  # the round whose roster that is
         self._done: set[str] = set()  # exchanges of the round that goes on
-        self._holds = 0  # since the last commit
+        self._holds = self._calls = 0  # since the last commit
 
     async def answer(self, method: str, value: Any, arrays: Arrays) -> Any:
         """Return what a workflow wants.
@@ -69,6 +74,7 @@ class Answering:
         Raises:
           RunError: it cannot have that.
         """
+        self._calls += 1
         if method not in WANTS:
             raise _refused(f"{method!r:.40} of its federation, which has no such method")
         try:
@@ -78,7 +84,14 @@ class Answering:
         if self._last is None and method != "resume":
             self._do_resume()
         found = getattr(self, f"_do_{method}")(*arguments)
-        return await found if hasattr(found, "__await__") else found
+        found = await found if hasattr(found, "__await__") else found
+        self._calls -= method == "ask"
+        return found
+
+    @property
+    def spent(self) -> bool:
+        """Return whether the workflow has asked more in one round than any needs."""
+        return self._calls > OWN_CALLS_MAX
 
     # ---- the methods
 
@@ -198,7 +211,7 @@ class Answering:
             raise _refused("to commit vectors that were not held") from None
         self._last = commit._replace(row={}, progress={})
         self._done.clear()
-        self._holds = 0
+        self._holds = self._calls = 0
 
     # ---- inside
 

@@ -196,6 +196,8 @@ def _workflow(parts: Parts, facts: Facts) -> Workflow:
         answering = Answering(federation, parts.expect)
         reply, arrays = parts.asked("run", Call("run"), None)
         while isinstance(reply, Wanted):
+            if answering.spent:
+                raise unfit("The workflow", Unfit("it asks for ever, and commits no round"))
             try:
                 given = await answering.answer(reply.method, reply.value, arrays)
                 frame: Given | Denied = Given()

@@ -18,6 +18,7 @@ from hansa.limits import INVITE_LOCK_S
 from hansa.protocol.messages import ErrorAnswer
 
 STATUS: dict[str, int] = {
+    "function-refused": 403,
     "identity-certificate": 401,
     "identity-expired": 401,
     "identity-member": 401,
