@@ -13,10 +13,14 @@ from typing import Any
 from unittest import mock
 
 import in_process as world
+import msgspec
 import numpy as np
 import pytest
 from in_process import SEED, in_process, submission_of
-from league import D, League, N
+from league import D, League, N, expected
+
+from hansa.plan import Plan
+from hansa.server.combining import judged
 
 MOMENTUM = b"""
 import numpy as np
@@ -233,3 +237,142 @@ def test_whoever_submitted_gets_the_traceback(tmp_path: Path, code: dict[str, by
         (raised,) = server.events(run, "raised")
         assert "Traceback (most recent call last)" in raised["trace"]
         assert "return {}['nobody']" in raised["trace"] and str(tmp_path) not in raised["trace"]
+
+
+@WANTED
+def test_a_workflow_that_asks_for_ever_is_ended(
+    tmp_path: Path, code: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it is denied it may ask for again, and no call takes long: only a count ends it."""
+    monkeypatch.setattr("hansa.own.answering.OWN_CALLS_MAX", 50)
+    for body in (
+        "while True: federation.elapsed()",
+        "while True:\n    try: federation.recall(-1)\n    except Exception: pass",
+    ):
+        code["turns.py"] = turns(body)
+        with in_process(tmp_path / str(len(body)), server_functions="sandboxed") as server:
+            league = League(server)
+            run = league.begin(workflow="turns.py:turns", rounds=3)
+            rounds(league, run, 1)
+            facts = server.ended(run)
+            assert facts.state == "failed" and "asks for ever" in facts.reason
+
+
+@WANTED
+def test_a_decoder_that_refuses_an_update_refuses_that_client(
+    tmp_path: Path, code: dict[str, bytes]
+) -> None:
+    body = b"lambda v: {n: a if a[0] > 0 else 1 // 0 for n, a in v.items()}"
+    code["scaled.py"] = SCALED.replace(
+        b"lambda v: {n: a * np.float32(by) for n, a in v.items()}", body
+    )
+    with in_process(tmp_path, server_functions="sandboxed") as server:
+        league = League(server)
+        run = league.begin(transforms=["scaled.py:scaled"])
+        assert [league.send(name, run).status for name in D] == [200, 422, 200]
+        assert server.ended(run).state == "finished"
+        (problem,) = server.events(run, "problem")
+        assert problem["client"] == "south" and "ZeroDivisionError" in problem["message"]
+        assert np.array_equal(server.model(run, 1), expected("north", "west"))
+
+
+@WANTED
+def test_a_decoder_that_dies_ends_its_run(tmp_path: Path, code: dict[str, bytes]) -> None:
+    """Nobody waits for the deadline of a round whose updates nobody can decode any more."""
+    code["scaled.py"] = SCALED.replace(
+        b"lambda v: {n: a * np", b"lambda v: __import__('os')._exit(4) or {n: a * np"
+    )
+    with in_process(tmp_path, server_functions="sandboxed") as server:
+        league = League(server)
+        run = league.begin(transforms=["scaled.py:scaled"])
+        assert league.send("north", run).status >= 400
+        facts = server.ended(run)
+        assert facts.state == "failed" and "status 4" in facts.reason
+        (end,) = server.events(run, "ended")
+        assert end["code"] == "function-failed"
+
+
+LIES = {
+    "a vector that is too short": ("{n: v[:-1] for n, v in made.items()}", "is [2] float"),
+    "no vector at all": ("{}", "delta is missing"),
+    "whole numbers": ("{n: v.astype('i4') for n, v in made.items()}", "int32"),
+    "text": ("{n: v.astype('U9') for n, v in made.items()}", "cannot travel"),
+    "NaN": ("{n: v * np.nan for n, v in made.items()}", "diverged"),
+}
+
+
+@WANTED
+@pytest.mark.parametrize("what", LIES)
+def test_a_rule_that_returns_what_nobody_can_use_ends_its_run(
+    tmp_path: Path, code: dict[str, bytes], what: str
+) -> None:
+    made, words = LIES[what]
+    code["trimmed.py"] = TRIMMED_SUM.replace(b"return made", f"return {made}".encode())
+    with in_process(tmp_path, server_functions="sandboxed") as server:
+        league = League(server)
+        run = league.begin(aggregator="trimmed.py:trimmed_sum")
+        rounds(league, run, 1)
+        facts = server.ended(run)
+        assert facts.state == "failed" and words in facts.reason
+        assert not list((server.state.folder / "functions").glob("*/shown/*"))
+
+
+@WANTED
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        (b"import nowhere", "nowhere, which is not installed"),
+        (b"momentum = 7", "gives int instead of Algorithm"),
+        (b"def other(): pass", "does not exist"),
+        (MOMENTUM.replace(b"init=init", b"init=init, sends=('x',) * 9"), "no server can do that"),
+        (MOMENTUM.replace(b"init=init", b"init=init, sends=('buffers',)"), "no server can do that"),
+    ],
+)
+def test_parts_that_cannot_be_made_end_their_run(
+    tmp_path: Path, code: dict[str, bytes], file: bytes, words: str
+) -> None:
+    """At the door nothing of them is executed."""
+    code["momentum.py"] = file
+    with in_process(tmp_path, server_functions="sandboxed") as server:
+        league = League(server)
+        run = league.begin(algorithm="momentum.py:momentum")
+        facts = server.ended(run)
+        assert facts.state == "failed" and words in facts.reason
+
+
+@WANTED
+@pytest.mark.parametrize("named", ["nowhere.py:momentum", "broken.py:momentum"])
+def test_files_that_are_none_are_refused_at_the_door(
+    tmp_path: Path, code: dict[str, bytes], named: str
+) -> None:
+    code["broken.py"] = b"def momentum(:"
+    files = dict(sorted(code.items()))
+    code.clear()
+    code.update(files)
+    with in_process(tmp_path, server_functions="sandboxed") as server:
+        league = League(server)
+        assert answered(league, algorithm=named)[:2] == (422, "plan-bad-value")
+        assert not server.state.journal.runs()
+
+
+@WANTED
+def test_server_functions_and_own_parts_act_together(
+    tmp_path: Path, code: dict[str, bytes]
+) -> None:
+    code["server.py"] = b"def select(clients):\n    return [c for c in clients if c != 'west']\n"
+    files = dict(sorted(code.items()))
+    code.clear()
+    code.update(files)
+    with in_process(tmp_path, server_functions="sandboxed") as server:
+        league = League(server)
+        own = {"algorithm": "momentum.py:momentum", "server_functions": {"file": "server.py"}}
+        run = league.begin(rounds=1, **own)
+        for name in ("north", "south"):
+            assert league.send(name, run).status == 200
+        assert server.ended(run).state == "finished"
+        assert np.array_equal(server.model(run, 1), expected("north", "south"))
+
+
+def test_a_combiner_runs_no_code_of_a_project() -> None:
+    _, method, why = judged(msgspec.to_builtins(Plan(algorithm="momentum.py:momentum")))
+    assert method is None and "code of the project" in why

@@ -42,11 +42,20 @@ def fault(plan: Plan, method: Method, workflow: Workflow) -> str:
     return ""
 
 
-def _fault_of(table: dict[str, Any]) -> str:
-    own = own_parts(convert(table, Plan))
-    if any(own):
-        return f"{own.told()}, which sees each client's update, and a combiner passes on a sum"
-    return fault(*read_method(table))
+def judged(table: dict[str, Any]) -> tuple[Plan, Method | None, str]:
+    """Return a submitted plan, its method, and why it cannot work through a combiner, if so.
+
+    There is no method of a plan with parts of its own: their code runs at one server only.
+
+    Raises:
+      PlanError: it cannot run, or not on a federation.
+    """
+    plan = convert(table, Plan)
+    if any(own := own_parts(plan)):
+        what = f"{own.told()}, code of the project, which runs beside the sites' updates"
+        return plan, None, f"{what}; a combiner runs none, and passes on a sum"
+    plan, method, workflow = read_method(table)
+    return plan, method, fault(plan, method, workflow)
 
 
 def check_combiners(table: dict[str, Any], combiners: list[str]) -> None:
@@ -55,7 +64,8 @@ def check_combiners(table: dict[str, Any], combiners: list[str]) -> None:
     Raises:
       PlanError: plan-impossible, with the combiner and the reason.
     """
-    if combiners and (why := _fault_of(table)):
+    why = judged(table)[2] if combiners else ""
+    if why:
         raise PlanError(
             "plan-impossible",
             f"This federation has the combiner {combiners[0]}, and the plan cannot work through "
