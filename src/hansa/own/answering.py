@@ -28,23 +28,40 @@ from hansa.workflows.federation import Answered, Arrived, Trained
 
 
 class _Summary(msgspec.Struct):
-    """One metric in a row, as far as others read it."""
+    """One metric in a row; see `hansa.metrics.summarise`."""
 
-    mean: float | None = None
-    weight: float | None = None
-    by_client: dict[str, float | None] = {}
+    mean: float | None
+    weight: float | None
+    min: float | None
+    q25: float | None
+    median: float | None
+    q75: float | None
+    max: float | None
+    by_client: dict[str, float | None]
+
+
+class _Counts(msgspec.Struct):
+    asked: int = 0
+    accepted: int = 0
+    failed: int = 0
+    refused: int = 0
+
+
+class _Bytes(msgspec.Struct):
+    down: int = 0
+    up: int = 0
 
 
 class _Row(msgspec.Struct):
-    """A round's row, as far as others read it."""
+    """A round's row, as far as others read it; what is left out is made up for."""
 
     round: int
-    clients: dict[str, int] = {}
-    bytes: dict[str, int] = {}
+    clients: _Counts | None = None
+    bytes: _Bytes | None = None
     train: dict[str, _Summary] = {}
     validation: dict[str, _Summary] = {}
     test: dict[str, _Summary] = {}
-    seconds: float | None = None
+    seconds: float = 0.0
 
 
 class Answering:
