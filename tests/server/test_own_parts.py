@@ -376,3 +376,32 @@ def test_server_functions_and_own_parts_act_together(
 def test_a_combiner_runs_no_code_of_a_project() -> None:
     _, method, why = judged(msgspec.to_builtins(Plan(algorithm="momentum.py:momentum")))
     assert method is None and "code of the project" in why
+
+
+IN_ORDER = b"""
+from hansa.aggregators import Aggregate, mean
+def _finish(acc):
+    found, names = acc
+    assert names == sorted(names) == ["north", "south", "west"], names
+    return mean.finish(found)
+in_order = mean._replace(
+    name="in_order",
+    zero=lambda spec: (mean.zero(spec), []),
+    add=lambda acc, one: (mean.add(acc[0], one), [*acc[1], one.client]),
+    finish=_finish,
+)
+"""
+
+
+@WANTED
+def test_an_own_sum_folds_in_canonical_order(tmp_path: Path, code: dict[str, bytes]) -> None:
+    """A linear rule, to which updates come in another order; it is the exact mean."""
+    code["trimmed.py"] = IN_ORDER
+    with in_process(tmp_path, server_functions="sandboxed") as server:
+        league = League(server)
+        run = league.begin(aggregator="trimmed.py:in_order")
+        for name in ("west", "north", "south"):
+            assert league.send(name, run, 1).status == 200
+        facts = server.ended(run)
+        assert facts.state == "finished", facts.reason
+        assert np.array_equal(server.model(run, 1), expected(*D))
