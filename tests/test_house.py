@@ -95,6 +95,7 @@ BROAD = {
     "simulation/runner.py",
     "site/worker.py",
     "functions/worker.py",
+    "own/worker.py",
     "compat/nvflare/engine.py",  # handlers of events: what one raises is in the log
     "compat/nvflare/client_api.py",  # the thread of a training script
     "compat/serving.py",

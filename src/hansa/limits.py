@@ -327,6 +327,14 @@ FUNCTION_VALUE_BYTES_MAX = 2**18
 """Characters of a round's settings, and of what functions remember besides arrays: both travel in
 messages or stand in the journal with each round."""
 
+OWN_COMMIT_BYTES_MAX = 4 * 2**20
+"""Characters of the row, and of the progress, that a workflow of a project may commit at a server:
+a few metrics of each of ten thousand clients."""
+
+OWN_CALLS_MAX = 100_000
+"""Calls of its federation that such a workflow may make in a round, named tasks aside: FedRec reads
+back a thousand models.  One that asks for ever without going on can be ended by nothing else."""
+
 FUNCTION_MEMORY_DEPTH_MAX = 16
 """Lists within lists in what a server function remembers."""
 

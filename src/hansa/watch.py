@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import click
 
+from hansa.runs.events import whole
 from hansa.text import TEXT_CHARS, clean
 from hansa.workflows import Problem, Watcher
 
@@ -164,6 +165,7 @@ _EMPTY: dict[str, Any] = {
 
 def round_cells(row: dict[str, Any], metric: str) -> dict[str, str]:
     """Return one round as the columns of the table."""
+    row = whole(row)
     spread = row.get("validation", {}).get(metric)
     clients = row["clients"]
     return {
@@ -180,7 +182,7 @@ def round_cells(row: dict[str, Any], metric: str) -> dict[str, str]:
 
 def model_line(row: dict[str, Any], metric: str) -> str:
     """Say in one line what a model of cross-site evaluation came to at the clients."""
-    found, clients = row["cross_site"], row["clients"]
+    found, clients = row["cross_site"], whole(row)["clients"]
     values = [v for v in found["metrics"].get(metric, {}).values() if v is not None]
     spread = f"  {clean(metric)} {min(values):.2f}–{max(values):.2f}" if values else ""
     return (

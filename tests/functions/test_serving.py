@@ -200,7 +200,7 @@ def test_a_file_without_a_function_is_refused(tmp_path: Path, code: str) -> None
 def test_a_plan_without_server_functions_starts_no_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hansa.functions.place._WORKER", ("false",))
+    monkeypatch.delattr("hansa.functions.place.Room")
     folder = written(tmp_path / "p", "")
     text = (folder / "plan.toml").read_text().replace('[server_functions]\nfile = "server.py"', "")
     (folder / "plan.toml").write_text(text)

@@ -46,9 +46,9 @@ def nothing_is_recorded(server: InProcess) -> bool:
 
 
 PLANS = {
-    "project code as the method": ({"algorithm": "mine.py:method"}, "plan-impossible"),
-    "project code as the aggregator": ({"aggregator": "mine.py:rule"}, "plan-impossible"),
-    "project code as a transform": ({"transforms": ["mine.py:change"]}, "plan-impossible"),
+    "project code as the method": ({"algorithm": "mine.py:method"}, "function-refused"),
+    "project code as the aggregator": ({"aggregator": "mine.py:rule"}, "function-refused"),
+    "project code as a transform": ({"transforms": ["mine.py:change"]}, "function-refused"),
     "a learner of a notebook": ({"learner": {"kind": "python"}}, "plan-impossible"),
     "an unknown method": ({"algorithm": "fed_magic"}, "plan-unknown-name"),
     "no rounds": ({"rounds": 0}, "plan-bad-value"),
@@ -66,7 +66,8 @@ PLANS = {
 @pytest.mark.parametrize("case", PLANS)
 def test_a_plan_that_cannot_run_here_is_refused(league: League, case: str) -> None:
     values, code = PLANS[case]
-    assert sent(league, with_plan(sound(league), **values)) == (422, code)
+    status = 403 if code == "function-refused" else 422
+    assert sent(league, with_plan(sound(league), **values)) == (status, code)
     assert nothing_is_recorded(league.server)
 
 

@@ -13,19 +13,17 @@ import numpy as np
 from hansa.limits import COMBINER_TIME_SHARE
 from hansa.params import Layout, Params
 from hansa.params.model import ModelLayout
-from hansa.plan import Method, Plan
 from hansa.protocol.connection import Connection
 from hansa.protocol.messages import Offer, Partial, Phase, Task, TaskKey, Unable
 from hansa.protocol.transfer import download
 from hansa.rounds import aggregation_spec
 from hansa.rounds.messages import from_message
 from hansa.rounds.round import ClientStatus, Terms
-from hansa.server.combining import fault
+from hansa.server.combining import judged
 from hansa.server.exchange import Desk
 from hansa.server.hub import Hub
 from hansa.server.merging import MergingExchange
 from hansa.server.round_files import Stores
-from hansa.server.submissions import read_method
 from hansa.server.sums import Ask
 from hansa.spans import Spans
 from hansa.store.addresses import mapped
@@ -85,10 +83,7 @@ class CombinedRun:
         self.run, self.offer, self.committed = offer.run, offer, committed
         self._hub, self._desk, self._stores = hub, desk, stores
         self._connection, self._scratch = connection, scratch
-        plan, method, workflow = read_method(offer.plan)
-        self._plan: Plan = plan
-        self._method: Method = method
-        self.fault = fault(plan, method, workflow)
+        self._plan, self._method, self.fault = judged(offer.plan)
         tensors = ((n, d, tuple(shape)) for n, d, shape in offer.tensors)
         self._layout = ModelLayout(Layout.of(tensors), offer.buffers)
         self._lock = threading.Lock()
@@ -164,6 +159,7 @@ class CombinedRun:
     def _ask(self, task: Task, message: Any, opened: dict[str, Any]) -> Ask:
         assert task.fold is not None
         fold, key, method = task.fold, task.key, self._method
+        assert method is not None  # where there is none, no task is taken
         spec = None
         if key.phase == "train":
             spec = aggregation_spec(

@@ -6,9 +6,10 @@ import contextlib
 import os
 import sys
 import tempfile
+from abc import ABC
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -34,8 +35,7 @@ from hansa.limits import FUNCTION_SLACK_BYTES, FUNCTION_TIMES_MAX
 from hansa.plan import Plan
 from hansa.text import clean
 
-_WORKER = (sys.executable, "-P", "-s", "-m", "hansa.functions.worker")
-_INSIDE = "/hansa/package"
+_INSIDE, _SHOWN = "/hansa/package", "/hansa/shown"
 
 
 class Shown:
@@ -71,11 +71,69 @@ class Answer(NamedTuple):
     kept: dict[str, np.ndarray]  # arrays of the memory
 
 
-class _Process(HostedProcess[tuple[Any, dict[str, np.ndarray]]]):
+P = TypeVar("P", bound="GuestProcess")
+
+
+class GuestProcess(HostedProcess[tuple[Any, dict[str, np.ndarray]]], ABC):
+    """A process that runs code of a project for a run, and answers frames with arrays."""
+
     most = FUNCTION_SLACK_BYTES  # bytes of arrays that it may send
+    replies: ClassVar[Any]  # the frames that it may answer
 
     def receive(self, pipe: BinaryIO) -> tuple[Any, dict[str, np.ndarray]]:
-        return receive_with(pipe, Reply, most=self.most)
+        """Return the next frame, and its arrays."""
+        return receive_with(pipe, self.replies, most=self.most)
+
+
+class _Process(GuestProcess):
+    replies = Reply
+
+
+class Room:
+    """The folder of one process: the project's code, and what it is shown besides.
+
+    Args:
+      place: where the process runs.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        if place.scratch is not None:
+            place.scratch.mkdir(exist_ok=True)
+        self._folder = tempfile.TemporaryDirectory(prefix="hansa-functions-", dir=place.scratch)
+        self._package = Path(self._folder.name) / "package"
+        self.shown = Path(self._folder.name) / "shown"
+        self.shown.mkdir()
+        for name, content in place.code.items():
+            path = self._package / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+
+    def inside(self) -> tuple[str, str]:
+        """Return where the process sees the code, and what it is shown."""
+        if self._place.confined:
+            return _INSIDE, _SHOWN
+        return str(self._package), str(self.shown)
+
+    def start(self, kind: type[P], module: str) -> P:
+        """Start the process; call it from a thread that lives as long as it shall."""
+        place = self._place
+        command = [sys.executable, "-P", "-s", "-m", module]
+        if place.confined:
+            seen = {_INSIDE: self._package, _SHOWN: self.shown}
+            command = sandbox_command(command, readable=seen, hidden=place.hidden)
+        return kind(
+            command,
+            environment=environment() if place.confined else dict(os.environ),
+            folder=None if place.confined else self._package,
+            log=place.log,
+            counted=place.confined,
+            over=("function-time", "the limit of code at a server"),
+        )
+
+    def close(self) -> None:
+        """Remove the folder."""
+        self._folder.cleanup()
 
 
 class Functions:
@@ -93,7 +151,7 @@ class Functions:
         self._plan, self._place = plan, place
         self._most = FUNCTION_TIMES_MAX * model_bytes + FUNCTION_SLACK_BYTES
         self._process: _Process | None = None
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._room: Room | None = None
 
     def call(self, call: Call, arrays: Mapping[str, np.ndarray]) -> Answer:
         """Call `select` or `settings`.
@@ -126,9 +184,9 @@ class Functions:
         """End the process, and remove its folder."""
         if self._process is not None:
             self._process.close()
-        if self._folder is not None:
-            self._folder.cleanup()
-        self._process = self._folder = None
+        if self._room is not None:
+            self._room.close()
+        self._process = self._room = None
 
     def _answer(
         self, call: Call, arrays: Mapping[str, np.ndarray], more: Callable[[BinaryIO], None]
@@ -149,29 +207,17 @@ class Functions:
         if self._process is not None and self._process.alive:
             return self._process
         self.close()
-        plan, place = self._plan, self._place
-        if place.scratch is not None:
-            place.scratch.mkdir(exist_ok=True)
-        self._folder = tempfile.TemporaryDirectory(prefix="hansa-functions-", dir=place.scratch)
-        folder = Path(self._folder.name) / "package"
-        for name, content in place.code.items():
-            path = folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
-        command = list(_WORKER)
-        if place.confined:
-            command = sandbox_command(_WORKER, readable={_INSIDE: folder}, hidden=place.hidden)
-        self._process = process = _Process(
-            command,
-            environment=environment() if place.confined else dict(os.environ),
-            folder=None if place.confined else folder,
-            log=place.log,
-            counted=place.confined,
-            over=("function-time", "the limit of server functions"),
-        )
+        plan = self._plan
+        self._room = Room(self._place)
+        self._process = process = self._room.start(_Process, "hansa.functions.worker")
         assert plan.server_functions.file is not None  # or nobody would ask
-        inside = _INSIDE if place.confined else str(folder)
-        setup = Setup(place.limits, inside, plan.server_functions.file, plan.seed, plan.rounds)
+        setup = Setup(
+            self._place.limits,
+            self._room.inside()[0],
+            plan.server_functions.file,
+            plan.seed,
+            plan.rounds,
+        )
         reply, _ = self._asked(process, lambda pipe: send_with(pipe, setup, {}), function)
         if not isinstance(reply, Ready):
             raise self._lost(function, "client-lost", "It answered something else.")

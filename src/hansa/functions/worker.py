@@ -131,7 +131,7 @@ def main() -> None:
             except Closed:
                 raise
             except (Exception, SystemExit) as error:  # noqa: BLE001 - it is the user's code
-                send_with(replies, _raised(error, folder), {})
+                send_with(replies, raised(error, folder), {})
         except Closed:
             break
 
@@ -146,7 +146,8 @@ def _updates(requests: BinaryIO) -> dict[str, Update]:
         found[request.client] = Update(arrays, request.weight, request.metrics)
 
 
-def _raised(error: BaseException, folder: Path) -> Raised:
+def raised(error: BaseException, folder: Path) -> Raised:
+    """Return what is said of an error of the code in a folder: a sentence, and its traceback."""
     trace = "".join(traceback.format_exception(error))[-FAILURE_CHARS_MAX:]
     if isinstance(error, HansaError):
         return Raised(_sound(f"{error.happened} {error.hint}"), _sound(trace))

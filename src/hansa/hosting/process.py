@@ -86,7 +86,8 @@ class HostedProcess(ABC, Generic[A]):
             start_new_session=True,
         )
         self.pid = self._process.pid
-        self._answers: queue.SimpleQueue[A | Lost | None] = queue.SimpleQueue()
+        # Room for one: who says more than it is asked waits at its pipe.
+        self._answers: queue.Queue[A | Lost | None] = queue.Queue(1)
         self._tail: deque[bytes] = deque(maxlen=64)
         self._counted = counted and sys.platform == "linux"
         self._cancelled = self._gone = self._late = False
@@ -113,7 +114,7 @@ class HostedProcess(ABC, Generic[A]):
         unread.daemon = True
         try:
             if not self._answers.empty():
-                raise Lost("client-lost", "The process answered without being asked.")
+                raise self._unasked()
             unread.start()
             say(self._process.stdin)  # type: ignore[arg-type]
             unread.cancel()
@@ -187,6 +188,11 @@ class HostedProcess(ABC, Generic[A]):
         self._late = True
         self.kill()
 
+    def _unasked(self) -> Lost:
+        if self._answers.get_nowait() is None:
+            return self._ended()
+        return Lost("client-lost", "The process answered without being asked.")
+
     def _too_late(self, seconds: float) -> Lost:
         code, whose = self._over
         return Lost(code, f"It took more than {seconds:g} s, {whose} for a task.")
@@ -240,14 +246,19 @@ class HostedProcess(ABC, Generic[A]):
         pipe: Any = self._process.stdout
         try:
             while True:
-                self._answers.put(self.receive(pipe))
+                self._put(self.receive(pipe))
         except Closed:
-            self._answers.put(None)
+            self._put(None)
         except OSError as error:
             what = f"What the code sent could not be written: {error.strerror}."
-            self._answers.put(Lost("system", what))
+            self._put(Lost("system", what))
         with contextlib.suppress(OSError):
             pipe.close()
+
+    def _put(self, answer: A | Lost | None) -> None:
+        while not self._gone:
+            with contextlib.suppress(queue.Full):
+                return self._answers.put(answer, timeout=_LOOK_S)
 
 
 def _drain(pipe: BinaryIO, log: Log, tail: deque[bytes]) -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from hansa.errors import PlanError
-from hansa.plan.schema import Named
 from hansa.project import MADE_IN_PYTHON, Project
 
 
@@ -13,7 +10,7 @@ def check_deployable(project: Project) -> None:
     """Refuse a project that can be simulated and not deployed.
 
     Raises:
-      PlanError: its code is not in files, or would have to run at the server.
+      PlanError: its code is not in files, or its models would be in a simulation's memory.
     """
     plan = project.plan
     if plan.learner.kind == MADE_IN_PYTHON or project.folder is None:
@@ -30,22 +27,3 @@ def check_deployable(project: Project) -> None:
             "sent.",
             'Use --set keep.store=disk, or "redis" if the server has one.',
         )
-    parts: dict[str, Named] = {
-        "workflow": plan.workflow,
-        "algorithm": plan.algorithm,
-        "aggregator": plan.aggregator,
-    }
-    parts |= {f"transforms[{i}]": named for i, named in enumerate(plan.transforms)}
-    for key, named in parts.items():
-        if ".py:" in (name := _name(named)):
-            raise PlanError(
-                "plan-impossible",
-                f"The plan's {key} is {name!r}, code of the project. A server runs none but "
-                "server functions. Nothing was sent.",
-                f"Use a built-in {key.partition('[')[0].removesuffix('s')}, or simulate the plan: "
-                "hansa run without --on.",
-            )
-
-
-def _name(named: Any) -> str:
-    return str(named.get("name", "")) if isinstance(named, dict) else str(named)

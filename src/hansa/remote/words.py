@@ -41,6 +41,9 @@ def sentence(event: Event) -> str:
         case "problem":
             who, what = clean(event["client"]), clean(event["what"])
             return f"{_round(event)}: {who} {what}: {_text(event['message'])} [{event['code']}]"
+        case "raised":
+            lines = [clean(line, TEXT_CHARS) for line in str(event["trace"]).splitlines()]
+            return "\n    ".join(["the project's code raised, at the server:", *lines])
         case "ended":
             reason, code = _text(event.get("reason")), f"[{clean(event.get('code') or '')}]"
             told = code == "[]" or code in reason  # a reason that is an error's text ends with it

@@ -5,7 +5,7 @@ It is the truth about a run.  A crash can only tear its last line, which then ne
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,3 +88,21 @@ def _read(path: Path) -> tuple[list[Event], int]:
             "Restore the run folder from a backup, or start anew with: hansa run --new",
         )
     return events, whole
+
+
+def whole(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a round's row with all that is read of one, where a workflow leaves some out.
+
+    >>> whole({"round": 3, "seconds": 1.5})["clients"]
+    {'asked': 0, 'accepted': 0, 'failed': 0, 'refused': 0}
+    """
+    clients = dict.fromkeys(("asked", "accepted", "failed", "refused"), 0)
+    nothing: dict[str, Any] = {
+        "clients": clients,
+        "bytes": {"down": 0, "up": 0},
+        "train": {},
+        "seconds": 0.0,
+    }
+    made = {**row, **{key: value for key, value in nothing.items() if key not in row}}
+    counts = {key: {**nothing[key], **made[key]} for key in ("clients", "bytes")}
+    return made | counts

@@ -28,7 +28,7 @@ from blake3 import blake3
 
 from hansa.clock import monotonic
 from hansa.errors import ParamsError, RunError
-from hansa.runs.events import Event, EventLog
+from hansa.runs.events import Event, EventLog, whole
 from hansa.spans import TIMED, Span, Spans, model_facts, read_spans
 from hansa.store.files import load_params, save_params, write_durably
 
@@ -132,7 +132,7 @@ class RunFolder:
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the metrics of each committed round."""
-        return [e["row"] for e in self.commits() if e["round"] > 0]
+        return [whole(e["row"]) for e in self.commits() if e["round"] > 0]
 
     def spans(self, *, most: int | None = None) -> list[Span]:
         """Return where the time of each committed round went; see `hansa.spans`.

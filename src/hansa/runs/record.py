@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from hansa.runs.events import whole
 from hansa.runs.folder import RunFolder
 from hansa.runs.timing import page_record
 from hansa.store.files import write_durably
@@ -46,7 +47,7 @@ def run_record(folder: RunFolder) -> dict[str, Any]:
         "model_digest": commits[-1]["model"] if commits else "",
         "best": best,
         "rounds": [
-            {**row, "digest": c["model"]}
+            {**whole(row), "digest": c["model"]}
             for c in commits
             if (row := c["row"]) and "cross_site" not in row
         ],

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from msgspec import convert
+
 from hansa.errors import PlanError
+from hansa.own import own_parts
 from hansa.plan import Method, Plan
 from hansa.server.submissions import read_method
 from hansa.workflows import Workflow
@@ -39,13 +42,30 @@ def fault(plan: Plan, method: Method, workflow: Workflow) -> str:
     return ""
 
 
+def judged(table: dict[str, Any]) -> tuple[Plan, Method | None, str]:
+    """Return a submitted plan, its method, and why it cannot work through a combiner, if so.
+
+    There is no method of a plan with parts of its own: their code runs at one server only.
+
+    Raises:
+      PlanError: it cannot run, or not on a federation.
+    """
+    plan = convert(table, Plan)
+    if any(own := own_parts(plan)):
+        what = f"{own.told()}, code of the project, which runs beside the sites' updates"
+        return plan, None, f"{what}; a combiner runs none, and passes on a sum"
+    plan, method, workflow = read_method(table)
+    return plan, method, fault(plan, method, workflow)
+
+
 def check_combiners(table: dict[str, Any], combiners: list[str]) -> None:
     """Refuse a plan that cannot work with the combiners that a federation has (law L11).
 
     Raises:
       PlanError: plan-impossible, with the combiner and the reason.
     """
-    if combiners and (why := fault(*read_method(table))):
+    why = judged(table)[2] if combiners else ""
+    if why:
         raise PlanError(
             "plan-impossible",
             f"This federation has the combiner {combiners[0]}, and the plan cannot work through "

@@ -23,7 +23,7 @@ import msgspec
 
 from hansa.aggregators import Aggregate, Contribution
 from hansa.clock import monotonic
-from hansa.errors import AggregationError, RequestRefused, ServerError, UpdateRefused
+from hansa.errors import AggregationError, RequestRefused, RunError, ServerError, UpdateRefused
 from hansa.failpoints import hit
 from hansa.identity import MemberKey
 from hansa.limits import FOLDS_AT_ONCE
@@ -320,6 +320,9 @@ class Exchange:
                 reason = f"{refusal.happened} {refusal.hint}"
                 self._decide(Refused(client, refusal.code), reason=reason)
                 raise
+            except RunError as error:  # what decodes it is gone, and the run with it
+                self._break(error)
+                raise
         with self._lock:
             again = client in self._missing
             self._missing.discard(client)
@@ -553,7 +556,7 @@ class Exchange:
     def _break(self, error: BaseException) -> None:
         """Let the run thread see that what was decided could not be done."""
         with self._changed:
-            known = isinstance(error, AggregationError | OSError | ServerError)
+            known = isinstance(error, AggregationError | OSError | RunError | ServerError)
             self._broken = error if known else Interrupted()
             self._changed.notify_all()
 

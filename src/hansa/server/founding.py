@@ -53,7 +53,8 @@ def found(folder: Path, settings: ServerSettings, *, admin: str = "admin") -> Fo
         raise ServerError(
             "server-exists",
             f"{folder.resolve()} holds a server already. Nothing was changed.",
-            f"Start it with: {operated_by(folder)} start --folder {folder}, or choose another folder.",
+            f"Start it with: {operated_by(folder)} start --folder {folder}, "
+            "or choose another folder.",
         )
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)

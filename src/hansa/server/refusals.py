@@ -24,6 +24,7 @@ from hansa.protocol.messages import ErrorAnswer
 log = logging.getLogger("hansa.server")
 
 STATUS: dict[str, int] = {
+    "function-refused": 403,
     "identity-certificate": 401,
     "identity-expired": 401,
     "identity-member": 401,

@@ -8,7 +8,13 @@ from typing import NamedTuple
 
 from hansa.errors import HansaError, RequestRefused, ServerError
 from hansa.failpoints import hit
-from hansa.limits import MESSAGE_CHARS_MAX, PARTIAL_MEMBER_BYTES, PARTIAL_TIMES, RETRY_S
+from hansa.limits import (
+    FAILURE_CHARS_MAX,
+    MESSAGE_CHARS_MAX,
+    PARTIAL_MEMBER_BYTES,
+    PARTIAL_TIMES,
+    RETRY_S,
+)
 from hansa.protocol.messages import ENDED, Phase, Receipt, Submission, TaskResult
 from hansa.rounds.questions import most_bytes
 from hansa.server.exchange import Desk, Interrupted
@@ -30,6 +36,7 @@ class Ending(NamedTuple):
     state: str
     reason: str
     code: str = ""
+    trace: str = ""  # of code of the project that ran here, for whoever submitted it
 
 
 class Runs:
@@ -206,7 +213,8 @@ class Runs:
         except (OSError, ServerError):
             raise
         except HansaError as error:
-            return Ending("failed", str(error), error.code)
+            trace = "\n".join(getattr(error, "__notes__", ()))[-FAILURE_CHARS_MAX:]
+            return Ending("failed", str(error), error.code, trace)
         except Exception as error:
             log.exception("run %s", row.run)
             reason = f"{type(error).__name__}: {error}"[:MESSAGE_CHARS_MAX]
@@ -270,5 +278,7 @@ class Runs:
 
     def _end(self, run: str, ending: Ending) -> None:
         """Make the end durable; a run that has ended stays as it is."""
+        if ending.trace:
+            self._desk.journal.record(run, {"kind": "raised", "trace": ending.trace})
         self._desk.journal.end(run, ending.state, ending.reason, code=ending.code)
         self._hub.deactivate(run)

@@ -47,10 +47,11 @@ class ServerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     deadline_s: float = 3600.0
     """a round closes after this time where its plan says nothing"""
     server_functions: Literal["refused", "sandboxed", "preferred"] = "refused"
-    """code of a project that chooses cohorts, settings or aggregates at this server: refused; run
-    in a sandbox, of which there must be one; preferred: without one where there is none"""
+    """code of a project at this server, its server functions and the parts that its plan names:
+    refused; run in a sandbox, of which there must be one; preferred: without one where there is
+    none"""
     server_functions_memory_mb: int = FUNCTION_MEMORY_MB
-    """MiB of memory that the server functions of one run may take"""
+    """MiB of memory that such code of one run may take"""
     redis: str = ""
     """Redis for models of plans with keep.store = "redis", as in redis://HOST:6379/0"""
 
@@ -160,7 +161,7 @@ def _lines(settings: ServerSettings) -> list[str]:
         "gather_s": "seconds a new run waits for the word of sites that are there",
         "deadline_s": "seconds after which a round closes where its plan says nothing",
         "server_functions": "code of a project at this server: refused, sandboxed or preferred",
-        "server_functions_memory_mb": "MiB of memory that server functions of one run may take",
+        "server_functions_memory_mb": "MiB of memory that such code of one run may take",
         "redis": "keeps models of plans that want it; HANSA_REDIS comes first, as for a password",
     }
     values = msgspec.to_builtins(settings)

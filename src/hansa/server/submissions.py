@@ -24,6 +24,8 @@ from hansa.hosting.sandbox import trouble
 from hansa.identity import Authority, check_certificate, submission_text, verify
 from hansa.identity.keys import from_text
 from hansa.limits import FUNCTION_MEMORY_MB, FUNCTION_PROCESSES_MAX, PLAN_BYTES_MAX
+from hansa.own import Model, check_files, own_parts, with_own
+from hansa.own.naming import at_server
 from hansa.packages import read_archive
 from hansa.params import Layout
 from hansa.params.model import ModelLayout
@@ -41,29 +43,34 @@ FUNCTIONS_FOLDER = "functions"
 
 
 class Serving(NamedTuple):
-    """What an operator lets server functions do."""
+    """What an operator lets server functions do, and code of a project that a plan names."""
 
     allowed: str = "refused"  # as in `ServerSettings.server_functions`
     memory_mb: int = FUNCTION_MEMORY_MB
     folder: Path | None = None  # of the server, which they never see; what they print is kept there
 
-    def place(self, code: Mapping[str, bytes]) -> Place:
-        """Return where functions of this code run.
+    def place(self, code: Mapping[str, bytes], own: str = "") -> Place:
+        """Return where functions of this code run, or the parts of a plan that are its own.
+
+        Args:
+          code: of the project.
+          own: such a part, in words, where the plan has one.
 
         Raises:
           ServerError: function-refused, the operator allows none, or there is no sandbox.
         """
         if self.allowed == "refused":
+            what = f"{own}, code of the project" if own else "The plan has server functions"
             raise ServerError(
                 "function-refused",
-                "The plan has server functions, and this server runs none. Nothing was recorded.",
-                "Leave server_functions out, or ask its operator for server_functions = "
-                '"sandboxed" in server.toml.',
+                f"{what}, and this server runs none. Nothing was recorded.",
+                "Use what comes with Hansa, simulate the plan with hansa run without --on, or ask "
+                'the operator for server_functions = "sandboxed" in server.toml.',
             )
         if (why := trouble()) is not None and self.allowed == "sandboxed":
             raise ServerError(
                 "function-refused",
-                f"This server runs server functions in a sandbox only, and has none: {why}. "
+                f"This server runs code of a project in a sandbox only, and has none: {why}. "
                 "Nothing was recorded.",
                 "Its operator installs bubblewrap and lets it make namespaces.",
             )
@@ -81,22 +88,74 @@ def read_plan(
 ) -> tuple[Plan, Method, Workflow]:
     """Return a submitted plan, and what it names, with its server functions.
 
+    Code of the project runs in a process of its own, also to find out what parts it makes.
+
     Raises:
       PlanError: it cannot run, or not on a federation.
+      RunError: function-failed or function-time, its own parts cannot be made.
       ServerError: function-refused.
     """
+    plan = _plan_of(submission.plan)
+    if any(own_parts(plan)):
+        place = _place_of(plan, submission, blobs, serving)
+        return plan, *with_own(plan, place, Model(submission.tensors, submission.buffers))
     plan, method, workflow = read_method(submission.plan)
     if plan.server_functions.file is None:
         return plan, method, workflow
-    place = serving.place({})  # refused before a package is read
-    code = read_archive(blobs.path(submission.package.digest))
-    return plan, *with_functions(plan, method, workflow, place._replace(code=code))
+    place = _place_of(plan, submission, blobs, serving)
+    return plan, *with_functions(plan, method, workflow, place)
+
+
+def _place_of(plan: Plan, submission: Submission, blobs: BlobStore, serving: Serving) -> Place:
+    """Return where code of a submitted package runs.
+
+    Raises:
+      ServerError: function-refused, before the package is read.
+    """
+    own = own_parts(plan)
+    place = serving.place({}, own.told() if any(own) else "")
+    return place._replace(code=read_archive(blobs.path(submission.package.digest)))
+
+
+def _check_runs(submission: Submission, blobs: BlobStore, serving: Serving) -> Plan:
+    """Return a submitted plan that can run, as far as that is known without running its code.
+
+    Whoever submits is not kept waiting by code, nor holds up the door with it: parts that cannot be
+    made, or do not work together, end their run, and the sentence is that of a simulation.
+
+    Raises:
+      HansaError: as `read_plan`.
+    """
+    plan = _plan_of(submission.plan)
+    if not any(own := own_parts(plan)):
+        plan, _, _ = read_plan(submission, blobs, serving)
+        return plan
+    check_files(own, _place_of(plan, submission, blobs, serving).code)
+    return plan
 
 
 def read_method(table: dict[str, Any]) -> tuple[Plan, Method, Workflow]:
     """Return a submitted plan, and what it names of Hansa's own.
 
-    Code of the project runs at a server in the process of its server functions only.
+    Raises:
+      PlanError: it cannot run, or not on a federation, or names code of its project.
+    """
+    plan = _plan_of(table)
+
+    def no_code(name: str) -> Any:
+        raise PlanError(
+            "plan-impossible",
+            f"The plan takes a method from {name}, code of the project, which runs at the server "
+            "that the run was submitted to and nowhere else.",
+            "Use a method that comes with Hansa, or simulate: hansa run without --on",
+        )
+
+    method = build_method(at_server(plan), no_code)
+    return plan, method, build_workflow(plan, method, no_code)
+
+
+def _plan_of(table: dict[str, Any]) -> Plan:
+    """Return a submitted plan.
 
     Raises:
       PlanError: it cannot run, or not on a federation.
@@ -124,17 +183,7 @@ def read_method(table: dict[str, Any]) -> tuple[Plan, Method, Workflow]:
             "may be restarted at any time. Nothing was recorded.",
             'Use keep.store = "disk", or "redis" if the server has one.',
         )
-
-    def no_code(name: str) -> Any:
-        raise PlanError(
-            "plan-impossible",
-            f"The plan takes a method from {name}; a server runs none of a project but "
-            "server functions.",
-            "Use a method that comes with Hansa, or simulate: hansa run without --on",
-        )
-
-    method = build_method(plan, no_code)
-    return plan, method, build_workflow(plan, method, no_code)
+    return plan
 
 
 def check_submission(
@@ -167,7 +216,7 @@ def check_submission(
         )
     _check_signature(submission, submitter, authority=authority, at=at)
     check_uploaded(submission, blobs)
-    plan, _, _ = read_plan(submission, blobs, serving)
+    plan = _check_runs(submission, blobs, serving)
     _check_package(submission, plan, blobs)
     _check_seed(submission, blobs)
     return plan

@@ -19,6 +19,7 @@ import numpy as np
 from hansa.errors import HansaError
 from hansa.functions.serving import told
 from hansa.limits import DIFF_LINES_MAX, FACTS_BYTES_MAX
+from hansa.own.naming import told as own_told
 from hansa.params.dtypes import FLOATS
 from hansa.plan import Plan, flatten, read_plan
 from hansa.plan.build import Method, build_method
@@ -273,10 +274,11 @@ def _leaving(offer: Offer) -> tuple[list[Leaving], list[str]]:
     plan, leaving, warnings = None, [], []
     try:
         plan = read_plan(offer.plan, origin="the offer").plan
+        warnings += [tell for tell in (told(plan), own_told(plan)) if tell]
         method = build_method(plan, _not_imported)
         leaving = _vectors(method, trained)
-        tells = [build_workflow(plan, method, _not_imported).tells, told(plan)]
-        warnings += [tell for tell in tells if tell]
+        tells = build_workflow(plan, method, _not_imported).tells
+        warnings += [tells] if tells else []
         if plan.keep.clients is not None:
             warnings.append("The server keeps the model that is trained on your data alone.")
     except _OfTheProjectError as error:

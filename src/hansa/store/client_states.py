@@ -37,7 +37,7 @@ class StoredVector:
     """
 
     def __init__(self, path: Path, dtype: np.dtype[Any], size: int, *, offset: int) -> None:
-        self._path, self._offset = path, offset
+        self.path, self._offset = path, offset
         self.dtype, self.size, self.shape = dtype, size, (size,)
         self._start, self._ahead = 0, np.empty(0, dtype)
 
@@ -64,7 +64,7 @@ class StoredVector:
 
     def _read(self, start: int, stop: int) -> np.ndarray[Any, np.dtype[Any]]:
         offset = self._offset + start * self.dtype.itemsize
-        return np.fromfile(self._path, self.dtype, count=max(0, stop - start), offset=offset)
+        return np.fromfile(self.path, self.dtype, count=max(0, stop - start), offset=offset)
 
 
 class ClientStates:
