@@ -60,7 +60,8 @@ def found_combiner(folder: Path, invite: Invite, settings: ServerSettings, *, ad
         raise ServerError(
             "server-exists",
             f"{folder.resolve()} holds a server already. Nothing was sent or changed.",
-            f"Start it with: {operated_by(folder)} start --folder {folder}, or choose another folder.",
+            f"Start it with: {operated_by(folder)} start --folder {folder}, "
+            "or choose another folder.",
         )
     upward = folder / UPWARD
     if (upward / "member.json").exists():
