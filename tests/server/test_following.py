@@ -41,6 +41,21 @@ def slow_disk(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     return go
 
 
+@pytest.fixture
+def failed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """What a disk has refused, which is full once."""
+    real, refused = RunModels._make_durable, list[int]()
+
+    def once(self: RunModels, *facts: Any) -> None:
+        if not refused:
+            refused.append(1)
+            raise disk_full("a model")
+        real(self, *facts)
+
+    monkeypatch.setattr(RunModels, "_make_durable", once)
+    return refused
+
+
 def committed(league: League, run: str) -> list[int]:
     return [event["round"] for event in league.server.events(run, "committed")]
 
@@ -98,17 +113,8 @@ def test_a_round_begins_with_a_model_that_is_not_durable_yet_and_nothing_counts_
 
 
 def test_a_commit_that_the_disk_refuses_is_made_again_from_the_same_updates(
-    league: League, monkeypatch: pytest.MonkeyPatch
+    league: League, failed: list[int]
 ) -> None:
-    real, failed = RunModels._make_durable, list[int]()
-
-    def once(self: RunModels, *facts: Any) -> None:
-        if not failed:
-            failed.append(1)
-            raise disk_full("a model")
-        real(self, *facts)
-
-    monkeypatch.setattr(RunModels, "_make_durable", once)
     run = league.begin(rounds=2)
     for name in D:
         league.send(name, run)
@@ -120,17 +126,8 @@ def test_a_commit_that_the_disk_refuses_is_made_again_from_the_same_updates(
 
 
 def test_a_run_does_not_end_before_its_last_commit_is_durable(
-    league: League, monkeypatch: pytest.MonkeyPatch
+    league: League, failed: list[int]
 ) -> None:
-    real, failed = RunModels._make_durable, list[int]()
-
-    def once(self: RunModels, *facts: Any) -> None:
-        if not failed:
-            failed.append(1)
-            raise disk_full("a model")
-        real(self, *facts)
-
-    monkeypatch.setattr(RunModels, "_make_durable", once)
     run = league.begin(rounds=1)
     for name in D:
         league.send(name, run)
@@ -188,10 +185,9 @@ def test_a_result_that_is_folded_and_could_not_be_recorded_is_in_no_commit(
     assert sorted(accepted) == sorted(D)  # each once
 
 
-def test_what_an_exchange_waits_for_is_refused_with_the_disks_words(
-    league: League, monkeypatch: pytest.MonkeyPatch
+def test_the_beginning_of_a_round_is_not_recorded_if_the_commit_before_it_was_not(
+    league: League,
 ) -> None:
-    """The beginning of a round is not recorded if the commit before it was not."""
     following, refused = Following("test"), disk_full("a model")
 
     def refuse() -> None:
