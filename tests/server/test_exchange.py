@@ -85,10 +85,10 @@ def test_no_receipt_is_given_before_the_result_is_durable(league: League) -> Non
         answers.append(league.north.report(key, done(content, 1.0)))
 
     threads = [threading.Thread(target=report) for _ in range(3)]
-    for thread in threads:
-        thread.start()
     exchange = league.server.state.hub.exchange(run, 1, "train")
     assert exchange is not None
+    for thread in threads:
+        thread.start()
     league.server.until(lambda: exchange.state.digests, "the result is decided on")
     threads[0].join(0.3)
     assert answers == []

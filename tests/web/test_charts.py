@@ -9,7 +9,7 @@ import re
 import xml.etree.ElementTree as ET
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hansa.web.charts import Band, ReferenceLine, Series, columns, heat_map, line_chart, strip
@@ -258,6 +258,7 @@ def test_every_class_that_is_drawn_has_a_rule():
 
 
 @settings(max_examples=60, deadline=None)
+@example(rows=[(None, None, 5e-324), (1.0, None, None)], log=True)
 @given(st.lists(st.tuples(maybe, maybe, maybe), max_size=60), st.booleans())
 def test_any_numbers_give_well_formed_svg_with_finite_coordinates(rows, log):
     points = list(enumerate(rows, start=1))

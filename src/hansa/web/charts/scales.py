@@ -25,6 +25,9 @@ def finite(value: Number) -> Number:
     return max(-REACH, min(REACH, float(value)))
 
 
+_LEAST_POWER = -307
+
+
 class Axis(NamedTuple):
     """A range of values with its ticks; `low < high`, and both positive when `log`."""
 
@@ -95,9 +98,12 @@ def linear(
 
 
 def logarithmic(values: Iterable[float]) -> Axis:
-    """Return a logarithmic axis in whole powers of ten; all `values` must be positive."""
+    """Return a logarithmic axis in whole powers of ten; all `values` must be positive.
+
+    What is smaller than any power of ten that a float holds in full stands at the axis' end.
+    """
     numbers = list(values)
-    first = math.floor(math.log10(min(numbers)) + 1e-9)
+    first = max(_LEAST_POWER, math.floor(math.log10(min(numbers)) + 1e-9))
     last = max(first + 1, math.ceil(math.log10(max(numbers)) - 1e-9))
     step = max(1, math.ceil((last - first) / 6))
     ticks = tuple(float(f"1e{power}") for power in range(first, last + 1, step))
