@@ -189,6 +189,7 @@ class DeployedFederation:
 
     def recall(self, round_number: int) -> GlobalState:
         """Return a model that was kept, read back from its file."""
+        self._following.settle()
         return self._models.recall(round_number)
 
     async def train(
