@@ -44,7 +44,7 @@ def receive(pipe: BinaryIO, kind: Any) -> Any:
         raise Closed
     try:
         return msgspec.msgpack.decode(exactly(pipe, length), type=kind)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Closed from error
 
 

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from in_process import in_process, key_of
+from in_process import done, in_process, key_of, update_bytes
 from league import D, League, N, expected
 
-from hansa.errors import ServerError
+from hansa.errors import AggregationError, ServerError
+from hansa.server.federation import DeployedFederation
 from hansa.server.following import Following
 from hansa.server.journal import Journal
 from hansa.server.run_models import RunModels
@@ -81,7 +82,8 @@ def test_steps_are_done_in_order_and_none_after_one_that_failed() -> None:
     with pytest.raises(ZeroDivisionError):
         following.settle()
     assert isinstance(last.exception(), ZeroDivisionError) and done[-1] == 4
-    following.close()
+    with pytest.raises(ZeroDivisionError):
+        following.close()
 
 
 def test_a_round_begins_with_a_model_that_is_not_durable_yet_and_nothing_counts_before(
@@ -197,4 +199,123 @@ def test_the_beginning_of_a_round_is_not_recorded_if_the_commit_before_it_was_no
     begun = following.then(lambda: league.server.state.journal.begin("none", {}))
     with pytest.raises(ServerError, match="server-disk-full"):
         begun.result()
-    following.close()
+    with pytest.raises(ServerError, match="server-disk-full"):
+        following.close()
+
+
+def test_a_result_that_is_not_durable_yet_is_never_said_to_be_late(
+    league: League, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A site that hears it is too late forgets what it has learned, and it counts all the same."""
+    real, go = Journal.count, threading.Event()
+
+    def wait(self: Journal, receipt: Any, *facts: Any, weight: float) -> Any:
+        if receipt.client != "west":
+            return real(self, receipt, *facts, weight=weight)
+        given: Future[Any] = Future()
+
+        def later() -> None:
+            assert go.wait(20)
+            given.set_result(real(self, receipt, *facts, weight=weight).result())
+
+        threading.Thread(target=later).start()
+        return given
+
+    monkeypatch.setattr(Journal, "count", wait)
+    run = league.begin(rounds=1)
+    league.send("north", run)
+    league.send("south", run)
+    key = league.west.task(run, 1).key
+    with ThreadPoolExecutor(1) as other:
+        first = other.submit(league.west.send, key, D["west"], N["west"])
+        hub = league.server.state.hub
+        league.server.until(lambda: hub.exchange(run, 1, "train") is None, "it is folded")
+        result = done(update_bytes(D["west"]), N["west"])
+        again = league.west.report(key, result)
+        go.set()
+        assert (again.status, again.code) == (503, "run-busy")
+        assert first.result().status == 200
+    assert league.server.ended(run).state == "finished"
+    assert league.west.report(key, result).status == 200  # the same receipt
+
+
+def test_a_run_does_not_fail_with_a_commit_that_is_not_durable(
+    league: League, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the workflow raises after a refused commit comes again once that is made."""
+    real, failed, seen = RunModels._make_durable, list[int](), threading.Event()
+
+    def once(self: RunModels, *facts: Any) -> None:
+        if not failed:
+            failed.append(1)
+            assert seen.wait(20)
+            raise disk_full("a model")
+        real(self, *facts)
+
+    def begun(self: Any, number: int, *_: Any, **__: Any) -> Any:
+        if number == 2:
+            seen.set()
+            raise AggregationError("aggregation-too-few", "Nobody answered.", "Ask more.")
+        return exchange(self, number, *_, **__)
+
+    exchange = DeployedFederation._exchange
+    monkeypatch.setattr(DeployedFederation, "_exchange", begun)
+    monkeypatch.setattr(RunModels, "_make_durable", once)
+    run = league.begin(rounds=2)
+    for name in D:
+        league.send(name, run)
+    assert league.server.ended(run).state == "failed"
+    assert committed(league, run) == [0, 1]
+
+
+def test_a_refused_commit_is_noticed_while_a_run_waits_for_sites(
+    league: League, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, failed = RunModels._make_durable, list[int]()
+
+    def once(self: RunModels, *facts: Any) -> None:
+        if not failed:
+            league.server.until(lambda: league.server.facts(run).state == "waiting", "it waits")
+            failed.append(1)
+            raise disk_full("a model")
+        real(self, *facts)
+
+    monkeypatch.setattr(RunModels, "_make_durable", once)
+    run = league.begin(rounds=2, cohort={"minimum": 3})
+    for name in ("north", "south"):
+        league.send(name, run)
+    key = league.west.task(run, 1).key
+    real_roster = DeployedFederation.roster
+
+    def roster(self: DeployedFederation, number: int) -> Any:
+        if number == 2 and not failed:
+            league.server.lose("west")
+        return real_roster(self, number)
+
+    monkeypatch.setattr(DeployedFederation, "roster", roster)
+    league.west.send(key, D["west"], N["west"])
+    league.server.until(lambda: committed(league, run) == [0, 1], "round 1 is committed")
+
+
+def test_a_model_that_another_run_has_removed_and_placed_again_is_durable_when_it_is_committed(
+    league: League, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between its synchronisation and the commit an equal run may do both."""
+    blobs = league.server.state.blobs
+    real, path = blobs.harden, list[Any]()
+
+    def harden(digest: str) -> bool:
+        found = real(digest)
+        if not path and blobs.path(digest).stat().st_size:
+            content = blobs.path(digest).read_bytes()
+            blobs.remove(digest)
+            blobs.put_bytes(content, durable=False)
+            path.append(blobs.folder / digest.removeprefix("blake3:"))
+        return found
+
+    monkeypatch.setattr(blobs, "harden", harden)
+    run = league.begin(rounds=1)
+    for name in D:
+        league.send(name, run)
+    assert league.server.ended(run).state == "finished"
+    assert path and path[0].exists()

@@ -166,4 +166,5 @@ def deployed(case: Case, folder: Path) -> Iterator[DeployedFederation]:
         sites.over.set()
         for thread in sites.threads:
             thread.join()
+        handle.close()
         database.close()

@@ -69,18 +69,19 @@ def as_kind(value: Any, arrays: Mapping[str, np.ndarray], kind: type[T]) -> T:
     Raises:
       Unfit: it is not of this kind.
     """
+    left = dict(arrays)  # each stands in one place, or a few bytes could ask for any number
 
     def made(wanted: Any, inner: Any) -> Any:
         wanted = typing.get_origin(wanted) or wanted
         if wanted is np.ndarray:
-            return _array(inner, arrays)
+            return _array(inner, left)
         if wanted is Params:
             try:
-                return decode(_array(inner, arrays).tobytes(), source="the other process")
+                return decode(_array(inner, left).tobytes(), source="the other process")
             except ParamsError as error:
                 raise ValueError(error.happened) from None
         if wanted is Vectors and isinstance(inner, dict):
-            found = {str(name): _array(at, arrays) for name, at in inner.items()}
+            found = {str(name): _array(at, left) for name, at in inner.items()}
             return Vectors(found)
         raise ValueError(f"no {wanted} can be made of it")
 
@@ -90,12 +91,13 @@ def as_kind(value: Any, arrays: Mapping[str, np.ndarray], kind: type[T]) -> T:
         raise Unfit(str(error)) from None
 
 
-def _array(at: Any, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+def _array(at: Any, left: Arrays) -> np.ndarray:
+    """Return the array that something stands for, which nothing else may stand for."""
     if isinstance(at, bool | int | float):  # a number where a vector may be, as in a state
         return np.asarray(at)
-    found = arrays.get(at.removeprefix("#")) if isinstance(at, str) else None
+    found = left.pop(at.removeprefix("#"), None) if isinstance(at, str) else None
     if found is None:
-        raise ValueError("an array is missing")
+        raise ValueError("an array is missing, or stands in two places")
     return found
 
 

@@ -136,10 +136,12 @@ class Control:
             late = self._state.runs.late(run, number, phase=phase, site=site, result=result)
             if late is not None:
                 return late
-            if self._state.hub.is_to_come(run, number, phase):
+            hub = self._state.hub
+            settling = known is None and hub.is_settling(run, number, phase, site)
+            if settling or hub.is_to_come(run, number, phase):
                 raise RequestRefused(
                     "run-busy",
-                    f"Round {number} ({phase}) of {run} is not open again yet. Nothing was lost.",
+                    f"Round {number} ({phase}) of {run} is not ready for it. Nothing was lost.",
                     "Send the result again in a moment.",
                     status=503,
                 )

@@ -124,7 +124,7 @@ class DeployedFederation:
         self._roster: list[str] = []
         self._closings: list[Event] = []  # not yet durable
         self._performing: Exchange | None = None  # the last, whose results may not be durable
-        self._following = Following(f"hansa-commit-{row.run}")
+        self._following = Following(f"hansa-commit-{row.run}", hub.stir)
         self._forgetting = False  # what the last committed round needed is still there
         self._used: set[str] = set()  # digests of this round's updates
         self._spill = ClientStates(stores.spill / row.run)
@@ -189,6 +189,7 @@ class DeployedFederation:
 
     def recall(self, round_number: int) -> GlobalState:
         """Return a model that was kept, read back from its file."""
+        self._following.settle()
         return self._models.recall(round_number)
 
     async def train(
@@ -384,15 +385,17 @@ class DeployedFederation:
         overlapping = phase == "train" and number in self._at_work.values()
         return number == self.committed + 1 or overlapping
 
-    def settle(self) -> None:
-        """Wait until the last commit is durable; raise what `commit` would have raised."""
-        self._following.settle()
-
     def close(self) -> None:
-        """Hand out no tasks any more."""
+        """Hand out no tasks any more, and wait until the last commit is durable.
+
+        Raises:
+          what `commit` would have raised, had it waited: it goes before what came of the rest.
+        """
         self._overlapping.close()
-        self._following.close()
-        self._models.close()
+        try:
+            self._following.close()
+        finally:
+            self._models.close()
 
     def late(self, site: str, number: int, result: TaskResult) -> Receipt | None:
         """Count an update of an earlier round in the open one, if the plan wants that.
@@ -425,6 +428,7 @@ class DeployedFederation:
     def _check_going(self) -> None:
         if not self._is_going():
             raise Interrupted
+        self._following.check()
 
     def _exchange(
         self,

@@ -18,9 +18,11 @@ class Following:
 
     Args:
       name: of the thread.
+      failed: called after a step that failed, for whoever does not wait for it.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, failed: Callable[[], object] = lambda: None) -> None:
+        self._failed = failed
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)  # begins with the first step
         self._last: Future[None] = Future()
         self._last.set_result(None)
@@ -34,6 +36,7 @@ class Following:
             step()
 
         self._last = self._thread.submit(work)
+        self._last.add_done_callback(self._look)
         return self._last
 
     def settle(self) -> None:
@@ -44,6 +47,16 @@ class Following:
         """
         self._last.result()
 
+    def check(self) -> None:
+        """Raise what a step has raised, and wait for none."""
+        if self._last.done():
+            self._last.result()
+
+    def _look(self, done: Future[None]) -> None:
+        if done.exception() is not None:
+            self._failed()
+
     def close(self) -> None:
-        """Wait for what is under way, and end the thread."""
+        """End the thread, and otherwise do as `settle`."""
         self._thread.shutdown()
+        self._last.result()

@@ -456,6 +456,16 @@ class Hub:
                 return False
             return phase not in self._closed_in(run, number)
 
+    def is_settling(self, run: str, number: int, phase: Phase, member: str) -> bool:
+        """Tell whether a member's result was counted in an exchange of a run that goes on.
+
+        If it has no receipt yet it will have one, or the exchange will be opened again.
+        """
+        with self._lock:
+            names = {member} | self._through.behind(member)
+            counted = self._counted.get((run, number, phase), ())
+            return run in self._runs and not names.isdisjoint(counted)
+
     def _closed_in(self, run: str, number: int) -> set[Phase]:
         """Return the exchanges that a run's last round has had: it may have very many."""
         if self._closed.get(run, (0,))[0] != number:

@@ -102,10 +102,12 @@ class Relays:
         known = state.journal.receipt(run, number, phase=phase, client=combiner)
         if known is not None and known.digest == partial_digest(partial)[0]:
             return known
-        if known is None and state.hub.is_to_come(run, number, phase):
+        hub = state.hub
+        settling = hub.is_settling(run, number, phase, combiner)
+        if known is None and (settling or hub.is_to_come(run, number, phase)):
             raise RequestRefused(
                 "run-busy",
-                f"Round {number} ({phase}) of {run} is not open again yet. Nothing was lost.",
+                f"Round {number} ({phase}) of {run} is not ready for it. Nothing was lost.",
                 "Send the result again in a moment.",
                 status=503,
             )

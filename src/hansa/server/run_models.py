@@ -169,25 +169,25 @@ class RunModels:
         Raises:
           Interrupted: the run was stopped meanwhile.
         """
-        blobs = self._stores.blobs
-        for digest, file in needed.items():
-            if not blobs.harden(digest):
-                blobs.put_bytes(file)
+        self._harden(needed)
         hit("after_model_written")
         # Between finding that a model is there and recording that this run needs it, no other
         # run may remove it; writing it may take long, so that was done before.
         with self._stores.trail:
-            for digest, file in needed.items():
-                if not blobs.has(digest):
-                    blobs.put_bytes(file)
+            self._harden(needed)
             try:
                 stale = self._journal.commit(self.run, *facts, keep=keep)
             except EndedError:
                 raise Interrupted from None  # stopped meanwhile
             for old in stale:
-                blobs.remove(old)
+                self._stores.blobs.remove(old)
         self.close()  # sites have fetched what was committed before
         self._light = list(needed)
+
+    def _harden(self, needed: Mapping[str, File]) -> None:
+        for digest, file in needed.items():
+            if not self._stores.blobs.harden(digest):
+                self._stores.blobs.put_bytes(file)
 
     def close(self) -> None:
         """Leave each file of the last commit the one name that it will keep."""

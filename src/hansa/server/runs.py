@@ -266,9 +266,7 @@ class Runs:
         try:
             if following:  # no model is held by a run that only waits
                 drive(federation.roster(following))
-            progress = drive(workflow.run(federation, plan, method.algorithm))
-            federation.settle()
-            return progress
+            return drive(workflow.run(federation, plan, method.algorithm))
         finally:
             federation.close()
 
