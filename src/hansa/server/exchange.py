@@ -17,6 +17,7 @@ import math
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
@@ -376,12 +377,13 @@ class Exchange:
         size: int,
     ) -> Receipt:
         began = monotonic()
+        record = partial(self._recorded, client, contribution, metrics, digest=digest, size=size)
         try:
-            recorded = self._recorded(client, contribution, metrics, digest=digest, size=size)
+            recorded = record() if self._has_begun() else None
             if self._sum is not None and contribution is not None:
                 self._sum.fold(contribution)  # while the disk is waited for
             self._is_folded({client: (metrics, size)})
-            receipt = recorded.result()
+            receipt = (recorded or record()).result()
             hit("after_update_recorded")
         except BaseException as error:
             self._break(error)
@@ -543,6 +545,10 @@ class Exchange:
     def _check_begun(self, begun: Future[None]) -> None:
         if (error := begun.exception()) is not None:
             self._break(error)
+
+    def _has_begun(self) -> bool:
+        """Tell whether the exchange's beginning is durable, so that nothing needs to wait."""
+        return self._begun is None or self._begun.done()
 
     def _wait_begun(self) -> None:
         """Wait until the exchange's beginning is durable; what belongs to it is recorded then.

@@ -10,6 +10,7 @@ combiner.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
@@ -162,12 +163,13 @@ class MergingExchange(Exchange):
         if other is not None:  # what it weighs is in it, whatever the report says
             weight = float(other.members.weight)
             partial = msgspec.structs.replace(partial, weight=weight)
+        record = functools.partial(self._recorded_sum, combiner, partial, digest=digest, size=size)
         try:
-            recorded = self._recorded_sum(combiner, partial, digest=digest, size=size)
+            recorded = record() if self._has_begun() else None
             if self._total is not None:
                 self._total.merge(other)  # while the disk is waited for
             self._is_folded(_results(partial.metrics, size))
-            receipt = recorded.result()
+            receipt = (recorded or record()).result()
             hit("after_update_recorded")
         except BaseException as error:
             self._break(error)
