@@ -252,6 +252,9 @@ def test_a_folder_that_is_no_whole_server_is_told_of(hansa, server, home, words,
     elif fault == "no authority":
         (server / "ca-key.pem").write_text("nothing")
         code = "identity-key"
+        if words[0] in ("members", "audit"):  # which can be looked at all the same
+            hansa("server", *words, "--folder", str(server))
+            return
     elif words[0] == "certificate":
         return  # it needs no database
     else:

@@ -112,7 +112,7 @@ def audit_trail(count: int, folder: Path, as_json: bool) -> None:
     from hansa.server.opening import opened
     from hansa.table import Table
 
-    with opened(folder) as server:
+    with opened(folder, whole=False) as server:
         rows = newest(server.database, count)
     if as_json:
         print_json({"audit": rows})

@@ -103,7 +103,7 @@ def list_members(folder: Path, as_json: bool) -> None:
     from hansa.server.opening import opened
     from hansa.server.tokens import tokens
 
-    with opened(folder) as server:
+    with opened(folder, whole=False) as server:
         rows = [_shown(row) for row in members(server.database)]
         kept = [token._asdict() for token in tokens(server.database)]
     if as_json:

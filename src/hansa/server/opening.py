@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from hansa.errors import IdentityError, ServerError
-from hansa.identity import Authority, Role, load_authority
+from hansa.identity import Role
 from hansa.server import members
 from hansa.server.settings import SETTINGS_FILE, UPWARD, ServerSettings, load_settings
 from hansa.store.database import Database, open_database
 
 if TYPE_CHECKING:
+    from hansa.identity import Authority
     from hansa.server.state import ServerState
 
 OPERATOR = "operator"
@@ -27,13 +28,27 @@ class Opened(NamedTuple):
 
     folder: Path
     settings: ServerSettings
-    authority: Authority
     database: Database
+
+    @property
+    def authority(self) -> Authority:
+        """The federation's authority, read anew each time: few commands want it.
+
+        Raises:
+          IdentityError: identity-key, it cannot be read.
+        """
+        from hansa.identity import load_authority
+
+        return load_authority(self.folder)
 
 
 @contextlib.contextmanager
-def opened(folder: Path) -> Iterator[Opened]:
+def opened(folder: Path, *, whole: bool = True) -> Iterator[Opened]:
     """Give a server's settings, authority and database; another process may be serving from it.
+
+    Args:
+      folder: of the server.
+      whole: its authority must be readable too; who only looks at members does not need it.
 
     Raises:
       ServerError: server-settings, there is no server; server-database, its database is missing,
@@ -42,11 +57,14 @@ def opened(folder: Path) -> Iterator[Opened]:
     """
     settings = load_settings(folder)
     check_database(folder)
-    authority = load_authority(folder)
+    if whole:
+        from hansa.identity import load_authority
+
+        load_authority(folder)
     # The server looks through it when it starts; here that would only keep the server waiting.
     database = open_database(folder / DATABASE_FILE, check=False)
     try:
-        yield Opened(folder, settings, authority, database)
+        yield Opened(folder, settings, database)
     finally:
         database.close()
 
