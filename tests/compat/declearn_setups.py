@@ -15,6 +15,8 @@ protocol = "websockets"
 host = "127.0.0.1"
 port = 8765
 
+[data]
+
 [optim]
 aggregator = "averaging"
 

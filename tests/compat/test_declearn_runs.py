@@ -3,6 +3,7 @@ update rules in NumPy, and scikit-learn's own steps."""
 
 from __future__ import annotations
 
+import json
 from itertools import product
 from pathlib import Path
 
@@ -170,3 +171,24 @@ def test_a_run_stops_when_the_loss_gets_no_better(tmp_path: Path) -> None:
     config += "\n[run.early_stop]\npatience = 2\n"
     run = simulate(import_setup(write_setup(tmp_path / "up", SKLEARN, config, labels=3)).folder)
     assert len(run.commits()) < 9
+
+
+REAL = """lrate = 0.1
+w_decay = 0.01
+regularizers = [["ridge", { alpha = 0.05 }], "lasso"]
+modules = [["l2-global-clipping", { max_norm = 0.5 }]]
+[optim.server_opt]
+lrate = 0.5
+w_decay = 0.02
+modules = [["momentum", { beta = 0.25, nesterov = true }]]
+"""
+
+
+def test_two_rounds_have_the_losses_that_declearn_itself_gave(tmp_path: Path) -> None:
+    """Version 2.9.1, run once on this very set-up: the lines of its metrics.csv."""
+    config = PLAIN.replace("lrate = 0.1\n", REAL)
+    run = simulate(import_setup(write_setup(tmp_path / "real", SKLEARN, config, labels=3)).folder)
+    rows = [json.loads(row) for row in (run.path / "metrics.jsonl").read_text().splitlines()]
+    losses = [row["validation"]["loss"]["mean"] for row in rows]
+    np.testing.assert_allclose(losses, [2.060840511845048, 2.0453624505697503], rtol=1e-9)
+    assert [row["validation"]["accuracy"]["mean"] for row in rows] == [4 / 9, 4 / 9]

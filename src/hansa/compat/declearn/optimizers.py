@@ -61,7 +61,7 @@ _WITHOUT = {
     "torch-optim": "Name a module of declearn's in its place, such as adam.",
     "tensorflow-optim": "Name a module of declearn's in its place, such as adam.",
 }
-_FREE = ("ewma", "momentum", "adagrad", "adam", "rmsprop", "yogi")  # with round_reset
+_KEEP = ("ewma", "momentum", "nesterov", "adagrad", "adam", "rmsprop", "yogi")  # with round_reset
 
 
 def refused(why: str, hint: str = PAGE) -> PlanError:
@@ -121,7 +121,7 @@ def steps_of(where: str, value: Any, *, server: bool = False) -> Steps:
     chain = _named(f"{where}.modules", told.get("modules", []), _MODULES, server=server)
     if server:
         _at_server(where, regularizers, chain)
-    kept = any(isinstance(m, dict) and m["name"] in _FREE for m in chain)
+    kept = any(isinstance(m, dict) and m["name"] in _KEEP for m in chain)
     if rates["w_decay"]:
         chain.append({"name": "decoupled_decay", "rate": rates["w_decay"] / rates["lrate"]})
     return Steps(rates["lrate"], regularizers, chain, kept)
@@ -172,9 +172,9 @@ def _plain(
 ) -> dict[str, Any]:
     """Return a module with all options, because defaults differ."""
     place = f"{where}: {name}"
-    if options.pop("round_reset", False) and server and to.name in _FREE:
+    if to.name in _KEEP and options.pop("round_reset", False) and server:
         raise refused(f"{place} has round_reset, and a server's chain is kept.", "Leave it out.")
-    if options.pop("amsgrad", False):
+    if to.options is _DECAYS and options.pop("amsgrad", False):
         raise refused(
             f"{place} has amsgrad, whose largest moment is another one in Hansa.",
             'Leave it out, and write the module "amsgrad" into what the import makes of it.',
