@@ -13,7 +13,7 @@ from hansa.compat.declearn.wire import Named
 from hansa.errors import PlanError
 from hansa.text import nearest
 
-PAGE = "See docs/howto/coming-from-declearn.md for what is taken over."
+PAGE = "See docs/howto/coming-from-declearn-quickrun.md for what is taken over."
 
 
 class Steps(NamedTuple):

@@ -14,4 +14,4 @@ def _host(setup: Setup) -> Host:
 
 
 if __name__ == "__main__":
-    serve(Setup, Task, _host, name=NAME, page="docs/howto/coming-from-declearn.md")
+    serve(Setup, Task, _host, name=NAME, page="docs/howto/coming-from-declearn-quickrun.md")
