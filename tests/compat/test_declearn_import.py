@@ -79,6 +79,8 @@ REFUSED = {
     "a server's reset": ("beta = 0.25", "round_reset = true", "round_reset"),
     "a schedule": ("lrate = 0.1", 'lrate = ["cosine-annealing", { base = 0.1, max_lr = 1 }]',
                    "schedule"),
+    "an endless rate": ("lrate = 0.5", "lrate = inf", "is inf"),
+    "no steps at all": ("n_epoch = 2\nn_steps = 5", "n_epoch = nan", "neither n_epoch nor n_steps"),
     "a rate of 0": ("lrate = 0.5", "lrate = 0", "is 0"),
     "a rate in words": ("lrate = 0.5", 'lrate = "fast"', "'fast'"),
     "a time limit": ("n_steps = 5", "timeout = 5", "timeout"),

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from declearn_setups import CONFIG, ROWS, SKLEARN, rows_of, write_setup
+from declearn_setups import CONFIG, LINEAR, ROWS, SKLEARN, rows_of, write_setup
 from projects import final_model, simulate
 
 from hansa.cli.import_declearn import declearn as command
@@ -192,3 +192,33 @@ def test_two_rounds_have_the_losses_that_declearn_itself_gave(tmp_path: Path) ->
     losses = [row["validation"]["loss"]["mean"] for row in rows]
     np.testing.assert_allclose(losses, [2.060840511845048, 2.0453624505697503], rtol=1e-9)
     assert [row["validation"]["accuracy"]["mean"] for row in rows] == [4 / 9, 4 / 9]
+
+
+@pytest.mark.torch
+def test_first_weights_are_drawn_from_the_plans_seed(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    model = LINEAR[: LINEAR.index("with ")] + "model = TorchModel(module, torch.nn.MSELoss())\n"
+    made = import_setup(write_setup(tmp_path / "drawn", model)).folder
+    first = [
+        final_model(simulate(made, "rounds=1", "learner.optimizer.lr=1e-9", f"seed={seed}"))
+        for seed in (1, 1, 2)
+    ]
+    assert np.array_equal(first[0]["weight"], first[1]["weight"])
+    assert np.abs(first[0]["weight"] - first[2]["weight"]).max() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("limits", "weights"),
+    [
+        ("n_epoch = 1", [3, 2, 2]),
+        ("n_epoch = 1\ndrop_remainder = false", [4, 3, 2]),
+        ("n_epoch = nan\nn_steps = 9", [9, 9, 9]),
+        ("n_epoch = 9\nn_steps = 4\nshuffle = true", [4, 4, 4]),
+    ],
+)
+def test_the_first_limit_ends_a_round(tmp_path: Path, limits: str, weights: list[int]) -> None:
+    """A client's weight is its number of steps."""
+    config = PLAIN.replace("n_epoch = 2\nn_steps = 5", limits)
+    made = import_setup(write_setup(tmp_path / "few", SKLEARN, config, labels=3)).folder
+    rows = (simulate(made).path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(row)["train"]["loss"]["weight"] for row in rows] == [sum(weights)] * 2

@@ -6,6 +6,7 @@ make of the gradient.  Hansa's is x <- x - lr u', so that u' = u + (w_decay / lr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -91,7 +92,7 @@ def number(where: str, value: Any, *, whole: bool = False, least: float = 0.0) -
       PlanError: import-refused.
     """
     kinds: Any = int if whole else (int, float)
-    if isinstance(value, bool) or not isinstance(value, kinds) or not value >= least:
+    if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value < math.inf:
         kind = "a whole number" if whole else "a number"
         raise refused(f"{where} is {value!r:.60}.", f"Let it be {kind} of at least {least:g}.")
     return value if whole else float(value)

@@ -64,7 +64,9 @@ def read_rows(
       PlanError: import-refused, something is not there or cannot be used.
       DataError: rows and targets do not fit together.
     """
-    found = sorted((p.name for p in folder.iterdir() if p.is_dir()), key=natural_order)
+    found = sorted(
+        (p.name for p in folder.iterdir() if p.is_dir() and p.name[0] != "."), key=natural_order
+    )
     for name in names or ():
         if name not in found:
             raise refused(f"{folder} has no folder {name!r}.", _SPLIT)

@@ -1,7 +1,7 @@
 """What stands in for the module `declearn` in the process that runs a model file.
 
 `install` is called by that process alone (`hansa.compat.declearn.worker`); how it works stands in
-`hansa.compat.stand_in`.  It has what a quickrun model file imports: models, and no more.
+`hansa.compat.stand_in`.  It has what a quickrun model file imports: models, and little more.
 """
 
 from __future__ import annotations
@@ -14,8 +14,14 @@ from hansa.compat.declearn.models import Model, SklearnSGDModel, TorchModel, not
 
 NAME = "declearn"
 
+
+def set_device_policy(gpu: bool, idx: int | None = None) -> None:
+    """Do nothing: quickrun has models on the CPU, whatever their file says."""
+
+
 PARTS: Mapping[str, Mapping[str, Any]] = {
     "declearn": {"__version__": "0+hansa"},
+    "declearn.utils": {"set_device_policy": set_device_policy},
     "declearn.model": {},
     "declearn.model.api": {"Model": Model},
     "declearn.model.torch": {"TorchModel": TorchModel},
