@@ -222,3 +222,29 @@ def test_the_first_limit_ends_a_round(tmp_path: Path, limits: str, weights: list
     made = import_setup(write_setup(tmp_path / "few", SKLEARN, config, labels=3)).folder
     rows = (simulate(made).path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(row)["train"]["loss"]["weight"] for row in rows] == [sum(weights)] * 2
+
+
+REAL_TORCH = """lrate = 0.1
+w_decay = 0.01
+regularizers = [["ridge", { alpha = 0.05 }], "lasso", "fedprox"]
+modules = [["l2-clipping", { max_norm = 0.5 }]]
+[optim.server_opt]
+lrate = 0.5
+modules = ["yogi", ["adam", { beta_1 = 0.5 }]]
+"""
+
+
+@pytest.mark.torch
+def test_four_rounds_of_a_torch_model_have_the_losses_that_declearn_itself_gave(
+    tmp_path: Path,
+) -> None:
+    """Version 2.9.1 again; in float32."""
+    pytest.importorskip("torch")
+    old = CONFIG[CONFIG.index("lrate = 0.1") : CONFIG.index("[run]")]
+    config = CONFIG.replace(old, REAL_TORCH).replace("rounds = 2", "rounds = 4")
+    run = simulate(import_setup(write_setup(tmp_path / "real", config=config)).folder)
+    rows = [json.loads(row) for row in (run.path / "metrics.jsonl").read_text().splitlines()]
+    given = [1.5304872459835477, 3.802907387415568, 6.911971198187934, 7.52222384346856]
+    for name in ("loss", "mse"):
+        found = [row["validation"][name]["mean"] for row in rows]
+        np.testing.assert_allclose(found, given, rtol=1e-5)
