@@ -18,6 +18,7 @@ VERBS = {
     "nvflare": Verb("import_nvflare:nvflare", "Make a project from an app of NVIDIA FLARE."),
     "metisfl": Verb("import_metisfl:metisfl", "Make a project from MetisFL's environment file."),
     "fedn": Verb("import_fedn:fedn", "Make a project from a package of FEDn."),
+    "declearn": Verb("import_declearn:declearn", "Make a project from a declearn-quickrun set-up."),
 }
 """Every system that a project may come from."""
 

@@ -1,0 +1,147 @@
+"""From declearn's split of a data set to one of Hansa's.
+
+    data_iid/client_0/train_data.npy  train_target.npy  valid_data.npy  valid_target.npy
+    data/client_0/train.npz  valid.npz
+
+A folder that `hansa split` has written is taken as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from hansa.compat.declearn.optimizers import refused
+from hansa.data import Dataset
+from hansa.data.folders import load_folder
+from hansa.data.groups import natural_order
+from hansa.data.split import save_part
+from hansa.limits import DATA_BYTES_MAX
+
+_SPLIT = "declearn-split or hansa split makes such folders; --data names one."
+
+
+class Rows(NamedTuple):
+    """Every client's rows."""
+
+    folder: Path
+    train: dict[str, Dataset]
+    valid: dict[str, Dataset]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape of one example."""
+        return next(iter(self.train.values())).x.shape[1:]
+
+    @property
+    def classes(self) -> int:
+        """Return how many classes there are; 0 where targets are numbers."""
+        return len(next(iter(self.train.values())).classes or ())
+
+    def save(self, folder: Path) -> None:
+        """Write them as `hansa split` would."""
+        for part, clients in (("train", self.train), ("valid", self.valid)):
+            for client, rows in clients.items():
+                (folder / client).mkdir(parents=True, exist_ok=True)
+                save_part(folder / client / f"{part}.npz", rows)
+
+
+def read_rows(
+    folder: Path, names: Sequence[str] | None, parts: Mapping[str, str], classes: int | None
+) -> Rows:
+    """Read the rows of clients.
+
+    Args:
+      folder: with a folder for each client.
+      names: of the clients; None takes all.
+      parts: how the files train_data, train_target, valid_data and valid_target begin.
+      classes: how many there are at least.
+
+    Raises:
+      PlanError: import-refused, something is not there or cannot be used.
+      DataError: rows and targets do not fit together.
+    """
+    found = sorted(
+        (p.name for p in folder.iterdir() if p.is_dir() and p.name[0] != "."), key=natural_order
+    )
+    for name in names or ():
+        if name not in found:
+            raise refused(f"{folder} has no folder {name!r}.", _SPLIT)
+    chosen = list(names or found)
+    if not chosen:
+        raise refused(f"{folder} has no folder of a client.", _SPLIT)
+    if (folder / chosen[0] / "train.npz").is_file():
+        return _own(folder, chosen)
+    size, arrays = 0, {}
+    for name in chosen:
+        for part, begins in parts.items():
+            arrays[name, part] = _array(folder / name, begins)
+            size += arrays[name, part].nbytes
+            if size > DATA_BYTES_MAX:
+                raise refused(f"{folder} holds more than {DATA_BYTES_MAX:,} bytes.",
+                              "Name fewer clients in [data] client_names.")  # fmt: skip
+    targets = [array for (_, part), array in arrays.items() if part.endswith("target")]
+    named = _classes(targets, classes or 0)
+    made: dict[str, dict[str, Dataset]] = {"train": {}, "valid": {}}
+    for part, clients in made.items():
+        for name in chosen:
+            x, y = arrays[name, f"{part}_data"], arrays[name, f"{part}_target"]
+            clients[name] = Dataset.of(x, y, name=name, classes=named)
+    return Rows(folder, made["train"], made["valid"])
+
+
+def _classes(targets: list[np.ndarray], least: int) -> tuple[str, ...] | None:
+    """Return the names of all classes, where targets are labels."""
+    if any(y.dtype.kind not in "biu" for y in targets) or any(y.ndim > 1 for y in targets):
+        return None
+    lowest = min(int(y.min(initial=0)) for y in targets)
+    if lowest < 0:
+        raise refused(f"Targets are labels from {lowest} up.", "Number them from 0 up.")
+    count = max(least, *(int(y.max(initial=0)) + 1 for y in targets))
+    return tuple(map(str, range(count)))
+
+
+def _own(folder: Path, chosen: list[str]) -> Rows:
+    made: dict[str, dict[str, Dataset]] = {}
+    for part in ("train", "valid"):
+        rows = load_folder(folder, part=part)
+        made[part] = {}
+        for name in chosen:
+            if rows is None:
+                break
+            at = np.flatnonzero(np.asarray(rows.groups) == name)
+            if len(at):
+                made[part][name] = rows.take(at)
+    return Rows(folder, made["train"], made["valid"])
+
+
+def _array(folder: Path, begins: str) -> np.ndarray:
+    """Read the one file of a client that begins so."""
+    files = sorted(p for p in folder.glob(f"{begins}*") if p.is_file())
+    if len(files) != 1:
+        raise refused(f"{folder} has {len(files)} files {begins}.*, and not one.", _SPLIT)
+    path = files[0]
+    if path.stat().st_size > DATA_BYTES_MAX:
+        raise refused(f"{path} has more than {DATA_BYTES_MAX:,} bytes.", "Split it further.")
+    try:
+        if path.suffix == ".npy":
+            array: np.ndarray = np.load(path, allow_pickle=False)
+        elif path.suffix == ".csv":  # with a line of names, as declearn reads it
+            array = np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2, encoding="utf-8")
+            if begins.endswith("target") or array.shape[1] == 1:
+                array = _labels(array)
+        else:
+            raise refused(f"{path.name} is of a kind that is not read.", "Write .npy or .csv.")
+    except (OSError, ValueError, EOFError) as error:
+        raise refused(f"{path} cannot be read: {error}.", "Write it as .npy.") from None
+    return array
+
+
+def _labels(column: np.ndarray) -> np.ndarray:
+    """Return the one column of a table, whole numbers as such."""
+    flat = column[:, 0] if column.shape[1] == 1 else column
+    whole = bool(np.all(flat == np.floor(flat)))
+    return flat.astype(np.int64) if whole else flat

@@ -1,0 +1,201 @@
+"""From a declearn-quickrun set-up to a Hansa project: what is taken from where, and its files.
+
+Nothing of the set-up is executed, and nothing that exists is written over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hansa.code import read_code
+from hansa.compat.declearn.optimizers import Steps, refused
+from hansa.compat.declearn.reading import Found, located, read_setup
+from hansa.compat.declearn.rows import Rows, read_rows
+from hansa.compat.laying_out import Written, lay_out, line, new_folder, python
+from hansa.plan import PLAN_FILE
+from hansa.text import plan_name, toml
+
+MODULE = "hansa_model.py"
+DATA = "data"
+
+
+class _Read(NamedTuple):
+    """All that was read."""
+
+    found: Found
+    rows: Rows
+    name: str
+
+
+def import_setup(source: Path, target: Path | None = None, data: Path | None = None) -> Written:
+    """Write a Hansa project beside a declearn-quickrun set-up.
+
+    Args:
+      source: its TOML file, or the folder with config.toml.
+      target: new folder.
+      data: of the clients' folders, in place of the set-up's.
+
+    Raises:
+      PlanError: import-refused, something has no counterpart; project-exists.
+      DataError: rows and targets do not fit together.
+      LearnerError: there is too much code.
+    """
+    found = read_setup(source)
+    target = new_folder(found.path.parent, target)
+    code = read_code(found.model_file.parent)
+    if found.model_file.name not in code:
+        raise refused(f"{found.model_file} is no Python file.", "Correct [model] model_file.")
+    if MODULE in code:
+        raise refused(f"{found.model_file.parent} has a file {MODULE}, which would be written.")
+    # fmt: off
+    rows = read_rows(_data_folder(found, data), found.clients, found.parts, found.labels)
+    # fmt: on
+    if found.most is not None and found.most < len(rows.train):
+        raise refused(
+            f"{len(rows.train)} clients have data, and max_clients is {found.most}.",
+            "Name those that shall take part in [data] client_names.",
+        )
+    read = _Read(found, rows, found.path.parent.name)
+    texts = {
+        PLAN_FILE: plan_text(read),
+        MODULE: module_text(read),
+        "README.md": readme_text(read),
+    }
+    lay_out(target, code, texts)
+    rows.save(target / DATA)
+    return Written(target, list(_facts(read)), [])
+
+
+def _data_folder(found: Found, given: Path | None) -> Path:
+    if given is not None:
+        if not given.is_dir():
+            raise refused(f"There is no folder {given}.", "Correct --data.")
+        return given.resolve()
+    if found.data_folder is not None:
+        return located(found.path, found.data_folder, "[data] data_folder")
+    here = found.path.parent
+    folders = sorted(p for p in here.glob("data*") if p.is_dir())
+    if len(folders) != 1:
+        raise refused(
+            f"{here} has {len(folders)} folders data*, and not one.",
+            "Make one with declearn-split or hansa split, or name it with --data.",
+        )
+    return folders[0]
+
+
+def plan_text(read: _Read) -> str:
+    """Return plan.toml, with a word on each line about where it was taken from."""
+    found, rows = read.found, read.rows
+    training = found.training
+    weighting = "user" if found.steps_weighted else "uniform"
+    lines = [
+        f"# What will run, taken from {toml(found.path.name)} of a declearn-quickrun set-up.",
+        "# Every key is explained by: hansa config explain",
+        f"name = {toml(plan_name(read.name))}",
+        line("rounds", found.rounds, "run.rounds"),
+        line("algorithm", _algorithm(found.server), "optim.server_opt"),
+        line("aggregator", "mean", "optim.aggregator"),
+        line("weighting", weighting, "its steps_weighted: a client's number of steps, or 1"),
+        "",
+        "[learner]",
+        line("kind", "function"),
+        line("module", MODULE),
+        line(
+            "optimizer", {"lr": found.client.lr}, f"optim.client_opt; its modules are in {MODULE}"
+        ),
+        line("batch_size", training.batch_size, "run.training"),
+        line("steps", training.steps, "n_steps")
+        if training.epochs is None
+        else line("epochs", training.epochs, "n_epoch"),
+        "",
+        "[data]",
+        line("set", DATA, "made of data.data_folder; at a site, the name of its own data"),
+        line("split", {"scheme": "files"}, "a client for each folder"),
+        line("test", 0.0, "the server holds no rows"),
+        line("shape", list(rows.shape)),
+        *([line("classes", rows.classes)] if rows.classes else []),
+        "",
+        "[cohort]",
+        line("minimum", found.minimum, "run.register.min_clients"),
+        "",
+        "[evaluate]",
+        line("every", found.every, "run.evaluate.frequency"),
+        line("clients", max(len(rows.train), 1)),
+        *([line("metrics", found.metrics, "experiment.metrics")] if found.metrics else []),
+        "",
+        "[stop]",
+    ]
+    stop = found.stop or {"metric": "loss"}
+    lines += [
+        line(key, value, "run.early_stop" if found.stop else "") for key, value in stop.items()
+    ]
+    return "\n".join([*lines, ""])
+
+
+def _algorithm(server: Steps) -> Any:
+    if server.lr == 1.0 and not server.chain and not server.regularizers:
+        return "fed_avg"
+    parts = {"regularizers": server.regularizers, "chain": server.chain}
+    return {"name": "fed_opt", "lr": server.lr} | {k: v for k, v in parts.items() if v}
+
+
+def module_text(read: _Read) -> str:
+    """Return the module that hands the model to Hansa."""
+    found, training = read.found, read.found.training
+    told: dict[str, Any] = {
+        "model": found.model_file.name,
+        "name": found.model_name,
+        "shape": list(read.rows.shape),
+        "classes": read.rows.classes,
+        "regularizers": found.client.regularizers,
+        "chain": found.client.chain,
+        "shuffle": training.shuffle,
+        "drop_remainder": training.drop_remainder,
+        "most_steps": training.steps if training.epochs is not None else None,
+        "evaluation_batch": found.evaluation_batch,
+    }
+    options = "".join(f"    {name}={python(value)},\n" for name, value in told.items())
+    return (
+        '"""A declearn model, unchanged, and how a client trains it."""\n'
+        "\n"
+        "from hansa.compat.declearn import DeclearnApp\n"
+        "\n"
+        f"declearn = DeclearnApp(\n    __file__,\n{options})\n"
+        "init, train, evaluate, predict, close = declearn.functions()\n"
+    )
+
+
+def readme_text(read: _Read) -> str:
+    """Return the README."""
+    told = "\n".join(f"    {what:<12} {taken}" for what, taken in _facts(read))
+    return (
+        f"# {plan_name(read.name)}\n\n"
+        f"Made from a declearn-quickrun set-up: `{PLAN_FILE}` says what will run, `{MODULE}` how "
+        f"a\nclient trains. `{read.found.model_file.name}` is unchanged, and `{DATA}` has each "
+        "client's rows.\n\n"
+        "    hansa run                    # simulate it on this machine\n"
+        "    hansa dev                    # rehearse it: a server and sites as processes\n"
+        "    hansa run --on ADDRESS       # run it on a federation's sites\n\n"
+        f"Taken over:\n\n{told}\n\n"
+        "A site declares its rows by the name of `data.set`: hansa site data add FOLDER --as "
+        f"{DATA}.\nThe model file runs in a process of its own, in which `declearn` is Hansa's "
+        "stand-in, whether\ndeclearn is installed or not.\n"
+    )
+
+
+def _facts(read: _Read) -> Iterator[tuple[str, str]]:
+    found, rows = read.found, read.rows
+    yield "model", f"{found.model_name} of {found.model_file.name}"
+    yield "clients", f"{len(rows.train)}: {', '.join([*rows.train][:5])}, from {rows.folder.name}"
+    yield "rounds", f"{found.rounds}, with batches of {found.training.batch_size}"
+    modules = [m["name"] for m in (*found.client.regularizers, *found.client.chain)]  # type: ignore[index]
+    yield "client_opt", f"rate {found.client.lr:g}{''.join(f', {name}' for name in modules)}"
+    if found.client.kept:
+        yield "differs", "a client's modules begin anew with each round, as with round_reset = true"
+    yield "server_opt", toml(_algorithm(found.server))
+    if found.metrics:
+        yield "metrics", ", ".join(found.metrics)
+    if found.left:
+        yield "not needed", ", ".join(found.left)
