@@ -335,6 +335,10 @@ OWN_CALLS_MAX = 100_000
 """Calls of its federation that such a workflow may make in a round, named tasks aside: FedRec reads
 back a thousand models.  One that asks for ever without going on can be ended by nothing else."""
 
+OWN_MADE_AT_ONCE = 2
+"""Processes that say at the same time what a run's own parts are, before it has a place: after a
+start all runs of a server want one."""
+
 FUNCTION_MEMORY_DEPTH_MAX = 16
 """Lists within lists in what a server function remembers."""
 

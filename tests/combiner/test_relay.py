@@ -24,7 +24,7 @@ from hansa.combiner.state import CombinerState, found_combiner
 from hansa.errors import HansaError
 from hansa.identity import Membership, load_authority, load_membership, new_key, parse_invite
 from hansa.params import decode
-from hansa.protocol.messages import Offer, RunFacts, Standing
+from hansa.protocol.messages import Offer, PollAnswer, RunFacts, Standing
 from hansa.server.hub import Hub
 from hansa.server.members import found_admin
 from hansa.server.opening import opened
@@ -55,15 +55,15 @@ class Tiers(NamedTuple):
             body = connection.request("GET", f"/v1/runs/{run}").body
         return msgspec.json.decode(body, type=dict[str, Any])["facts"]  # type: ignore[no-any-return]
 
-    def answer(self, run: str) -> None:
+    def answer(self, run: str, number: int = 1) -> None:
         """Do what the site behind the combiner is asked."""
         state = self.combiner
         eventually(lambda: state.journal.run(run), "the run is known")
         eventually(lambda: run in state.hub._runs, "it is offered")
         state.journal.stand(run, "solo", Standing(state="ready", examples=4))
-        exchange = eventually(lambda: state.hub.exchange(run, 1, "train"), "the round is open")
+        exchange = eventually(lambda: state.hub.exchange(run, number, "train"), "the round is open")
         content = update_bytes(D)
-        state.updates.of(run, 1, "solo").put_bytes(content)
+        state.updates.of(run, number, "solo").put_bytes(content)
         exchange.answer("solo", done(content, 4.0))
 
 
@@ -124,6 +124,33 @@ def test_one_bad_round_does_not_end_the_combiner(
     models = [decode(path.read_bytes()).to_dict() for path in rounds if path.is_file() and
               path.read_bytes()[8:9] == b"{"]  # fmt: skip
     assert any(np.array_equal(next(iter(m.values())), SEED + np.float32(D)) for m in models)
+
+
+def test_a_combiner_takes_a_round_for_committed_when_it_is_told_so(
+    tiers: Tiers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next round begins before: until it is durable above, nobody forgets anything (L5)."""
+    real = Relay._do
+    silent = [True]
+
+    def untold(self: Relay, answer: PollAnswer) -> bool:
+        less = msgspec.structs.replace(answer, committed=[]) if silent[0] else answer
+        return real(self, less)
+
+    monkeypatch.setattr(Relay, "_do", untold)
+    tiers.combiner.runs.resume()
+    run = tiers.submit(rounds=2)
+    tiers.answer(run)
+    exchange = tiers.combiner.hub.exchange
+    eventually(lambda: exchange(run, 2, "train"), "the second round has begun")
+    found = tiers.combiner.hub._runs[run]
+    assert found.settled("solo") == 0 and list((tiers.combiner.updates.folder / run).glob("1/*/*"))
+    silent[0] = False
+    eventually(lambda: found.settled("solo") == 1, "it is told")
+    _, again = tiers.combiner.journal.since_commit(run, up_to=0)
+    assert [e["round"] for e in again if e["kind"] == "opened"] == [1, 2]
+    tiers.answer(run, 2)
+    assert ended(tiers, run)["state"] == "finished"
 
 
 def test_a_poll_that_fails_does_not_end_the_combiner(

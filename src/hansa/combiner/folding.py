@@ -103,7 +103,7 @@ class CombinedRun:
 
     def is_to_come(self, number: int, phase: Phase) -> bool:
         """Return whether an exchange may be opened in a moment, as after a restart."""
-        return number == self.committed + 1
+        return 0 < number - self.committed <= 2  # the round before may just have been committed
 
     def fold(self, task: Task) -> tuple[Partial, Params | None]:
         """Have the sites do a task, and fold what they send; return what came of it.
@@ -118,7 +118,8 @@ class CombinedRun:
         self.spans.open(key.round)
         path = self._fetched(task)
         message = from_message(self._layout, load_params(path))
-        _, events = self._desk.journal.since_commit(self.run)
+        # What is committed above may be known only when the next round has begun.
+        _, events = self._desk.journal.since_commit(self.run, up_to=max(0, key.round - 2))
         past = [e for e in events if (e.get("round"), e.get("phase")) == (key.round, key.phase)]
         opened = next((e for e in past if e["kind"] == "opened"), None)
         begun = None

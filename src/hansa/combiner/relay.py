@@ -271,7 +271,8 @@ class Relay(Runs):
         found = self._known.get(task.key.run)
         if found is None or task.fold is None:
             return False  # its package is still being fetched; it is given out again
-        self._advance(task.key.run, task.key.round - 1)
+        # The commit before this round may not be durable above; the one before that one is.
+        self._advance(task.key.run, task.key.round - 2)
         dropped = threading.Event()
         with self._lock:
             if task.key in self._work_on:

@@ -6,6 +6,7 @@ What a process says of its parts is checked like any message: a lie may spoil it
 from __future__ import annotations
 
 import re
+import threading
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +17,7 @@ from hansa.aggregators import Aggregate, Aggregator, Contribution, collected
 from hansa.algorithms import Algorithm, Vectors
 from hansa.errors import RunError
 from hansa.functions import Place, with_functions
-from hansa.limits import FUNCTION_TIMES_MAX
+from hansa.limits import FUNCTION_TIMES_MAX, OWN_MADE_AT_ONCE
 from hansa.own.answering import Answering
 from hansa.own.messages import Call, Denied, Facts, Given, Returned, Wanted
 from hansa.own.naming import at_server, own_parts
@@ -30,6 +31,7 @@ from hansa.transforms.transform import Wire
 from hansa.workflows import Federation, Progress, Workflow, build_workflow
 
 _VECTOR = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}", re.ASCII)
+_MAKING = threading.Semaphore(OWN_MADE_AT_ONCE)
 _STAND_IN = "own:"  # begins the names of stand-ins in a plan that nobody else sees
 
 
@@ -48,7 +50,8 @@ def with_own(plan: Plan, place: Place, model: Model) -> tuple[Method, Workflow]:
     """
     own = own_parts(plan)
     parts = Parts(plan, own, place, model)
-    facts = _checked(parts.facts())
+    with _MAKING:
+        facts = _checked(parts.facts())
     made = {
         "workflow": _workflow(parts, facts),
         "algorithm": _algorithm(parts, facts),

@@ -215,11 +215,13 @@ class Journal:
         rows = self._db.read(lambda c: c.execute(query.order_by(events.c.seq)).all())
         return [{"kind": k, "at": at, **msgspec.json.decode(data)} for k, at, data in rows]
 
-    def since_commit(self, run: str) -> tuple[Event, list[Event]]:
-        """Return the last commit and the events after it."""
+    def since_commit(self, run: str, *, up_to: int | None = None) -> tuple[Event, list[Event]]:
+        """Return the last commit, or the last up to a round, and the events after it."""
         last = select(func.max(events.c.seq)).where(
             events.c.run == run, events.c.kind == "committed"
         )
+        if up_to is not None:
+            last = last.where(func.json_extract(events.c.data, "$.round") <= up_to)
         start = self._db.read(lambda c: c.execute(last).scalar_one())
         commit, *rest = self.events(run, start, limit=1_000_000)
         return commit, rest

@@ -86,8 +86,7 @@ class TaskStates:
             os.replace(old, place / f"{number - first}.{before}.safetensors")
         os.replace(file, place / f"{number}.{made}.safetensors")
         for since, found, path in list(self._kept(client)):
-            over = since < number if first else since == number
-            if over and (since, found) not in stays:
+            if (first or since >= number) and (since, found) not in stays:
                 path.unlink(missing_ok=True)
         sync_folder(place)
 
