@@ -208,6 +208,18 @@ def test_a_run_that_the_server_does_not_know_and_a_server_that_is_away(
     assert "[server-unreachable]" in hansa_cli("ls", "--on", status=1)
 
 
+def test_a_run_that_is_not_handed_over_has_no_name_at_the_server(
+    hansa_cli: Any, server: StandIn
+) -> None:
+    def away(path: str) -> None:
+        raise ConnectionError
+
+    server.before_answer = away
+    hansa_cli("run", "study", "--on", status=1)
+    text = hansa_cli("show", "steps-1")
+    assert "not handed over" in text and "None" not in text and "none yet" in text
+
+
 def test_a_damaged_invitation_is_told(hansa_cli: Any, home: Path) -> None:
     assert "[invite-malformed]" in hansa_cli("join", "https://hansa.test:8443", status=1)
 

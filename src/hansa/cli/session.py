@@ -57,7 +57,7 @@ def run_project(
             "Start another with: hansa run --new",
         )
     population = population or project_population(project)
-    if not as_json:
+    if not as_json and not folder.is_locked():  # the work itself says who has it
         click.echo(_opening(folder, project, simulation))
     plan = project.plan
     try:
