@@ -359,13 +359,23 @@ def test_data_of_another_kind_is_told_apart(
     ("change", "words"),
     [
         ("rounds=many", "expected a whole number, got text"),
+        ("algorithm=mine.py", "mine.py:FUNCTION"),
         ("learner=3", "expected a table, got a whole number"),
     ],
 )
-def test_a_wrong_type_is_told_without_words_of_python(
+def test_a_wrong_value_is_told_in_plain_words(
     study: Path, capsys: pytest.CaptureFixture[str], change: str, words: str
 ) -> None:
     assert words in fails(capsys, "run", "study", "--set", change)[1]
+
+
+def test_a_folder_that_is_not_there_is_named_and_not_a_temporary_file(
+    study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["run", "study", "--rounds", "1"])
+    text = fails(capsys, "export", "-o", "nowhere/model.npz")[1]
+    assert "(nowhere)" in text and ".hansa-" not in text
 
 
 def test_what_happened_and_what_to_do_next_are_two_sentences() -> None:
