@@ -140,6 +140,8 @@ def test_ls_show_stop_and_log_ask_the_server(hansa_cli: Any, server: StandIn) ->
     assert hansa_cli("log", "far-7", "--on").rstrip().endswith("failed: Too few. [run-too-few]")
     server.events[-1] = {**failed, "state": "stopped", "reason": "stopped by ada", "code": ""}
     assert hansa_cli("log", "--follow").splitlines() == told
+    server.events.insert(-1, {"kind": "timed", "at": "2026-11-22T12:00:00+00:00", "spans": []})
+    assert hansa_cli("log", "far-7", "--on").splitlines() == told
     lines = hansa_cli("log", "far-7", "--on", "--json").splitlines()
     assert [json.loads(line) for line in lines] == server.events
 
