@@ -94,7 +94,8 @@ class NumpyLearner(Learner):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("-l", "--learner", type=int, required=True)
+    ids = range(1, MAX_LEARNERS + 1)
+    parser.add_argument("-l", "--learner", type=int, choices=ids, required=True)
     index = parser.parse_args().learner - 1
     (x_train, y_train), (x_test, y_test) = load_data()
     x_chunks, y_chunks = iid_partition(x_train, y_train, num_partitions=MAX_LEARNERS, seed=1990)

@@ -25,6 +25,8 @@ sandbox    = "preferred"       # "required" where bubblewrap is installed
 def awaited(name: str) -> str:
     """Return the invitation that the server script writes on this machine."""
     until = time.monotonic() + INVITE_S
+    if not (INVITES / name).exists():
+        print(f"{name} waits {INVITE_S} s for {INVITES / name}, from run_server.py", flush=True)
     while not (INVITES / name).exists():
         if time.monotonic() > until:
             sys.exit(f"There is no invitation {INVITES / name}; start run_server.py first.")
@@ -48,6 +50,8 @@ if __name__ == "__main__":
     given = parser.parse_args()
     name = client_name(given.name)
     site = FEDERATION / name
+    if not (given.data / name).exists():
+        sys.exit(f"There are no data {given.data / name}; make them with prepare_data.py.")
     if not (site / "site.toml").exists():
         make_site(site, (given.data / name).resolve(), given.invite or awaited(name))
     command = [*HANSA, "site", "start", "--folder", str(site)]

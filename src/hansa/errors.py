@@ -46,7 +46,8 @@ class HansaError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        return f"{self.happened} {self.hint}  [{self.code}]"
+        stop = "" if self.happened.endswith((".", "!", "?", ":")) else "."
+        return f"{self.happened}{stop} {self.hint}  [{self.code}]"
 
     def as_dict(self) -> dict[str, str]:
         """Return the same for programs."""

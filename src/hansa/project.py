@@ -160,7 +160,7 @@ def import_file(folder: Path | None, name: str, code: Code | None = None) -> Mod
         raise LearnerError(
             "learner-module",
             f"There is no file {folder / name}." if folder else f"There is no folder with {name}.",
-            "Make a complete project with: hansa init my-study --template numpy",
+            "Correct its name in the plan; a complete project is made by: hansa init my-study",
         )
     code = read_code(folder, LearnerPlan()) if code is None else code
     make_current(folder, code)
@@ -194,7 +194,7 @@ def _import_failed(path: Path, error: BaseException) -> LearnerError:
     where = f"{path.name}, line {line}" if line else path.name
     return LearnerError(
         "learner-module",
-        f"Importing {where} raised {type(error).__name__}: {error}.",
+        f"Importing {where} raised {type(error).__name__}{f': {error}' if str(error) else ''}.",
         "Correct the file; to see the whole traceback run it with python.",
     )
 

@@ -13,6 +13,8 @@ import pytest
 
 from hansa.cli import main
 from hansa.cli.main import cli
+from hansa.errors import RunError
+from hansa.runs import find_run
 
 
 def fails(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
@@ -351,3 +353,49 @@ def test_data_of_another_kind_is_told_apart(
     status, text = fails(capsys, "run", "study")
     assert status == 1
     assert "[learner-data]" in text or "[data-missing]" in text, text
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("rounds=many", "expected a whole number, got text"),
+        ("algorithm=mine.py", "mine.py:FUNCTION"),
+        ("learner=3", "expected a table, got a whole number"),
+    ],
+)
+def test_a_wrong_value_is_told_in_plain_words(
+    study: Path, capsys: pytest.CaptureFixture[str], change: str, words: str
+) -> None:
+    assert words in fails(capsys, "run", "study", "--set", change)[1]
+
+
+def test_a_folder_that_is_not_there_is_named_and_not_a_temporary_file(
+    study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["run", "study", "--rounds", "1"])
+    text = fails(capsys, "export", "-o", "nowhere/model.npz")[1]
+    assert "(nowhere)" in text and ".hansa-" not in text
+
+
+def test_what_happened_and_what_to_do_next_are_two_sentences() -> None:
+    assert str(RunError("run-busy", "It raised ValueError", "Correct it.")) == (
+        "It raised ValueError. Correct it.  [run-busy]"
+    )
+
+
+def test_a_run_that_another_process_has_is_not_said_to_continue(
+    study: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as once, pytest.raises(SystemExit):
+        once.setattr("hansa.cli.session.continue_run", _interrupted)
+        main(["run", "study"])
+    capsys.readouterr()
+    with find_run(Path("runs"), "study-1").locked(), pytest.raises(SystemExit):
+        main(["run", "--resume", "study-1"])
+    told = capsys.readouterr()
+    assert "[run-busy]" in told.err and "Ctrl-C" not in told.out
+
+
+def _interrupted(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt

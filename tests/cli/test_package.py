@@ -150,6 +150,17 @@ def test_each_command_can_be_tried_as_a_client_runs_it(cli: Any, study: Path, ho
     assert "working on" in cli("run", "train", "tried.zip")
 
 
+def test_what_clients_measured_is_named_where_it_is_not_the_plan_s_metric(
+    study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for metric, told in (("mae", False), ("accuracy", True)):
+        with pytest.raises(SystemExit):
+            main(["run", str(study), "--rounds", "1", "--set", f"stop.metric={metric}"])
+        text = capsys.readouterr().out
+        assert ("At clients: mae" in text) == told and "Finished" in text
+    assert "hansa show tried-2 --validations" in text
+
+
 def test_a_site_s_own_file_can_be_given(cli: Any, study: Path, home: Path) -> None:
     x, classes = np.ones((10, 64), np.float32), list("abcdefghij")
     np.savez(home / "own.npz", x=x, y=np.arange(10), classes=classes)

@@ -140,6 +140,8 @@ def test_ls_show_stop_and_log_ask_the_server(hansa_cli: Any, server: StandIn) ->
     assert hansa_cli("log", "far-7", "--on").rstrip().endswith("failed: Too few. [run-too-few]")
     server.events[-1] = {**failed, "state": "stopped", "reason": "stopped by ada", "code": ""}
     assert hansa_cli("log", "--follow").splitlines() == told
+    server.events.insert(-1, {"kind": "timed", "at": "2026-11-22T12:00:00+00:00", "spans": []})
+    assert hansa_cli("log", "far-7", "--on").splitlines() == told
     lines = hansa_cli("log", "far-7", "--on", "--json").splitlines()
     assert [json.loads(line) for line in lines] == server.events
 
@@ -206,6 +208,18 @@ def test_a_run_that_the_server_does_not_know_and_a_server_that_is_away(
     assert server.asked[-1] == "GET /v1/runs/no%2Fsuch"
     server.trouble = [unreachable()]
     assert "[server-unreachable]" in hansa_cli("ls", "--on", status=1)
+
+
+def test_a_run_that_is_not_handed_over_has_no_name_at_the_server(
+    hansa_cli: Any, server: StandIn
+) -> None:
+    def away(path: str) -> None:
+        raise ConnectionError
+
+    server.before_answer = away
+    hansa_cli("run", "study", "--on", status=1)
+    text = hansa_cli("show", "steps-1")
+    assert "not handed over" in text and "None" not in text and "none yet" in text
 
 
 def test_a_damaged_invitation_is_told(hansa_cli: Any, home: Path) -> None:

@@ -181,7 +181,7 @@ def _run(
         new=True,
         rehearsal=True,
     )
-    told(f"run {folder.name} submitted: {plan.rounds} rounds")
+    told(f"run {folder.name} submitted: {plan.rounds} round{'s' * (plan.rounds != 1)}")
     refusals = Refusals(len(rehearsal.names), rehearsal.project)
     disturbed = Chaos(rehearsal, told) if chaos else contextlib.nullcontext()
     with connected(membership) as connection:

@@ -73,5 +73,5 @@ def _print(events: Sequence[dict[str, Any]], *, as_json: bool) -> None:
     for event in events:
         if as_json:
             click.echo(json.dumps(event))
-        else:
+        elif event["kind"] != "timed":  # spans, for programs; hansa show --timing is for people
             click.echo(f"{clean(event.get('at', ''))}  {sentence(event)}")

@@ -110,7 +110,11 @@ def _usage(error: click.ClickException, words: list[str]) -> int:
 
 def _system_error(error: OSError) -> dict[str, Any]:
     """Return what the operating system refused, in our form."""
-    where = f" ({error.filename})" if error.filename else ""
+    path = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
+    folder, name = os.path.split(path)
+    if name.startswith(".hansa-"):  # half a file: its folder is what a person knows
+        path = folder or "."
+    where = f" ({path})" if path else ""
     hints = {
         errno.ENOSPC: "Free some space; a run continues from its last committed round.",
         errno.EACCES: "Choose a folder you may write to, for example with --runs.",

@@ -52,7 +52,8 @@ def status(folder: Path, as_json: bool) -> None:
         "Address": facts["url"],
         "Fingerprint": grouped(facts["fingerprint"]),
         "Server": "runs" if facts["runs_here"] else stopped,
-        "Members": f"{facts['sites']} sites, {facts['people']} people",
+        "Members": f"{_counted(facts['sites'], 'site', 'sites')}, "
+        f"{_counted(facts['people'], 'person', 'people')}",
         "Runs": runs,
     }
     for head, told in lines.items():
@@ -119,3 +120,7 @@ def audit_trail(count: int, folder: Path, as_json: bool) -> None:
         return
     shown = [{key: value for key, value in row.items() if key != "id"} for row in rows]
     click.echo(str(Table(shown)) if shown else "Nothing has happened yet.")
+
+
+def _counted(number: int, one: str, more: str) -> str:
+    return f"{number} {one if number == 1 else more}"

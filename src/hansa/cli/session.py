@@ -22,6 +22,7 @@ from hansa.simulation import (
     open_run,
     project_population,
 )
+from hansa.text import clean
 from hansa.watch import byte_size, watching
 
 
@@ -56,7 +57,7 @@ def run_project(
             "Start another with: hansa run --new",
         )
     population = population or project_population(project)
-    if not as_json:
+    if not as_json and not folder.is_locked():  # the work itself says who has it
         click.echo(_opening(folder, project, simulation))
     plan = project.plan
     try:
@@ -111,7 +112,8 @@ def _opening(folder: RunFolder, project: Project, simulation: Simulation) -> str
     what = f"Continuing {folder.name} after round {done}" if done else f"Run {folder.name}"
     name = project.method.algorithm.name
     rounds = f"{plan.rounds} round{'s' * (plan.rounds != 1)}"
-    size = f"{folder.about['clients']} clients, {rounds} of {name}"
+    clients = folder.about["clients"]
+    size = f"{clients} client{'s' * (clients != 1)}, {rounds} of {name}"
     return f"{what}: {size}, engine {simulation.engine}. Ctrl-C is safe." + (
         _forgotten(folder, simulation.runs)
     )
@@ -130,6 +132,18 @@ def where_option(runs: Path) -> str:
     return "" if runs == usual else f" --runs {shlex.quote(str(runs))}"
 
 
+def _measured(folder: RunFolder, where: str) -> str:
+    """Say where the metrics are of a run whose clients measured others than the plan's one."""
+    names = sorted({name for row in folder.rows() for name in row.get("validation", {})})
+    shown = ", ".join(clean(name) for name in names[:_METRICS_TOLD])
+    more = ", ..." if len(names) > _METRICS_TOLD else ""
+    look = f"hansa show {folder.name}{where} --validations"
+    return f"At clients: {shown}{more}  ({look})\n" if names else ""
+
+
+_METRICS_TOLD = 4
+
+
 def closing(folder: RunFolder, runs: Path) -> str:
     """Say what was reached, where things are, and what to type next."""
     record = run_record(folder)
@@ -142,6 +156,7 @@ def closing(folder: RunFolder, runs: Path) -> str:
     return (
         f"\nFinished: {record['reason']}; {reached}{record['seconds']:.1f} s, "
         f"{byte_size(moved)} exchanged.\n"
+        f"{'' if best else _measured(folder, where)}"
         f"Model:  {record['model_digest'][:19]}  (hansa export {folder.name}{where} --to npz)\n"
         f"Report: {relative(folder.path / 'report.html')}\n"
         f"Next:   hansa show {folder.name}{where} · hansa compare{where} · "

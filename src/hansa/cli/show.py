@@ -98,8 +98,8 @@ def command(
             f"round {problem['round']}: {clean(problem['client'])} {clean(problem['kind'])}: "
             f"{clean(problem['message'], TEXT_CHARS)} [{clean(problem['code'])}]"
         )
-    click.echo(f"plan    {record['plan_digest']}\nmodel   {record['model_digest']}")
-    if folder.remote is not None:
+    click.echo(f"plan    {record['plan_digest']}\nmodel   {record['model_digest'] or 'none yet'}")
+    if folder.remote is not None and folder.remote["run"] is not None:
         click.echo(f"server  {folder.remote['url']}, where it is {folder.remote['run']}")
     click.echo(f"report  {relative(page)}")
     if open_page:

@@ -54,7 +54,8 @@ def get_job_log(seat: Seat, command: Command) -> Iterator[str]:
     for _ in range(CONSOLE_EVENT_PAGES):
         page = asking.events(seat.connection, command.words[0], after=after)
         for event in page.events:
-            yield f"{clean(event.get('at', ''))}  {sentence(event)}"
+            if event["kind"] != "timed":  # spans, for programs
+                yield f"{clean(event.get('at', ''))}  {sentence(event)}"
         after = page.next
         if not page.events:
             return

@@ -269,7 +269,11 @@ def build_named(
         raise PlanError(
             "plan-unknown-name",
             f"The plan's {where} is {name!r}, which does not exist. Nothing was started.",
-            f"Define {function} in {file}." if colon else nearest(name, table),
+            f"Define {function} in {file}."
+            if colon
+            else f"Name its function, too: {name}:FUNCTION"
+            if name.endswith(".py")
+            else nearest(name, table),
         )
     made = factory
     if callable(factory):

@@ -200,13 +200,33 @@ def _plan_error(text: str, table: Mapping[str, Any]) -> HansaError:
         hint = nearest(word["word"], words)
     return PlanError(
         "plan-wrong-type",
-        f"The plan's {path or 'top level'} is not usable: {_lower(reason)}. Nothing was started.",
+        f"The plan's {path or 'top level'} is not usable: {_plain(reason)}. Nothing was started.",
         hint,
     )
 
 
-def _lower(reason: str) -> str:
-    return reason[:1].lower() + reason[1:]
+_IN_PLAIN_WORDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "text",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a table",
+    "null": "nothing",
+}
+
+
+def _plain(reason: str) -> str:
+    """Say msgspec's reason with the words of TOML instead of Python's.
+
+    >>> _plain("Expected `int | null`, got `str`")
+    'expected a whole number or nothing, got text'
+    """
+
+    def words(kinds: re.Match[str]) -> str:
+        return " or ".join(_IN_PLAIN_WORDS.get(kind, kind) for kind in kinds[1].split(" | "))
+
+    return re.sub(r"`([^`]*)`", words, reason[:1].lower() + reason[1:])
 
 
 def _words_at(path: str, table: Mapping[str, Any]) -> list[str]:

@@ -54,7 +54,6 @@ def sentence(event: Event) -> str:
 _PLAIN = {
     "started": "started",
     "resumed": "resumed after an interruption",
-    "timed": "where this round's time went, see hansa show --timing",
 }
 
 

@@ -299,7 +299,8 @@ def _metric(package: FednPackage) -> str | None:
 
 def _facts(package: FednPackage, asked: Import, seed: Params | None) -> Iterator[tuple[str, str]]:
     inside = [f for f in package.files]
-    yield "package", f"{len(inside)} files, unchanged, in {posixpath.join(TOP, package.folder)}"
+    files = f"{len(inside)} file{'s' * (len(inside) != 1)}"
+    yield "package", f"{files}, unchanged, in {posixpath.join(TOP, package.folder)}"
     if not package.described:
         yield "lines", f"there is no {DESCRIPTION}: train.py and validate.py, as FEDn did once"
     for task in ("forward", "backward") if package.splits else ("train", "validate", "predict"):
