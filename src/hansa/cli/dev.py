@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("project", type=click.Path(path_type=Path), default=Path("."))
-@click.option("--sites", type=click.IntRange(1), help="So many sites; by default as in the plan.")
+@click.option(
+    "--sites", type=click.IntRange(1, 100), help="So many sites; by default as in the plan."
+)
 @click.option("--rounds", type=click.IntRange(1), help="Run at most so many rounds.")
 @click.option(
     "--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change any key of the plan."

@@ -137,6 +137,8 @@ def _ended(folder: RunFolder) -> str:
 
 def _place(folder: RunFolder) -> str:
     remote = folder.remote or {}
+    if remote["run"] == folder.name:
+        return f"Run {folder.name} at {remote['url']}"
     return f"Run {folder.name}, which is {remote['run']} at {remote['url']},"
 
 
