@@ -62,7 +62,8 @@ def _standing(event: Event) -> str:
     match event["state"]:
         case "ready":
             examples = event.get("examples", 0)
-            return f"{site} takes part" + (f" with {examples:,} examples" if examples else "")
+            rows = f"{examples:,} example{'s' * (examples != 1)}"
+            return f"{site} takes part" + (f" with {rows}" if examples else "")
         case "refused":
             return f"{site} does not take part: {reason or 'it gives no reason'}"
     return f"{site} has not decided yet" + (f": {reason}" if reason else "")
