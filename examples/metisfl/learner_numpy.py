@@ -99,7 +99,9 @@ if __name__ == "__main__":
     index = parser.parse_args().learner - 1
     (x_train, y_train), (x_test, y_test) = load_data()
     x_chunks, y_chunks = iid_partition(x_train, y_train, num_partitions=MAX_LEARNERS, seed=1990)
-    print("examples of each digit:", np.bincount(y_chunks[index]).tolist(), flush=True)
+    digits = np.bincount(y_chunks[index]).tolist()
+    # In one piece: other learners write to the same terminal.
+    print(f"examples of each digit: {digits}\n", end="", flush=True)
     learner = NumpyLearner(x_chunks[index], y_chunks[index], x_test, y_test)
     client_params = ClientParams(hostname=controller_params.hostname, port=controller_params.port)
     app(learner, get_learner_server_params(index), client_params)
