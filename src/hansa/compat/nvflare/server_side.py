@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from hansa.compat.nvflare.reading import App, arguments, path_of, refused, rows
@@ -34,6 +35,9 @@ class ServerSide(NamedTuple):
     cross_site: str | None  # FLARE's name of an evaluation after the training
     initial_task: str = ""  # whose results are the first model
     initial_site: str = ""  # the one client that gives it
+    served: Mapping[str, dict[str, Any]] = MappingProxyType(
+        {}
+    )  # what runs at the server: aggregator and generator
 
 
 def server_side(app: App) -> ServerSide:
@@ -60,14 +64,14 @@ def server_side(app: App) -> ServerSide:
     told = arguments(found[1]) if after else {}
     if cyclic and after:
         raise refused("After a cyclic workflow there is no cross-site evaluation.")
-    if not plain:
-        generator = _component(components, given, "shareable_generator_id", "shareable_generator")
-        _known(generator, GENERATORS, "shareable generator")
+    served = {} if plain else _served(components, given, cyclic=cyclic, after=after)
     persistor = _component(components, given, "persistor_id", "persistor")
     if plain:
         aggregator, expects, weights = _of_fed_avg(given)
     elif cyclic:
         aggregator, expects, weights = "", "WEIGHTS", {}
+    elif served and is_own(served["aggregator"]["path"]):
+        aggregator, expects, weights = served["aggregator"]["path"], "", {}
     else:
         aggregator, expects, weights = _aggregator(components, given)
     return ServerSide(
@@ -81,13 +85,57 @@ def server_side(app: App) -> ServerSide:
         persistor=_there(_with_model(persistor, components)),
         aggregator=aggregator,
         expects=expects,
-        weights=weights,
+        weights={} if served else weights,  # its aggregator weighs, and gets steps
         train_task=str(given.get("train_task_name") or given.get("task_name") or "train"),
         validate_task=str(told.get("validation_task_name") or "validate"),
         cross_site=after[0] if after else None,
         initial_task=initial[0],
         initial_site=initial[1],
+        served=served,
     )
+
+
+def is_own(path: str) -> bool:
+    """Return whether a path is that of an app's own class."""
+    return "." in path and not path.startswith(f"{NAME}.")
+
+
+def _served(
+    components: Mapping[str, dict[str, Any]],
+    given: Mapping[str, Any],
+    *,
+    cyclic: bool,
+    after: list[str],
+) -> dict[str, dict[str, Any]]:
+    """Return aggregator and generator, if one of them is the app's own: both run at the server."""
+    described = {
+        "generator": _component(components, given, "shareable_generator_id", "shareable_generator")
+    }
+    if not cyclic:
+        described["aggregator"] = _component(components, given, "aggregator_id", "aggregator")
+    own = [what for what, part in described.items() if is_own(path_of(part))]
+    if not own:
+        _known(described["generator"], GENERATORS, "shareable generator")
+        return {}
+    if cyclic or after:
+        workflow = "CyclicController" if cyclic else after[0]
+        raise refused(
+            f"The app has an {own[0]} of its own, {path_of(described[own[0]])}, and the workflow "
+            f"{workflow}; both together are not taken over."
+        )
+    return {
+        what: _at_server(described[what], known, what)
+        for what, known in (("aggregator", AGGREGATORS), ("generator", GENERATORS))
+    }
+
+
+def _at_server(described: dict[str, Any], names: tuple[str, ...], what: str) -> dict[str, Any]:
+    """Return what a component is made of at the server: the app's own class, or a stand-in."""
+    path = path_of(described)
+    if not is_own(path):
+        name = _known(described, names, what)
+        path = place_of(name) or path
+    return {"path": path, "args": arguments(described)}
 
 
 def _initial(given: Mapping[str, Any]) -> tuple[str, str]:
