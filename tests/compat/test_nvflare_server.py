@@ -13,6 +13,9 @@ from projects import simulate
 from hansa.compat.nvflare.writing import import_app
 from hansa.dev import Rehearsal
 from hansa.errors import PlanError, RunError
+from hansa.project import open_project
+from hansa.simulation import Simulation, continue_run, open_run
+from hansa.simulation.federation import SimulatedFederation
 
 HEAD = """
 import numpy as np
@@ -160,6 +163,42 @@ def test_a_generator_of_its_own_halves_with_flares_aggregator(tmp_path: Path) ->
 
 def test_an_aggregator_of_models_takes_them_as_such(tmp_path: Path) -> None:
     assert np.array_equal(saved(simulate(app(tmp_path, MODELS, rounds=2))), W0 + 2 * 0.25)
+
+
+def test_fed_avg_takes_an_aggregator_of_models(tmp_path: Path) -> None:
+    server = server_config(persistor="np_model_persistor.NPModelPersistor")
+    own = {"path": "own_server.Mine", "args": {}}
+    given = {"num_clients": 3, "num_rounds": 2, "persistor_id": "persistor", "aggregator": own}
+    path = "nvflare.app_common.workflows.fedavg.FedAvg"
+    server["workflows"] = [{"id": "first", "path": path, "args": given}]
+    source = write_app(tmp_path / "app", UNEQUAL, server=server)
+    unprepared = MODELS.replace("        self.models = []\n\n    def accept", "\n    def accept")
+    (source / "custom" / "own_server.py").write_text(HEAD + unprepared)
+    assert np.array_equal(saved(simulate(import_app(source).folder)), W0 + 2 * 0.25)
+
+
+def test_an_interrupted_run_ends_with_the_bytes_of_one_that_was_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process that knew the velocity is gone; the commit has it."""
+    folder = app(tmp_path, MOMENTUM, "WEIGHT_DIFF", rounds=3)
+    whole = simulate(folder).commits()[-1]["model"]
+    opened, simulation = open_project(folder), Simulation(tmp_path / "runs", new=True)
+    made, population = open_run(opened, simulation)
+    commit = SimulatedFederation.commit
+
+    async def killed(self, given, problems):  # type: ignore[no-untyped-def]
+        if given.round == 2:
+            raise KeyboardInterrupt
+        await commit(self, given, problems)
+
+    monkeypatch.setattr(SimulatedFederation, "commit", killed)
+    with pytest.raises(KeyboardInterrupt):
+        continue_run(made, opened, population, simulation=simulation)
+    monkeypatch.undo()
+    continue_run(made, opened, population, simulation=simulation)
+    made.reload()
+    assert made.commits()[-1]["model"] == whole
 
 
 FAILING = {

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from hansa.compat.attributes import Attributes
-from hansa.compat.nvflare.aggregating import Aggregator, ShareableGenerator
+from hansa.compat.nvflare.aggregating import Aggregator, ModelAggregator, ShareableGenerator
 from hansa.compat.nvflare.components import FLContext
 from hansa.compat.nvflare.engine import Engine, build
 from hansa.compat.nvflare.exchange import (
@@ -112,6 +112,8 @@ class FlareServer:
         ctx.set_prop(AppConstants.GLOBAL_MODEL, learnable)
         engine.keep(ctx)
         self._fire(engine, AppEventType.ROUND_STARTED, ctx)
+        if isinstance(self._aggregator, ModelAggregator):
+            self._aggregator.reset(ctx)  # FedAvg does so before a round, and others after it
         self._check_sent(model, ctx)
         for client, update in updates.items():
             self._accept(engine, client, update, model)

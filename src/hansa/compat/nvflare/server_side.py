@@ -64,14 +64,17 @@ def server_side(app: App) -> ServerSide:
     told = arguments(found[1]) if after else {}
     if cyclic and after:
         raise refused("After a cyclic workflow there is no cross-site evaluation.")
-    served = {} if plain else _served(components, given, cyclic=cyclic, after=after)
+    served = _served(
+        _makers(components, given, training[0]), "" if not cyclic and not after else kinds[-1]
+    )
     persistor = _component(components, given, "persistor_id", "persistor")
+    weights: dict[str, float] = {}
     if plain:
-        aggregator, expects, weights = _of_fed_avg(given)
+        aggregator, expects, weights = _of_fed_avg(given, served)
     elif cyclic:
-        aggregator, expects, weights = "", "WEIGHTS", {}
+        aggregator, expects = "", "WEIGHTS"
     elif served and is_own(served["aggregator"]["path"]):
-        aggregator, expects, weights = served["aggregator"]["path"], "", {}
+        aggregator, expects = served["aggregator"]["path"], ""
     else:
         aggregator, expects, weights = _aggregator(components, given)
     return ServerSide(
@@ -100,33 +103,42 @@ def is_own(path: str) -> bool:
     return "." in path and not path.startswith(f"{NAME}.")
 
 
-def _served(
-    components: Mapping[str, dict[str, Any]],
-    given: Mapping[str, Any],
-    *,
-    cyclic: bool,
-    after: list[str],
+def _makers(
+    components: Mapping[str, dict[str, Any]], given: Mapping[str, Any], workflow: str
 ) -> dict[str, dict[str, Any]]:
-    """Return aggregator and generator, if one of them is the app's own: both run at the server."""
-    described = {
-        "generator": _component(components, given, "shareable_generator_id", "shareable_generator")
-    }
-    if not cyclic:
-        described["aggregator"] = _component(components, given, "aggregator_id", "aggregator")
-    own = [what for what, part in described.items() if is_own(path_of(part))]
-    if not own:
-        _known(described["generator"], GENERATORS, "shareable generator")
-        return {}
-    if cyclic or after:
-        workflow = "CyclicController" if cyclic else after[0]
+    """Return what makes a model of a workflow's results: aggregator and generator, if it has."""
+    if workflow == "FedAvg":  # which adds differences and replaces weights by itself
+        described = given.get("aggregator")
+        full = {"path": place_of(GENERATORS[0])}
+        if isinstance(described, str) and described in components:
+            described = components[described]
+        return {"aggregator": described, "generator": full} if isinstance(described, dict) else {}
+    generator = _component(components, given, "shareable_generator_id", "shareable_generator")
+    if workflow == "CyclicController":
+        return {"generator": generator}
+    found = _component(components, given, "aggregator_id", "aggregator")
+    return {"aggregator": found, "generator": generator}
+
+
+def _served(makers: Mapping[str, dict[str, Any]], beside: str) -> dict[str, dict[str, Any]]:
+    """Return aggregator and generator, if one of them is the app's own: both run at the server.
+
+    Args:
+      makers: their descriptions.
+      beside: the workflow with which they cannot be the app's own; "" if there is none.
+    """
+    own = [what for what, part in makers.items() if is_own(path_of(part))]
+    if own and beside:
         raise refused(
-            f"The app has an {own[0]} of its own, {path_of(described[own[0]])}, and the workflow "
-            f"{workflow}; both together are not taken over."
+            f"The app has an {own[0]} of its own, {path_of(makers[own[0]])}, and the workflow "
+            f"{beside}; both together are not taken over."
         )
-    return {
-        what: _at_server(described[what], known, what)
-        for what, known in (("aggregator", AGGREGATORS), ("generator", GENERATORS))
-    }
+    names = {"aggregator": AGGREGATORS, "generator": GENERATORS}
+    if own:
+        return {what: _at_server(part, names[what], what) for what, part in makers.items()}
+    if "generator" in makers:
+        _known(makers["generator"], GENERATORS, "shareable generator")
+    return {}
 
 
 def _at_server(described: dict[str, Any], names: tuple[str, ...], what: str) -> dict[str, Any]:
@@ -162,10 +174,12 @@ def _aggregator(
     return name, expects, _weights(told, name)
 
 
-def _of_fed_avg(given: Mapping[str, Any]) -> tuple[str, str, dict[str, float]]:
+def _of_fed_avg(
+    given: Mapping[str, Any], served: Mapping[str, Any]
+) -> tuple[str, str, dict[str, float]]:
     """Return what the workflow FedAvg, which aggregates by itself, says of that."""
     for key in ("aggregator", "aggregator_id", "exclude_vars", "stop_cond", "fedprox_mu", "model"):
-        if given.get(key):
+        if given.get(key) and not (served and key == "aggregator"):
             raise refused(f"The workflow FedAvg has {key}, which is not taken over.")
     return "FedAvg", "", _weights(given, "FedAvg")
 
