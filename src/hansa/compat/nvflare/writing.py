@@ -160,7 +160,7 @@ def plan_text(found: _Found) -> str:
     if server.initial_task:
         said = server.initial_site or "whoever answers, the first by name"
         lines.append(line("initial", "first", f"InitializeGlobalWeights: {said}"))
-    if server.workflow != "cyclic":
+    if server.workflow != "cyclic" and not server.served:
         lines.append(line("aggregator", "mean", server.aggregator))
     if server.served:
         said = "what makes a model of the results: " + " and ".join(_own(server))
