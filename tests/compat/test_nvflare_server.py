@@ -165,6 +165,29 @@ def test_an_aggregator_of_models_takes_them_as_such(tmp_path: Path) -> None:
     assert np.array_equal(saved(simulate(app(tmp_path, MODELS, rounds=2))), W0 + 2 * 0.25)
 
 
+def test_the_helper_of_flares_weighs_as_told(tmp_path: Path) -> None:
+    """1.5, -4 and 0.25 by the squares of 3, 1 and 7 steps."""
+    code = (
+        "from nvflare.app_common.aggregators.weighted_aggregation_helper import (\n"
+        "    WeightedAggregationHelper,\n)\n\n"
+        "class Mine(ModelAggregator):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.helper = WeightedAggregationHelper()\n"
+        "    def accept_model(self, model):\n"
+        "        steps = model.meta['NUM_STEPS_CURRENT_ROUND']\n"
+        "        name = model.meta['client_name']\n"
+        "        self.helper.add(model.params, steps ** 2, name, model.current_round)\n"
+        "    def aggregate_model(self):\n"
+        "        return FLModel(params=self.helper.get_result())\n"
+        "    def reset_stats(self):\n"
+        "        self.helper.reset_stats()\n"
+    )
+    mean = (9 * 1.5 - 4 + 49 * 0.25) / 59
+    run = simulate(app(tmp_path, code, rounds=2))
+    np.testing.assert_allclose(saved(run), W0 + 2 * mean, rtol=1e-6)
+
+
 def test_fed_avg_takes_an_aggregator_of_models(tmp_path: Path) -> None:
     server = server_config(persistor="np_model_persistor.NPModelPersistor")
     own = {"path": "own_server.Mine", "args": {}}

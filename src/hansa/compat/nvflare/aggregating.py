@@ -109,6 +109,45 @@ class ModelAggregator(Aggregator):
         self.log_exception(self.fl_ctx, message)
 
 
+class WeightedAggregationHelper:
+    """Weighted means by name, over those that gave the name."""
+
+    def __init__(self, exclude_vars: Any = None, weigh_by_local_iter: bool = True) -> None:
+        if exclude_vars or not weigh_by_local_iter:
+            raise ValueError("exclude_vars and sums that are weighted already are not stood in for")
+        self.reset_stats()
+
+    def reset_stats(self) -> None:
+        """Begin anew."""
+        self.total: dict[str, Any] = {}
+        self.counts: dict[str, float] = {}
+        self.history: list[dict[str, Any]] = []
+
+    def add(self, data: Any, weight: Any, contributor_name: Any, contribution_round: Any) -> None:
+        """Add what one client gives."""
+        for name, value in data.items():
+            self.total[name] = self.total.get(name, 0.0) + np.asarray(value, np.float64) * weight
+            self.counts[name] = self.counts.get(name, 0.0) + weight
+        said = {"contributor_name": contributor_name, "round": contribution_round, "weight": weight}
+        self.history.append(said)
+
+    def get_result(self) -> dict[str, Any]:
+        """Return the means, and begin anew."""
+        if not all(count > 0 for count in self.counts.values()) or not self.counts:
+            raise ValueError("no client gave anything with a weight above 0")
+        means = {name: total / self.counts[name] for name, total in self.total.items()}
+        self.reset_stats()
+        return means
+
+    def get_history(self) -> list[dict[str, Any]]:
+        """Return who gave something, in which round and with which weight."""
+        return self.history
+
+    def get_len(self) -> int:
+        """Return how many have given something."""
+        return len(self.history)
+
+
 class WeightedAggregator(Aggregator):
     """The mean of the results, weighted by aggregation_weights times NUM_STEPS_CURRENT_ROUND."""
 
@@ -120,12 +159,11 @@ class WeightedAggregator(Aggregator):
         weigh_by_local_iter: bool = True,
     ) -> None:
         super().__init__()
-        if exclude_vars or expected_data_kind not in _KINDS.values():
-            raise ValueError("exclude_vars and other kinds than weights are not stood in for")
+        if expected_data_kind not in _KINDS.values():
+            raise ValueError("other kinds than WEIGHTS and WEIGHT_DIFF are not stood in for")
         self._mine = dict(aggregation_weights or {})
         self._kind, self._by_steps = expected_data_kind, weigh_by_local_iter
-        self._sums: dict[str, Any] = {}
-        self._total = 0.0
+        self._sums = WeightedAggregationHelper(exclude_vars)
 
     def accept(self, shareable: Shareable, fl_ctx: FLContext) -> bool:
         """Add a client's result."""
@@ -134,23 +172,17 @@ class WeightedAggregator(Aggregator):
             return False
         name = shareable.get_peer_prop(ReservedKey.IDENTITY_NAME, "")
         steps = dxo.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND, 1.0) if self._by_steps else 1.0
-        weight = self._mine.get(name, 1.0) * steps
-        for key, value in dxo.data.items():
-            self._sums[key] = self._sums.get(key, 0.0) + np.asarray(value, np.float64) * weight
-        self._total += weight
+        number = shareable.get_header(AppConstants.CONTRIBUTION_ROUND)
+        self._sums.add(dxo.data, self._mine.get(name, 1.0) * steps, name, number)
         return True
 
     def aggregate(self, fl_ctx: FLContext) -> Shareable:
         """Return the mean, and begin anew."""
-        if not self._total > 0:
-            raise ValueError(f"no client gave {self._kind} with a weight above 0")
-        mean = {key: value / self._total for key, value in self._sums.items()}
-        self.reset(fl_ctx)
-        return DXO(self._kind, mean).to_shareable()
+        return DXO(self._kind, self._sums.get_result()).to_shareable()
 
     def reset(self, fl_ctx: FLContext) -> None:
         """Begin anew."""
-        self._sums, self._total = {}, 0.0
+        self._sums.reset_stats()
 
 
 class ShareableGenerator(FLComponent):

@@ -118,6 +118,9 @@ PARTS: Mapping[str, Mapping[str, Any]] = {
     "nvflare.app_common.aggregators.accumulate_model_aggregator": _WEIGHTED,
     "nvflare.app_common.aggregators.intime_accumulate_model_aggregator": _WEIGHTED,
     "nvflare.app_common.aggregators.model_aggregator": _of(aggregating, "ModelAggregator"),
+    "nvflare.app_common.aggregators.weighted_aggregation_helper": _of(
+        aggregating, "WeightedAggregationHelper"
+    ),
     "nvflare.app_common.shareablegenerators": _FULL_MODEL,
     "nvflare.app_common.shareablegenerators.full_model_shareable_generator": _FULL_MODEL,
     "nvflare.app_common.app_constant": _APP,
