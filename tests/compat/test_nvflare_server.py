@@ -236,6 +236,9 @@ FAILING = {
                       "        self.results = {1: object()}\n",
                       "cannot be kept"),
     "no aggregator": ("class Mine:\n    pass\n", "no Aggregator"),
+    "a part that does nothing here": (
+        "from nvflare.app_common.aggregators.dxo_aggregator import DXOAggregator\n" + MEDIAN
+        + "    def __init__(self):\n        self.inner = DXOAggregator()\n", "not stand in for"),
     "another shape": (MEDIAN.replace("axis=0", "axis=None"), "shape"),
     "sends half": (MEDIAN + HALVES + "    def learnable_to_shareable(self, model, fl_ctx):\n"
                    "        half = model['weights'][KEY] / 2\n"

@@ -40,6 +40,7 @@ from hansa.compat.nvflare.names import (
 )
 from hansa.compat.nvflare.shim import install
 from hansa.compat.nvflare.wire import site_of
+from hansa.compat.stand_in import NotExecuted
 from hansa.errors import LearnerError
 from hansa.learners.generators import seeded
 from hansa.seeds import Key
@@ -66,7 +67,7 @@ class FlareServer:
       log_levels: of loggers by name; "root" is that of all others.
 
     Raises:
-      LearnerError: a component is none of its kind.
+      LearnerError: a component is none of its kind, or made of what is not stood in for.
     """
 
     def __init__(
@@ -214,6 +215,14 @@ class FlareServer:
 
 def _of_kind(component: Any, kind: type[Any]) -> Any:
     if isinstance(component, kind):
+        for name, value in vars(component).items():
+            if isinstance(value, NotExecuted):
+                raise LearnerError(
+                    "learner-capability",
+                    f"{type(component).__name__}.{name} is made of a part of FLARE's server that "
+                    "Hansa does not stand in for.",
+                    "See docs/howto/coming-from-nvflare.md for what there is.",
+                )
         return component
     raise LearnerError(
         "learner-incomplete",
