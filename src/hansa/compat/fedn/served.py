@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from hansa.code import import_path
-from hansa.errors import LearnerError, RunError
-from hansa.functions.memory import packed
+from hansa.compat.attributes import Attributes
+from hansa.errors import LearnerError
 
 _SHIM = Path(__file__).with_name("shim")
 CLASS = "ServerFunctions"
@@ -48,18 +48,18 @@ class Served:
                 "FEDn finds it by that name.",
             )
         self._functions = getattr(module, CLASS)()
-        self._made = dict(vars(self._functions))  # by __init__, which is called again
+        self._attributes = Attributes(self._functions)
 
     def select(self, clients: list[str], memory: dict[Any, Any]) -> Any:
         """Return whom `client_selection` chooses."""
-        self._remember(memory)
+        self._attributes.remember(memory)
         chosen = self._functions.client_selection(clients)
         self._keep(memory)
         return chosen
 
     def settings(self, model: Mapping[str, np.ndarray], memory: dict[Any, Any]) -> Any:
         """Return what `client_settings` says to the clients."""
-        self._remember(memory)
+        self._attributes.remember(memory)
         name = next(name for name in FUNCTIONS["settings"] if _is_own(self._functions, name))
         told = getattr(self._functions, name)(list(model.values()))
         self._keep(memory)
@@ -75,7 +75,7 @@ class Served:
           updates: of each client its model, its weight and its metrics.
           memory: what the object's attributes were, and will be.
         """
-        self._remember(memory)
+        self._attributes.remember(memory)
         functions, before = self._functions, list(model.values())
         each = {name: (list(one.model.values()), _metadata(one)) for name, one in updates.items()}
         if _is_own(functions, "incremental_aggregate"):
@@ -92,19 +92,9 @@ class Served:
             raise TypeError(f"{CLASS} returned {what}; the model is a list of {len(before)}")
         return dict(zip(model, made, strict=True))
 
-    def _remember(self, memory: Mapping[Any, Any]) -> None:
-        vars(self._functions).update(memory)
-
     def _keep(self, memory: dict[Any, Any]) -> None:
         memory.clear()
-        for name, value in vars(self._functions).items():
-            try:
-                packed({name: value})
-            except RunError:
-                if self._made.get(name) is not value:  # what __init__ makes, it makes again
-                    raise
-            else:
-                memory[name] = value
+        memory |= self._attributes.kept()
 
 
 def _is_own(functions: Any, name: str) -> bool:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from hansa.code import code_digest, read_code
-from hansa.compat.nvflare.wire import Answer, Kind, Setup, Task
+from hansa.compat.nvflare.wire import Answer, Kind, Setup, Task, site_of
 from hansa.compat.process import ClientProcess
 from hansa.errors import LearnerError
 from hansa.learners.learner import ClientData
@@ -27,7 +27,6 @@ from hansa.metrics import Mean
 from hansa.seeds import Key
 
 WORKER = "hansa.compat.nvflare.worker"
-_SIMULATED = "client-"  # and a number: names of simulated clients
 _KEY_BYTES = 16
 _NO_KEY = Key.root(0).child("evaluate").material
 
@@ -63,6 +62,7 @@ class FlareApp:
       log_levels: of loggers by name; "root" is that of all others.
       initial_task: name of the task whose result is a first model; "" if there is none.
       initial_site: the one client that does it; "" lets all.
+      own_server: whether the app's own aggregator or generator gets the results.
     """
 
     def __init__(
@@ -84,6 +84,7 @@ class FlareApp:
         log_levels: Mapping[str, str] | None = None,
         initial_task: str = "",
         initial_site: str = "",
+        own_server: bool = False,
     ) -> None:
         folder = Path(file).resolve().parent
         setup = Setup(
@@ -99,6 +100,7 @@ class FlareApp:
             rounds=rounds,
             start_round=start_round,
             log_levels=dict(log_levels or {}),
+            says_more=own_server,
         )
         self._process = ClientProcess(WORKER, setup, Answer, "FLARE")
         self._weights, self._start, self._turns = dict(weights or {}), start_round, turns
@@ -145,10 +147,8 @@ class FlareApp:
 
     def data(self, client: str) -> dict[str, Shard]:
         """Return what stands for a client's data; client-0 is called site-1, as FLARE does."""
-        number = client.removeprefix(_SIMULATED)
-        if client.startswith(_SIMULATED) and number.isdecimal():
-            client = f"site-{int(number) + 1}"
-        return {"train": Shard(client), "validation": Shard(client)}
+        site = site_of(client)
+        return {"train": Shard(site), "validation": Shard(site)}
 
     def init(self, rng: np.random.Generator, sample: Any) -> dict[str, np.ndarray]:
         """Return the model that the app's persistor loads."""

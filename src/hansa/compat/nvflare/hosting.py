@@ -63,7 +63,7 @@ class Host:
         self._temporary = tempfile.TemporaryDirectory(prefix="hansa-app-")
         self._sites: dict[str, _Site] = {}
         self._working: _Site | None = None
-        _set_up_logging(setup.log_levels)
+        set_up_logging(setup.log_levels)
         if any(b"torch" in content for content in code.values()):
             with contextlib.suppress(ImportError):  # the code's own import says it better
                 importlib.import_module("torch")  # now, so that its first draws are seeded too
@@ -262,6 +262,10 @@ class _Site:
         before = dxo.get_meta_prop(MetaKey.INITIAL_METRICS)
         told = before if isinstance(before, dict) else {MetaKey.INITIAL_METRICS: before}
         metrics = _numbers(told)
+        if self._setup.says_more:
+            others = dxo.meta.keys() - {MetaKey.NUM_STEPS_CURRENT_ROUND, MetaKey.INITIAL_METRICS}
+            metrics |= _numbers({key: dxo.meta[key] for key in sorted(others, key=str)})
+            metrics |= {expected: 1.0} if expected == DataKind.WEIGHT_DIFF else {}
         return Answer(0, metrics, float(steps)), in_given_precision(arrays, given)
 
 
@@ -326,7 +330,8 @@ def _numbers(values: Any) -> dict[str, float]:
     return found
 
 
-def _set_up_logging(levels: Mapping[str, str]) -> None:
+def set_up_logging(levels: Mapping[str, str]) -> None:
+    """Show what an app's loggers say, from these levels on."""
     logging.basicConfig(stream=sys.stderr, format=_FORMAT, level=levels.get("root", "WARNING"))
     for name, level in levels.items():
         if name != "root":

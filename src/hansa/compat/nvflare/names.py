@@ -169,6 +169,8 @@ class AppEventType:
     BEFORE_AGGREGATION = "_before_aggregation"
     END_AGGREGATION = "_end_aggregation"
     AFTER_AGGREGATION = "_after_aggregation"
+    BEFORE_SHAREABLE_TO_LEARNABLE = "_before_model_update"
+    AFTER_SHAREABLE_TO_LEARNABLE = "_after_model_update"
     BEFORE_CONTRIBUTION_ACCEPT = "_before_contribution_accept"
     AFTER_CONTRIBUTION_ACCEPT = "_after_contribution_accept"
     BEFORE_INITIALIZE = "_before_initialize"

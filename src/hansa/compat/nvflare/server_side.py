@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from hansa.compat.nvflare.reading import App, arguments, path_of, refused, rows
@@ -34,6 +35,9 @@ class ServerSide(NamedTuple):
     cross_site: str | None  # FLARE's name of an evaluation after the training
     initial_task: str = ""  # whose results are the first model
     initial_site: str = ""  # the one client that gives it
+    served: Mapping[str, dict[str, Any]] = MappingProxyType(
+        {}
+    )  # what runs at the server: aggregator and generator
 
 
 def server_side(app: App) -> ServerSide:
@@ -60,14 +64,17 @@ def server_side(app: App) -> ServerSide:
     told = arguments(found[1]) if after else {}
     if cyclic and after:
         raise refused("After a cyclic workflow there is no cross-site evaluation.")
-    if not plain:
-        generator = _component(components, given, "shareable_generator_id", "shareable_generator")
-        _known(generator, GENERATORS, "shareable generator")
+    served = _served(
+        _makers(components, given, training[0]), "" if not cyclic and not after else kinds[-1]
+    )
     persistor = _component(components, given, "persistor_id", "persistor")
+    weights: dict[str, float] = {}
     if plain:
-        aggregator, expects, weights = _of_fed_avg(given)
+        aggregator, expects, weights = _of_fed_avg(given, served)
     elif cyclic:
-        aggregator, expects, weights = "", "WEIGHTS", {}
+        aggregator, expects = "", "WEIGHTS"
+    elif served and is_own(served["aggregator"]["path"]):
+        aggregator, expects = served["aggregator"]["path"], ""
     else:
         aggregator, expects, weights = _aggregator(components, given)
     return ServerSide(
@@ -81,13 +88,66 @@ def server_side(app: App) -> ServerSide:
         persistor=_there(_with_model(persistor, components)),
         aggregator=aggregator,
         expects=expects,
-        weights=weights,
+        weights={} if served else weights,  # its aggregator weighs, and gets steps
         train_task=str(given.get("train_task_name") or given.get("task_name") or "train"),
         validate_task=str(told.get("validation_task_name") or "validate"),
         cross_site=after[0] if after else None,
         initial_task=initial[0],
         initial_site=initial[1],
+        served=served,
     )
+
+
+def is_own(path: str) -> bool:
+    """Return whether a path is that of an app's own class."""
+    return "." in path and not path.startswith(f"{NAME}.")
+
+
+def _makers(
+    components: Mapping[str, dict[str, Any]], given: Mapping[str, Any], workflow: str
+) -> dict[str, dict[str, Any]]:
+    """Return what makes a model of a workflow's results: aggregator and generator, if it has."""
+    if workflow == "FedAvg":  # which adds differences and replaces weights by itself
+        described = given.get("aggregator")
+        full = {"path": place_of(GENERATORS[0])}
+        if isinstance(described, str) and described in components:
+            described = components[described]
+        return {"aggregator": described, "generator": full} if isinstance(described, dict) else {}
+    generator = _component(components, given, "shareable_generator_id", "shareable_generator")
+    if workflow == "CyclicController":
+        return {"generator": generator}
+    found = _component(components, given, "aggregator_id", "aggregator")
+    return {"aggregator": found, "generator": generator}
+
+
+def _served(makers: Mapping[str, dict[str, Any]], beside: str) -> dict[str, dict[str, Any]]:
+    """Return aggregator and generator, if one of them is the app's own: both run at the server.
+
+    Args:
+      makers: their descriptions.
+      beside: the workflow with which they cannot be the app's own; "" if there is none.
+    """
+    own = [what for what, part in makers.items() if is_own(path_of(part))]
+    if own and beside:
+        raise refused(
+            f"The app has an {own[0]} of its own, {path_of(makers[own[0]])}, and the workflow "
+            f"{beside}; both together are not taken over."
+        )
+    names = {"aggregator": AGGREGATORS, "generator": GENERATORS}
+    if own:
+        return {what: _at_server(part, names[what], what) for what, part in makers.items()}
+    if "generator" in makers:
+        _known(makers["generator"], GENERATORS, "shareable generator")
+    return {}
+
+
+def _at_server(described: dict[str, Any], names: tuple[str, ...], what: str) -> dict[str, Any]:
+    """Return what a component is made of at the server: the app's own class, or a stand-in."""
+    path = path_of(described)
+    if not is_own(path):
+        name = _known(described, names, what)
+        path = place_of(name) or path
+    return {"path": path, "args": arguments(described)}
 
 
 def _initial(given: Mapping[str, Any]) -> tuple[str, str]:
@@ -114,10 +174,12 @@ def _aggregator(
     return name, expects, _weights(told, name)
 
 
-def _of_fed_avg(given: Mapping[str, Any]) -> tuple[str, str, dict[str, float]]:
+def _of_fed_avg(
+    given: Mapping[str, Any], served: Mapping[str, Any]
+) -> tuple[str, str, dict[str, float]]:
     """Return what the workflow FedAvg, which aggregates by itself, says of that."""
     for key in ("aggregator", "aggregator_id", "exclude_vars", "stop_cond", "fedprox_mu", "model"):
-        if given.get(key):
+        if given.get(key) and not (served and key == "aggregator"):
             raise refused(f"The workflow FedAvg has {key}, which is not taken over.")
     return "FedAvg", "", _weights(given, "FedAvg")
 

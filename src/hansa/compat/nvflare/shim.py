@@ -12,6 +12,7 @@ from typing import Any
 
 from hansa.compat import stand_in
 from hansa.compat.nvflare import (
+    aggregating,
     client_api,
     components,
     exchange,
@@ -28,10 +29,8 @@ SERVER = (
     "nvflare.apis.controller_spec",
     "nvflare.apis.impl",
     "nvflare.apis.server_engine_spec",
-    "nvflare.app_common.abstract.aggregator",
     "nvflare.app_common.abstract.formatter",
     "nvflare.app_common.abstract.model_locator",
-    "nvflare.app_common.abstract.shareable_generator",
     "nvflare.app_common.aggregators",
     "nvflare.app_common.handlers",
     "nvflare.app_common.shareablegenerators",
@@ -64,6 +63,11 @@ _APP = _of(
     names, "AppConstants", "ModelName", "ValidateType", "EnvironmentKey",
     "DefaultCheckpointFileName", "AlgorithmConstants",
 )  # fmt: skip
+_WEIGHTED = dict.fromkeys(
+    ("InTimeAccumulateWeightedAggregator", "AccumulateWeightedAggregator"),
+    aggregating.WeightedAggregator,
+)
+_FULL_MODEL = _of(aggregating, "FullModelShareableGenerator")
 _FORMAT = _of(torch_names, "PTModelPersistenceFormatManager")
 _PERSISTOR = _of(torch_names, "PTFileModelPersistor")
 
@@ -108,6 +112,17 @@ PARTS: Mapping[str, Mapping[str, Any]] = {
     "nvflare.app_common.abstract.learner_spec": _of(components, "Learner"),
     "nvflare.app_common.abstract.model": _MODEL,
     "nvflare.app_common.abstract.model_persistor": _of(components, "ModelPersistor"),
+    "nvflare.app_common.abstract.aggregator": _of(aggregating, "Aggregator"),
+    "nvflare.app_common.abstract.shareable_generator": _of(aggregating, "ShareableGenerator"),
+    "nvflare.app_common.aggregators": _WEIGHTED,
+    "nvflare.app_common.aggregators.accumulate_model_aggregator": _WEIGHTED,
+    "nvflare.app_common.aggregators.intime_accumulate_model_aggregator": _WEIGHTED,
+    "nvflare.app_common.aggregators.model_aggregator": _of(aggregating, "ModelAggregator"),
+    "nvflare.app_common.aggregators.weighted_aggregation_helper": _of(
+        aggregating, "WeightedAggregationHelper"
+    ),
+    "nvflare.app_common.shareablegenerators": _FULL_MODEL,
+    "nvflare.app_common.shareablegenerators.full_model_shareable_generator": _FULL_MODEL,
     "nvflare.app_common.app_constant": _APP,
     "nvflare.app_common.app_event_type": _of(names, "AppEventType"),
     "nvflare.app_common.executors": {},

@@ -8,6 +8,16 @@ import msgspec
 
 Kind = Literal["seed", "train", "evaluate", "ask"]
 
+_SIMULATED = "client-"  # and a number: names of simulated clients
+
+
+def site_of(client: str) -> str:
+    """Return a client's name as the app knows it: a simulated client-0 is site-1, as in FLARE."""
+    number = client.removeprefix(_SIMULATED)
+    if client.startswith(_SIMULATED) and number.isdecimal():
+        return f"site-{int(number) + 1}"
+    return client
+
 
 class Setup(msgspec.Struct, tag="setup", frozen=True):
     """Whose code is to be run."""
@@ -24,6 +34,7 @@ class Setup(msgspec.Struct, tag="setup", frozen=True):
     rounds: int
     start_round: int
     log_levels: dict[str, str]
+    says_more: bool = False  # of a result, besides its steps: its kind and its meta's numbers
 
 
 class Task(msgspec.Struct, tag="task", frozen=True):

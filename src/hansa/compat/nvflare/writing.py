@@ -6,7 +6,7 @@ Nothing of the app is executed, and nothing that exists is written over.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,12 +20,13 @@ from hansa.compat.laying_out import (
     python,
 )
 from hansa.compat.nvflare.reading import CLIENT, META, SERVER, App, read_app, refused, rows
-from hansa.compat.nvflare.server_side import ServerSide, component, server_side
+from hansa.compat.nvflare.server_side import ServerSide, component, is_own, server_side
 from hansa.compat.nvflare.shim import does_nothing
 from hansa.plan import PLAN_FILE
 from hansa.text import plan_name, toml
 
 _MODULES = ("model.py", "hansa_model.py")  # the second where the app has the first
+_FUNCTIONS = ("server.py", "hansa_server.py")  # the same
 _LEFT = (SERVER, CLIENT, META, "log.config", "README.md", "LICENSE", "requirements.txt")
 _FILE = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*\.npy")
 
@@ -41,6 +42,7 @@ class _Found(NamedTuple):
     filters: dict[str, list[dict[str, Any]]]  # by argument of FlareApp
     clients: int
     module: str
+    functions: str  # file of server functions, if the app brings what runs at the server
 
 
 def import_app(source: Path, target: Path | None = None, clients: int | None = None) -> Written:
@@ -53,12 +55,14 @@ def import_app(source: Path, target: Path | None = None, clients: int | None = N
     app = read_app(source)
     target = new_folder(source.resolve(), target)
     code = _code(app)
-    found = _read(app, clients, next((n for n in _MODULES if n not in code), None))
+    found = _read(app, clients, code)
     texts = {
         PLAN_FILE: plan_text(found),
         found.module: module_text(found),
         "README.md": readme_text(found),
     }
+    if found.server.served:
+        texts[found.functions] = functions_text(found)
     lay_out(target, code, texts)
     return Written(target, list(_facts(found)), list(not_code(app.folder, target, _LEFT)))
 
@@ -74,10 +78,30 @@ def _code(app: App) -> dict[str, bytes]:
     return code | other
 
 
-def _read(app: App, clients: int | None, module: str | None) -> _Found:
-    if module is None:
-        raise refused(f"{app.folder} has files {' and '.join(_MODULES)}, which would be written.")
+def _free(app: App, code: Mapping[str, bytes], names: tuple[str, ...]) -> str:
+    """Return the first of the names that no file of the app has."""
+    for name in names:
+        if name not in code:
+            return name
+    raise refused(f"{app.folder} has files {' and '.join(names)}, which would be written.")
+
+
+def _check_served(app: App, server: ServerSide, code: Mapping[str, bytes]) -> None:
+    """Refuse an aggregator or generator whose module the app does not bring."""
+    for what, part in server.served.items():
+        file = part["path"].rpartition(".")[0].replace(".", "/")
+        places = [f"{at}{file}{end}" for at in ("custom/", "") for end in (".py", "/__init__.py")]
+        if is_own(part["path"]) and not any(place in code for place in places):
+            raise refused(
+                f"The {what} {part['path']} is not in the code of {app.folder}.",
+                "Put its module into custom/.",
+            )
+
+
+def _read(app: App, clients: int | None, code: Mapping[str, bytes]) -> _Found:
+    module, functions = _free(app, code, _MODULES), _free(app, code, _FUNCTIONS)
     server = server_side(app)
+    _check_served(app, server, code)
     parts = rows(app.client, "components")
     idle = [part for part in parts if does_nothing(str(part.get("path")))]
     executors = []
@@ -107,6 +131,7 @@ def _read(app: App, clients: int | None, module: str | None) -> _Found:
         },
         clients or max(server.minimum, 2),
         module,
+        functions,
     )
 
 
@@ -135,8 +160,11 @@ def plan_text(found: _Found) -> str:
     if server.initial_task:
         said = server.initial_site or "whoever answers, the first by name"
         lines.append(line("initial", "first", f"InitializeGlobalWeights: {said}"))
-    if server.workflow != "cyclic":
+    if server.workflow != "cyclic" and not server.served:
         lines.append(line("aggregator", "mean", server.aggregator))
+    if server.served:
+        said = "what makes a model of the results: " + " and ".join(_own(server))
+        lines.append(line("server_functions", found.functions, said))
     lines += [
         line("weighting", "user", "aggregation_weights x NUM_STEPS_CURRENT_ROUND, or 1"),
         "",
@@ -205,6 +233,7 @@ def module_text(found: _Found) -> str:
         "log_levels": found.app.log_levels,
         "initial_task": server.initial_task,
         "initial_site": server.initial_site,
+        "own_server": bool(server.served),
     }
     options = "".join(
         f"    {name}={python(value)},\n"
@@ -220,6 +249,31 @@ def module_text(found: _Found) -> str:
         "data, init, train, evaluate, close = flare.functions()\n"
         "tasks = flare.tasks()\n"
     )
+
+
+def functions_text(found: _Found) -> str:
+    """Return the server functions that hand the results to the app's own components."""
+    server = found.server
+    told: dict[str, Any] = {
+        **server.served,
+        "rounds": server.rounds,
+        "start_round": server.start_round,
+        "log_levels": found.app.log_levels,
+    }
+    options = "".join(f"    {name}={python(value)},\n" for name, value in told.items() if value)
+    return (
+        f'"""The server side of the FLARE app {_plain(found.app.name)}, unchanged."""\n'
+        "\n"
+        "from hansa.compat.nvflare.served import FlareServer\n"
+        "\n"
+        f"flare = FlareServer(\n    __file__,\n{options})\n"
+        "aggregate = flare.aggregate\n"
+    )
+
+
+def _own(server: ServerSide) -> list[str]:
+    """Return the paths of what runs at the server and is the app's own."""
+    return [part["path"] for part in server.served.values() if is_own(part["path"])]
 
 
 def _plain(name: str) -> str:
@@ -238,8 +292,8 @@ def readme_text(found: _Found) -> str:
         "    hansa run --on ADDRESS       # run it on a federation's sites\n\n"
         f"Taken over:\n\n{told}\n\n"
         "Executors run in a process of their own, in which `nvflare` is Hansa's stand-in,\n"
-        "whether FLARE is installed or not. Nothing of the server's side is executed but the\n"
-        "persistor's load_model, which makes the seed model.\n"
+        "whether FLARE is installed or not. Of the server's side nothing is executed but the\n"
+        "persistor's load_model, which makes the seed model, and what is named above.\n"
     )
 
 
@@ -250,6 +304,8 @@ def _facts(found: _Found) -> Iterator[tuple[str, str]]:
     yield "workflow", f"{toml(_workflow(server))}: {_workflow_said(server)}"
     yield "rounds", f"{server.rounds}: num_rounds"
     yield "clients", f"{found.clients} simulated, at least {server.minimum} in a round: min_clients"
+    for path in _own(server):
+        yield "at a server", f"{path}, in a sandbox"
     yield "seed model", f"{server.persistor['path']}"
     if (file := _saved(server)) is not None:
         yield "saved", f"{file} in the run's folder"

@@ -1,0 +1,268 @@
+"""A FLARE app's own aggregator and shareable generator run unmodified, in closed form."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flare_apps import UNEQUAL, W0, client_config, server_config, write_app
+from projects import simulate
+
+from hansa.compat.nvflare.writing import import_app
+from hansa.dev import Rehearsal
+from hansa.errors import PlanError, RunError
+from hansa.project import open_project
+from hansa.simulation import Simulation, continue_run, open_run
+from hansa.simulation.federation import SimulatedFederation
+
+HEAD = """
+import numpy as np
+from constants import KEY
+from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
+from nvflare.apis.event_type import EventType
+from nvflare.apis.fl_constant import ReservedKey
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.shareable import Shareable
+from nvflare.app_common.abstract.aggregator import Aggregator
+from nvflare.app_common.abstract.learnable import Learnable
+from nvflare.app_common.abstract.shareable_generator import ShareableGenerator
+from nvflare.app_common.aggregators.model_aggregator import ModelAggregator
+from nvflare.app_common.abstract.fl_model import FLModel
+from nvflare.app_common.app_constant import AppConstants
+from nvflare.app_common.app_event_type import AppEventType
+from nvflare.app_common.shareablegenerators.full_model_shareable_generator import (
+    FullModelShareableGenerator,
+)
+
+
+class Collects(Aggregator):
+    def __init__(self, lowest=-1e9):
+        super().__init__()
+        self.lowest, self.results, self.heard = lowest, {}, 0
+
+    def handle_event(self, event_type: str, fl_ctx: FLContext):
+        if event_type == AppEventType.BEFORE_CONTRIBUTION_ACCEPT:
+            self.heard += 1
+
+    def accept(self, shareable: Shareable, fl_ctx: FLContext) -> bool:
+        name = shareable.get_peer_prop(ReservedKey.IDENTITY_NAME, "?")
+        assert fl_ctx.get_peer_context().get_identity_name() == name
+        number = fl_ctx.get_prop(AppConstants.CURRENT_ROUND)
+        assert shareable.get_header(AppConstants.CONTRIBUTION_ROUND) == number
+        assert shareable.get_cookie(AppConstants.CONTRIBUTION_ROUND) == number
+        dxo = from_shareable(shareable)
+        if dxo.data_kind == DataKind.WEIGHT_DIFF and dxo.data[KEY][0, 0] < self.lowest:
+            return False
+        steps = dxo.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND)
+        assert steps == {"site-1": 3, "site-2": 1, "site-3": 7}[name]
+        self.results[name] = dxo.data[KEY]
+        return True
+
+    def aggregate(self, fl_ctx: FLContext) -> Shareable:
+        assert list(self.results) == sorted(self.results)
+        kind, data = self.combine(list(self.results.values()), fl_ctx)
+        self.results = {}
+        return DXO(kind, data={KEY: data}).to_shareable()
+
+"""
+MEDIAN = """
+class Mine(Collects):
+    def combine(self, results, fl_ctx):
+        return DataKind.WEIGHTS, np.median(np.stack(results), axis=0)
+"""
+MOMENTUM = """
+class Mine(Collects):
+    def __init__(self):
+        super().__init__()
+        self.velocity = None
+
+    def combine(self, results, fl_ctx):
+        mean = sum(results) / len(results)
+        self.velocity = mean if self.velocity is None else 0.5 * self.velocity + mean
+        assert self.heard == 3 * (fl_ctx.get_prop(AppConstants.CURRENT_ROUND) + 1)
+        return DataKind.WEIGHT_DIFF, self.velocity
+"""
+HALVES = """
+class Halves(FullModelShareableGenerator):
+    def shareable_to_learnable(self, shareable: Shareable, fl_ctx: FLContext) -> Learnable:
+        model = super().shareable_to_learnable(shareable, fl_ctx)
+        model["weights"] = {name: array / 2 for name, array in model["weights"].items()}
+        return model
+"""
+MODELS = """
+class Mine(ModelAggregator):
+    def __init__(self):
+        super().__init__()
+        self.models = []
+
+    def accept_model(self, model: FLModel):
+        self.models.append(model)
+
+    def aggregate_model(self) -> FLModel:
+        last = max(self.models, key=lambda one: one.meta["client_name"])
+        self.info(f"takes {last.meta}")
+        return FLModel(params_type=last.params_type, params=last.params)
+
+    def reset_stats(self):
+        self.models = []
+"""
+
+
+def app(place: Path, code: str, kind: str = "WEIGHTS", **asked: Any) -> Path:
+    """Import an app of three clients whose server's side is partly its own."""
+    server = server_config(min_clients=3, num_rounds=asked.pop("rounds", 1))
+    if "class Mine" in code:
+        server["components"][2] = {
+            "id": "aggregator", "path": "own_server.Mine", "args": asked.pop("args", {})
+        }  # fmt: skip
+    else:
+        server["components"][2]["args"]["expected_data_kind"] = kind
+    if "class Halves" in code:
+        server["components"][1] = {"id": "shareable_generator", "path": "own_server.Halves"}
+    source = write_app(place / "app", UNEQUAL, server=server, client=client_config(kind=kind))
+    (source / "custom" / "own_server.py").write_text(HEAD + code)
+    return import_app(source).folder
+
+
+def saved(run: Any) -> np.ndarray:
+    return np.load(run.path / "models" / "server.npy", allow_pickle=False)
+
+
+def test_a_median_of_its_own_is_that_in_simulation_and_in_a_rehearsal(tmp_path: Path) -> None:
+    """The middle of 1.5, -4 and 0.25; their mean is not, weighted or not."""
+    folder = app(tmp_path, MEDIAN, rounds=2)
+    runs = [simulate(folder)]
+    with Rehearsal(tmp_path / "rehearsed", folder, sites=["site-1", "site-2", "site-3"]) as place:
+        runs.append(place.run())
+    for run in runs:
+        assert saved(run).dtype == np.float32 and np.array_equal(saved(run), W0 + 2 * 0.25)
+    assert runs[0].commits()[-1]["model"] == runs[1].commits()[-1]["model"]
+
+
+def test_attributes_are_the_memory_from_round_to_round(tmp_path: Path) -> None:
+    """Momentum: v1 = d, v2 = d/2 + d, so the model has moved by 2.5 d."""
+    run = simulate(app(tmp_path, MOMENTUM, "WEIGHT_DIFF", rounds=2))
+    np.testing.assert_allclose(saved(run), W0 + 2.5 * (1.5 - 4 + 0.25) / 3, rtol=1e-6)
+
+
+def test_what_it_does_not_accept_is_left_out_and_told(tmp_path: Path, capfd: Any) -> None:
+    run = simulate(app(tmp_path, MEDIAN.replace("WEIGHTS", "WEIGHT_DIFF"), "WEIGHT_DIFF",
+                       args={"lowest": -3}))  # fmt: skip
+    assert np.array_equal(saved(run), W0 + (1.5 + 0.25) / 2)
+    assert "contribution of site-2 to round 0 was rejected" in capfd.readouterr().err
+
+
+def test_a_generator_of_its_own_halves_with_flares_aggregator(tmp_path: Path) -> None:
+    """The weighted mean of 1.5, -4 and 0.25 by 3, 1 and 7 steps, and then half of it all."""
+    run = simulate(app(tmp_path, HALVES, "WEIGHT_DIFF"))
+    mean = (3 * 1.5 - 4 + 7 * 0.25) / 11
+    np.testing.assert_allclose(saved(run), (W0 + mean) / 2, rtol=1e-6)
+
+
+def test_an_aggregator_of_models_takes_them_as_such(tmp_path: Path) -> None:
+    assert np.array_equal(saved(simulate(app(tmp_path, MODELS, rounds=2))), W0 + 2 * 0.25)
+
+
+def test_the_helper_of_flares_weighs_as_told(tmp_path: Path) -> None:
+    """1.5, -4 and 0.25 by the squares of 3, 1 and 7 steps."""
+    code = (
+        "from nvflare.app_common.aggregators.weighted_aggregation_helper import (\n"
+        "    WeightedAggregationHelper,\n)\n\n"
+        "class Mine(ModelAggregator):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.helper = WeightedAggregationHelper()\n"
+        "    def accept_model(self, model):\n"
+        "        steps = model.meta['NUM_STEPS_CURRENT_ROUND']\n"
+        "        name = model.meta['client_name']\n"
+        "        self.helper.add(model.params, steps ** 2, name, model.current_round)\n"
+        "    def aggregate_model(self):\n"
+        "        return FLModel(params=self.helper.get_result())\n"
+        "    def reset_stats(self):\n"
+        "        self.helper.reset_stats()\n"
+    )
+    mean = (9 * 1.5 - 4 + 49 * 0.25) / 59
+    run = simulate(app(tmp_path, code, rounds=2))
+    np.testing.assert_allclose(saved(run), W0 + 2 * mean, rtol=1e-6)
+
+
+def test_fed_avg_takes_an_aggregator_of_models(tmp_path: Path) -> None:
+    server = server_config(persistor="np_model_persistor.NPModelPersistor")
+    own = {"path": "own_server.Mine", "args": {}}
+    given = {"num_clients": 3, "num_rounds": 2, "persistor_id": "persistor", "aggregator": own}
+    path = "nvflare.app_common.workflows.fedavg.FedAvg"
+    server["workflows"] = [{"id": "first", "path": path, "args": given}]
+    source = write_app(tmp_path / "app", UNEQUAL, server=server)
+    unprepared = MODELS.replace("        self.models = []\n\n    def accept", "\n    def accept")
+    (source / "custom" / "own_server.py").write_text(HEAD + unprepared)
+    assert np.array_equal(saved(simulate(import_app(source).folder)), W0 + 2 * 0.25)
+
+
+def test_an_interrupted_run_ends_with_the_bytes_of_one_that_was_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process that knew the velocity is gone; the commit has it."""
+    folder = app(tmp_path, MOMENTUM, "WEIGHT_DIFF", rounds=3)
+    whole = simulate(folder).commits()[-1]["model"]
+    opened, simulation = open_project(folder), Simulation(tmp_path / "runs", new=True)
+    made, population = open_run(opened, simulation)
+    commit = SimulatedFederation.commit
+
+    async def killed(self, given, problems):  # type: ignore[no-untyped-def]
+        if given.round == 2:
+            raise KeyboardInterrupt
+        await commit(self, given, problems)
+
+    monkeypatch.setattr(SimulatedFederation, "commit", killed)
+    with pytest.raises(KeyboardInterrupt):
+        continue_run(made, opened, population, simulation=simulation)
+    monkeypatch.undo()
+    continue_run(made, opened, population, simulation=simulation)
+    made.reload()
+    assert made.commits()[-1]["model"] == whole
+
+
+FAILING = {
+    "raises": (MEDIAN.replace("return Data", "raise KeyError('no tissue')\n        return Data"),
+               "no tissue"),
+    "nothing": (MEDIAN + "    def aggregate(self, fl_ctx):\n        return None\n", "no Shareable"),
+    "panic": (MEDIAN + "    def combine(self, results, fl_ctx):\n"
+              "        self.system_panic('too few', fl_ctx)\n"
+              "        return 'WEIGHTS', results[0]\n",
+              "too few"),
+    "keeps objects": (MEDIAN + "    def reset(self, fl_ctx):\n"
+                      "        self.results = {1: object()}\n",
+                      "cannot be kept"),
+    "no aggregator": ("class Mine:\n    pass\n", "no Aggregator"),
+    "a part that does nothing here": (
+        "from nvflare.app_common.aggregators.dxo_aggregator import DXOAggregator\n" + MEDIAN
+        + "    def __init__(self):\n        self.inner = DXOAggregator()\n", "not stand in for"),
+    "another shape": (MEDIAN.replace("axis=0", "axis=None"), "shape"),
+    "sends half": (MEDIAN + HALVES + "    def learnable_to_shareable(self, model, fl_ctx):\n"
+                   "        half = model['weights'][KEY] / 2\n"
+                   "        return DXO('WEIGHTS', {KEY: half}).to_shareable()\n",
+                   "changes the model"),
+    "sends a header": (MEDIAN + HALVES + "    def learnable_to_shareable(self, model, fl_ctx):\n"
+                       "        sent = super().learnable_to_shareable(model, fl_ctx)\n"
+                       "        sent.set_header('rate', 1)\n        return sent\n", "adds rate"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("way", FAILING)
+def test_what_fails_ends_the_run_with_its_sentence(tmp_path: Path, way: str) -> None:
+    code, said = FAILING[way]
+    with pytest.raises(RunError, match=said):
+        simulate(app(tmp_path, code))
+
+
+def test_with_a_cross_site_evaluation_it_is_refused(tmp_path: Path) -> None:
+    server = server_config(min_clients=3)
+    server["components"][2] = {"id": "aggregator", "path": "own_server.Mine"}
+    server["workflows"].append(
+        {"id": "x", "path": "nvflare.app_common.workflows.cross_site_model_eval.CrossSiteModelEval"}
+    )
+    source = write_app(tmp_path / "app", UNEQUAL, server=server)
+    with pytest.raises(PlanError, match="CrossSiteModelEval; both together"):
+        import_app(source)
