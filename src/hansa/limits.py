@@ -32,6 +32,10 @@ at most 2^62 / weight_limit, so that no sum overflows: 4e12 for a million exampl
 BLOCK_VALUES = 2**16
 """Values worked on at a time, 512 KiB as float64: half of a usual second-level cache."""
 
+SUM_BYTES_KEPT = 32 * 2**20
+"""Bytes of a sum up to which its mean keeps all of its memory: so large a block the C library gives
+out again, where the rest of a greater one, or of one that was cut, is fetched page by page anew."""
+
 STACK_BYTES = 2**20
 """Bytes of the piece of all updates that a rule which is not a sum reads at a time: as above."""
 

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from hansa.clock import iso, monotonic, wall
-from hansa.limits import SPAN_TASKS_MAX, SPAN_TENSORS_MAX
+from hansa.limits import BLOCK_VALUES, SPAN_TASKS_MAX, SPAN_TENSORS_MAX
 
 if TYPE_CHECKING:  # commands that only look at a server load neither
     import numpy as np
@@ -175,13 +175,20 @@ def model_facts(model: Params) -> dict[str, Any]:
     >>> model_facts(Params.of({"w": np.float32([0.0, -0.0, 3.0])}))["tensors"]
     [['w', 3, 2, 12]]
     """
-    import numpy as np
-
     tensors = [
-        [name, int(array.size), int(array.size - np.count_nonzero(array)), int(array.nbytes)]
+        [name, int(array.size), _zeros(array), int(array.nbytes)]
         for name, array in _few(model.to_dict()).items()
     ]
     return {"bytes": model.nbytes, "tensors": tensors}
+
+
+def _zeros(array: np.ndarray) -> int:
+    """Count by comparing: NumPy lets other threads go on meanwhile, and is faster at it."""
+    import numpy as np
+
+    flat = array.reshape(-1)
+    parts = (flat[at : at + BLOCK_VALUES] for at in range(0, flat.size, BLOCK_VALUES))
+    return sum(int(np.count_nonzero(part == 0)) for part in parts)
 
 
 def _few(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from hansa.limits import ACCUMULATOR_BITS, BLOCK_VALUES, WIDE_BITS
+from hansa.limits import ACCUMULATOR_BITS, BLOCK_VALUES, SUM_BYTES_KEPT, WIDE_BITS
 
 Floats = np.ndarray[Any, np.dtype[np.floating[Any]]]
 Integers = np.ndarray[Any, np.dtype[np.int64]]
@@ -110,8 +110,9 @@ def mean(acc: Integers, weight: Fraction, *, k: int, dtype: str) -> Floats:
         quotient = scratch[: block.stop - block.start]
         mean[block] = np.divide(acc[block], divisor, out=quotient)
     del mean
-    words = -(-size * np.dtype(dtype).itemsize // acc.itemsize)
-    acc.resize(words, refcheck=False)  # gives back the rest of the memory; nobody else has it
+    if acc.nbytes > SUM_BYTES_KEPT:
+        words = -(-size * np.dtype(dtype).itemsize // acc.itemsize)
+        acc.resize(words, refcheck=False)  # gives back the rest of the memory; nobody else has it
     return acc.view(dtype)[:size]
 
 

@@ -14,7 +14,6 @@ import msgspec
 from blake3 import blake3
 from sqlalchemy import (
     Connection,
-    Select,
     and_,
     bindparam,
     delete,
@@ -160,8 +159,7 @@ class Journal:
         def work(c: Connection) -> None:
             if _has_ended(c, run):
                 return  # nothing happens after the end (law L6)
-            for fact in facts:
-                append(c, run, fact)
+            append(c, run, *facts)
             if columns:
                 c.execute(update(runs).where(runs.c.run == run).values(columns))
 
@@ -181,29 +179,25 @@ class Journal:
 
     def events(self, run: str, after: int = 0, limit: int = 1_000) -> list[Event]:
         """Return a run's events from a position on."""
-        query = _event_query(run, after, limit=limit)
-        rows = self._db.read(lambda c: c.execute(query).all())
+        page = _PAGE.limit(limit)
+        rows = self._db.read(lambda c: c.execute(page, {"of": run, "after": after}).all())
         return [{"kind": kind, "at": at, **msgspec.json.decode(data)} for kind, at, data in rows]
 
     def page(self, run: str, after: int) -> tuple[RunState | None, list[Event]]:
-        """Return a run's state, None if there is no such run, and its events from a position on."""
-        state = select(runs.c.state).where(runs.c.run == run)
-        # The state first: when it says that the run has ended, its last event is there too.
-        found = self._db.read(lambda c: c.execute(state).scalar_one_or_none())
-        return found, self._few_events(run, after)
+        """Return a run's state, None if there is no such run, and its events from a position on.
 
-    def _few_events(self, run: str, after: int) -> list[Event]:
-        """Return the events of one page: at least one, and no more than an answer can hold."""
+        Of events there are as many as fit into an answer, and at least one.
+        """
 
-        def work(c: Connection) -> list[Event]:
+        def work(c: Connection) -> tuple[RunState | None, list[Event]]:
             found: list[Event] = []
             size = 0
-            for kind, at, data in c.execute(_event_query(run, after, limit=1_000)):
+            for kind, at, data in c.execute(_PAGE, {"of": run, "after": after}):
                 size += len(data.encode())
                 if found and size > EVENT_PAGE_BYTES:
                     break
                 found.append({"kind": kind, "at": at, **msgspec.json.decode(data)})
-            return found
+            return c.execute(_STATE_OF, {"of": run}).scalar_one_or_none(), found
 
         return self._db.read(work)
 
@@ -252,8 +246,7 @@ class Journal:
         def work(c: Connection) -> list[str]:
             if _has_ended(c, run):
                 raise EndedError(run)
-            for fact in facts:
-                append(c, run, fact)
+            append(c, run, *facts)
             number, model, state = (facts[-1][key] for key in ("round", "model", "state"))
             held = {key: digest for n, key, digest in facts[-1].get("held", {}).values()
                     if n == number}  # fmt: skip
@@ -306,22 +299,21 @@ class Journal:
         """
 
         def work(c: Connection) -> Receipt:
-            found = _receipt(c, receipt)
+            state, found = c.execute(_STATE_AND_RECEIPT, _key(receipt)).one()
             if found is not None:
                 known = msgspec.json.decode(found, type=Receipt)
                 if known.digest == receipt.digest:
                     return known
-            if _has_ended(c, receipt.run):
+            if state in ENDED:
                 raise EndedError(receipt.run)
             if found is not None:
-                c.execute(receipts.delete().where(*_receipt_where(receipt)))
+                c.execute(delete(receipts).where(*_OF), _key(receipt))
             text = msgspec.json.encode(receipt).decode()
             fields = msgspec.structs.asdict(receipt)
             keys = ("run", "round", "phase", "client", "digest", "size", "at")
             row = {key: fields[key] for key in keys}
             c.execute(_NEW_RECEIPT, {**row, "weight": weight, "data": text})
-            for fact in facts:
-                append(c, receipt.run, fact)
+            append(c, receipt.run, *facts)
             return receipt
 
         given = self._db.submit(work)
@@ -331,7 +323,7 @@ class Journal:
     def receipt(self, run: str, number: int, *, phase: Phase, client: str) -> Receipt | None:
         """Return the receipt of a result, if it was counted."""
         key = Receipt(run=run, round=number, phase=phase, client=client, digest="", size=0, at="")
-        text = self._db.read(lambda c: _receipt(c, key))
+        text = self._db.read(lambda c: c.execute(_RECEIPT, _key(key)).scalar_one_or_none())
         return None if text is None else msgspec.json.decode(text, type=Receipt)
 
     def is_owed(self, run: str, number: int, *, site: str) -> bool:
@@ -472,31 +464,32 @@ def _check_number(connection: Connection, submitter: str) -> None:
         )
 
 
-def _event_query(run: str, after: int, *, limit: int) -> Select[Any]:
-    """Return the query for a run's events from a position on."""
-    return (
-        select(events.c.kind, events.c.at, events.c.data)
-        .where(events.c.run == run, events.c.seq >= after)
-        .order_by(events.c.seq)
-        .limit(limit)
-    )
-
-
 _FOUND_BY = ("round", "phase", "client")
 
 
 # Made once: SQLAlchemy finds a statement it has seen by that object at once, another by its parts.
 _STATE_OF = select(runs.c.state).where(runs.c.run == bindparam("of"))
-_LAST_EVENT = select(func.max(events.c.seq)).where(events.c.run == bindparam("of"))
+_PAGE = (
+    select(events.c.kind, events.c.at, events.c.data)
+    .where(events.c.run == bindparam("of"), events.c.seq >= bindparam("after"))
+    .order_by(events.c.seq)
+    .limit(1_000)
+)
 _STANDINGS = select(standings).where(standings.c.run == bindparam("of"))
-_NEW_EVENT, _NEW_RECEIPT, _NEW_MODEL = insert(events), insert(receipts), insert(trail)
+_NEXT = select(func.coalesce(func.max(events.c.seq) + 1, 0)).where(events.c.run == bindparam("of"))
+_NEW_EVENT = insert(events).values(seq=_NEXT.scalar_subquery())
+_NEW_RECEIPT, _NEW_MODEL = insert(receipts), insert(trail)
 _TRAIL = select(trail.c.round, trail.c.digest).where(trail.c.run == bindparam("of"))
 _NOT_KEPT = delete(trail).where(
     trail.c.run == bindparam("of"), trail.c.round.in_(bindparam("gone", expanding=True))
 )
 _NEEDED = select(trail.c.digest).where(trail.c.digest.in_(bindparam("dropped", expanding=True)))
-_RECEIPT = select(receipts.c.data).where(
-    *(receipts.c[key] == bindparam(f"of_{key}") for key in ("run", "round", "phase", "client"))
+_OF = [receipts.c[key] == bindparam(f"of_{key}") for key in ("run", "round", "phase", "client")]
+_RECEIPT = select(receipts.c.data).where(*_OF)
+_STATE_AND_RECEIPT = (
+    select(runs.c.state, receipts.c.data)
+    .select_from(runs.outerjoin(receipts, and_(*_OF)))
+    .where(runs.c.run == bindparam("of_run"))
 )
 
 
@@ -504,19 +497,20 @@ def _has_ended(connection: Connection, run: str) -> bool:
     return connection.execute(_STATE_OF, {"of": run}).scalar_one_or_none() in ENDED
 
 
-def append(connection: Connection, run: str, fact: Event) -> None:
-    """Append one event in a transaction of the one writer."""
-    last = connection.execute(_LAST_EVENT, {"of": run}).scalar_one()
-    kind = fact["kind"]
-    data = {key: value for key, value in fact.items() if key != "kind"}
-    row = {
-        "run": run,
-        "seq": 0 if last is None else last + 1,
-        "at": now(),
-        "kind": kind,
-        "data": msgspec.json.encode(data).decode(),
-    }
-    connection.execute(_NEW_EVENT, row)
+def append(connection: Connection, run: str, *facts: Event) -> None:
+    """Append events in a transaction of the one writer."""
+    rows = [
+        {
+            "of": run,
+            "run": run,
+            "at": now(),
+            "kind": fact["kind"],
+            "data": msgspec.json.encode({k: v for k, v in fact.items() if k != "kind"}).decode(),
+        }
+        for fact in facts
+    ]
+    if rows:
+        connection.execute(_NEW_EVENT, rows)
 
 
 def _next_name(connection: Connection, name: str) -> str:
@@ -535,17 +529,6 @@ def _row(row: Any) -> RunRow:
     )
 
 
-def _receipt_where(receipt: Receipt) -> tuple[Any, ...]:
-    return (
-        receipts.c.run == receipt.run,
-        receipts.c.round == receipt.round,
-        receipts.c.phase == receipt.phase,
-        receipts.c.client == receipt.client,
-    )
-
-
-def _receipt(connection: Connection, of: Receipt) -> str | None:
-    """Return the receipt of the same result, if there is one."""
-    key = {"of_run": of.run, "of_round": of.round, "of_phase": of.phase, "of_client": of.client}
-    text: str | None = connection.execute(_RECEIPT, key).scalar_one_or_none()
-    return text
+def _key(of: Receipt) -> dict[str, Any]:
+    """Return what finds the receipt of the same result."""
+    return {"of_run": of.run, "of_round": of.round, "of_phase": of.phase, "of_client": of.client}
