@@ -56,7 +56,7 @@ class StandIn:
 
     def turn(self) -> None:
         """Ask once, and do what is asked."""
-        poll = Poll(runs=list(self._runs), version="stand-in")
+        poll = Poll(runs=tuple(self._runs), version="stand-in")
         answer = self._connection.call("POST", "/v1/poll", poll, kind=PollAnswer)
         for offer in answer.offers:
             self._runs.append(offer.run)

@@ -63,7 +63,7 @@ def test_a_server_that_ends_does_not_wait_for_polls(league: League) -> None:
     league.north.poll()
     thread = threading.Thread(target=poll)
     thread.start()
-    league.server.until(lambda: league.server.state.hub._waiting.get("north"), "it waits")
+    league.server.until(lambda: league.server.state.hub._polls._of.get("north"), "it waits")
     began = time.monotonic()
     league.server.state.hub.drain()
     thread.join(5)
@@ -154,13 +154,13 @@ def test_a_task_does_not_wait_for_the_next_heartbeat(league: League) -> None:
     league.west.ready(run, 4)
 
     def poll() -> None:
-        answer = league.north.ask("POST", "/v1/poll", Poll(runs=[run])).read(PollAnswer)
+        answer = league.north.ask("POST", "/v1/poll", Poll(runs=(run,))).read(PollAnswer)
         assert answer.tasks
         given.append(time.monotonic())
 
     thread = threading.Thread(target=poll)
     thread.start()
-    league.server.until(lambda: league.server.state.hub._waiting.get("north"), "it waits")
+    league.server.until(lambda: league.server.state.hub._polls._of.get("north"), "it waits")
     began = time.monotonic()
     league.south.ready(run, 3)
     thread.join(10)

@@ -51,7 +51,7 @@ class Site:
         self.runs: list[str] = []
 
     def poll(self, *, wait: bool = True) -> PollAnswer:
-        poll = Poll(runs=self.runs, wait=wait)
+        poll = Poll(runs=tuple(self.runs), wait=wait)
         return self.connection.call("POST", "/v1/poll", poll, kind=PollAnswer)
 
     def task(self, run: str, phase: str = "train", *, seconds: float = 30.0) -> Task:

@@ -340,7 +340,7 @@ class Site:
         return self.server.ask(self.member, method, target, message, **named)
 
     def poll(self, runs: Sequence[str] = (), holding: Sequence[TaskKey] = ()) -> PollAnswer:
-        poll = Poll(runs=list(runs), holding=list(holding), wait=False)
+        poll = Poll(runs=tuple(runs), holding=tuple(holding), wait=False)
         return self.ask("POST", "/v1/poll", poll).read(PollAnswer)  # type: ignore[no-any-return]
 
     def ready(self, run: str, examples: int = 100) -> None:

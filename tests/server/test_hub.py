@@ -190,7 +190,7 @@ def test_a_revocation_ends_a_poll_that_waits(tmp_path: Path) -> None:
             target=lambda: answers.append(refused(league.north.ask("POST", "/v1/poll", Poll())))
         )
         thread.start()
-        server.until(lambda: server.state.hub._waiting.get("north"), "it waits")
+        server.until(lambda: server.state.hub._polls._of.get("north"), "it waits")
         began = time.monotonic()
         assert server.ask(root, "POST", "/v1/members/north/revoke", {}).status == 200
         thread.join(10)

@@ -44,7 +44,7 @@ class Combiner:
         return self.server.ask(self.member, method, target, message, **named)
 
     def poll(self, *runs: str) -> PollAnswer:
-        poll = Poll(runs=list(runs), wait=False, sites=self.sites, version="1")
+        poll = Poll(runs=tuple(runs), wait=False, sites=tuple(self.sites), version="1")
         return self.ask("POST", "/v1/poll", poll).read(PollAnswer)  # type: ignore[no-any-return]
 
     def ready(self, run: str) -> None:

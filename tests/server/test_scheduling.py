@@ -37,8 +37,8 @@ def _lend(site: Site, count: int) -> None:
 
     def poll(runs=(), holding=()) -> PollAnswer:
         asked = Poll(
-            runs=list(runs),
-            holding=list(holding),
+            runs=tuple(runs),
+            holding=tuple(holding),
             wait=False,
             version="1",
             resources={"gpu": count},

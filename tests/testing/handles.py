@@ -69,7 +69,7 @@ class StandIns:
     def work(self, client: str) -> None:
         while not self.over.is_set():
             self.hub.heard(client)
-            for task in self.hub.answer(client, Poll(runs=[self.handle.run])).tasks:
+            for task in self.hub.answer(client, Poll(runs=(self.handle.run,))).tasks:
                 try:
                     self.perform(client, task)
                 except Interruption:

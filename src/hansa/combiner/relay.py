@@ -156,11 +156,15 @@ class Relay(Runs):
                 self._over(run)
 
     def _asked(self, *, wait: bool = True, runs: Sequence[str] = ()) -> PollAnswer:
-        with self._lock:
-            holding = list(self._work_on)
-            runs = list(runs) or sorted(self._known)
         sites = self._there()
-        asked = Poll(holding=holding, runs=runs, version=hansa.__version__, wait=wait, sites=sites)
+        with self._lock:
+            asked = Poll(
+                holding=tuple(self._work_on),
+                runs=tuple(runs or sorted(self._known)),
+                version=hansa.__version__,
+                wait=wait,
+                sites=tuple(sites),
+            )
         self._ledger.control(len(msgspec.json.encode(asked)))
         answer = poll(self._connection, self._membership, asked)
         if answer.taken:

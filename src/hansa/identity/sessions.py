@@ -94,7 +94,7 @@ class Sessions:
         self._limit = limit
         self._secret = os.urandom(32)
         self._lock = threading.Lock()
-        self._of: dict[str, dict[bytes, _Session]] = {}  # fingerprint -> sessions, oldest first
+        self._of: dict[str, list[bytes]] = {}  # fingerprint -> sessions, oldest first
         self._turn = 0
         # In order of their last use.  Anybody who has seen a member's certificate can open
         # sessions in its name, but prove nothing with them: those that have proven nothing go
@@ -122,11 +122,12 @@ class Sessions:
         with self._lock:
             self._drop_ended(now)
             if len(self._of.get(fingerprint, ())) >= self._per_member:
-                self._drop(_first_to_go(self._of[fingerprint]))
+                # One that has proven nothing, or else the longest idle.
+                self._drop(min(self._of[fingerprint], key=lambda i: self._session(i).turn))
             if len(self._new) + len(self._used) >= self._limit:
                 self._drop(next(iter(self._new or self._used)))
             self._new[identifier] = session
-            self._of.setdefault(fingerprint, {})[identifier] = session
+            self._of.setdefault(fingerprint, []).append(identifier)
         return to_text(content + self._mac(content)), seconds
 
     def holder(self, header: str) -> str:
@@ -201,8 +202,8 @@ class Sessions:
           renewing: end those alone that were opened with an expired certificate.
         """
         with self._lock:
-            for identifier, session in tuple(self._of.get(fingerprint, {}).items()):
-                if session.renewing or not renewing:
+            for identifier in tuple(self._of.get(fingerprint, ())):
+                if self._session(identifier).renewing or not renewing:
                     self._drop(identifier)
 
     def __len__(self) -> int:
@@ -226,10 +227,13 @@ class Sessions:
             )
         return identifier, session
 
+    def _session(self, identifier: bytes) -> _Session:
+        return self._new.get(identifier) or self._used[identifier]
+
     def _drop(self, identifier: bytes) -> None:
         session = self._new.pop(identifier, None) or self._used.pop(identifier)
         of = self._of[session.fingerprint]
-        del of[identifier]
+        of.remove(identifier)
         if not of:
             del self._of[session.fingerprint]
 
@@ -243,11 +247,6 @@ class Sessions:
 @functools.lru_cache(maxsize=1024)  # a session has one for all of its requests
 def _token_bytes(token: str) -> bytes:
     return from_text(token)
-
-
-def _first_to_go(sessions: dict[bytes, _Session]) -> bytes:
-    """Return one of a member's sessions: one that has proven nothing, or else the longest idle."""
-    return min(sessions, key=lambda identifier: sessions[identifier].turn)
 
 
 @functools.lru_cache(maxsize=256)  # asked twice for each request

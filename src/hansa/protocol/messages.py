@@ -148,13 +148,14 @@ class Offer(_Message, frozen=True):
 class Poll(_Message, frozen=True):
     """What a site says each time it asks: it is alive, and this is what it has."""
 
-    holding: list[TaskKey] = []  # at work, or waiting to be sent
-    runs: list[RunName] = []  # whose standing it has reported, and which it has not forgotten
+    # Tuples, for an empty one takes no memory at a server of many idle sites.
+    holding: tuple[TaskKey, ...] = ()  # at work, or waiting to be sent
+    runs: tuple[RunName, ...] = ()  # whose standing it has reported, and which it has not forgotten
     version: Annotated[str, Meta(max_length=40)] = ""
     attributes: Attributes = {}  # as its owner has declared them
     wait: bool = True  # False: answer at once
     resources: Slots = {}  # that the site can lend to runs
-    sites: Annotated[list[Name], Meta(max_length=COMBINER_SITES_MAX)] = []
+    sites: Annotated[tuple[Name, ...], Meta(max_length=COMBINER_SITES_MAX)] = ()
     """of a combiner: who is there behind it"""
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import msgspec
@@ -43,31 +42,43 @@ class Control:
         self._state = state
 
     async def poll(self, request: Request, principal: Principal, digest: str | None) -> Response:
-        """Answer at once if there is something to do, or else when there is."""
+        """Answer at once if there is something to do, or else when there is.
+
+        What a poll holds while it waits is there as often as there are idle sites.
+        """
         poll = await read_message(request, digest, Poll)
+        for name in request.scope.keys() - _LOGGED:  # 3 KB that nobody reads again
+            del request.scope[name]
+        del request, digest
+        hub = self._state.hub
+        taken = await self._heard(poll, principal)
+        until = monotonic() + hub.heartbeat_s
+        with hub.waiting(principal.name) as bell:
+            while (found := self._news(principal.name, poll, until)) is None:
+                await bell.rung(until - monotonic())
+                await self._state.gate.still(principal)
+        return answer(msgspec.structs.replace(found, taken=taken) if taken else found)
+
+    def _news(self, site: str, poll: Poll, until: float) -> PollAnswer | None:
+        """Return what a poll is answered with, or None if it still waits."""
+        hub = self._state.hub
+        found = hub.answer(site, poll)
+        says_something = found.offers or found.tasks or found.cancelled or found.ended
+        if not poll.wait or says_something or hub.draining or until <= monotonic():
+            return found
+        return None
+
+    async def _heard(self, poll: Poll, principal: Principal) -> list[str]:
+        """Note who is there; return the names behind a combiner that are others' already."""
         hub, site = self._state.hub, principal.name
         said = Said(poll.attributes, poll.resources)
         if not hub.touch(site, said):
             await in_thread(hub.heard, site, poll.version, said)
-        taken: list[str] = []
         if principal.role == "combiner":
-            taken = await in_thread(self._relayed, site, poll)
-        elif hub.via(site) is not None:
+            return await in_thread(self._relayed, site, poll)
+        if hub.via(site) is not None:
             hub.comes_itself(site)  # a member's name is its own, whatever a combiner says
-        until = monotonic() + hub.heartbeat_s
-        with hub.waiting(site) as woken:
-            while True:
-                found = hub.answer(site, poll)
-                left = until - monotonic()
-                if not poll.wait or _says_something(found) or hub.draining or left <= 0:
-                    return answer(msgspec.structs.replace(found, taken=taken) if taken else found)
-                try:
-                    async with asyncio.timeout(left):  # unlike wait_for, without a task of its own
-                        await woken.wait()
-                except TimeoutError:
-                    continue
-                woken.clear()
-                await self._state.gate.still(principal)
+        return []
 
     def _relayed(self, combiner: str, poll: Poll) -> list[str]:
         """Note who is there behind a combiner; return the names that are others' already."""
@@ -168,8 +179,7 @@ class Control:
         return answer({"receipts": found, "next": following})
 
 
-def _says_something(found: PollAnswer) -> bool:
-    return bool(found.offers or found.tasks or found.cancelled or found.ended)
+_LOGGED = ("type", "method", "path")  # parts of a request that may be told of a defect
 
 
 def _no_run(run: Any) -> RequestRefused:

@@ -37,6 +37,7 @@ from hansa.protocol.messages import (
     TaskResult,
 )
 from hansa.rounds.round import Status
+from hansa.server.bells import Bell, Bells
 from hansa.server.merging import MergingExchange
 from hansa.server.through import Through
 from hansa.spans import Spans
@@ -106,9 +107,7 @@ class Hub:
         self._offer_bytes: dict[str, int] = {}  # of the runs
         self._expected: set[str] = set()  # unfinished runs that are not offered yet
         self._open: dict[tuple[str, int, Phase], OpenTask] = {}
-        self._waiting: dict[str, set[asyncio.Event]] = {}
-        self._followers: dict[str, set[asyncio.Event]] = {}
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._polls, self._followers = Bells(), Bells()
         self._counted: dict[tuple[str, int, Phase], frozenset[str]] = {}  # of exchanges just closed
         self._closed: dict[str, tuple[int, set[Phase]]] = {}  # by run, of its last round
         self._began = monotonic()
@@ -117,7 +116,8 @@ class Hub:
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Name the event loop in which polls wait."""
-        self._loop = loop
+        self._polls.attach(loop)
+        self._followers.attach(loop)
 
     # ---- presence
 
@@ -481,43 +481,32 @@ class Hub:
             if exchange.waits_for(site):
                 exchange.answer(site, result)
 
-    @contextmanager
-    def waiting(self, site: str) -> Iterator[asyncio.Event]:
-        """Give an event that is set whenever something may have changed for a site."""
-        yield from _registered(self._waiting, site, self._lock)
+    def waiting(self, site: str) -> Bell:
+        """Give a bell that is rung whenever something may have changed for a site."""
+        return Bell(self._polls, site)
 
-    @contextmanager
-    def following(self, run: str) -> Iterator[asyncio.Event]:
-        """Give an event that is set when a run has new events."""
-        yield from _registered(self._followers, run, self._lock)
+    def following(self, run: str) -> Bell:
+        """Give a bell that is rung when a run has new events."""
+        return Bell(self._followers, run)
 
     def wake(self, sites: list[str] | None = None) -> None:
         """Let polls look again: those of some sites, or all."""
         with self._lock:
-            names = set(self._waiting if sites is None else map(self._through.reach, sites))
-            events = [e for name in names for e in self._waiting.get(name, ())]
-        self._set(events)
+            names = None if sites is None else set(map(self._through.reach, sites))
+        self._polls.ring(names)
 
     def wake_followers(self, run: str) -> None:
         """Let those who follow a run look again, and the run itself."""
-        with self._lock:
-            events = list(self._followers.get(run, ()))
-        self._set(events)
+        self._followers.ring([run])
         self.stir(run)
 
     def drain(self) -> None:
         """Answer every poll at once from now on, with nothing new to do."""
         with self._lock:
             self.draining = True
-            events = [
-                e for group in (self._waiting, self._followers) for s in group.values() for e in s
-            ]
-        self._set(events)
+        self._polls.ring()
+        self._followers.ring()
         self.stir()
-
-    def _set(self, events: list[asyncio.Event]) -> None:
-        if events and self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(_set_all, events)
 
     # ---- run threads
 
@@ -539,23 +528,3 @@ class Hub:
         with self._changed:
             self._changed.wait_for(lambda: mark() != since, seconds)
             return mark()
-
-
-def _set_all(events: list[asyncio.Event]) -> None:
-    for event in events:
-        event.set()
-
-
-def _registered(
-    table: dict[str, set[asyncio.Event]], name: str, lock: threading.RLock
-) -> Iterator[asyncio.Event]:
-    event = asyncio.Event()
-    with lock:
-        table.setdefault(name, set()).add(event)
-    try:
-        yield event
-    finally:
-        with lock:
-            table[name].discard(event)
-            if not table[name]:
-                del table[name]

@@ -7,6 +7,7 @@ the audit trail are one transaction.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
 
@@ -411,8 +412,8 @@ def _by_fingerprint(connection: Connection, fingerprint: str) -> Member | None:
 def _member(row: Row[tuple[object, ...]]) -> Member:
     return Member(
         row.name,
-        cast(Kind, row.kind),
-        cast(Role, row.role),
+        cast(Kind, sys.intern(row.kind)),
+        cast(Role, sys.intern(row.role)),
         row.org,
         from_text(row.public_key),
         row.fingerprint,

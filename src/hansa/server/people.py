@@ -120,19 +120,14 @@ class People:
         run = request.path_params["run"]
         after = int(number(request, "after", 0, top=2**53))
         until = monotonic() + number(request, "wait_s", 0, top=FOLLOW_WAIT_S_MAX)
-        with self._state.hub.following(run) as woken:
+        with self._state.hub.following(run) as bell:
             while True:
-                woken.clear()
                 page = await in_thread(self._page, run, after)
                 left = until - monotonic()
                 ended = page.state in ENDED
                 if page.events or ended or left <= 0 or self._state.hub.draining:
                     return answer(page)
-                try:
-                    async with asyncio.timeout(left):
-                        await woken.wait()
-                except TimeoutError:
-                    continue
+                await bell.rung(left)
                 await asyncio.sleep(min(FOLLOW_GATHER_S, left))
                 await self._state.gate.still(principal)
 

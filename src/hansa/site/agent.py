@@ -184,11 +184,11 @@ class Agent:
     def _asked(self, leftovers: list[str] | None = None) -> PollAnswer:
         hit("site_before_poll")
         with self._lock:
-            holding = [key for key, task in self._holding.items() if not task.dropped.is_set()]
+            held = [key for key, task in self._holding.items() if not task.dropped.is_set()]
         runs = leftovers or self._offers.reported()
         asked = Poll(
-            holding=holding,
-            runs=runs,
+            holding=tuple(held),
+            runs=tuple(runs),
             version=hansa.__version__,
             attributes=self._attributes,
             wait=not leftovers,
