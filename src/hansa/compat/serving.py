@@ -16,10 +16,15 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from hansa.code import code_changed, code_digest, make_current, read_code
 from hansa.errors import HansaError
 from hansa.hosting.wire import PLACE, Failed, Ready, receive_with, send_with
+from hansa.learners.generators import import_torch_if_named
 from hansa.limits import FAILURE_CHARS_MAX, MESSAGE_CHARS_MAX
 from hansa.pipes import Closed, end_with, send, take_streams
+from hansa.seeds import Key
+
+IMPORT_KEY = Key.root(0).child("import")  # the same in every process
 
 
 class Host(Protocol):
@@ -77,6 +82,23 @@ def serve(
     for host in hosts:
         host.close()
     _leave_nothing()
+
+
+def take_code(folder: Path, digest: bytes) -> None:
+    """Let imports find a project's code, with torch before it.
+
+    Args:
+      folder: of the project.
+      digest: of its code when the project was opened.
+
+    Raises:
+      RunError: run-changed.
+    """
+    code = read_code(folder)
+    if code_digest(code) != digest:
+        raise code_changed(folder)
+    make_current(folder, code)
+    import_torch_if_named(code.values())
 
 
 def failed(error: BaseException, folder: Path, *, name: str, page: str) -> Failed:

@@ -12,7 +12,8 @@ from pathlib import Path
 import msgspec
 
 from hansa.algorithms import Vectors
-from hansa.errors import HansaError, RunError
+from hansa.code import code_changed
+from hansa.errors import HansaError
 from hansa.learners.learner import close
 from hansa.params import Layout
 from hansa.params.model import ModelLayout
@@ -70,11 +71,7 @@ def make_runner(setup: Setup) -> Runner:
     project = build_project(msgspec.convert(setup.plan, Plan), Path(setup.project))
     project = project._replace(data_folder=Path(setup.data_folder))
     if identity(project.plan, project.code) != setup.identity:
-        raise RunError(
-            "run-changed",
-            f"The code in {setup.project} has changed since the run was opened.",
-            "Run again: changed code is another run.",
-        )
+        raise code_changed(setup.project)
     layout = ModelLayout(Layout.of(setup.tensors), setup.buffers)
     client = client_of(project, layout)
     return Runner(
