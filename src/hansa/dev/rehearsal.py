@@ -203,18 +203,16 @@ class Rehearsal:
         """End the server or a site in an orderly way; return its status."""
         return self.children[who].stop()
 
-    def add_site(self, name: str, *, wait: bool = True) -> None:
-        """Let another site join and start it.
+    def add_site(self, name: str) -> None:
+        """Let another site join, start it, and wait until the server has heard of it.
 
         Args:
           name: of a client of the population; a site of another name gets the first one's rows.
-          wait: until the server has heard of it.
         """
         self._join(name)
         self.names.append(name)
         self.children[name].start()
-        if wait:
-            self.wait_for(name)
+        self.wait_for(name)
 
     def wait_for(self, *names: str, state: str = "active", seconds: float = _START_S) -> None:
         """Wait until the server regards some sites as active, or silent.
