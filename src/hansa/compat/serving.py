@@ -9,7 +9,6 @@ from __future__ import annotations
 import shutil
 import signal
 import tempfile
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,9 +19,10 @@ from hansa.code import code_changed, code_digest, make_current, read_code
 from hansa.errors import HansaError
 from hansa.hosting.wire import PLACE, Failed, Ready, receive_with, send_with
 from hansa.learners.generators import import_torch_if_named
-from hansa.limits import FAILURE_CHARS_MAX, MESSAGE_CHARS_MAX
+from hansa.limits import MESSAGE_CHARS_MAX
 from hansa.pipes import Closed, end_with, send, take_streams
 from hansa.seeds import Key
+from hansa.traces import line_of, sound, trace_of
 
 IMPORT_KEY = Key.root(0).child("import")  # the same in every process
 
@@ -103,13 +103,11 @@ def take_code(folder: Path, digest: bytes) -> None:
 
 def failed(error: BaseException, folder: Path, *, name: str, page: str) -> Failed:
     """Describe what a client's code raised."""
-    trace = _sound("".join(traceback.format_exception(error))[-FAILURE_CHARS_MAX:])
+    trace = trace_of(error)
     if isinstance(error, HansaError):
-        return Failed(error.code, _sound(error.happened), _sound(error.hint), trace)
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if Path(frame.filename).is_relative_to(folder)]
-    where = f"{Path(own[-1].filename).name}, line {own[-1].lineno}" if own else "The client"
-    what = _sound(f"{type(error).__name__}: {error}"[:MESSAGE_CHARS_MAX])
+        return Failed(error.code, sound(error.happened), sound(error.hint), trace)
+    where = line_of(error, folder) or "The client"
+    what = sound(f"{type(error).__name__}: {error}"[:MESSAGE_CHARS_MAX])
     if isinstance(error, ImportError) and (error.name or "").partition(".")[0] == name:
         return Failed(
             "learner-module",
@@ -127,11 +125,6 @@ def failed(error: BaseException, folder: Path, *, name: str, page: str) -> Faile
         )
     hint = "Correct the client's code; its traceback is kept with the failure."
     return Failed("client-failed", f"{where} raised {what.rstrip('.')}.", hint, trace)
-
-
-def _sound(text: str) -> str:
-    """Return text that can be written anywhere; file names bring lone surrogates."""
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _leave_nothing() -> None:
