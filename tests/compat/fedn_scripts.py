@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from programs import Started
 
 from hansa.compat.fedn import APIClient
 from hansa.dev.loopback import free_port
@@ -113,14 +114,14 @@ def closed_form(rounds: int, rows: dict[str, tuple[np.ndarray, int]] = ROWS) -> 
     return model
 
 
-class Scripts:
+class Scripts(Started):
     """A server, an admin, and scripts."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.port = folder, free_port()
+        super().__init__(folder)
+        self.port = free_port()
         self.url = f"https://localhost:{self.port}/"
         self.home = folder / "home"
-        self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._tokens: dict[str, str] = {}
         os.environ["HANSA_HOME"] = str(self.home)
         words = [
@@ -182,25 +183,14 @@ class Scripts:
             # Another machine, as it were: no key of a person is there.
             "HANSA_HOME": str(self.home if key == "server" else self.folder / f"{key}-home"),
         }  # fmt: skip
-        with open(self.folder / f"{key}.log", "ab") as log:
+        with open(self.log(key), "ab") as log:
             self._running[key] = subprocess.Popen(
                 [sys.executable, *words], cwd=self.folder, env=environment, stdout=log,
                 stderr=subprocess.STDOUT,
             )  # fmt: skip
 
-    def wait(self, key: str) -> int:
-        return self._running[key].wait(60)
-
     def alive(self, key: str) -> bool:
         return self._running[key].poll() is None
-
-    def kill(self, key: str) -> None:
-        """Kill -9, and wait until it is gone."""
-        self._running[key].kill()
-        self._running[key].wait()
-
-    def said(self, key: str) -> str:
-        return (self.folder / f"{key}.log").read_text(encoding="utf-8")
 
     def until(self, reached: Callable[[], bool], seconds: float = 90.0) -> None:
         until = time.monotonic() + seconds
@@ -227,8 +217,3 @@ class Scripts:
         self.client.download_model(id, str(path))
         with np.load(path) as found:
             return [found[str(i)] for i in range(len(found.files))]
-
-    def close(self) -> None:
-        for process in self._running.values():
-            process.kill()
-            process.wait()
