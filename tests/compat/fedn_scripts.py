@@ -16,9 +16,8 @@ from hansa.compat.fedn import APIClient
 from hansa.dev.loopback import free_port
 from hansa.errors import HansaError
 from hansa.protocol.messages import RunFacts
-from hansa.remote.asking import all_facts
+from hansa.remote.asking import all_facts, invite
 from hansa.remote.connecting import connected, membership_at
-from hansa.server.people import InviteRequest
 
 RATE = 0.25
 SEED = [np.float32([1.5, -2.0]), np.float32([[0.5], [-4.0]])]
@@ -156,9 +155,7 @@ class Scripts(Started):
     def token(self, name: str) -> str:
         if name not in self._tokens:
             with connected(membership_at(f"localhost:{self.port}")) as connection:
-                asked = InviteRequest(name=name)
-                answer = connection.call("POST", "/v1/invites", asked, kind=dict[str, str])
-            self._tokens[name] = answer["invite"]
+                self._tokens[name] = invite(connection, name)
         return self._tokens[name]
 
     def script(self, name: str, line: str = "pass", token: str | None = None) -> None:

@@ -29,7 +29,7 @@ from hansa.dev import SERVER, Rehearsal
 from hansa.errors import HansaError
 from hansa.identity import parse_invite
 from hansa.protocol.enrolment import enrol
-from hansa.server.people import InviteRequest
+from hansa.remote.asking import invite
 
 CHUNKS = ("before_chunk_recorded", "after_chunk_recorded")
 MEMBERS = ("before_member_recorded", "after_member_recorded")
@@ -97,8 +97,7 @@ def test_an_enrolment_broken_off_is_repeated_and_lets_one_member_in(
 ) -> None:
     watching = killed_in_turn(federation, SERVER, [point])
     name = point.replace("_", "-")
-    asked = InviteRequest(name=name)
-    line = federation.connection.call("POST", "/v1/invites", asked, kind=dict[str, str])["invite"]
+    line = invite(federation.connection, name)
     with pytest.raises(HansaError):
         enrol(parse_invite(line), tmp_path / "member")
     watching.join(60)

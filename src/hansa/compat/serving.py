@@ -7,7 +7,6 @@ its input does.
 from __future__ import annotations
 
 import shutil
-import signal
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +19,7 @@ from hansa.errors import HansaError
 from hansa.hosting.wire import PLACE, Failed, Ready, receive_with, send_with
 from hansa.learners.generators import import_torch_if_named
 from hansa.limits import MESSAGE_CHARS_MAX
-from hansa.pipes import Closed, end_with, send, take_streams
+from hansa.pipes import Closed, send, worker_streams
 from hansa.seeds import Key
 from hansa.traces import line_of, sound, trace_of
 
@@ -52,8 +51,6 @@ def serve(
       name: of the package that is stood in for.
       page: of the documentation, about what of it is there.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    requests, replies = take_streams()
     hosts: list[Host] = []
 
     def abort() -> None:
@@ -61,7 +58,7 @@ def serve(
             host.abort()
         _leave_nothing()
 
-    end_with(requests, abort)
+    requests, replies = worker_streams(abort)
     folder = Path()
     while True:
         try:

@@ -35,6 +35,7 @@ from hansa.plan import PLAN_FILE
 from hansa.project import Project, open_project
 from hansa.protocol.connection import Connection
 from hansa.protocol.enrolment import connection_of, enrol
+from hansa.remote import asking
 from hansa.remote.connecting import connected
 from hansa.remote.follow import follow
 from hansa.remote.seed import seed_model
@@ -42,7 +43,6 @@ from hansa.remote.submit import submit
 from hansa.runs import RunFolder, find_run
 from hansa.runs.start import Start
 from hansa.server.founding import found
-from hansa.server.people import InviteRequest
 from hansa.server.settings import ServerSettings
 from hansa.simulation import (
     Population,
@@ -252,9 +252,7 @@ class Rehearsal:
 
     def members(self) -> list[dict[str, Any]]:
         """Return what the server knows of its members."""
-        answer = self.connection.call("GET", "/v1/members", kind=dict[str, Any])
-        found: list[dict[str, Any]] = answer["members"]
-        return found
+        return asking.members(self.connection)
 
     # ---- runs
 
@@ -396,8 +394,7 @@ class Rehearsal:
 
     def _begin_combiner(self, name: str) -> None:
         """Make a combiner: invited, joined, with a server of its own; and start it."""
-        asked = InviteRequest(name=name, role="combiner")
-        line = self.connection.call("POST", "/v1/invites", asked, kind=dict[str, str])["invite"]
+        line = asking.invite(self.connection, name, role="combiner")
         port = self.combiners.ports[name] = free_port()
         settings = msgspec.structs.replace(
             self.settings, name=name, url=f"https://localhost:{port}", port=port
@@ -423,9 +420,7 @@ class Rehearsal:
         """Make a site: invited, joined, with its data and a policy."""
         above = self.combiners.above(name)
         with self._asking(above) as connection:
-            asked = InviteRequest(name=name)
-            line = connection.call("POST", "/v1/invites", asked, kind=dict[str, str])["invite"]
-        invite = parse_invite(line)
+            invite = parse_invite(asking.invite(connection, name))
         folder = self.site_folder(name)
         if self.proxied:
             port = self.port if above is None else self.combiners.ports[above]

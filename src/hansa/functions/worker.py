@@ -6,7 +6,6 @@ It limits itself before it imports the file, and ends when its input does.
 from __future__ import annotations
 
 import inspect
-import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -32,7 +31,7 @@ from hansa.functions.messages import (
 from hansa.hosting.confined import limit
 from hansa.hosting.wire import receive_with, send_with
 from hansa.limits import MESSAGE_CHARS_MAX
-from hansa.pipes import Closed, end_with, take_streams
+from hansa.pipes import Closed, worker_streams
 from hansa.seeds import Key, global_generators
 from hansa.traces import line_of, sound, trace_of
 
@@ -110,9 +109,7 @@ def _arrays(value: Any) -> Arrays:
 
 def main() -> None:
     """Serve one run until it closes the pipe."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    requests, replies = take_streams()
-    end_with(requests)
+    requests, replies = worker_streams()
     functions: Functions | None = None
     folder = Path()
     while True:

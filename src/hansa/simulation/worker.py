@@ -6,7 +6,6 @@ its input does, so a killed simulation leaves no orphan.
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 
 import msgspec
@@ -17,7 +16,7 @@ from hansa.errors import HansaError
 from hansa.learners.learner import close
 from hansa.params import Layout
 from hansa.params.model import ModelLayout
-from hansa.pipes import Closed, end_with, receive, send, take_streams
+from hansa.pipes import Closed, receive, send, worker_streams
 from hansa.plan import Plan
 from hansa.project import build_project, client_of, identity
 from hansa.rounds.questions import Asking
@@ -43,9 +42,7 @@ from hansa.store.files import load_params, save_params
 
 def main() -> None:
     """Serve one simulation until it closes the pipe."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    requests, replies = take_streams()
-    end_with(requests)
+    requests, replies = worker_streams()
     runner: Runner | None = None
     while True:
         try:
