@@ -192,7 +192,7 @@ def failure_of(error: BaseException) -> Failure:
     """Describe what a client's code raised, in text that can be written anywhere."""
     code, message = "client-failed", f"{type(error).__name__}: {error}"
     if isinstance(error, HansaError):
-        code, message = error.code, f"{error.happened} {error.hint}"
+        code, message = error.code, error.sentences
     return Failure(code, sound(message[:MESSAGE_CHARS_MAX]), trace_of(error))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 NAME_CHARS = 60
 """Characters of a name that are shown; what is longer ends in an ellipsis."""
@@ -50,6 +50,16 @@ def quoted(value: object) -> str:
     """Return a value as it fits into a sentence: as Python writes it, and not too long."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def few(names: Sequence[str], most: int) -> str:
+    """Return the first of some names, and how many there are beside them.
+
+    >>> few(["a", "b", "c"], 2), few(["a"], 2)
+    ('a, b and 1 more', 'a')
+    """
+    shown = ", ".join(names[:most])
+    return f"{shown} and {len(names) - most:,} more" if len(names) > most else shown
 
 
 def nearest(word: str, words: Iterable[str]) -> str:

@@ -57,6 +57,7 @@ from hansa.site.policy import Policy
 from hansa.site.settings import DataSource, SiteLimits, SiteSettings, write_settings
 from hansa.store.files import load_params, write_durably
 from hansa.testing.proxy import FaultProxy
+from hansa.text import few
 
 _START_S = 30.0
 _LOOK_S = 0.02
@@ -154,7 +155,7 @@ class Rehearsal:
             self._join(name)
             self.children[name].start()
         self.wait_for(*self.names)
-        self._told(f"{len(self.names)} sites: {', '.join(self.names[:8])}" + _more(self.names))
+        self._told(f"{len(self.names)} sites: {few(self.names, 8)}")
 
     def close(self) -> None:
         """End every process, proxy and connection; the folder stays."""
@@ -513,10 +514,6 @@ def _as_many(project: Project, sites: Sequence[str] | int | None) -> list[str]:
     clients = f"data.clients={sites}" if data.set is None else f"data.split.clients={sites}"
     fewer = [f"cohort.minimum={sites}"] if project.plan.cohort.minimum > sites else []
     return [clients, *fewer]
-
-
-def _more(names: Sequence[str]) -> str:
-    return f" and {len(names) - 8} more" if len(names) > 8 else ""
 
 
 __all__ = ["ADMIN", "SERVER", "Rehearsal", "free_port"]

@@ -147,7 +147,7 @@ def raised(error: BaseException, folder: Path) -> Raised:
     """Return what is said of an error of the code in a folder: a sentence, and its traceback."""
     trace = trace_of(error)
     if isinstance(error, HansaError):
-        return Raised(sound(f"{error.happened} {error.hint}"), trace)
+        return Raised(sound(error.sentences), trace)
     line = line_of(error, folder)
     where = f"{line}, " if line else "it "
     what = f"{where}raised {type(error).__name__}: {error}"[:MESSAGE_CHARS_MAX]

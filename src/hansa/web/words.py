@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 
-from hansa.text import TEXT_CHARS, clean
+from hansa.text import TEXT_CHARS, clean, few
 
 _SETTING_CHARS = 80
 
@@ -129,7 +129,7 @@ def listing(items: list[str], limit: int = 4) -> str:
     ('a, b and c', 'a, b and 2 more')
     """
     if len(items) > limit:
-        return f"{', '.join(items[:limit])} and {len(items) - limit:,} more"
+        return few(items, limit)
     return " and ".join(filter(None, [", ".join(items[:-1]), *items[-1:]]))
 
 
