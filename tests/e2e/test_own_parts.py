@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from federations import FAST, as_simulated, orphans
+from federations import CALM, as_simulated, orphans
 
 from hansa.dev import Rehearsal
 
@@ -124,6 +124,6 @@ def test_a_federation_does_what_a_simulation_does(
     if point is not None and part in ("aggregator", "transform"):
         pytest.skip("killed with all of them")
     study = written(tmp_path / "study", PARTS[part])
-    with Rehearsal(tmp_path / "r", study, settings=FAST) as federation:
+    with Rehearsal(tmp_path / "r", study, settings=CALM) as federation:
         as_simulated(federation, point)
     assert not orphans(federation)
