@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +31,6 @@ from hansa.clock import iso, monotonic, wall
 from hansa.limits import SPAN_TASKS_MAX, SPAN_TENSORS_MAX
 
 if TYPE_CHECKING:  # commands that only look at a server load neither
-    import numpy as np
-
     from hansa.params import Params
 
 Span = dict[str, Any]
@@ -179,13 +176,9 @@ def model_facts(model: Params) -> dict[str, Any]:
 
     tensors = [
         [name, int(array.size), int(array.size - np.count_nonzero(array)), int(array.nbytes)]
-        for name, array in _few(model.to_dict()).items()
+        for name, array in list(model.items())[:SPAN_TENSORS_MAX]
     ]
     return {"bytes": model.nbytes, "tensors": tensors}
-
-
-def _few(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {name: arrays[name] for name in list(arrays)[:SPAN_TENSORS_MAX]}
 
 
 def memory_kb() -> int | None:
