@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 FOLDERS = (
     "simulation",
@@ -20,6 +21,10 @@ FOLDERS = (
 )
 for folder in FOLDERS:
     sys.path.insert(0, str(Path(__file__).parent / folder))
+
+# On a busy machine time says nothing of a test.
+settings.register_profile("busy", settings.default, deadline=None)
+settings.load_profile("busy")
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 from blake3 import blake3
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hansa.seeds import Key, global_generators
@@ -60,7 +60,6 @@ def test_streams_are_philoxs() -> None:
     np.testing.assert_array_equal(key.generator().standard_normal(5), expected)
 
 
-@settings(deadline=None)
 @given(st.lists(purposes, min_size=2, max_size=12, unique=True))
 def test_distinct_purposes_give_distinct_streams(many) -> None:
     keys = {ROOT.child(*purpose) for purpose in many}

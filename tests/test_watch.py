@@ -6,7 +6,7 @@ import io
 
 from rich.console import Console
 
-from hansa.watch import LiveTable, PlainLines, byte_size, model_line
+from hansa.watch import LiveTable, PlainLines, model_line
 
 
 def rendered(rounds: int, height: int) -> str:
@@ -56,7 +56,3 @@ def test_a_model_of_cross_site_evaluation_is_no_round_of_the_table(capsys) -> No
     table = LiveTable(3, "accuracy")
     table.committed(row, [])
     assert not table._rows
-
-
-def test_sizes_are_told_in_powers_of_a_thousand() -> None:
-    assert [byte_size(n) for n in (999, 1000, 2_500_000)] == ["999 B", "1.0 kB", "2.5 MB"]

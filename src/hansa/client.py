@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -13,7 +12,7 @@ from hansa.errors import HansaError, LearnerError
 from hansa.learners.batches import steps_per_epoch
 from hansa.learners.learner import ClientData, Hyper, Learner, LocalWork, Task
 from hansa.learners.named_tasks import NamedTask, TaskContext, bad_answer, perform
-from hansa.limits import FAILURE_CHARS_MAX, MESSAGE_CHARS_MAX
+from hansa.limits import MESSAGE_CHARS_MAX
 from hansa.metrics import Metrics
 from hansa.optimizers import Module
 from hansa.params import Params, encode
@@ -23,6 +22,7 @@ from hansa.rounds import BUFFERS
 from hansa.rounds.questions import from_state, most_bytes, packed, phase_of, unpacked
 from hansa.seeds import Key, global_generators
 from hansa.store.addresses import digest_of
+from hansa.traces import sound, trace_of
 from hansa.transforms import Transform, Wire
 
 INITIAL_WEIGHTS = "initial_weights"
@@ -190,18 +190,12 @@ class Failure(NamedTuple):
 
 def failure_of(error: BaseException) -> Failure:
     """Describe what a client's code raised, in text that can be written anywhere."""
-    trace = _sound("".join(traceback.format_exception(error))[-FAILURE_CHARS_MAX:])
     code, message = "client-failed", f"{type(error).__name__}: {error}"
     if isinstance(error, HansaError):
-        code, message = error.code, f"{error.happened} {error.hint}"
-    return Failure(code, _sound(message[:MESSAGE_CHARS_MAX]), trace)
+        code, message = error.code, error.sentences
+    return Failure(code, sound(message[:MESSAGE_CHARS_MAX]), trace_of(error))
 
 
 def plain(metrics: Metrics) -> dict[str, tuple[float, float]]:
     """Return metrics as JSON data: totals and weights."""
     return {str(name): (float(m.total), float(m.weight)) for name, m in metrics.items()}
-
-
-def _sound(text: str) -> str:
-    """Return text that can be written anywhere; file names bring lone surrogates."""
-    return text.encode("utf-8", "backslashreplace").decode()

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 from blake3 import blake3
 
-from hansa.errors import LearnerError
+from hansa.errors import LearnerError, RunError
 from hansa.limits import CODE_BYTES_MAX, CODE_FILES_MAX
 from hansa.plan import PLAN_FILE
 from hansa.plan.schema import LearnerPlan
@@ -122,6 +122,15 @@ def code_digest(code: Code) -> bytes:
         hasher.update(f"\0{name}\0{len(content)}\0".encode())
         hasher.update(content)
     return hasher.digest()
+
+
+def code_changed(folder: Path | str) -> RunError:
+    """Return the error for files that are not those that a run was opened with."""
+    return RunError(
+        "run-changed",
+        f"The code in {folder} has changed since the run was opened.",
+        "Run again: changed code is another run.",
+    )
 
 
 class _State(NamedTuple):

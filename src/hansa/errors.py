@@ -49,6 +49,11 @@ class HansaError(Exception):
         stop = "" if self.happened.endswith((".", "!", "?", ":")) else "."
         return f"{self.happened}{stop} {self.hint}  [{self.code}]"
 
+    @property
+    def sentences(self) -> str:
+        """What happened, and what to do next."""
+        return f"{self.happened} {self.hint}"
+
     def as_dict(self) -> dict[str, str]:
         """Return the same for programs."""
         return {

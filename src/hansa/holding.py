@@ -8,8 +8,22 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from typing import TypeVar
+
+import msgspec
 
 from hansa.clock import monotonic
+
+
+class Holder(msgspec.Struct, frozen=True, kw_only=True):
+    """A process that holds a folder."""
+
+    pid: int
+    started: str
+    born: str = ""  # empty where the system does not tell
+
+
+T = TypeVar("T", bound=Holder)
 
 
 def is_held(folder: Path) -> bool:
@@ -23,6 +37,20 @@ def is_held(folder: Path) -> bool:
             return False
     except filelock.Timeout:
         return True
+
+
+def noted(file: Path, kind: type[T]) -> T | None:
+    """Return what a file beside a lock says of the process that holds it; None if it is not that.
+
+    Args:
+      file: that the process has written.
+      kind: of its content.
+    """
+    try:
+        found = msgspec.json.decode(file.read_bytes(), type=kind)
+    except (OSError, msgspec.MsgspecError):
+        return None
+    return found if found.pid > 1 and found.born == born(found.pid) else None
 
 
 def wait_until_free(folder: Path, *, seconds: float) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -60,8 +61,22 @@ def exactly(pipe: BinaryIO, count: int) -> bytes:
     return data
 
 
-def take_streams() -> tuple[BinaryIO, BinaryIO]:
-    """Keep a worker's standard streams for frames; what user code prints goes to standard error."""
+def worker_streams(first: Callable[[], None] = lambda: None) -> tuple[BinaryIO, BinaryIO]:
+    """Make this process a worker; return the pipes of requests and replies.
+
+    Its standard streams are for frames, and what user code prints goes to standard error.  Ctrl-C
+    is for who asks it to judge.  It ends as soon as that one does, even in the middle of a task.
+
+    Args:
+      first: called before it ends so, in another thread than the one that works.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    requests, replies = _take_streams()
+    _end_with(requests, first)
+    return requests, replies
+
+
+def _take_streams() -> tuple[BinaryIO, BinaryIO]:
     requests = os.fdopen(os.dup(0), "rb")
     replies = os.fdopen(os.dup(1), "wb")
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -72,13 +87,7 @@ def take_streams() -> tuple[BinaryIO, BinaryIO]:
     return requests, replies
 
 
-def end_with(requests: BinaryIO, first: Callable[[], None] = lambda: None) -> None:
-    """End the process as soon as the one that asks it does, even in the middle of a task.
-
-    Args:
-      requests: the pipe whose other end closes then.
-      first: called before, in another thread than the one that works.
-    """
+def _end_with(requests: BinaryIO, first: Callable[[], None]) -> None:
     if not hasattr(select, "poll"):
         return
     poll = select.poll()

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -177,7 +176,7 @@ def model_facts(model: Params) -> dict[str, Any]:
     """
     tensors = [
         [name, int(array.size), _zeros(array), int(array.nbytes)]
-        for name, array in _few(model.to_dict()).items()
+        for name, array in list(model.items())[:SPAN_TENSORS_MAX]
     ]
     return {"bytes": model.nbytes, "tensors": tensors}
 
@@ -189,10 +188,6 @@ def _zeros(array: np.ndarray) -> int:
     flat = array.reshape(-1)
     parts = (flat[at : at + BLOCK_VALUES] for at in range(0, flat.size, BLOCK_VALUES))
     return sum(int(np.count_nonzero(part == 0)) for part in parts)
-
-
-def _few(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {name: arrays[name] for name in list(arrays)[:SPAN_TENSORS_MAX]}
 
 
 def memory_kb() -> int | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 NAME_CHARS = 60
 """Characters of a name that are shown; what is longer ends in an ellipsis."""
@@ -46,6 +46,22 @@ def _harmless(char: str) -> bool:
     return not noncharacter and unicodedata.category(char) not in {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
+def quoted(value: object) -> str:
+    """Return a value as it fits into a sentence: as Python writes it, and not too long."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def few(names: Sequence[str], most: int) -> str:
+    """Return the first of some names, and how many there are beside them.
+
+    >>> few(["a", "b", "c"], 2), few(["a"], 2)
+    ('a, b and 1 more', 'a')
+    """
+    shown = ", ".join(names[:most])
+    return f"{shown} and {len(names) - most:,} more" if len(names) > most else shown
+
+
 def nearest(word: str, words: Iterable[str]) -> str:
     """Return a sentence that names the nearest of the valid words, or lists them all."""
     import difflib  # only when something was mistyped
@@ -55,10 +71,9 @@ def nearest(word: str, words: Iterable[str]) -> str:
     return f"Did you mean {close[0]!r}?" if close else f"Valid: {', '.join(words)}."
 
 
-def plan_name(name: str) -> str:
+def plan_name(name: str, *, otherwise: str = "study") -> str:
     """Return a name that a plan, and so a run folder, may have."""
-    kept = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in name)
-    return kept.strip("-_")[:40] or "study"
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-_")[:60] or otherwise
 
 
 def toml(value: object) -> str:

@@ -15,6 +15,7 @@ import click
 
 from hansa.runs.events import whole
 from hansa.text import TEXT_CHARS, clean
+from hansa.web.words import byte_size
 from hansa.workflows import Problem, Watcher
 
 _KEPT_LINES = 30  # rounds of the live table that stay on the screen
@@ -195,19 +196,6 @@ def describe(problem: Problem) -> str:
     who, what = clean(problem.client), clean(problem.message, TEXT_CHARS)
     where = f" ({clean(problem.file, TEXT_CHARS)})" if problem.file else ""
     return f"{who} {clean(problem.kind)}: {what} [{clean(problem.code)}]{where}"
-
-
-def byte_size(count: float) -> str:
-    """Return a number of bytes for reading.
-
-    >>> byte_size(13640), byte_size(3.2e9)
-    ('13.6 kB', '3.2 GB')
-    """
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
 
 
 def _number(summary: dict[str, Any] | None) -> str:

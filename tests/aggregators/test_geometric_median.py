@@ -53,7 +53,7 @@ def test_on_a_line_it_is_the_weighted_median(aggregate: Run) -> None:
     np.testing.assert_allclose(got, [2.0], atol=1e-5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     rows=st.lists(st.lists(st.floats(-64, 64), min_size=2, max_size=2), min_size=1, max_size=8),
     data=st.data(),

@@ -41,7 +41,7 @@ def rounds(draw: st.DrawFn) -> tuple[list[list[float]], int]:
     return draw(st.lists(row, min_size=n, max_size=n)), f
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(case=rounds())
 def test_krum_is_the_update_with_the_least_score(
     aggregate: Run, case: tuple[list[list[float]], int]
@@ -50,7 +50,7 @@ def test_krum_is_the_update_with_the_least_score(
     assert aggregate(krum(f), rows).tolist() == rows[ranking(rows, f)[0]]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(case=rounds(), data=st.data())
 def test_multi_krum_is_the_mean_of_the_best(
     aggregate: Run, case: tuple[list[list[float]], int], data: st.DataObject

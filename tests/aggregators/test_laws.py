@@ -108,7 +108,7 @@ def fixed_round(clients: int = 9) -> list[Contribution]:
 
 
 @every
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(updates=rounds(), data=st.data())
 def test_any_order_grouping_carrying_and_retry_give_the_same_bytes(
     aggregator: Aggregator, updates: list[Contribution], data: st.DataObject

@@ -36,7 +36,7 @@ def test_equal_weights_of_any_size_give_the_plain_mean(aggregate: Run) -> None:
         assert aggregate(mean, rows, weights=[weight] * 3).tolist() == [-1.0, -1.375]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     rows=st.lists(
         st.lists(st.floats(-64, 64, width=32), min_size=4, max_size=4), min_size=1, max_size=12

@@ -18,7 +18,7 @@ Run = Callable[..., np.ndarray]
 MiB = 2**20
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     rows=st.lists(
         st.lists(st.floats(-64, 64, width=32), min_size=3, max_size=3), min_size=1, max_size=9

@@ -23,7 +23,7 @@ Run = Callable[..., np.ndarray]
 ROWS = st.lists(st.lists(st.floats(-64, 64), min_size=3, max_size=3), min_size=1, max_size=8)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(rows=ROWS, limit=st.floats(0.01, 200), data=st.data())
 def test_it_is_the_mean_of_updates_scaled_to_the_limit(
     aggregate: Run, rows: list[list[float]], limit: float, data: st.DataObject

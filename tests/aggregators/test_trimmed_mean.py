@@ -16,7 +16,7 @@ from hansa.errors import AggregationError
 Run = Callable[..., np.ndarray]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     rows=st.lists(
         st.lists(st.floats(-64, 64, width=32), min_size=3, max_size=3), min_size=1, max_size=12

@@ -22,7 +22,7 @@ import hansa.hosting.process
 import hansa.hosting.sandbox
 import hansa.site.workers
 from hansa.clock import monotonic
-from hansa.hosting.sandbox import available
+from hansa.hosting.sandbox import trouble
 from hansa.limits import WORKER_LOG_BYTES_MAX
 from hansa.site.settings import DataSource, SiteLimits
 from hansa.site.workers import WorkerResult, Workers
@@ -141,7 +141,7 @@ class Place(NamedTuple):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    assert available(), "bubblewrap is installed and does not work here"
+    assert trouble() is None, "bubblewrap is installed and does not work here"
     tmp_path = tmp_path_factory.mktemp("attacks")
     site, secret, home = tmp_path / "site", tmp_path / "secret", tmp_path / "home"
     for folder in (site, home):

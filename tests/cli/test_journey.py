@@ -10,20 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hansa.cli import main
-
-
-@pytest.fixture
-def hansa_cli(home: Path, capsys: pytest.CaptureFixture[str]) -> Any:
-    def call(*words: str, status: int = 0) -> str:
-        with pytest.raises(SystemExit) as end:
-            main(list(words))
-        captured = capsys.readouterr()
-        assert end.value.code == status, captured.out + captured.err
-        return captured.out + captured.err
-
-    return call
-
 
 def test_hello_shows_a_federated_model_that_beats_the_best_single_client(
     hansa_cli: Any, home: Path

@@ -10,20 +10,7 @@ import pytest
 from projects import make_project
 from stand_in import StandIn, join, unreachable
 
-from hansa.cli import main
 from hansa.identity import Membership
-
-
-@pytest.fixture
-def hansa_cli(home: Path, capsys: pytest.CaptureFixture[str]) -> Any:
-    def call(*words: str, status: int = 0) -> str:
-        with pytest.raises(SystemExit) as end:
-            main(list(words))
-        captured = capsys.readouterr()
-        assert end.value.code == status, captured.out + captured.err
-        return captured.out + captured.err
-
-    return call
 
 
 @pytest.fixture

@@ -15,12 +15,13 @@ import msgspec
 import numpy as np
 import pytest
 from in_process import SEED, Member, digest_of, done, submission_of, update_bytes
-from served import HANSA, Federation, connected, free_port
+from served import HANSA, Federation, connected
 
 from hansa.clock import wall
 from hansa.combiner.folding import CombinedRun
 from hansa.combiner.relay import Relay
 from hansa.combiner.state import CombinerState, found_combiner
+from hansa.dev.loopback import free_port
 from hansa.errors import HansaError
 from hansa.identity import Membership, load_authority, load_membership, new_key, parse_invite
 from hansa.params import decode

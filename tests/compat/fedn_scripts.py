@@ -10,14 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from programs import Started
 
 from hansa.compat.fedn import APIClient
 from hansa.dev.loopback import free_port
 from hansa.errors import HansaError
 from hansa.protocol.messages import RunFacts
-from hansa.remote.asking import all_facts
+from hansa.remote.asking import all_facts, invite
 from hansa.remote.connecting import connected, membership_at
-from hansa.server.people import InviteRequest
 
 RATE = 0.25
 SEED = [np.float32([1.5, -2.0]), np.float32([[0.5], [-4.0]])]
@@ -113,14 +113,14 @@ def closed_form(rounds: int, rows: dict[str, tuple[np.ndarray, int]] = ROWS) -> 
     return model
 
 
-class Scripts:
+class Scripts(Started):
     """A server, an admin, and scripts."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.port = folder, free_port()
+        super().__init__(folder)
+        self.port = free_port()
         self.url = f"https://localhost:{self.port}/"
         self.home = folder / "home"
-        self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._tokens: dict[str, str] = {}
         os.environ["HANSA_HOME"] = str(self.home)
         words = [
@@ -155,9 +155,7 @@ class Scripts:
     def token(self, name: str) -> str:
         if name not in self._tokens:
             with connected(membership_at(f"localhost:{self.port}")) as connection:
-                asked = InviteRequest(name=name)
-                answer = connection.call("POST", "/v1/invites", asked, kind=dict[str, str])
-            self._tokens[name] = answer["invite"]
+                self._tokens[name] = invite(connection, name)
         return self._tokens[name]
 
     def script(self, name: str, line: str = "pass", token: str | None = None) -> None:
@@ -182,25 +180,14 @@ class Scripts:
             # Another machine, as it were: no key of a person is there.
             "HANSA_HOME": str(self.home if key == "server" else self.folder / f"{key}-home"),
         }  # fmt: skip
-        with open(self.folder / f"{key}.log", "ab") as log:
+        with open(self.log(key), "ab") as log:
             self._running[key] = subprocess.Popen(
                 [sys.executable, *words], cwd=self.folder, env=environment, stdout=log,
                 stderr=subprocess.STDOUT,
             )  # fmt: skip
 
-    def wait(self, key: str) -> int:
-        return self._running[key].wait(60)
-
     def alive(self, key: str) -> bool:
         return self._running[key].poll() is None
-
-    def kill(self, key: str) -> None:
-        """Kill -9, and wait until it is gone."""
-        self._running[key].kill()
-        self._running[key].wait()
-
-    def said(self, key: str) -> str:
-        return (self.folder / f"{key}.log").read_text(encoding="utf-8")
 
     def until(self, reached: Callable[[], bool], seconds: float = 90.0) -> None:
         until = time.monotonic() + seconds
@@ -227,8 +214,3 @@ class Scripts:
         self.client.download_model(id, str(path))
         with np.load(path) as found:
             return [found[str(i)] for i in range(len(found.files))]
-
-    def close(self) -> None:
-        for process in self._running.values():
-            process.kill()
-            process.wait()

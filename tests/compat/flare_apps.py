@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from hansa.runs import RunFolder
+
 W0 = np.arange(1, 10, dtype=np.float32).reshape(3, 3)
 DELTAS = {"site-1": 1.5, "site-2": -4.0, "site-3": 0.25}
 STEPS = {"site-1": 3, "site-2": 1, "site-3": 7}
@@ -164,3 +166,8 @@ def write_app(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(textwrap.dedent(text), encoding="utf-8")
     return folder
+
+
+def saved(run: RunFolder) -> np.ndarray:
+    """Return the last model, where FLARE's NumPy persistor keeps it."""
+    return np.load(run.path / "models" / "server.npy", allow_pickle=False)

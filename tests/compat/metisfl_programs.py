@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from programs import Started
 
 SIZES = (20, 50, 130)
 """Examples of the three learners: uneven, so a plain mean is not the weighted one."""
@@ -110,13 +111,13 @@ def expected(rounds: int, weights: Sequence[float] = SIZES, epochs: int = 3) -> 
     return w
 
 
-class Programs:
+class Programs(Started):
     """The programs of one federation in a folder, each a process as its user starts it."""
 
     def __init__(self, folder: Path, port: int) -> None:
-        self.folder, self.port = folder, port
+        super().__init__(folder)
+        self.port = port
         self.home = folder / "home"
-        self._running: dict[str, subprocess.Popen[str]] = {}
         found = {f"{k}{i}": v for i, part in enumerate(rows()) for k, v in zip("xy", part)}  # noqa: B905
         np.savez(folder / "rows.npz", **found)
 
@@ -130,7 +131,7 @@ class Programs:
 
     def start(self, name: str, *words: str, home: Path | None = None) -> subprocess.Popen[str]:
         key = " ".join((name, *words))
-        with open(self.folder / f"{key}.log", "a") as log:
+        with open(self.log(key), "a") as log:
             self._running[key] = subprocess.Popen(
                 [sys.executable, f"{name}.py", *words],
                 cwd=self.folder,
@@ -146,17 +147,6 @@ class Programs:
             self.start("learner", "-l", str(number))
         self.start("controller")
 
-    def wait(self, key: str, seconds: float = 60.0) -> int:
-        return self._running[key].wait(seconds)
-
-    def kill(self, key: str) -> None:
-        """Kill -9, and wait until it is gone."""
-        self._running[key].kill()
-        self._running[key].wait()
-
-    def said(self, key: str) -> str:
-        return (self.folder / f"{key}.log").read_text(encoding="utf-8")
-
     def until_said(self, key: str, words: str, seconds: float = 60.0) -> None:
         until = time.monotonic() + seconds
         while words not in self.said(key):
@@ -167,8 +157,3 @@ class Programs:
     def results(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads((self.folder / "results.json").read_text())
         return found
-
-    def close(self) -> None:
-        for process in self._running.values():
-            process.kill()
-            process.wait()

@@ -24,7 +24,7 @@ from hansa.compat.fedn.writing import Import, import_package
 from hansa.dev import Rehearsal
 from hansa.errors import HansaError, IdentityError, PlanError, RunError
 from hansa.plan import read_plan
-from hansa.server.people import InviteRequest
+from hansa.remote.asking import invite
 from hansa.site.ledger import LEDGER_FILE, Ledger
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="packages are lines for a POSIX shell")
@@ -290,8 +290,7 @@ def test_a_token_is_an_invitation_and_nobody_looks_without_one(
     monkeypatch.setenv("HANSA_HOME", str(tmp_path / "home"))
     with pytest.raises(IdentityError, match="hansa server invite"):
         APIClient("localhost", federation.port, secure=False, verify=False)
-    invite = InviteRequest(name="grace", role="viewer")
-    line = federation.connection.call("POST", "/v1/invites", invite, kind=dict[str, str])["invite"]
+    line = invite(federation.connection, "grace", role="viewer")
     grace = APIClient("localhost", federation.port, token=line)
     assert grace.get_clients_count() == 2
     assert APIClient("localhost", federation.port).get_sessions_count() >= 1  # no token any more

@@ -9,12 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fedn_packages import WITH_OPTIONS, package, rows
+from projects import run
 
 from hansa.compat.fedn.writing import Import, import_package
 from hansa.errors import PlanError, RunError
-from hansa.project import open_project
-from hansa.runs import RunFolder
-from hansa.simulation import Simulation, continue_run, open_run
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="packages are lines for a POSIX shell")
 
@@ -88,15 +86,6 @@ def imported(tmp_path: Path, text: str) -> Path:
         server_functions=functions,
     )
     return import_package(asked).folder
-
-
-def run(folder: Path, runs: Path, *sets: str) -> RunFolder:
-    opened = open_project(folder, sets)
-    simulation = Simulation(runs, new=True)
-    made, population = open_run(opened, simulation)
-    continue_run(made, opened, population, simulation=simulation)
-    made.reload()
-    return made
 
 
 def test_selection_settings_and_aggregate_are_fedns(tmp_path: Path) -> None:

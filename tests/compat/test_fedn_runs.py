@@ -11,26 +11,16 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from fedn_packages import WITH_OPTIONS, archived, npz, old_package, package, rows, write
+from projects import run
 
 from hansa.cli.package import command as package_command
 from hansa.cli.predict import command as predict_command
 from hansa.compat.fedn.writing import Import, import_package
 from hansa.errors import HansaError
-from hansa.project import open_project
-from hansa.runs import RunFolder, all_runs
+from hansa.runs import all_runs
 from hansa.runs.result import validation_table
-from hansa.simulation import Simulation, continue_run, open_run
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="packages are lines for a POSIX shell")
-
-
-def run(folder: Path, runs: Path, *sets: str, engine: str = "inline") -> RunFolder:
-    opened = open_project(folder, sets)
-    simulation = Simulation(runs, engine=engine, workers=2, new=True)  # type: ignore[arg-type]
-    made, population = open_run(opened, simulation)
-    continue_run(made, opened, population, simulation=simulation)
-    made.reload()
-    return made
 
 
 def imported(tmp_path: Path, source: Path, **asked) -> Path:

@@ -12,29 +12,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fedn_packages import columns, joint, split_package, write
+from projects import run
 
 from hansa.compat.fedn.head import headed, labels_of
 from hansa.compat.fedn.reading import read_package
 from hansa.compat.fedn.writing import Import, import_package
 from hansa.errors import LearnerError, PlanError, RunError
-from hansa.project import open_project
 from hansa.runs import RunFolder
-from hansa.simulation import Simulation, continue_run, open_run
 from hansa.store.task_states import TaskStates
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="packages are lines for a POSIX shell")
 
 PLAIN = ('algorithm="fed_avg"', "learner.optimizer.lr=0.5", "cohort.minimum=3")
 """The head by plain SGD, for which the oracle is shortest."""
-
-
-def run(folder: Path, runs: Path, *sets: str) -> RunFolder:
-    opened = open_project(folder, sets)
-    simulation = Simulation(runs, new=True)
-    made, population = open_run(opened, simulation)
-    continue_run(made, opened, population, simulation=simulation)
-    made.reload()
-    return made
 
 
 def imported(tmp_path: Path, **asked) -> Path:

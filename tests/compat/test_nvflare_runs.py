@@ -17,6 +17,7 @@ from flare_apps import (
     UNEQUAL,
     W0,
     client_config,
+    saved,
     server_config,
     write_app,
 )
@@ -34,10 +35,6 @@ from hansa.seeds import Key
 
 def imported(source: Path, **asked: object) -> Path:
     return import_app(source, **asked).folder  # type: ignore[arg-type]
-
-
-def saved(run) -> np.ndarray:  # type: ignore[no-untyped-def]
-    return np.load(run.path / "models" / "server.npy", allow_pickle=False)
 
 
 def executor(body: str, more: str = "") -> str:

@@ -7,15 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flare_apps import UNEQUAL, W0, client_config, server_config, write_app
-from projects import simulate
+from flare_apps import UNEQUAL, W0, client_config, saved, server_config, write_app
+from projects import run_interrupted, simulate
 
 from hansa.compat.nvflare.writing import import_app
 from hansa.dev import Rehearsal
 from hansa.errors import PlanError, RunError
-from hansa.project import open_project
-from hansa.simulation import Simulation, continue_run, open_run
-from hansa.simulation.federation import SimulatedFederation
 
 HEAD = """
 import numpy as np
@@ -126,10 +123,6 @@ def app(place: Path, code: str, kind: str = "WEIGHTS", **asked: Any) -> Path:
     return import_app(source).folder
 
 
-def saved(run: Any) -> np.ndarray:
-    return np.load(run.path / "models" / "server.npy", allow_pickle=False)
-
-
 def test_a_median_of_its_own_is_that_in_simulation_and_in_a_rehearsal(tmp_path: Path) -> None:
     """The middle of 1.5, -4 and 0.25; their mean is not, weighted or not."""
     folder = app(tmp_path, MEDIAN, rounds=2)
@@ -200,27 +193,11 @@ def test_fed_avg_takes_an_aggregator_of_models(tmp_path: Path) -> None:
     assert np.array_equal(saved(simulate(import_app(source).folder)), W0 + 2 * 0.25)
 
 
-def test_an_interrupted_run_ends_with_the_bytes_of_one_that_was_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_run_ends_with_the_bytes_of_one_that_was_not(tmp_path: Path) -> None:
     """The process that knew the velocity is gone; the commit has it."""
     folder = app(tmp_path, MOMENTUM, "WEIGHT_DIFF", rounds=3)
     whole = simulate(folder).commits()[-1]["model"]
-    opened, simulation = open_project(folder), Simulation(tmp_path / "runs", new=True)
-    made, population = open_run(opened, simulation)
-    commit = SimulatedFederation.commit
-
-    async def killed(self, given, problems):  # type: ignore[no-untyped-def]
-        if given.round == 2:
-            raise KeyboardInterrupt
-        await commit(self, given, problems)
-
-    monkeypatch.setattr(SimulatedFederation, "commit", killed)
-    with pytest.raises(KeyboardInterrupt):
-        continue_run(made, opened, population, simulation=simulation)
-    monkeypatch.undo()
-    continue_run(made, opened, population, simulation=simulation)
-    made.reload()
+    made = run_interrupted(folder, tmp_path / "runs", "commit", call=2)
     assert made.commits()[-1]["model"] == whole
 
 

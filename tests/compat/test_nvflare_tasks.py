@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flare_apps import W0, client_config, server_config, write_app
+from flare_apps import W0, client_config, saved, server_config, write_app
 from projects import simulate
 
 from hansa.compat.nvflare.writing import import_app
@@ -73,10 +73,6 @@ def app(folder: Path, *, kind: str = "WEIGHT_DIFF", **sides: Any) -> Path:
 
 def chain(name: str, **told: Any) -> list[dict[str, Any]]:
     return [{"tasks": ["train"], "filters": [{"path": f"{FILTERS}.{name}", "args": told}]}]
-
-
-def saved(run: Any) -> np.ndarray:
-    return np.load(run.path / "models" / "server.npy", allow_pickle=False)
 
 
 @pytest.mark.parametrize("side", ["client", "server"])

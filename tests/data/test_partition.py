@@ -48,7 +48,7 @@ def some_scheme(clients: int) -> st.SearchStrategy:
     )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.data(), clients=st.integers(1, 12), seed=st.integers(0, 10**6))
 def test_every_row_belongs_to_exactly_one_client_and_no_client_is_empty(data, clients, seed):
     labels = data.draw(st.lists(st.integers(0, 5), min_size=0, max_size=80))

@@ -12,7 +12,8 @@ from hansa.server.settings import ServerSettings
 from hansa.server.submissions import Serving
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "functions"))
-from served_projects import model, run, written
+from projects import run
+from served_projects import model, written
 
 
 def test_server_functions_do_not_run_unless_the_operator_allows_them() -> None:

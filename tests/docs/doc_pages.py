@@ -23,7 +23,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -31,6 +30,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hansa.dev.loopback import free_port
 from hansa.plan import build_method, check_plan, read_plan
 from hansa.project import import_file
 from hansa.workflows import build_workflow
@@ -201,12 +201,6 @@ class PageRun:
         runner = doctest.DocTestRunner(optionflags=flags, verbose=False)
         assert not runner.run(test, out=printed.append, clear_globs=False).failed, "".join(printed)
         self._names |= test.globs
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def commands(text: str) -> list[tuple[str, str, int]]:

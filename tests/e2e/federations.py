@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -11,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hansa.dev import SERVER, Rehearsal
-from hansa.errors import HansaError
+from hansa.errors import HansaError, ServerError
 from hansa.failpoints import FAILPOINTS
 from hansa.runs import RunFolder
 from hansa.site.ledger import LEDGER_FILE, Ledger
@@ -117,6 +119,42 @@ def submitted(rehearsal: Rehearsal, *sets: str) -> RunFolder:
             assert time.monotonic() < until
             eventually(lambda: rehearsal.children[SERVER].alive)
             time.sleep(0.1)
+
+
+def killed_in_turn(rehearsal: Rehearsal, who: str, armed: list[str]) -> threading.Thread:
+    """Start somebody again whenever it dies, armed with the next point, at last with none."""
+
+    def watch() -> None:
+        for following in [*armed[1:], ""]:
+            rehearsal.children[who].wait(60)
+            with contextlib.suppress(ServerError):  # it may die again before its port is open
+                rehearsal.start(who, failpoint=following)
+
+    rehearsal.stop(who)
+    rehearsal.start(who, failpoint=armed[0])
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    return thread
+
+
+def deaths(rehearsal: Rehearsal, who: str) -> list[str]:
+    """Return the points at which somebody has died, in order."""
+    lines = rehearsal.children[who].log.read_text().splitlines()
+    return [s.removeprefix("failpoint ") for s in lines if s.startswith("failpoint ")]
+
+
+def as_simulated(rehearsal: Rehearsal, point: str | None) -> RunFolder:
+    """Run a project, with the server killed at a point, to the model of the simulation."""
+    if point is not None:
+        rehearsal.stop(SERVER)
+        rehearsal.start(SERVER, failpoint=point)
+    folder = rehearsal.submit()
+    if point is not None:
+        rehearsal.children[SERVER].wait(60)
+        rehearsal.start(SERVER)
+    assert rehearsal.follow(folder, seconds=100) == "finished"
+    assert digest(folder) == digest(rehearsal.simulate())
+    return folder
 
 
 def processes() -> Iterator[tuple[int, int, str]]:

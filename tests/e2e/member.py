@@ -22,14 +22,12 @@ from hansa.protocol.messages import (
     TaskResult,
 )
 from hansa.protocol.transfer import upload
-from hansa.server.people import InviteRequest
+from hansa.remote.asking import invite
 
 
 def joined(federation: Rehearsal, folder: Path, *, role: Any = "site", port: int = 0) -> Membership:
-    asked = InviteRequest(name=folder.name, role=role)
-    line = federation.connection.call("POST", "/v1/invites", asked, kind=dict[str, str])["invite"]
-    invite = parse_invite(line)
-    return enrol(invite._replace(url=f"https://localhost:{port}") if port else invite, folder)
+    line = parse_invite(invite(federation.connection, folder.name, role=role))
+    return enrol(line._replace(url=f"https://localhost:{port}") if port else line, folder)
 
 
 def connection(member: Membership, *, timeout_s: float = 30.0) -> Connection:

@@ -5,12 +5,11 @@ Method: real processes; the digest of a simulation, which knows no combiner, is 
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from federations import CALM, digest, project, submitted, thawed
+from federations import CALM, deaths, digest, killed_in_turn, project, submitted, thawed
 
 from hansa.dev import SERVER, Rehearsal
 from hansa.site.ledger import LEDGER_FILE, Ledger
@@ -57,26 +56,6 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rehearsal]:
     study = project(folder / "study", PLAN)
     with Rehearsal(folder / "r", study, settings=CALM, combiners=BEHIND) as rehearsal:
         yield rehearsal
-
-
-def killed_in_turn(federation: Rehearsal, who: str, armed: list[str]) -> threading.Thread:
-    """Start somebody again whenever it dies, armed with the next point, at last with none."""
-
-    def watch() -> None:
-        for following in [*armed[1:], ""]:
-            federation.children[who].wait(60)
-            federation.start(who, failpoint=following)
-
-    federation.stop(who)
-    federation.start(who, failpoint=armed[0])
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    return thread
-
-
-def deaths(federation: Rehearsal, who: str) -> list[str]:
-    lines = federation.children[who].log.read_text().splitlines()
-    return [s.removeprefix("failpoint ") for s in lines if s.startswith("failpoint ")]
 
 
 def test_combiners_of_unequal_size_beside_a_direct_site_give_the_simulations_model(

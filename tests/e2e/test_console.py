@@ -20,7 +20,7 @@ from federations import CALM, eventually
 from hansa.dev import SERVER, Rehearsal
 from hansa.identity import parse_invite
 from hansa.protocol.enrolment import enrol
-from hansa.server.people import InviteRequest
+from hansa.remote.asking import invite
 from hansa.store.files import load_params
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "console"))
@@ -133,8 +133,7 @@ def test_wrong_words_and_a_viewer_get_a_code_and_a_status(poc: Rehearsal) -> Non
     assert "[console-verb]" in console(poc, "upload_app", status=2)
     assert "[console-order]" in console(poc, "start_app all", "bye", status=1)
     assert "[console-refused]" in console(poc, "restart server", status=1)
-    request = InviteRequest(name="vera", role="viewer")
-    line = poc.connection.call("POST", "/v1/invites", request, kind=dict[str, str])["invite"]
+    line = invite(poc.connection, "vera", role="viewer")
     home = poc.folder.parent / "vera"
     enrol(parse_invite(line), home / "federations" / f"localhost-{poc.port}", kind="person")
     assert "Registered clients: 2" in console(poc, "check_status server", home=home)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from federations import FAST, digest, orphans
+from federations import CALM, as_simulated, orphans
 
-from hansa.dev import SERVER, Rehearsal
+from hansa.dev import Rehearsal
 
 MODEL = """
 import numpy as np
@@ -124,14 +124,6 @@ def test_a_federation_does_what_a_simulation_does(
     if point is not None and part in ("aggregator", "transform"):
         pytest.skip("killed with all of them")
     study = written(tmp_path / "study", PARTS[part])
-    with Rehearsal(tmp_path / "r", study, settings=FAST) as federation:
-        if point is not None:
-            federation.stop(SERVER)
-            federation.start(SERVER, failpoint=point)
-        folder = federation.submit()
-        if point is not None:
-            federation.children[SERVER].wait(60)
-            federation.start(SERVER)
-        assert federation.follow(folder, seconds=100) == "finished"
-        assert digest(folder) == digest(federation.simulate())
+    with Rehearsal(tmp_path / "r", study, settings=CALM) as federation:
+        as_simulated(federation, point)
     assert not orphans(federation)

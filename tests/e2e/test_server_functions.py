@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from federations import FAST, digest, orphans
+from federations import FAST, as_simulated, orphans
 
-from hansa.dev import SERVER, Rehearsal
+from hansa.dev import Rehearsal
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "functions"))
 from served_projects import PLAN, written
@@ -33,15 +33,7 @@ SITES = PLAN + "[cohort]\nminimum = 4\n"
 def test_a_federation_serves_as_a_simulation_does(tmp_path: Path, point: str | None) -> None:
     study = written(tmp_path / "study", MOMENTUM, SITES)
     with Rehearsal(tmp_path / "r", study, settings=FAST) as federation:
-        if point is not None:
-            federation.stop(SERVER)
-            federation.start(SERVER, failpoint=point)
-        folder = federation.submit()
-        if point is not None:
-            federation.children[SERVER].wait(60)
-            federation.start(SERVER)
-        assert federation.follow(folder, seconds=100) == "finished"
-        assert digest(folder) == digest(federation.simulate())
+        folder = as_simulated(federation, point)
         asked = [row["server_functions"]["selected"] for row in folder.rows()]
         assert asked == [4, 4, 4]
     assert not orphans(federation)

@@ -7,8 +7,6 @@ each begins with a server that is armed to die at one point, and is started agai
 
 from __future__ import annotations
 
-import contextlib
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +16,9 @@ from federations import (
     FAST,
     LARGE,
     check_books,
+    deaths,
     digest,
+    killed_in_turn,
     points,
     project,
     rows,
@@ -26,10 +26,10 @@ from federations import (
 )
 
 from hansa.dev import SERVER, Rehearsal
-from hansa.errors import HansaError, ServerError
+from hansa.errors import HansaError
 from hansa.identity import parse_invite
 from hansa.protocol.enrolment import enrol
-from hansa.server.people import InviteRequest
+from hansa.remote.asking import invite
 
 CHUNKS = ("before_chunk_recorded", "after_chunk_recorded")
 MEMBERS = ("before_member_recorded", "after_member_recorded")
@@ -52,37 +52,20 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rehearsal]:
         yield rehearsal
 
 
-def killed_in_turn(federation: Rehearsal, armed: list[str]) -> threading.Thread:
-    """Start the server again whenever it dies, armed with the next point, at last with none."""
-
-    def watch() -> None:
-        for following in [*armed[1:], ""]:
-            federation.children[SERVER].wait(60)
-            with contextlib.suppress(ServerError):  # it may die again before its port is open
-                federation.start(SERVER, failpoint=following)
-
-    federation.stop(SERVER)
-    federation.start(SERVER, failpoint=armed[0])
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    return thread
-
-
-def deaths(federation: Rehearsal) -> Counter[str]:
+def died(federation: Rehearsal) -> Counter[str]:
     """How often the server has died at which point."""
-    lines = federation.children[SERVER].log.read_text().splitlines()
-    return Counter(s.removeprefix("failpoint ") for s in lines if s.startswith("failpoint "))
+    return Counter(deaths(federation, SERVER))
 
 
 def test_a_server_killed_at_every_point_of_one_run_gives_the_same_model(
     federation: Rehearsal,
 ) -> None:
-    before = deaths(federation)
-    watching = killed_in_turn(federation, OF_RUNS)
+    before = died(federation)
+    watching = killed_in_turn(federation, SERVER, OF_RUNS)
     folder = submitted(federation)
     assert federation.follow(folder, seconds=100) == "finished"
     watching.join(60)
-    assert deaths(federation) - before == Counter(OF_RUNS), "a point was not passed"
+    assert died(federation) - before == Counter(OF_RUNS), "a point was not passed"
     assert digest(folder) == digest(federation.simulate())
     assert [row["round"] for row in folder.rows()] == [1, 2, 3]
     check_books(federation, folder)
@@ -93,14 +76,14 @@ def test_a_server_killed_at_every_point_of_one_run_gives_the_same_model(
 def test_a_server_killed_at_any_point_goes_on_to_the_same_model(
     federation: Rehearsal, point: str, count: int
 ) -> None:
-    before = deaths(federation)
+    before = died(federation)
     other = 0.01 + 0.001 * sum(before.values())  # else the store has all these blobs already
     another = f"learner.optimizer.lr={other:.3f}"
-    watching = killed_in_turn(federation, [f"{point}:{count}"])
+    watching = killed_in_turn(federation, SERVER, [f"{point}:{count}"])
     folder = submitted(federation, another)
     assert federation.follow(folder) == "finished"
     watching.join(60)
-    assert deaths(federation) - before == Counter([point]), "the point was not passed"
+    assert died(federation) - before == Counter([point]), "the point was not passed"
     assert digest(folder) == digest(federation.simulate(sets=[another]))
     assert [row["round"] for row in folder.rows()] == [1, 2, 3]
     check_books(federation, folder)
@@ -112,10 +95,9 @@ def test_a_server_killed_at_any_point_goes_on_to_the_same_model(
 def test_an_enrolment_broken_off_is_repeated_and_lets_one_member_in(
     federation: Rehearsal, tmp_path: Path, point: str
 ) -> None:
-    watching = killed_in_turn(federation, [point])
+    watching = killed_in_turn(federation, SERVER, [point])
     name = point.replace("_", "-")
-    asked = InviteRequest(name=name)
-    line = federation.connection.call("POST", "/v1/invites", asked, kind=dict[str, str])["invite"]
+    line = invite(federation.connection, name)
     with pytest.raises(HansaError):
         enrol(parse_invite(line), tmp_path / "member")
     watching.join(60)
@@ -127,10 +109,10 @@ def test_an_enrolment_broken_off_is_repeated_and_lets_one_member_in(
 @pytest.mark.slow
 def test_a_server_killed_between_chunks_gets_the_rest(tmp_path: Path) -> None:
     with Rehearsal(tmp_path / "r", project(tmp_path / "large", LARGE), settings=FAST) as federation:
-        watching = killed_in_turn(federation, [f"{point}:3" for point in CHUNKS])
+        watching = killed_in_turn(federation, SERVER, [f"{point}:3" for point in CHUNKS])
         folder = submitted(federation)
         assert federation.follow(folder) == "finished"
         watching.join(60)
-        assert deaths(federation) == Counter(CHUNKS)
+        assert died(federation) == Counter(CHUNKS)
         assert digest(folder) == digest(federation.simulate())
         check_books(federation, folder)

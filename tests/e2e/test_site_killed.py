@@ -6,7 +6,6 @@ the bytes that a proxy between site and server has counted.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,8 +15,10 @@ from federations import (
     FAST,
     LARGE,
     check_books,
+    deaths,
     digest,
     eventually,
+    killed_in_turn,
     orphans,
     points,
     project,
@@ -40,34 +41,13 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rehearsal]:
     eventually(lambda: not workers(rehearsal), what="a worker outlived its federation")
 
 
-def killed_in_turn(federation: Rehearsal, armed: list[str]) -> threading.Thread:
-    """Start the site again whenever it dies, armed with the next point, at last with none."""
-    child = federation.children[SITE]
-
-    def watch() -> None:
-        for following in [*armed[1:], ""]:
-            child.wait(60)
-            federation.start(SITE, failpoint=following)
-
-    federation.stop(SITE)
-    federation.start(SITE, failpoint=armed[0])
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    return thread
-
-
-def deaths(federation: Rehearsal) -> list[str]:
-    lines = federation.children[SITE].log.read_text().splitlines()
-    return [s.removeprefix("failpoint ") for s in lines if s.startswith("failpoint ")]
-
-
 def check_killed(federation: Rehearsal, armed: list[str], names: list[str]) -> None:
-    before = len(deaths(federation))
-    watching = killed_in_turn(federation, armed)
+    before = len(deaths(federation, SITE))
+    watching = killed_in_turn(federation, SITE, armed)
     folder = federation.submit()
     assert federation.follow(folder, seconds=100) == "finished"
     watching.join(60)
-    assert deaths(federation)[before:] == names, "a point was not passed"
+    assert deaths(federation, SITE)[before:] == names, "a point was not passed"
     assert digest(folder) == digest(federation.simulate())
     assert [row["clients"]["accepted"] for row in folder.rows()] == [2, 2, 2]
     check_books(federation, folder)
@@ -126,6 +106,6 @@ def test_what_a_client_learned_in_a_round_that_closed_without_it_is_forgotten(
         eventually(lambda: int(rows(federation, query)[0][0]) > lost, what="no round closed")
         federation.start(SITE, failpoint="site_before_update_kept")
         child.wait(60)
-        assert deaths(federation)[-1] == "site_before_update_kept"
+        assert deaths(federation, SITE)[-1] == "site_before_update_kept"
         [number] = rounds_of_states()
         assert number > lost

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hansa.project import open_project
 from hansa.runs import RunFolder
-from hansa.simulation import Simulation, continue_run, open_run
 
 VALUES = {"client-0": (1.0, 3), "client-1": (-4.0, 1), "client-2": (2.5, 6), "client-3": (-0.5, 2)}
 """What each client's rows are, and how many it has."""
@@ -51,15 +49,6 @@ def written(folder: Path, server: str, plan: str = PLAN) -> Path:
     (folder / "model.py").write_text(MODEL)
     (folder / "server.py").write_text(server)
     return folder
-
-
-def run(folder: Path, runs: Path, *sets: str, engine: str = "inline") -> RunFolder:
-    opened = open_project(folder, sets)
-    simulation = Simulation(runs, engine=engine, workers=2, new=True)  # type: ignore[arg-type]
-    made, population = open_run(opened, simulation)
-    continue_run(made, opened, population, simulation=simulation)
-    made.reload()
-    return made
 
 
 def model(made: RunFolder) -> np.ndarray:

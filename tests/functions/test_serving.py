@@ -9,15 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from served_projects import VALUES, model, run, written
+from projects import run, run_interrupted
+from served_projects import VALUES, model, written
 
 from hansa.errors import LearnerError, PlanError, RunError
 from hansa.functions.serving import told
 from hansa.learners.learner import Hyper
 from hansa.plan import read_plan
 from hansa.project import open_project
-from hansa.simulation import Simulation, continue_run, open_run
-from hansa.simulation.federation import SimulatedFederation
 
 HALVES = """
 import numpy as np
@@ -66,28 +65,11 @@ def test_the_same_functions_give_the_same_bytes_in_every_engine(tmp_path: Path) 
     assert len(digests) == 1
 
 
-def test_an_interrupted_run_ends_with_the_bytes_of_one_that_was_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_run_ends_with_the_bytes_of_one_that_was_not(tmp_path: Path) -> None:
     """What functions remember is part of the commit: here the step before, and a list."""
     folder = written(tmp_path / "p", HALVES)
     whole = run(folder, tmp_path / "whole").commits()[-1]["model"]
-    opened = open_project(folder)
-    simulation = Simulation(tmp_path / "runs", new=True)
-    made, population = open_run(opened, simulation)
-    commit = SimulatedFederation.commit
-
-    async def killed(self, given, problems):  # type: ignore[no-untyped-def]
-        if given.round == 2:
-            raise KeyboardInterrupt
-        await commit(self, given, problems)
-
-    monkeypatch.setattr(SimulatedFederation, "commit", killed)
-    with pytest.raises(KeyboardInterrupt):
-        continue_run(made, opened, population, simulation=simulation)
-    monkeypatch.undo()
-    continue_run(made, opened, population, simulation=simulation)
-    made.reload()
+    made = run_interrupted(folder, tmp_path / "runs", "commit", call=2)
     assert made.commits()[-1]["model"] == whole
 
 
@@ -223,7 +205,7 @@ def test_data_owners_are_told_that_updates_are_seen_one_by_one() -> None:
 
 
 def test_what_is_remembered_and_told_is_the_same_before_and_after_it_was_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     """Infinity in a memory, and names of settings that are no text, as JSON would change them."""
     code = (
@@ -234,22 +216,8 @@ def test_what_is_remembered_and_told_is_the_same_before_and_after_it_was_written
         "def settings(memory):\n"
         "    return {1: memory['best'] > 1e300, 'odd': memory['odd'] != memory['odd']}\n"
     )
-    opened = open_project(written(tmp_path / "p", code))
-    simulation = Simulation(tmp_path / "runs", new=True)
-    made, population = open_run(opened, simulation)
-    commit = SimulatedFederation.commit
-
-    async def killed(self, given, problems):  # type: ignore[no-untyped-def]
-        if given.round == 2:
-            raise KeyboardInterrupt
-        await commit(self, given, problems)
-
-    monkeypatch.setattr(SimulatedFederation, "commit", killed)
-    with pytest.raises(KeyboardInterrupt):
-        continue_run(made, opened, population, simulation=simulation)
-    monkeypatch.undo()
-    continue_run(made, opened, population, simulation=simulation)
-    made.reload()
+    folder = written(tmp_path / "p", code)
+    made = run_interrupted(folder, tmp_path / "runs", "commit", call=2)
     told = [row["server_functions"]["settings"] for row in made.rows()]
     assert told == [{"1": True, "odd": True}] * 3
 

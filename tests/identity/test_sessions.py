@@ -144,7 +144,7 @@ def test_counters_begin_with_one_and_end_below_2_to_the_63(sessions, token):
     check(sessions, header(token, 2**63 - 2))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(1, 24), max_size=40))
 def test_in_any_order_a_counter_counts_once_if_it_is_near_the_highest(counters):
     # Steps that are half a window: both sides of its edge are met often.
@@ -313,7 +313,7 @@ def test_no_header_whatever_leads_to_another_error(value):
     assert refusal(Sessions(Clock()), value) == "identity-proof"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data())
 def test_a_header_with_another_character_proves_nothing(data):
     sessions = Sessions(Clock())

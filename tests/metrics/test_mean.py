@@ -9,7 +9,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hansa.metrics import Mean, pooled, summarise, summarise_all
@@ -23,7 +23,6 @@ pooled_data = st.lists(  # examples by client: integers over 8 are exact in ever
 )
 
 
-@settings(deadline=None)
 @given(pooled_data)
 def test_the_federated_mean_is_the_pooled_mean_to_the_bit(data) -> None:
     federated = pooled([Mean(math.fsum(values), len(values)) for values in data])
@@ -32,7 +31,6 @@ def test_the_federated_mean_is_the_pooled_mean_to_the_bit(data) -> None:
     assert federated.weight == len(everything)
 
 
-@settings(deadline=None)
 @given(st.lists(st.builds(Mean, finite, st.floats(0, 1e300)), min_size=1, max_size=8))
 def test_sums_are_rounded_once_from_the_exact_sum(parts) -> None:
     exact = sum(Fraction(m.total) for m in parts)
@@ -45,7 +43,6 @@ def test_sums_are_rounded_once_from_the_exact_sum(parts) -> None:
         assert (total > 0) == (exact > 0)
 
 
-@settings(deadline=None)
 @given(means, st.randoms(use_true_random=False))
 def test_no_order_changes_a_bit(parts, random) -> None:
     shuffled = random.sample(parts, len(parts))
@@ -84,7 +81,6 @@ def test_a_mean_of_nothing_is_nan() -> None:
     assert Mean(-3.0, 4.0).value == -0.75
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30))
 def test_quartiles_are_numpys_over_clients_and_ignore_weights(values) -> None:
     by_client = {f"c{i:02}": Mean(v * (i + 1), i + 1) for i, v in enumerate(values)}

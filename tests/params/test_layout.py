@@ -8,7 +8,6 @@ from hansa.errors import ParamsError
 from hansa.limits import NAME_CHARS_MAX
 from hansa.params import Layout
 from hansa.params.dtypes import DTYPES, FLOATS, width
-from hansa.params.layout import check_same_layout
 
 SHAPES = st.lists(st.integers(0, 5), max_size=4).map(tuple)
 TENSORS = st.lists(
@@ -107,20 +106,3 @@ def test_tensors_may_not_together_exceed_what_each_may():
     with pytest.raises(ParamsError, match="3 tensors") as caught:
         Layout.of((name, "U8", (2**61,)) for name in "abc")
     assert caught.value.code == "params-too-large"
-
-
-@pytest.mark.parametrize(
-    ("other", "said"),
-    [
-        ([("w", "F32", (2,))], r"Expected tensor 'b' F64 \[\], found no further tensor"),
-        ([("w", "F32", (2,)), ("b", "F64", (1,))], r"'b' F64 \[\], found tensor 'b' F64 \[1\]"),
-        ([("w", "F16", (2,)), ("b", "F64", ())], r"'w' F32 \[2\], found tensor 'w' F16 \[2\]"),
-        ([("b", "F64", ()), ("w", "F32", (2,))], r"'w' F32 \[2\], found tensor 'b' F64 \[\]"),
-    ],
-)
-def test_a_mismatch_names_the_first_difference(other, said):
-    layout = Layout.of([("w", "F32", (2,)), ("b", "F64", ())])
-    check_same_layout(layout, copy.deepcopy(layout))
-    with pytest.raises(ParamsError, match=said) as caught:
-        check_same_layout(layout, Layout.of(other))
-    assert caught.value.code == "params-mismatch"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hansa.errors import ParamsError
@@ -55,7 +55,6 @@ tensors = st.sampled_from(["F64", "F32", "F16", "BF16", "I64", "I32", "I8", "U64
 shapes = st.lists(st.integers(0, 3), max_size=2).map(tuple)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(tensors, shapes, st.booleans()), max_size=7), st.randoms())
 def test_any_model_comes_back_as_it_was(specs, random) -> None:
     layout = Layout.of((f"t{i}", dtype, shape) for i, (dtype, shape, _) in enumerate(specs))

@@ -100,7 +100,7 @@ sets = st.lists(
 ).map(lambda pairs: [f"{key}={value}" for key, value in pairs])
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(tables(Plan), sets)
 def test_only_our_own_errors_come_out_and_what_is_taken_can_be_kept(table, sets) -> None:
     plan = taken(table, sets)

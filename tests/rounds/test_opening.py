@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hansa.aggregators import (
@@ -48,7 +48,6 @@ def test_a_model_without_buffers_asks_for_none() -> None:
     assert spec.vectors == {"delta": VectorSpec(2, "float64", 64.0)}
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(-(2.0**100), 2.0**100, width=32), max_size=9))
 def test_the_bound_is_the_next_power_of_two_that_leaves_the_model_room(values) -> None:
     x = np.array(values, np.float32)

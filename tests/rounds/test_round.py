@@ -290,7 +290,7 @@ def fold(effects: Iterable[Effect]) -> tuple[bytes, bytes]:
     return header + bytes(body), result.tobytes()
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.data())
 def test_order_and_repetition_of_messages_change_neither_who_counts_nor_the_bytes(data) -> None:
     """Goal: law L3 and L4.  Method: one message for each client, mixed, doubled, among losses.
@@ -432,4 +432,4 @@ class AgainstAModel(RuleBasedStateMachine):
 
 
 TestAgainstAModel = AgainstAModel.TestCase
-TestAgainstAModel.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+TestAgainstAModel.settings = settings(max_examples=200, stateful_step_count=40)

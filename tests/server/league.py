@@ -48,6 +48,12 @@ class League:
     def stop(self, run: str) -> Reply:
         return self.server.ask(self.ada, "POST", f"/v1/runs/{run}/stop", {})
 
+    def restart(self, run: str) -> None:
+        """Start the server again; all sites come back to it at once."""
+        self.server.restart()
+        for site in self.sites.values():
+            site.poll([run])
+
     def updates(self) -> list[str]:
         """Return the files of all updates that are there; some may go meanwhile."""
         folder = self.server.state.updates.folder

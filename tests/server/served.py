@@ -6,7 +6,6 @@ import contextlib
 import http.client
 import os
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from typing import Any
 from unittest import mock
 
 from hansa.clock import wall
+from hansa.dev.loopback import free_port
 from hansa.identity import Membership, Role, parse_invite
 from hansa.protocol.connection import Connection
 from hansa.protocol.enrolment import enrol
@@ -25,12 +25,6 @@ from hansa.server.opening import invitation, opened
 from hansa.server.settings import ServerSettings
 
 HANSA = [sys.executable, "-m", "hansa"]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Federation:

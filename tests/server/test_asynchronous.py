@@ -56,12 +56,6 @@ def mean(latest: Mapping[str, tuple[np.ndarray, float]]) -> np.ndarray:
     return (whole / total).astype(np.float32)
 
 
-def restart(league: League, run: str) -> None:
-    league.server.restart()
-    for site in league.sites.values():
-        site.poll([run])
-
-
 def test_each_update_makes_a_commit_and_its_site_goes_on_at_once(league: League) -> None:
     """Nobody answers but north, five times; south and west are at work all the while."""
     run = begin(league, rounds=5)
@@ -123,7 +117,7 @@ def test_a_float16_model_goes_on_from_what_its_file_holds_over_a_restart(league:
         if number < 4:
             tasks[name] = league.sites[name].task(run, number + 1)
         if number == 2:
-            restart(league, run)
+            league.restart(run)
             tasks = {n: league.sites[n].task(run, task.key.round) for n, task in tasks.items()}
     assert league.server.ended(run).state == "finished"
 
@@ -136,18 +130,18 @@ def test_a_restart_counts_every_update_once_and_comes_to_the_same_bytes(league: 
         assert send(league, name, tasks[name]).status == 200
     commits(league, run, 1)
     again = league.north.task(run, 2)
-    restart(league, run)
+    league.restart(run)
     assert league.north.task(run, 2) == again
     south = league.south.task(run, 1)  # was asked in round 1, and still is
     assert south.message == tasks["south"].message
     first = send(league, "south", south).read(Receipt)
-    restart(league, run)
+    league.restart(run)
     assert league.south.poll([run]).tasks == []  # it has answered, and knows what counts
     once_more = done(update_bytes(D["south"]), N["south"])
     assert league.south.report(south.key, once_more).read(Receipt) == first
     assert send(league, "north", league.north.task(run, 2)).status == 200
     commits(league, run, 2)
-    restart(league, run)
+    league.restart(run)
     one = mean({"west": (SEED + np.float32(D["west"]), 4), "north": (SEED + np.float32(D["north"]), 1)})  # noqa: E501  # fmt: skip
     assert np.array_equal(league.server.model(run, 1), one)
     latest = {
@@ -179,7 +173,7 @@ def test_a_model_that_is_being_evaluated_is_the_same_after_a_restart(league: Lea
     assert send(league, "north", league.north.task(run, 2)).status == 200
     before = league.north.task(run, 2, "evaluate")
     assert send(league, "west", tasks["west"]).status == 200
-    restart(league, run)
+    league.restart(run)
     after = league.north.task(run, 2, "evaluate")
     assert after == before
     measured = TaskResult(state="done", metrics={"loss": (0.5, 1.0)})

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import click
 import pytest
-from served import HANSA, Federation, connected, free_port
+from served import HANSA, Federation, connected
 
 from hansa.cli.main import cli
+from hansa.dev.loopback import free_port
 from hansa.limits import CHUNK_BYTES
 from hansa.protocol.transfer import download, upload
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -20,7 +18,6 @@ from in_process import (
     Reply,
     digest_of,
     done,
-    in_process,
     joined,
     key_of,
     update_bytes,
@@ -31,12 +28,6 @@ from hansa.errors import IdentityError
 from hansa.identity import check_receipt
 from hansa.params import Params
 from hansa.protocol.messages import BlobRef, Receipt, TaskResult
-
-
-@pytest.fixture
-def league(tmp_path: Path) -> Iterator[League]:
-    with in_process(tmp_path) as server:
-        yield League(server)
 
 
 def test_three_sites_give_the_mean_weighted_by_examples(league: League) -> None:

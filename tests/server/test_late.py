@@ -6,23 +6,13 @@ bit.  With "refuse", the default, see test_exchange.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import numpy as np
-import pytest
-from in_process import SEED, Reply, Site, done, in_process, key_of, update_bytes
+from in_process import SEED, Reply, Site, done, key_of, update_bytes
 from league import D, League, N, expected, refused
 
 from hansa.protocol.messages import Receipt
 
 HURRY = {"minimum": 2, "grace_s": 1.0, "late": "discount", "late_discount": 0.25}
-
-
-@pytest.fixture
-def league(tmp_path: Path) -> Iterator[League]:
-    with in_process(tmp_path) as server:
-        yield League(server)
 
 
 def late_mean(late: str, factor: float, seed: np.ndarray, *names: str) -> np.ndarray:

@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from in_process import in_process
 from league import League, refused
 
 from hansa.identity import parse_invite
 from hansa.protocol.messages import EventPage
-
-
-@pytest.fixture
-def league(tmp_path: Path) -> Iterator[League]:
-    with in_process(tmp_path) as server:
-        yield League(server)
 
 
 def test_whoever_follows_hears_at_once_what_happens(league: League) -> None:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
 import pytest
-from in_process import SEED, Site, digest_of, done, in_process, joined, key_of, update_bytes
+from in_process import SEED, Site, digest_of, done, joined, key_of, update_bytes
 from league import D, League, N, expected, refused
 
 from hansa.limits import UPLOADS_PER_TASK_MAX
@@ -24,12 +24,6 @@ from hansa.server import submissions
 from hansa.server.round_files import Messages, Updates
 from hansa.store.blobs import BlobStore
 from hansa.store.client_states import ClientStates
-
-
-@pytest.fixture
-def league(tmp_path: Path) -> Iterator[League]:
-    with in_process(tmp_path) as server:
-        yield League(server)
 
 
 def beside(league: League, **plan: Any) -> str:

@@ -6,7 +6,6 @@ Method: a whole server in this process, sites by hand.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,6 @@ from hansa.limits import METRIC_NAME_CHARS_MAX, METRICS_MAX, SUBMISSION_BYTES_MA
 from hansa.protocol.messages import EventPage, RunDetails, RunFacts, Standing, TaskResult
 from hansa.server import asks, federation, journal, results
 from hansa.store.faults import disk_full
-
-
-@pytest.fixture
-def league(tmp_path: Path) -> Iterator[League]:
-    with in_process(tmp_path) as server:
-        yield League(server)
 
 
 def listed(league: League) -> list[RunFacts]:
@@ -514,20 +507,32 @@ def test_events_are_numbered_and_read_from_any_position(league: League) -> None:
     assert details.facts.rounds_done == details.facts.rounds == 1
 
 
-def test_a_server_that_is_told_to_end_while_a_run_begins_does_not_wait_for_it(
-    league: League, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The run's thread is held where it has read its last commit and nobody knows of it yet."""
+Held = tuple[threading.Event, threading.Event]
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Held:
+    """A run's thread is held where it has read its last commit and nobody knows of it yet.
+
+    The first event says that it is there, the second lets it go on.
+    """
     reached, on = threading.Event(), threading.Event()
     look = federation.DeployedFederation.look
 
-    def held(self: federation.DeployedFederation) -> Any:
+    def waits(self: federation.DeployedFederation) -> Any:
         found = look(self)
         reached.set()
         on.wait(10)
         return found
 
-    monkeypatch.setattr(federation.DeployedFederation, "look", held)
+    monkeypatch.setattr(federation.DeployedFederation, "look", waits)
+    return reached, on
+
+
+def test_a_server_that_is_told_to_end_while_a_run_begins_does_not_wait_for_it(
+    league: League, held: Held
+) -> None:
+    reached, on = held
     run = league.server.submit(league.ada)
     assert reached.wait(10)
     thread = league.server.state.runs._threads[run]
@@ -538,19 +543,8 @@ def test_a_server_that_is_told_to_end_while_a_run_begins_does_not_wait_for_it(
     assert league.server.facts(run).state == "waiting"
 
 
-def test_a_run_that_is_stopped_while_it_begins_does_not_begin(
-    league: League, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    reached, on = threading.Event(), threading.Event()
-    look = federation.DeployedFederation.look
-
-    def held(self: federation.DeployedFederation) -> Any:
-        found = look(self)
-        reached.set()
-        on.wait(10)
-        return found
-
-    monkeypatch.setattr(federation.DeployedFederation, "look", held)
+def test_a_run_that_is_stopped_while_it_begins_does_not_begin(league: League, held: Held) -> None:
+    reached, on = held
     run = league.server.submit(league.ada)
     assert reached.wait(10)
     assert league.stop(run).status == 200

@@ -32,13 +32,6 @@ def answer(league: League, name: str, task: Task, steps: int = 4, weight: float 
     return league.sites[name].send(task.key, D[name], weight or N[name], metrics).status
 
 
-def restart(league: League, run: str) -> None:
-    """Start the server again; all sites come back to it at once."""
-    league.server.restart()
-    for site in league.sites.values():
-        site.poll([run])
-
-
 def test_sites_are_asked_for_steps_that_end_together_also_after_a_restart(league: League) -> None:
     workflow = {"name": "semi_synchronous", "multiple": 2.0}
     run = league.begin(rounds=2, workflow=workflow)
@@ -49,7 +42,7 @@ def test_sites_are_asked_for_steps_that_end_together_also_after_a_restart(league
     asked = {name: league.sites[name].task(run, 2).steps for name in D}
     assert asked == {"north": 20, "south": 80, "west": 40}
     assert answer(league, "north", league.north.task(run, 2)) == 200
-    restart(league, run)
+    league.restart(run)
     for name in ("south", "west"):
         task = league.sites[name].task(run, 2)
         assert task.steps == asked[name]
@@ -84,7 +77,7 @@ def test_the_model_goes_from_site_to_site_also_through_a_restart(league: League)
         assert all(other.poll([run]).tasks == [] for other in others)
         assert np.array_equal(league.server.stored(task.message.digest), x)
         if number == 2:
-            restart(league, run)
+            league.restart(run)
             task = site.task(run, number)
         assert answer(league, name, task) == 200
         x = (x + np.float32(D[name])).astype(np.float32)
@@ -141,11 +134,11 @@ def test_every_model_goes_to_every_site_and_a_restart_repeats_none(league: Leagu
     (last,) = evaluate(league, run, 2, 0.25)
     for number, name in enumerate(sorted(D), start=3):
         if number == 4:
-            restart(league, run)
+            league.restart(run)
         assert answer(league, name, league.sites[name].task(run, number)) == 200
         if number == 5:
             server.until(lambda: league.north.task(run, 5, "evaluate"))
-            restart(league, run)
+            league.restart(run)
         (digest,) = evaluate(league, run, number, 0.125 * number)
         assert digest != last
     assert server.ended(run).state == "finished"

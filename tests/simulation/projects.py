@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 
 from hansa.project import Project, open_project
 from hansa.runs import RunFolder
 from hansa.simulation import Simulation, continue_run, open_run
+from hansa.simulation.federation import SimulatedFederation
 
 # Each client moves the model by its own number, signed and unequal; "examples" are its weight.
 STEPS = """
@@ -73,6 +77,35 @@ def simulate(folder: Path, *sets: str, engine: str = "inline", workers: int = 2)
     run, population = open_run(project, simulation)
     continue_run(run, project, population, simulation=simulation)
     return run
+
+
+def run(folder: Path, runs: Path, *sets: str, engine: str = "inline") -> RunFolder:
+    """Run a project from its beginning to its end, with the run in a folder of its own."""
+    project = open_project(folder, sets)
+    simulation = Simulation(runs, engine=engine, workers=2, new=True)  # type: ignore[arg-type]
+    made, population = open_run(project, simulation)
+    continue_run(made, project, population, simulation=simulation)
+    made.reload()
+    return made
+
+
+def run_interrupted(folder: Path, runs: Path, method: str, *, call: int) -> RunFolder:
+    """Run a project as `run`, but press Ctrl-C as the federation's method is called that often."""
+    project, simulation = open_project(folder), Simulation(runs, new=True)
+    made, population = open_run(project, simulation)
+    whole, calls = getattr(SimulatedFederation, method), itertools.count(1)
+
+    async def interrupted(self: Any, *given: Any, **named: Any) -> Any:
+        if next(calls) == call:
+            raise KeyboardInterrupt
+        return await whole(self, *given, **named)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(SimulatedFederation, method, interrupted)
+        continue_run(made, project, population, simulation=simulation)
+    continue_run(made, project, population, simulation=simulation)
+    made.reload()
+    return made
 
 
 def final_model(run: RunFolder) -> dict[str, np.ndarray]:

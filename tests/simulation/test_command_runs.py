@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from projects import run
 
 from hansa.cli.init import command as init_command
 from hansa.code import read_code
 from hansa.errors import DataError, RunError
-from hansa.project import Project, open_project
+from hansa.project import open_project
 from hansa.runs import RunFolder
 from hansa.simulation import Placed, Simulation, continue_run, open_run, project_population
 
@@ -47,15 +48,6 @@ def project(folder: Path, train: str, *, plan: str = PLAN, **files: bytes) -> Pa
     for name, content in files.items():
         (folder / name).write_bytes(content)
     return folder
-
-
-def run(folder: Path, runs: Path, *sets: str, engine: str = "inline") -> RunFolder:
-    opened: Project = open_project(folder, sets)
-    simulation = Simulation(runs, engine=engine, workers=2, new=True)  # type: ignore[arg-type]
-    made, population = open_run(opened, simulation)
-    continue_run(made, opened, population, simulation=simulation)
-    made.reload()
-    return made
 
 
 def problems(folder: RunFolder) -> list[dict[str, Any]]:

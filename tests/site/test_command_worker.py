@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from site_cases import Case, make_case, make_workers
 
-from hansa.hosting.sandbox import available
+from hansa.hosting.sandbox import trouble
 from hansa.params import Params
 from hansa.site.settings import DataSource, SiteLimits
 from hansa.site.workers import Workers
@@ -76,7 +76,7 @@ def _with_name(case: Case):  # type: ignore[no-untyped-def]
     return msgspec.structs.replace(case.offer, plan=plan, identity=named)
 
 
-SANDBOXES = ["required", "none"] if available() else ["none"]
+SANDBOXES = ["required", "none"] if trouble() is None else ["none"]
 
 
 @pytest.mark.parametrize("sandbox", SANDBOXES)
@@ -94,7 +94,7 @@ def test_a_command_trains_and_measures_on_what_the_site_declares(
         assert measured.metrics == {"seen": (2.0, 1.0)}
 
 
-@pytest.mark.skipif(not available(), reason="no sandbox here")
+@pytest.mark.skipif(trouble() is not None, reason="no sandbox here")
 def test_in_the_sandbox_a_command_reaches_neither_network_nor_the_machine(tmp_path: Path) -> None:
     secret = tmp_path / "secret.txt"
     secret.write_text("x")

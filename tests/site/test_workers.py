@@ -21,7 +21,7 @@ import hansa.site.workers
 from hansa.clock import monotonic
 from hansa.errors import SiteError
 from hansa.hosting.process import Log
-from hansa.hosting.sandbox import available
+from hansa.hosting.sandbox import trouble
 from hansa.limits import WORKER_LOG_BYTES_MAX
 from hansa.site.policy import Policy
 from hansa.site.settings import DataSource, SiteLimits
@@ -30,7 +30,7 @@ from hansa.store.files import load_params
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and limits of POSIX")
 
-MODES = ["required", "none"] if available() else ["none"]
+MODES = ["required", "none"] if trouble() is None else ["none"]
 Make = Callable[..., tuple[Workers, Case]]
 
 

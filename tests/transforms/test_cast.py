@@ -10,7 +10,7 @@ from fractions import Fraction
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hansa.seeds import Key
@@ -22,7 +22,6 @@ each = pytest.mark.parametrize("dtype", HALVES)
 
 
 @each
-@settings(deadline=None)
 @given(bits=st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=50))
 def test_every_float32_is_cast_as_the_libraries_do(dtype: str, bits: list[int]) -> None:
     vector = np.array(bits, np.uint32).view(np.float32)
@@ -42,7 +41,6 @@ def nearest_bf16(value: float) -> float:
     return float(round(Fraction(value) / unit) * unit)
 
 
-@settings(deadline=None)
 @given(st.floats(-1e30, 1e30).filter(lambda v: abs(v) > 1e-30))
 def test_float64_is_rounded_once_to_bfloat16(value: float) -> None:
     wire = cast("bf16").encode({"delta": np.array([value])}, KEY)["delta"]

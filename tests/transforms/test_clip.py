@@ -7,7 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hansa.errors import PlanError
@@ -22,7 +22,6 @@ def exact_norm(vectors) -> float:
     return math.hypot(*(float(value) for vector in vectors.values() for value in vector))
 
 
-@settings(deadline=None)
 @given(
     st.lists(numbers, min_size=1, max_size=20),
     st.lists(numbers, max_size=5),

@@ -257,7 +257,7 @@ def test_every_class_that_is_drawn_has_a_rule():
     assert used <= set(re.findall(r"\.(\w+)", chart_css()))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @example(rows=[(None, None, 5e-324), (1.0, None, None)], log=True)
 @given(st.lists(st.tuples(maybe, maybe, maybe), max_size=60), st.booleans())
 def test_any_numbers_give_well_formed_svg_with_finite_coordinates(rows, log):

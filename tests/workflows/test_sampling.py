@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hansa.seeds import Key
@@ -32,7 +32,6 @@ class LazyNames(Sequence):
         return f"client-{index:07}"
 
 
-@settings(deadline=None)
 @given(st.integers(0, 60), st.integers(0, 70), st.integers(0, 10**6))
 def test_a_cohort_is_a_set_in_the_clients_own_order(clients, size, seed) -> None:
     names = [f"{i % 7}-{i}" for i in range(clients)]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from projects import run_interrupted
 from split_projects import MODEL, PLAN, jointly, written
 
 from hansa.errors import HansaError, PlanError, RunError
@@ -16,7 +17,6 @@ from hansa.learners.batches import aligned_rows
 from hansa.project import open_project
 from hansa.runs import RunFolder
 from hansa.simulation import Simulation, continue_run, open_run
-from hansa.simulation.federation import SimulatedFederation
 from hansa.workflows.reports import _metrics
 
 STARTS: dict[Path, dict[str, np.ndarray]] = {}
@@ -63,28 +63,10 @@ def test_float32_is_the_same_to_float32s_tolerance(tmp_path: Path) -> None:
         np.testing.assert_allclose(end[name], array, rtol=2e-5, atol=2e-6)
 
 
-def test_an_interrupted_run_ends_with_the_same_bytes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_run_ends_with_the_same_bytes(tmp_path: Path) -> None:
     folder = written(tmp_path / "p")
     whole = run(folder, tmp_path / "whole").commits()[-1]["model"]
-    opened = open_project(folder)
-    simulation = Simulation(tmp_path / "runs", new=True)
-    made, population = open_run(opened, simulation)
-    ask, calls = SimulatedFederation.ask, []
-
-    async def killed(self, *given, **named):  # type: ignore[no-untyped-def]
-        calls.append(given[1])
-        if len(calls) == 17:  # in the second round, between forward and head
-            raise KeyboardInterrupt
-        return await ask(self, *given, **named)
-
-    monkeypatch.setattr(SimulatedFederation, "ask", killed)
-    with pytest.raises(KeyboardInterrupt):
-        continue_run(made, opened, population, simulation=simulation)
-    monkeypatch.undo()
-    continue_run(made, opened, population, simulation=simulation)
-    made.reload()
+    made = run_interrupted(folder, tmp_path / "runs", "ask", call=17)  # between forward and head
     assert made.commits()[-1]["model"] == whole
 
 

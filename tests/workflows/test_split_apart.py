@@ -10,25 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from own_parts import MODEL, PLAN, kept, parts, start
+from projects import run, run_interrupted
 from split_projects import COLUMNS, jointly, written
 
 from hansa.errors import RunError, SiteError
 from hansa.params import Params
-from hansa.project import open_project
 from hansa.runs import RunFolder
-from hansa.simulation import Simulation, continue_run, open_run
-from hansa.simulation.federation import SimulatedFederation
 from hansa.store.addresses import digest_of_file
 from hansa.store.task_states import TaskStates
-
-
-def run(folder: Path, runs: Path, *sets: str, engine: str = "inline") -> RunFolder:
-    opened = open_project(folder, sets)
-    simulation = Simulation(runs, engine=engine, workers=2, new=True)  # type: ignore[arg-type]
-    made, population = open_run(opened, simulation)
-    continue_run(made, opened, population, simulation=simulation)
-    made.reload()
-    return made
 
 
 def check(made: RunFolder, model: dict[str, np.ndarray]) -> None:
@@ -55,28 +44,12 @@ def test_it_is_the_joint_model_trained_in_one_place(tmp_path: Path, engine: str)
 
 @pytest.mark.parametrize("call", [2, 17, 20, 23, 41])
 def test_an_interrupted_run_ends_with_the_same_bytes_of_all_parts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int
+    tmp_path: Path, call: int
 ) -> None:
     """Interrupted between any two tasks: parts of clients must not be a batch ahead."""
     folder = written(tmp_path / "p", MODEL, PLAN)
     whole = run(folder, tmp_path / "whole")
-    opened = open_project(folder)
-    simulation = Simulation(tmp_path / "runs", new=True)
-    made, population = open_run(opened, simulation)
-    ask, calls = SimulatedFederation.ask, []
-
-    async def killed(self, *given, **named):  # type: ignore[no-untyped-def]
-        calls.append(given[1])
-        if len(calls) == call:
-            raise KeyboardInterrupt
-        return await ask(self, *given, **named)
-
-    monkeypatch.setattr(SimulatedFederation, "ask", killed)
-    with pytest.raises(KeyboardInterrupt):
-        continue_run(made, opened, population, simulation=simulation)
-    monkeypatch.undo()
-    continue_run(made, opened, population, simulation=simulation)
-    made.reload()
+    made = run_interrupted(folder, tmp_path / "runs", "ask", call=call)
     assert made.commits()[-1]["model"] == whole.commits()[-1]["model"]
     assert kept(made) == kept(whole)
 

@@ -12,6 +12,7 @@ from hansa.aggregators.aggregator import AggregationSpec, Contribution, Vector, 
 from hansa.aggregators.fixed_point import blocks, wide_bound
 from hansa.errors import AggregationError, UpdateRefused
 from hansa.limits import SPEC_EXPONENT_MAX, WEIGHT_RANGE_BITS
+from hansa.text import quoted
 
 DTYPES = ("float32", "float64")
 
@@ -74,7 +75,7 @@ def _admit_weight(contribution: Contribution, limit: float) -> None:
         hint = "Set weight_limit in the plan to the most that one round's weights can add up to."
     raise _refused(
         "update-weight",
-        f"The weight of client {contribution.client!r} is {_short(weight)}; this round takes "
+        f"The weight of client {contribution.client!r} is {quoted(weight)}; this round takes "
         f"weights from {lowest:.3g} to {limit:g}",
         hint,
     )
@@ -85,7 +86,7 @@ def _admit_names(contribution: Contribution, spec: AggregationSpec) -> None:
     extra = [name for name in contribution.vectors if name not in spec.vectors]
     if missing or extra:
         faults = [f"lacks {name!r}" for name in missing[:3]]
-        faults += [f"brings {_short(name)}, which was not asked for" for name in extra[:3]]
+        faults += [f"brings {quoted(name)}, which was not asked for" for name in extra[:3]]
         raise _refused(
             "update-names",
             f"The update of client {contribution.client!r} {' and '.join(faults)}",
@@ -146,8 +147,3 @@ def _bad_value(value: float, where: str, bound: float) -> UpdateRefused:
 
 def _refused(code: str, fault: str, hint: str) -> UpdateRefused:
     return UpdateRefused(code, f"{fault}. The update was not counted.", hint)
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

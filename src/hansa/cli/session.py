@@ -23,7 +23,8 @@ from hansa.simulation import (
     project_population,
 )
 from hansa.text import clean
-from hansa.watch import byte_size, watching
+from hansa.watch import watching
+from hansa.web.words import byte_size
 
 
 def run_project(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import threading
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from hansa.limits import COMBINER_TIME_SHARE
+from hansa.metrics.summary import finite_or_none
 from hansa.params import Layout, Params
 from hansa.params.model import ModelLayout
 from hansa.protocol.connection import Connection
@@ -248,9 +248,8 @@ _LEFT_OUT = Unable(code="client-silent", reason="it had not answered when its co
 
 
 def _pairs(metrics: Any) -> dict[str, tuple[float | None, float | None]]:
-    """Return metrics as they travel; JSON knows no NaN."""
-    return {name: (_told(mean.total), _told(mean.weight)) for name, mean in metrics.items()}
-
-
-def _told(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+    """Return metrics as they travel."""
+    return {
+        name: (finite_or_none(mean.total), finite_or_none(mean.weight))
+        for name, mean in metrics.items()
+    }

@@ -14,7 +14,7 @@ from hansa.params import Params, encode
 from hansa.protocol.connection import Connection
 from hansa.protocol.messages import BlobRef, Partial, Receipt, TaskKey
 from hansa.protocol.transfer import upload
-from hansa.server.merging import partial_digest
+from hansa.server.results import result_digest
 from hansa.site.ledger import Ledger
 from hansa.site.outbox import Outbox
 from hansa.site.receipts import check_own
@@ -82,7 +82,7 @@ class Outgoing:
           RequestRefused: the server above does not want it.
           OSError: it could not be written down, so nothing has left.
         """
-        digest, size = partial_digest(partial)
+        digest, size = result_digest(partial)
         body = msgspec.json.encode(partial)
         names = ", ".join(sorted(partial.metrics))
         count = len(partial.metrics)

@@ -7,19 +7,23 @@ its input does.
 from __future__ import annotations
 
 import shutil
-import signal
 import tempfile
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from hansa.code import code_changed, code_digest, make_current, read_code
 from hansa.errors import HansaError
 from hansa.hosting.wire import PLACE, Failed, Ready, receive_with, send_with
-from hansa.limits import FAILURE_CHARS_MAX, MESSAGE_CHARS_MAX
-from hansa.pipes import Closed, end_with, send, take_streams
+from hansa.learners.generators import import_torch_if_named
+from hansa.limits import MESSAGE_CHARS_MAX
+from hansa.pipes import Closed, send, worker_streams
+from hansa.seeds import Key
+from hansa.traces import line_of, sound, trace_of
+
+IMPORT_KEY = Key.root(0).child("import")  # the same in every process
 
 
 class Host(Protocol):
@@ -47,8 +51,6 @@ def serve(
       name: of the package that is stood in for.
       page: of the documentation, about what of it is there.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    requests, replies = take_streams()
     hosts: list[Host] = []
 
     def abort() -> None:
@@ -56,7 +58,7 @@ def serve(
             host.abort()
         _leave_nothing()
 
-    end_with(requests, abort)
+    requests, replies = worker_streams(abort)
     folder = Path()
     while True:
         try:
@@ -79,15 +81,30 @@ def serve(
     _leave_nothing()
 
 
+def take_code(folder: Path, digest: bytes) -> None:
+    """Let imports find a project's code, with torch before it.
+
+    Args:
+      folder: of the project.
+      digest: of its code when the project was opened.
+
+    Raises:
+      RunError: run-changed.
+    """
+    code = read_code(folder)
+    if code_digest(code) != digest:
+        raise code_changed(folder)
+    make_current(folder, code)
+    import_torch_if_named(code.values())
+
+
 def failed(error: BaseException, folder: Path, *, name: str, page: str) -> Failed:
     """Describe what a client's code raised."""
-    trace = _sound("".join(traceback.format_exception(error))[-FAILURE_CHARS_MAX:])
+    trace = trace_of(error)
     if isinstance(error, HansaError):
-        return Failed(error.code, _sound(error.happened), _sound(error.hint), trace)
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if Path(frame.filename).is_relative_to(folder)]
-    where = f"{Path(own[-1].filename).name}, line {own[-1].lineno}" if own else "The client"
-    what = _sound(f"{type(error).__name__}: {error}"[:MESSAGE_CHARS_MAX])
+        return Failed(error.code, sound(error.happened), sound(error.hint), trace)
+    where = line_of(error, folder) or "The client"
+    what = sound(f"{type(error).__name__}: {error}"[:MESSAGE_CHARS_MAX])
     if isinstance(error, ImportError) and (error.name or "").partition(".")[0] == name:
         return Failed(
             "learner-module",
@@ -105,11 +122,6 @@ def failed(error: BaseException, folder: Path, *, name: str, page: str) -> Faile
         )
     hint = "Correct the client's code; its traceback is kept with the failure."
     return Failed("client-failed", f"{where} raised {what.rstrip('.')}.", hint, trace)
-
-
-def _sound(text: str) -> str:
-    """Return text that can be written anywhere; file names bring lone surrogates."""
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _leave_nothing() -> None:

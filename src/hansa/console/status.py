@@ -46,7 +46,8 @@ def check_status(seat: Seat, command: Command) -> Iterator[str]:
         return
     yield f"Registered clients: {len(sites)}"
     if sites:
-        yield _client_table(["CLIENT", "LAST CONNECT TIME", "STATUS"], sites, facts, progress)
+        heads = ["CLIENT", "LAST CONNECT TIME", "STATUS"]
+        yield answers.table(heads, _rows(sites, facts, progress))
 
 
 def list_clients(seat: Seat, command: Command) -> Iterator[str]:
@@ -192,15 +193,6 @@ def _named(sites: list[dict[str, Any]], names: tuple[str, ...]) -> list[dict[str
             "There are: " + (", ".join(sorted(known)) or "none yet"),
         )
     return [site for site in sites if not names or site["name"] in names]
-
-
-def _client_table(
-    heads: list[str],
-    sites: list[dict[str, Any]],
-    facts: RunFacts | None,
-    progress: Progress | None,
-) -> str:
-    return answers.table(heads, _rows(sites, facts, progress))
 
 
 def _rows(

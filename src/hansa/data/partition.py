@@ -149,7 +149,8 @@ def _owners(scheme: Dirichlet | Labels | Biased, dataset: Dataset, key: Key) -> 
     if labels is None:
         raise DataError(
             "data-labels",
-            f"Scheme {_tag(scheme)!r} needs one class label per row; {dataset.name} has none.",
+            f"Scheme {type(scheme).__name__.lower()!r} needs one class label per row; "
+            f"{dataset.name} has none.",
             "Use the scheme iid, quantity, natural or files.",
         )
     # Classes that no row has would only be empty columns.
@@ -243,7 +244,3 @@ def _check_table(clients: int, classes: int) -> None:
             f"{limits.PARTITION_CELLS_MAX:,} counts.",
             "Use fewer clients, or a scheme that does not look at labels.",
         )
-
-
-def _tag(scheme: Scheme) -> str:
-    return type(scheme).__name__.lower()

@@ -14,6 +14,7 @@ import numpy as np
 from hansa import limits
 from hansa.data.dataset import Array
 from hansa.errors import DataError
+from hansa.text import few
 
 BLOCK_ROWS = 10_000
 """Rows held as text at a time; text takes ten times the memory of the numbers."""
@@ -132,12 +133,11 @@ def _columns(header: list[str], path: Path, *, target: str | None, group: str | 
 def _position(name: str | None, role: str, names: list[str], *, path: Path) -> int:
     if name in names:
         return names.index(name)
-    listed = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
     near = difflib.get_close_matches(name or "", names, n=1)
     asked = f"no column {name!r}" if name is not None else f"no {role} column named"
     raise DataError(
         "data-no-column",
-        f"The table {path} has {asked}; its columns are: {listed}.",
+        f"The table {path} has {asked}; its columns are: {few(names, 20)}.",
         f"Set {role} to {near[0]!r}." if near else f"Set {role} to one of these columns.",
     )
 

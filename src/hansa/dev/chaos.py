@@ -17,8 +17,7 @@ from hansa.seeds import Key
 
 T = TypeVar("T")
 
-PAUSE_S = (0.5, 2.5)
-"""Between two deeds: at least, at most."""
+_PAUSE_S = (0.5, 2.5)  # between two deeds: at least, at most
 
 
 class Chaos:
@@ -27,24 +26,14 @@ class Chaos:
     Args:
       rehearsal: with proxies, for deeds to connections.
       told: is called with one line for each deed.
-      pause_s: seconds between deeds, at least and at most.
-      seed: the same one chooses the same deeds; by default it is drawn.
     """
 
-    def __init__(
-        self,
-        rehearsal: Rehearsal,
-        told: Callable[[str], None],
-        *,
-        pause_s: tuple[float, float] = PAUSE_S,
-        seed: int | None = None,
-    ) -> None:
-        self._rehearsal, self._told, self._pause_s = rehearsal, told, pause_s
-        seed = int.from_bytes(os.urandom(4), "little") if seed is None else seed
+    def __init__(self, rehearsal: Rehearsal, told: Callable[[str], None]) -> None:
+        self._rehearsal, self._told = rehearsal, told
+        seed = int.from_bytes(os.urandom(4), "little")
         self._chance = Key.root(seed).child("chaos").generator()
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True)
-        self.deeds = 0
 
     def __enter__(self) -> Chaos:
         self._thread.start()
@@ -58,10 +47,9 @@ class Chaos:
             proxy.heal()
 
     def _work(self) -> None:
-        while not self._ending.wait(self._chance.uniform(*self._pause_s)):
+        while not self._ending.wait(self._chance.uniform(*_PAUSE_S)):
             try:
                 self._one_of(self._possible())()
-                self.deeds += 1
             except HansaError as error:
                 self._told(f"chaos: {error}")
 

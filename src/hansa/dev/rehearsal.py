@@ -35,6 +35,7 @@ from hansa.plan import PLAN_FILE
 from hansa.project import Project, open_project
 from hansa.protocol.connection import Connection
 from hansa.protocol.enrolment import connection_of, enrol
+from hansa.remote import asking
 from hansa.remote.connecting import connected
 from hansa.remote.follow import follow
 from hansa.remote.seed import seed_model
@@ -42,7 +43,6 @@ from hansa.remote.submit import submit
 from hansa.runs import RunFolder, find_run
 from hansa.runs.start import Start
 from hansa.server.founding import found
-from hansa.server.people import InviteRequest
 from hansa.server.settings import ServerSettings
 from hansa.simulation import (
     Population,
@@ -57,6 +57,7 @@ from hansa.site.policy import Policy
 from hansa.site.settings import DataSource, SiteLimits, SiteSettings, write_settings
 from hansa.store.files import load_params, write_durably
 from hansa.testing.proxy import FaultProxy
+from hansa.text import few
 
 _START_S = 30.0
 _LOOK_S = 0.02
@@ -154,7 +155,7 @@ class Rehearsal:
             self._join(name)
             self.children[name].start()
         self.wait_for(*self.names)
-        self._told(f"{len(self.names)} sites: {', '.join(self.names[:8])}" + _more(self.names))
+        self._told(f"{len(self.names)} sites: {few(self.names, 8)}")
 
     def close(self) -> None:
         """End every process, proxy and connection; the folder stays."""
@@ -203,18 +204,16 @@ class Rehearsal:
         """End the server or a site in an orderly way; return its status."""
         return self.children[who].stop()
 
-    def add_site(self, name: str, *, wait: bool = True) -> None:
-        """Let another site join and start it.
+    def add_site(self, name: str) -> None:
+        """Let another site join, start it, and wait until the server has heard of it.
 
         Args:
           name: of a client of the population; a site of another name gets the first one's rows.
-          wait: until the server has heard of it.
         """
         self._join(name)
         self.names.append(name)
         self.children[name].start()
-        if wait:
-            self.wait_for(name)
+        self.wait_for(name)
 
     def wait_for(self, *names: str, state: str = "active", seconds: float = _START_S) -> None:
         """Wait until the server regards some sites as active, or silent.
@@ -254,9 +253,7 @@ class Rehearsal:
 
     def members(self) -> list[dict[str, Any]]:
         """Return what the server knows of its members."""
-        answer = self.connection.call("GET", "/v1/members", kind=dict[str, Any])
-        found: list[dict[str, Any]] = answer["members"]
-        return found
+        return asking.members(self.connection)
 
     # ---- runs
 
@@ -398,8 +395,7 @@ class Rehearsal:
 
     def _begin_combiner(self, name: str) -> None:
         """Make a combiner: invited, joined, with a server of its own; and start it."""
-        asked = InviteRequest(name=name, role="combiner")
-        line = self.connection.call("POST", "/v1/invites", asked, kind=dict[str, str])["invite"]
+        line = asking.invite(self.connection, name, role="combiner")
         port = self.combiners.ports[name] = free_port()
         settings = msgspec.structs.replace(
             self.settings, name=name, url=f"https://localhost:{port}", port=port
@@ -425,9 +421,7 @@ class Rehearsal:
         """Make a site: invited, joined, with its data and a policy."""
         above = self.combiners.above(name)
         with self._asking(above) as connection:
-            asked = InviteRequest(name=name)
-            line = connection.call("POST", "/v1/invites", asked, kind=dict[str, str])["invite"]
-        invite = parse_invite(line)
+            invite = parse_invite(asking.invite(connection, name))
         folder = self.site_folder(name)
         if self.proxied:
             port = self.port if above is None else self.combiners.ports[above]
@@ -520,10 +514,6 @@ def _as_many(project: Project, sites: Sequence[str] | int | None) -> list[str]:
     clients = f"data.clients={sites}" if data.set is None else f"data.split.clients={sites}"
     fewer = [f"cohort.minimum={sites}"] if project.plan.cohort.minimum > sites else []
     return [clients, *fewer]
-
-
-def _more(names: Sequence[str]) -> str:
-    return f" and {len(names) - 8} more" if len(names) > 8 else ""
 
 
 __all__ = ["ADMIN", "SERVER", "Rehearsal", "free_port"]

@@ -6,8 +6,6 @@ It limits itself before it imports the file, and ends when its input does.
 from __future__ import annotations
 
 import inspect
-import signal
-import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -32,9 +30,10 @@ from hansa.functions.messages import (
 )
 from hansa.hosting.confined import limit
 from hansa.hosting.wire import receive_with, send_with
-from hansa.limits import FAILURE_CHARS_MAX, MESSAGE_CHARS_MAX
-from hansa.pipes import Closed, end_with, take_streams
+from hansa.limits import MESSAGE_CHARS_MAX
+from hansa.pipes import Closed, worker_streams
 from hansa.seeds import Key, global_generators
+from hansa.traces import line_of, sound, trace_of
 
 Arrays = dict[str, np.ndarray]
 
@@ -110,9 +109,7 @@ def _arrays(value: Any) -> Arrays:
 
 def main() -> None:
     """Serve one run until it closes the pipe."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    requests, replies = take_streams()
-    end_with(requests)
+    requests, replies = worker_streams()
     functions: Functions | None = None
     folder = Path()
     while True:
@@ -148,18 +145,13 @@ def _updates(requests: BinaryIO) -> dict[str, Update]:
 
 def raised(error: BaseException, folder: Path) -> Raised:
     """Return what is said of an error of the code in a folder: a sentence, and its traceback."""
-    trace = "".join(traceback.format_exception(error))[-FAILURE_CHARS_MAX:]
+    trace = trace_of(error)
     if isinstance(error, HansaError):
-        return Raised(_sound(f"{error.happened} {error.hint}"), _sound(trace))
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if Path(frame.filename).is_relative_to(folder)]
-    where = f"{Path(own[-1].filename).name}, line {own[-1].lineno}, " if own else "it "
+        return Raised(sound(error.sentences), trace)
+    line = line_of(error, folder)
+    where = f"{line}, " if line else "it "
     what = f"{where}raised {type(error).__name__}: {error}"[:MESSAGE_CHARS_MAX]
-    return Raised(_sound(what), _sound(trace))
-
-
-def _sound(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode()
+    return Raised(sound(what), trace)
 
 
 if __name__ == "__main__":

@@ -28,11 +28,6 @@ _KEEP_MEMORY = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")  # read by g
 _PROBE_S = 10
 
 
-def available() -> bool:
-    """Return whether programs can be run in a sandbox here."""
-    return trouble() is None
-
-
 @functools.cache
 def trouble() -> str | None:
     """Return why no program can be run in a sandbox here; tried once per process."""

@@ -96,22 +96,13 @@ class Authority:
         )
         write_durably(folder / "tls.pem", [_pem(certificate).encode(), self.pem.encode()])
 
-    def issue_member(
-        self,
-        name: str,
-        role: Role,
-        public: bytes,
-        *,
-        hours: float = CERTIFICATE_HOURS,
-        at: float | None = None,
-    ) -> str:
+    def issue_member(self, name: str, role: Role, public: bytes, *, at: float | None = None) -> str:
         """Return a member's certificate as PEM.
 
         Args:
           name: of the member.
           role: what it may do.
           public: its key, 32 bytes.
-          hours: how long it holds.
           at: wall seconds of its making; now if None.
         """
         assert role in ROLES, role
@@ -119,7 +110,7 @@ class Authority:
         certificate = (
             self._signed(_name(name, unit=role), Ed25519PublicKey.from_public_bytes(public))
             .not_valid_before(date_of(at - CLOCK_SKEW_S))
-            .not_valid_after(date_of(at + hours * 3600))
+            .not_valid_after(date_of(at + CERTIFICATE_HOURS * 3600))
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=True)
             .sign(self._key, hashes.SHA256())
         )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from hansa.seeds import Key, global_generators
@@ -21,6 +22,13 @@ def local_threads() -> int:
     """
     text = os.environ.get("HANSA_THREADS", "1")
     return int(text) if text.isdecimal() and int(text) else 1
+
+
+def import_torch_if_named(sources: Iterable[bytes]) -> None:
+    """Import torch before code that names it, so that even its first draws are seeded."""
+    if "torch" not in sys.modules and any(b"torch" in source for source in sources):
+        with contextlib.suppress(ImportError):  # the code's own import says it better
+            importlib.import_module("torch")
 
 
 @contextlib.contextmanager

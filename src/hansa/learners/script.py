@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import importlib
 import sys
 import warnings
 import weakref
@@ -21,7 +19,7 @@ from hansa.learners.function import (
     count_examples,
     statistics,
 )
-from hansa.learners.generators import seeded
+from hansa.learners.generators import import_torch_if_named, seeded
 from hansa.learners.learner import Seed, Task
 from hansa.learners.script_session import Session, describe
 from hansa.learners.script_task import ScriptTask
@@ -114,9 +112,10 @@ class ScriptLearner:
         return sent.params, sent.metrics
 
     def _open(self, client: str, data: Any, key: Key) -> Session:
-        _import_torch_if_used(self._path.parent)
-        if str(self._path.parent) not in sys.path:
-            sys.path.insert(0, str(self._path.parent))  # the script's own imports beside it
+        folder = self._path.parent
+        import_torch_if_named(path.read_bytes() for path in folder.glob("*.py"))
+        if str(folder) not in sys.path:
+            sys.path.insert(0, str(folder))  # the script's own imports beside it
         session = Session(self._path, client, data)
         with seeded(key):
             session.open()
@@ -139,12 +138,3 @@ def _finish(sessions: OrderedDict[str, Session]) -> None:
 def _shaped(arrays: dict[str, Any], initial: Any) -> Any:
     """Return named arrays as the script gave its own: by name, or as a list."""
     return list(arrays.values()) if isinstance(initial, list) else arrays
-
-
-def _import_torch_if_used(folder: Path) -> None:
-    """Import torch before a script does, so that even its first draws are seeded."""
-    if "torch" in sys.modules:
-        return
-    if any(b"torch" in path.read_bytes() for path in folder.glob("*.py")):
-        with contextlib.suppress(ImportError):  # the script's own import says it better
-            importlib.import_module("torch")

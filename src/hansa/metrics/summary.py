@@ -75,12 +75,13 @@ def _summary(together: Value, by_client: Mapping[str, float]) -> dict[str, Any]:
     ranks = np.quantile(finite, [0, 0.25, 0.5, 0.75, 1]) if len(finite) else [math.nan] * 5
     names = ("min", "q25", "median", "q75", "max")
     return {
-        "mean": _json(together.value),
-        "weight": _json(together.weight),
-        **{name: _json(float(rank)) for name, rank in zip(names, ranks, strict=True)},
-        "by_client": {client: _json(value) for client, value in values.items()},
+        "mean": finite_or_none(together.value),
+        "weight": finite_or_none(together.weight),
+        **{name: finite_or_none(float(rank)) for name, rank in zip(names, ranks, strict=True)},
+        "by_client": {client: finite_or_none(value) for client, value in values.items()},
     }
 
 
-def _json(value: float) -> float | None:
+def finite_or_none(value: float) -> float | None:
+    """Return a number as JSON has it, which knows no NaN."""
     return value if math.isfinite(value) else None

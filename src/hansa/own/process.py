@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -37,6 +34,7 @@ from hansa.params import Layout, Params, encode
 from hansa.params.model import ModelLayout
 from hansa.plan import Plan
 from hansa.store.client_states import StoredVector, file_name
+from hansa.store.files import link_or_copy
 from hansa.text import clean
 
 T = TypeVar("T")
@@ -175,7 +173,7 @@ class Parts:
             path = self._room.shown / f"{file_name(one.client)}.safetensors"
             stored = next(iter(one.vectors.values()))
             if isinstance(stored, StoredVector):
-                _linked(stored.path, path)
+                link_or_copy(stored.path, path)
             else:
                 arrays = {name: np.asarray(vector) for name, vector in one.vectors.items()}
                 path.write_bytes(b"".join(encode(Params.of(arrays))))
@@ -253,11 +251,3 @@ class Parts:
         if words:
             error.add_note(words)
         return error
-
-
-def _linked(source: Path, target: Path) -> None:
-    """Let a file be at a second place; a copy where these are on two disks."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)

@@ -5,7 +5,6 @@ It limits itself before it imports the code, and ends when its input does.
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -36,7 +35,7 @@ from hansa.own.naming import at_server
 from hansa.own.process import Model
 from hansa.own.values import Arrays, as_kind, plain
 from hansa.own.wants import WANTS
-from hansa.pipes import Closed, end_with, take_streams
+from hansa.pipes import Closed, worker_streams
 from hansa.plan import Plan, build_method, build_named
 from hansa.project import import_file
 from hansa.store.files import load_params
@@ -163,9 +162,7 @@ def as_raised(error: BaseException, folder: Path) -> Raised:
 
 def main() -> None:
     """Serve one run until it closes the pipe."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    requests, replies = take_streams()
-    end_with(requests)
+    requests, replies = worker_streams()
     inside: Inside | None = None
     while True:
         try:

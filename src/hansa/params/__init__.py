@@ -3,7 +3,6 @@
 `Params` is what travels, is stored and is aggregated.  Files are opened in `hansa.store`.
 """
 
-from hansa.params.arithmetic import axpy, cast, norm, scale, subtract
 from hansa.params.codec import decode, encode
 from hansa.params.layout import Layout, TensorSpec
 from hansa.params.tensors import Params
@@ -12,11 +11,6 @@ __all__ = [
     "Layout",
     "Params",
     "TensorSpec",
-    "axpy",
-    "cast",
     "decode",
     "encode",
-    "norm",
-    "scale",
-    "subtract",
 ]

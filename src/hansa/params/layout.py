@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import reprlib
 from collections import Counter
@@ -194,29 +193,6 @@ def too_large(what: str) -> ParamsError:
         f"Refused {what}: beyond the limit; nothing was allocated.",
         "Split the model, or check where it came from; the limits are in hansa/limits.py.",
     )
-
-
-def check_same_layout(expected: Layout, found: Layout) -> None:
-    """Refuse to combine tensors that differ in names, order, shapes or dtypes.
-
-    Raises:
-      ParamsError: params-mismatch, naming the first difference.
-    """
-    if found == expected:
-        return
-    pairs = itertools.zip_longest(expected.specs, found.specs)
-    ours, theirs = next((a, b) for a, b in pairs if a is None or b is None or a[:3] != b[:3])
-    raise ParamsError(
-        "params-mismatch",
-        f"Expected {_described(ours)}, found {_described(theirs)}; nothing was combined.",
-        "Combine only tensors of one model: the same names, order, shapes and dtypes.",
-    )
-
-
-def _described(spec: TensorSpec | None) -> str:
-    if spec is None:
-        return "no further tensor"
-    return f"tensor {shown(spec.name)} {spec.dtype} {list(spec.shape)}"
 
 
 def _nbytes(name: str, dtype: str, shape: tuple[int, ...]) -> int:

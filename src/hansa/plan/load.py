@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from hansa.errors import HansaError, PlanError
-from hansa.plan.plain import plain, shown
+from hansa.plan.plain import plain
 from hansa.plan.schema import Plan
-from hansa.text import nearest
+from hansa.text import nearest, quoted
 
 PLAN_FILE = "plan.toml"
 IN_PYTHON = "hansa.run"
@@ -170,7 +170,7 @@ def _put(table: dict[str, Any], dotted: str, value: Any, *, source: str) -> None
             whole = ".".join(path[:depth])
             raise PlanError(
                 "plan-wrong-type",
-                f"{source} {dotted}: the plan's {whole} is {shown(table)}, which is no table. "
+                f"{source} {dotted}: the plan's {whole} is {quoted(table)}, which is no table. "
                 "Nothing was started.",
                 f"Set the whole of it: {'--set ' if source == '--set' else ''}{whole}=...",
             )

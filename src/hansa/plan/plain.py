@@ -9,6 +9,7 @@ import numpy as np
 
 from hansa.errors import PlanError
 from hansa.limits import PLAN_DEPTH_MAX
+from hansa.text import quoted
 
 
 def plain(value: Any, where: str = "", *, depth: int = 0) -> Any:
@@ -45,15 +46,9 @@ def plain(value: Any, where: str = "", *, depth: int = 0) -> Any:
     return value
 
 
-def shown(value: object) -> str:
-    """Return a value as it fits into a sentence: on one line, and not too long."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
 def _text(key: object, where: str) -> str:
     if not isinstance(key, str):
-        raise _refused(where, f"has the key {shown(key)}, which is not text")
+        raise _refused(where, f"has the key {quoted(key)}, which is not text")
     return key
 
 

@@ -19,6 +19,15 @@ class _Members(msgspec.Struct, frozen=True):
     members: list[dict[str, Any]]
 
 
+class _Invite(msgspec.Struct, frozen=True):
+    name: str
+    role: str
+
+
+class _Invited(msgspec.Struct, frozen=True):
+    invite: str
+
+
 class _Nothing(msgspec.Struct, frozen=True):
     pass
 
@@ -72,6 +81,15 @@ def revoke(connection: Connection, name: str) -> None:
     """
     path = f"/v1/members/{quote(name, safe='')}/revoke"
     connection.call("POST", path, _Nothing(), kind=dict[str, Any])
+
+
+def invite(connection: Connection, name: str, *, role: str = "site") -> str:
+    """Return the line that lets a new member in, once.
+
+    Raises:
+      RequestRefused: identity-role, only an admin may; member-exists.
+    """
+    return connection.call("POST", "/v1/invites", _Invite(name, role), kind=_Invited).invite
 
 
 def facts_line(facts: RunFacts) -> dict[str, Any]:

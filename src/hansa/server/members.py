@@ -30,7 +30,7 @@ from hansa.identity import (
 )
 from hansa.limits import ENROL_AGAIN_S, INVITE_S, INVITE_S_MAX
 from hansa.protocol.messages import Enrolment
-from hansa.server.audit import audit, record
+from hansa.server.audit import record
 from hansa.server.settings import operated_by
 from hansa.server.sources import Guesses
 from hansa.store import tables
@@ -498,19 +498,3 @@ def _refused(db: Database, refusal: HansaError, *, source: str, locks: bool) -> 
             record(connection, "stranger", "member.lock", object=source, outcome="refused")
 
     db.write(write)
-
-
-__all__ = [
-    "Member",
-    "audit",
-    "create_invite",
-    "kind_of",
-    "member_by_fingerprint",
-    "member_by_name",
-    "members",
-    "not_a_member",
-    "redeem",
-    "renew",
-    "revoke",
-    "revoked",
-]

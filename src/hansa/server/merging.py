@@ -16,7 +16,6 @@ from concurrent.futures import Future
 from typing import Any
 
 import msgspec
-from blake3 import blake3
 
 from hansa.clock import monotonic
 from hansa.errors import HansaError, UpdateRefused
@@ -27,15 +26,8 @@ from hansa.rounds.round import ClientStatus, Count, Failed, Refused, Reject, Rep
 from hansa.server.exchange import Exchange, _means, _rejected
 from hansa.server.journal import Event
 from hansa.server.receipts import signed, unsigned
+from hansa.server.results import result_digest
 from hansa.server.sums import RoundSum
-
-
-def partial_digest(partial: Partial) -> tuple[str, int]:
-    """Return digest and size of what a partial result carries; see `result_digest`."""
-    if partial.update is not None:
-        return partial.update.digest, partial.update.size
-    body = msgspec.json.encode(partial.metrics, order="deterministic")
-    return f"blake3:{blake3(body).hexdigest()}", 0
 
 
 class MergingExchange(Exchange):
@@ -110,14 +102,14 @@ class MergingExchange(Exchange):
     def _take_sum(self, combiner: str, partial: Partial) -> Receipt:
         """Check, decide, record, merge."""
         clients = tuple(sorted(partial.metrics))
-        digest, size = partial_digest(partial)
+        digest, size = result_digest(partial)
         other = None
         if any(self.waits_for(client) for client in clients):
             try:
                 other = self._read(combiner, partial, clients)
             except UpdateRefused as refusal:
                 for client in clients:
-                    reason = f"{refusal.happened} {refusal.hint}"
+                    reason = refusal.sentences
                     self._decide(Refused(client, refusal.code), reason=reason)
                 raise
         with self._lock:

@@ -8,8 +8,12 @@ is passed by those alone that would not take that slot, so nobody waits for ever
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
+
+from hansa.text import few
+
+_NAMED = 3  # of those that are in the way
 
 Slots = Mapping[str, int]
 """How many of each named resource, such as {"gpu": 2}."""
@@ -97,14 +101,15 @@ class Places:
             users = sorted(r for r, (_, asks) in self._lent.items() if r != run and (full or asks))
         if not exactly:
             if scarce and not full:
-                return f"other runs use {_listed(scarce)}"
+                wanted = [f"{what} at {site}" for site, what in scarce]
+                return f"other runs use {few(wanted, _NAMED)}"
             return "other runs are at work" if full else "it is not its turn"
         said = "it is not its turn"
         if full:
-            said = f"other runs are at work: {_names(users)}, of {self._number} at a time"
+            said = f"other runs are at work: {few(users, _NAMED)}, of {self._number} at a time"
         elif scarce:
             asked = ", ".join(f"{count} {what}" for what, count in sorted(wish.asks.items()))
-            said = f"it needs {asked} at each site, and {_lending(scarce)}, to {_names(users)}"
+            said = f"it needs {asked} at each site, and {_lending(scarce)}, to {few(users, _NAMED)}"
         before = f"; {ahead} {'run is' if ahead == 1 else 'runs are'} before it"
         return said + before if ahead else said
 
@@ -161,16 +166,8 @@ def _add(taken: dict[tuple[str, str], int], site: str, asks: Slots) -> None:
         taken[site, what] = taken.get((site, what), 0) + count
 
 
-def _names(names: Sequence[str], most: int = 3) -> str:
-    shown = ", ".join(names[:most])
-    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
-
-
-def _listed(scarce: Iterable[tuple[str, str]]) -> str:
-    return _names([f"{what} at {site}" for site, what in scarce])
-
-
 def _lending(scarce: Mapping[tuple[str, str], tuple[int, int]]) -> str:
-    return _names(
-        [f"{site} lends {lent} of its {of} {what}" for (site, what), (lent, of) in scarce.items()]
+    return few(
+        [f"{site} lends {lent} of its {of} {what}" for (site, what), (lent, of) in scarce.items()],
+        _NAMED,
     )

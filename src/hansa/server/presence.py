@@ -12,26 +12,17 @@ import msgspec
 
 from hansa.clock import now
 from hansa.errors import ServerError
-from hansa.holding import born, is_held, wait_until_free
+from hansa.holding import Holder, born, is_held, noted, wait_until_free
 from hansa.store.files import write_durably
 
 PROCESS_FILE = "process.json"
 
 
-class Process(msgspec.Struct, frozen=True):
-    """A process that serves."""
-
-    pid: int
-    started: str
-    born: str = ""  # empty where the system does not tell
-
-
 @contextlib.contextmanager
 def announced(folder: Path) -> Iterator[None]:
     """Say who serves, for the length of a block; the caller holds the folder's lock."""
-    write_durably(
-        folder / PROCESS_FILE, [msgspec.json.encode(Process(os.getpid(), now(), born(os.getpid())))]
-    )
+    me = Holder(pid=os.getpid(), started=now(), born=born(os.getpid()))
+    write_durably(folder / PROCESS_FILE, [msgspec.json.encode(me)])
     try:
         yield
     finally:
@@ -39,7 +30,7 @@ def announced(folder: Path) -> Iterator[None]:
             (folder / PROCESS_FILE).unlink(missing_ok=True)
 
 
-def find_process(folder: Path) -> Process | None:
+def find_process(folder: Path) -> Holder | None:
     """Return the process that serves from a folder, if there is one.
 
     Raises:
@@ -47,11 +38,8 @@ def find_process(folder: Path) -> Process | None:
     """
     if not is_held(folder):
         return None
-    try:
-        found = msgspec.json.decode((folder / PROCESS_FILE).read_bytes(), type=Process)
-    except (OSError, msgspec.MsgspecError):
-        found = None
-    if found is None or found.pid <= 1 or found.born != born(found.pid):
+    found = noted(folder / PROCESS_FILE, Holder)
+    if found is None:
         raise ServerError(
             "server-busy",
             f"A process serves from {folder.resolve()}, and {PROCESS_FILE} does not say which.",
@@ -60,7 +48,7 @@ def find_process(folder: Path) -> Process | None:
     return found
 
 
-def stop_process(folder: Path, *, seconds: float) -> Process | None:
+def stop_process(folder: Path, *, seconds: float) -> Holder | None:
     """Tell the process that serves from a folder to end, and wait; return it, if there was one.
 
     Args:

@@ -9,7 +9,7 @@ from hansa.errors import RequestRefused, UpdateRefused
 from hansa.limits import EXAMPLES_MAX, RELAYED_STANDINGS_MAX
 from hansa.protocol.messages import ENDED, Partial, Phase, Receipt, Standings
 from hansa.server.auth import Principal
-from hansa.server.merging import partial_digest
+from hansa.server.results import result_digest
 from hansa.server.routes import Route, answer, in_thread, read_message
 from hansa.server.state import ServerState
 
@@ -100,7 +100,7 @@ class Relays:
                 state.audit(combiner, "partial", where, refusal.code)
                 raise
         known = state.journal.receipt(run, number, phase=phase, client=combiner)
-        if known is not None and known.digest == partial_digest(partial)[0]:
+        if known is not None and known.digest == result_digest(partial)[0]:
             return known
         hub = state.hub
         settling = hub.is_settling(run, number, phase, combiner)

@@ -9,10 +9,10 @@ from blake3 import blake3
 
 from hansa.limits import METRICS_MAX
 from hansa.metrics import Metrics
-from hansa.protocol.messages import TaskResult
+from hansa.protocol.messages import Partial, TaskResult
 
 
-def result_digest(result: TaskResult) -> tuple[str, int]:
+def result_digest(result: TaskResult | Partial) -> tuple[str, int]:
     """Return digest and size of what a result carries.
 
     Metrics count into the digest of an evaluation, which carries nothing else; the update alone

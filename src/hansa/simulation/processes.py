@@ -127,7 +127,7 @@ class Processes:
     ) -> Any:
         # A file of its own: workers still have the one before mapped into memory.
         message = self._scratch / f"message-{exchange.number}-{kind.__name__}.safetensors"
-        message.write_bytes(b"".join(_encoded(exchange)))
+        message.write_bytes(b"".join(encode(Params.of(dict(exchange.message)))))
         try:
             return self._exchange(exchange, clients, on_report, kind=kind, message=message)
         finally:
@@ -341,10 +341,6 @@ class _Worker:
             self._process.kill()  # a client is at work, and may never end
             self._process.wait()
         self._process.stdout.close()  # only now: a thread may be reading from it
-
-
-def _encoded(exchange: Exchange) -> tuple[bytes, memoryview]:
-    return encode(Params.of(dict(exchange.message)))
 
 
 def _lost(client: str, deaths: int) -> Report:

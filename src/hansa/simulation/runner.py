@@ -17,7 +17,7 @@ from hansa.aggregators import AggregationSpec, Aggregator, Contribution, admit
 from hansa.algorithms import Vectors
 from hansa.client import Client, Update, failure_of, plain
 from hansa.clock import monotonic
-from hansa.errors import AggregationError, HansaError, StoreError, UpdateRefused
+from hansa.errors import AggregationError, StoreError, UpdateRefused
 from hansa.learners.learner import evaluate
 from hansa.learners.named_tasks import bad_answer
 from hansa.metrics import Mean, Metrics
@@ -120,7 +120,7 @@ class Runner:
         try:
             return self._train(name)._replace(seconds=monotonic() - began)
         except UpdateRefused as refusal:
-            return Report(name, {}, kind="refused", code=refusal.code, message=_sentence(refusal))
+            return Report(name, {}, kind="refused", code=refusal.code, message=refusal.sentences)
         except (AggregationError, StoreError):
             raise  # not the fault of the client that happened to come last
         except (Exception, SystemExit) as error:  # noqa: BLE001 - it is the user's code
@@ -251,7 +251,3 @@ def encoded_bytes(vectors: Mapping[str, np.ndarray]) -> int:
 def _header_bytes(tensors: tuple[tuple[str, str, tuple[int, ...]], ...]) -> int:
     layout = Layout.of(tensors)
     return Params(layout, np.empty(layout.nbytes, np.uint8)).nbytes - layout.nbytes
-
-
-def _sentence(error: HansaError) -> str:
-    return f"{error.happened} {error.hint}"

@@ -6,17 +6,17 @@ its input does, so a killed simulation leaves no orphan.
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 
 import msgspec
 
 from hansa.algorithms import Vectors
-from hansa.errors import HansaError, RunError
+from hansa.code import code_changed
+from hansa.errors import HansaError
 from hansa.learners.learner import close
 from hansa.params import Layout
 from hansa.params.model import ModelLayout
-from hansa.pipes import Closed, end_with, receive, send, take_streams
+from hansa.pipes import Closed, receive, send, worker_streams
 from hansa.plan import Plan
 from hansa.project import build_project, client_of, identity
 from hansa.rounds.questions import Asking
@@ -42,9 +42,7 @@ from hansa.store.files import load_params, save_params
 
 def main() -> None:
     """Serve one simulation until it closes the pipe."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    requests, replies = take_streams()
-    end_with(requests)
+    requests, replies = worker_streams()
     runner: Runner | None = None
     while True:
         try:
@@ -70,11 +68,7 @@ def make_runner(setup: Setup) -> Runner:
     project = build_project(msgspec.convert(setup.plan, Plan), Path(setup.project))
     project = project._replace(data_folder=Path(setup.data_folder))
     if identity(project.plan, project.code) != setup.identity:
-        raise RunError(
-            "run-changed",
-            f"The code in {setup.project} has changed since the run was opened.",
-            "Run again: changed code is another run.",
-        )
+        raise code_changed(setup.project)
     layout = ModelLayout(Layout.of(setup.tensors), setup.buffers)
     client = client_of(project, layout)
     return Runner(

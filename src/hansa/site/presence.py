@@ -15,7 +15,7 @@ import msgspec
 
 from hansa.clock import now
 from hansa.errors import HansaError, RequestRefused, SiteError
-from hansa.holding import born, is_held
+from hansa.holding import Holder, born, is_held, noted
 from hansa.store.files import write_durably
 
 AGENT_FILE = "agent.json"
@@ -24,13 +24,10 @@ END_FILE = "agent-ended.json"
 """Why the last agent could not go on; gone once another has started."""
 
 
-class Agent(msgspec.Struct, frozen=True):
+class Agent(Holder, frozen=True, kw_only=True):
     """A running agent."""
 
-    pid: int
     group: int  # process group, 0 where there are none
-    started: str
-    born: str = ""  # empty where the system does not tell
 
 
 class End(msgspec.Struct, frozen=True):
@@ -54,8 +51,8 @@ def present(folder: Path) -> Iterator[None]:
     try:
         with filelock.FileLock(folder / "lock", timeout=1.0):  # somebody may only be asking
             group = os.getpgid(0) if hasattr(os, "getpgid") else 0
-            facts = msgspec.json.encode(Agent(os.getpid(), group, now(), born(os.getpid())))
-            write_durably(folder / AGENT_FILE, [facts])
+            me = Agent(pid=os.getpid(), group=group, started=now(), born=born(os.getpid()))
+            write_durably(folder / AGENT_FILE, [msgspec.json.encode(me)])
             (folder / END_FILE).unlink(missing_ok=True)
             yield
             (folder / AGENT_FILE).unlink(missing_ok=True)
@@ -92,17 +89,14 @@ def find_agent(folder: Path) -> Agent | None:
     """
     if not is_held(folder):  # what agent.json names, if it is there, has died
         return None
-    try:
-        facts = msgspec.json.decode((folder / AGENT_FILE).read_bytes(), type=Agent)
-    except (OSError, msgspec.MsgspecError):
-        facts = None
-    if facts is None or facts.pid <= 1 or facts.born != born(facts.pid):
+    found = noted(folder / AGENT_FILE, Agent)
+    if found is None:
         raise SiteError(
             "site-running",
             f"An agent holds {folder / 'lock'}, and {folder / AGENT_FILE} does not say which.",
             "It may be starting or ending this moment: try again; or end the process by hand.",
         )
-    return facts
+    return found
 
 
 def stop_agent(agent: Agent, *, at_once: bool) -> None:

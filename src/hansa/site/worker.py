@@ -6,7 +6,6 @@ when its input does, so a killed site leaves no orphan.
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -21,7 +20,7 @@ from hansa.hosting.confined import limit
 from hansa.learners.learner import ClientData, close, evaluate
 from hansa.params import Layout, Params, encode
 from hansa.params.model import ModelLayout
-from hansa.pipes import Closed, end_with, receive, send, take_streams
+from hansa.pipes import Closed, receive, send, worker_streams
 from hansa.plan import Plan, hyper_at
 from hansa.plan.measured import asked_of
 from hansa.project import build_project, client_of, identity
@@ -64,9 +63,7 @@ class Result(NamedTuple):
 
 def main() -> None:
     """Serve one run until the site closes the pipe."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    requests, replies = take_streams()
-    end_with(requests)
+    requests, replies = worker_streams()
     work: Work | None = None
     while True:
         try:

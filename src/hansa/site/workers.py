@@ -50,7 +50,7 @@ from hansa.site.worker_messages import (
     Train,
 )
 from hansa.site.worker_process import Answer, Files, Worker, WorkerProcess
-from hansa.store.files import load_params
+from hansa.store.files import link_or_copy, load_params
 from hansa.text import clean
 
 _WORKER = (sys.executable, "-P", "-s", "-m", "hansa.site.worker")
@@ -266,7 +266,7 @@ class Workers:
                 words = slot.worker.last_words() if slot.worker is not None else ""
                 return self._failed(offer, what, Failed(lost.args[0], lost.args[1], words))
             except HansaError as error:
-                told = Failed(error.code, f"{error.happened} {error.hint}", "")
+                told = Failed(error.code, error.sentences, "")
                 return self._failed(offer, what, told)
             except OSError as error:
                 return self._failed(offer, what, Failed("system", f"{error}", ""))
@@ -296,7 +296,7 @@ class Workers:
         place = self._exchange(offer.run)
         name = f"{request.number}-{type(request).__name__.lower()}.safetensors"
         inside = place / "in" / name
-        _link(Path(request.message), inside)
+        link_or_copy(Path(request.message), inside)
         path = f"/hansa/in/{name}" if self._sandboxed() else str(inside)
         try:
             asked = msgspec.structs.replace(request, message=path)
@@ -589,12 +589,3 @@ def _linked(folder: Path, data: dict[str, tuple[DataSource, Path]]) -> Path:
     for name, (_, path) in data.items():
         (folder / Path(_inside(name, path)).name).symlink_to(path)
     return folder
-
-
-def _link(source: Path, target: Path) -> None:
-    """Show a file to the worker without copying it where the file system can."""
-    target.unlink(missing_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)

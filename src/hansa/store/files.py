@@ -79,6 +79,21 @@ def append_durably(file: BinaryIO, content: bytes, whole: int) -> None:
         raise
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file another name, or copy it where it cannot have one: another disk, or no links.
+
+    Raises:
+      OSError: as the system reports it.
+    """
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        shutil.copyfile(source, target)
+
+
 def link_or_copy_whole(source: Path, target: Path) -> None:
     """Give a file another name, durably, or copy it; a crash leaves it whole or not there.
 
@@ -86,14 +101,8 @@ def link_or_copy_whole(source: Path, target: Path) -> None:
       OSError: as the system reports it.
     """
     temporary = target.with_name(f".{target.name}.tmp")
-    temporary.unlink(missing_ok=True)
     try:
-        try:
-            os.link(source, temporary)
-        except FileNotFoundError:
-            raise
-        except OSError:  # another disk, or one without links
-            shutil.copy2(source, temporary)
+        link_or_copy(source, temporary)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, target)

@@ -19,7 +19,7 @@ import numpy as np
 
 from hansa.algorithms import Algorithm, Capability, Correct, Vectors
 from hansa.seeds import Key
-from hansa.testing.laws import law
+from hansa.testing.laws import form, law
 
 SIZE = 7  # parameters
 CLIENTS, COHORT = 5, 3
@@ -220,8 +220,8 @@ def _check_message(trial: _Trial, message: Vectors) -> None:
 
 def _check_like_x(trial: _Trial, vector: Any, what: str) -> None:
     trial.require(
-        _form(vector) == _form(trial.x),
-        f"{what} is {_form(vector)}, and the model is {_form(trial.x)}",
+        form(vector) == form(trial.x),
+        f"{what} is {form(vector)}, and the model is {form(trial.x)}",
         hint="Keep its shape and dtype; NumPy's own numbers and integer arrays widen float32.",
     )
     trial.require(
@@ -232,7 +232,7 @@ def _check_like_x(trial: _Trial, vector: Any, what: str) -> None:
 
 
 def _check_kept(trial: _Trial, before: Vectors, after: Vectors, what: str) -> None:
-    forms = [{name: _form(v) for name, v in state.items()} for state in (before, after)]
+    forms = [{name: form(v) for name, v in state.items()} for state in (before, after)]
     trial.require(
         forms[0] == forms[1],
         f"{what} was {forms[0]} and is {forms[1]} after a round",
@@ -261,12 +261,6 @@ def _check_stack(trial: _Trial) -> None:
 
 def _stack(states: Sequence[Vectors]) -> Vectors:
     return Vectors({name: np.stack([state[name] for state in states]) for name in states[0]})
-
-
-def _form(vector: Any) -> str:
-    if not isinstance(vector, np.ndarray):
-        return type(vector).__name__
-    return f"{vector.dtype}{list(vector.shape)}"
 
 
 def _words(value: Any) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 
 from hansa.optimizers import Module, Need, Point
 from hansa.seeds import Key
-from hansa.testing.laws import law
+from hansa.testing.laws import form, law
 
 SIZE, STEPS = 7, 5
 STARTS = (0, 3, 4)  # three tensors
@@ -116,24 +116,18 @@ def _check_needs(module: Module, g: Array, kept: Any, at: Point, u: Array) -> No
 def _check_forms(module: Module, given: tuple[Any, Any], after: tuple[Any, Any]) -> None:
     (g, kept), (u, state) = given, after
     law(
-        _form(u) == _form(g),
+        form(u) == form(g),
         f"Module {module.name!r}",
-        f"given {_form(g)}, it returns {_form(u)}",
+        f"given {form(g)}, it returns {form(u)}",
         hint="Keep shape and dtype; NumPy's own numbers widen float32.",
     )
-    forms = [{name: _form(vector) for name, vector in s.items()} for s in (kept, state)]
+    forms = [{name: form(vector) for name, vector in s.items()} for s in (kept, state)]
     law(
         forms[0] == forms[1],
         f"Module {module.name!r}",
         f"its state was {forms[0]} and is {forms[1]} after a step",
         hint="Return every vector that init(x) returns, in its shape and dtype.",
     )
-
-
-def _form(vector: Any) -> str:
-    if not isinstance(vector, np.ndarray):
-        return type(vector).__name__
-    return f"{vector.dtype}{list(vector.shape)}"
 
 
 def _frozen(vector: Any) -> Array:

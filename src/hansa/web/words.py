@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import math
 
-from hansa.text import TEXT_CHARS, clean
+from hansa.text import TEXT_CHARS, clean, few
+
+_SETTING_CHARS = 80
 
 __all__ = [
     "TEXT_CHARS",
@@ -39,13 +41,13 @@ def titled(name: str) -> str:
     return shown[:1].upper() + shown[1:]
 
 
-def sentence(text: str, limit: int = TEXT_CHARS) -> str:
+def sentence(text: str) -> str:
     """Return text with a capital at its beginning and a full stop at its end.
 
     >>> sentence("all 10 rounds are done"), sentence("Why?"), sentence("")
     ('All 10 rounds are done.', 'Why?', '')
     """
-    shown = clean(text, limit)
+    shown = clean(text, TEXT_CHARS)
     return shown[:1].upper() + shown[1:] + ("" if shown[-1:] in "….!?" else ".")
 
 
@@ -127,7 +129,7 @@ def listing(items: list[str], limit: int = 4) -> str:
     ('a, b and c', 'a, b and 2 more')
     """
     if len(items) > limit:
-        return f"{', '.join(items[:limit])} and {len(items) - limit:,} more"
+        return few(items, limit)
     return " and ".join(filter(None, [", ".join(items[:-1]), *items[-1:]]))
 
 
@@ -147,7 +149,7 @@ def spans(rounds: list[int]) -> str:
     return ", ".join(texts[:8]) + (" ..." if len(texts) > 8 else "")
 
 
-def setting(value: object, limit: int = 80) -> str:
+def setting(value: object) -> str:
     """Return a value of a plan much as its owner wrote it.
 
     >>> setting(True), setting(0.05), setting([1, "a"]), setting("sgd"), setting(None)
@@ -156,5 +158,5 @@ def setting(value: object, limit: int = 80) -> str:
     if value is None:
         return "none"
     if isinstance(value, str):
-        return clean(value, limit) if value else '""'
-    return clean(json.dumps(value, ensure_ascii=False, default=str), limit)
+        return clean(value, _SETTING_CHARS) if value else '""'
+    return clean(json.dumps(value, ensure_ascii=False, default=str), _SETTING_CHARS)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from hansa.algorithms import Algorithm
-from hansa.errors import HansaError, PlanError, RunError
+from hansa.errors import PlanError, RunError
 from hansa.limits import PROCESS_STEPS_MAX
 from hansa.plan import Method, Plan
 from hansa.rounds import Terms
@@ -175,10 +175,7 @@ class _Round:
 
 
 def _refused(number: int, outcome: Outcome) -> list[Problem]:
-    def told(error: HansaError) -> str:
-        return f"{error.happened} {error.hint}"
-
     return [
-        Problem(number, name, "refused", error.code, told(error))
+        Problem(number, name, "refused", error.code, error.sentences)
         for name, error in sorted(outcome.refused.items())
     ]

@@ -19,6 +19,7 @@ from hansa.plan.measured import asked_of
 from hansa.plan.schema import Plan
 from hansa.rounds import BUFFERS, Terms, largest_parameter
 from hansa.seeds import Key
+from hansa.text import few
 from hansa.workflows.federation import Commit, Federation, GlobalState, Problem, Trained
 from hansa.workflows.reports import reported
 from hansa.workflows.sampling import cohort_size, sample, spare
@@ -211,10 +212,9 @@ def reasons(problems: Sequence[Problem], wanted: Sequence[str] = ()) -> str:
         alike.setdefault(gist, []).append(problem)
     told = []
     for group in list(alike.values())[:3]:
-        names = ", ".join(problem.client for problem in group[:3])
-        more = f" and {len(group) - 3} more" if len(group) > 3 else ""
+        names = few([problem.client for problem in group], 3)
         file = f" ({group[0].file})" if group[0].file else ""
-        told.append(f"{names}{more}: {group[0].message.removesuffix('.')}{file}")
+        told.append(f"{names}: {group[0].message.removesuffix('.')}{file}")
     absent = f"of {', '.join(wanted[:3])} none is there" if wanted else "no client took part"
     return "; ".join(told) or absent
 

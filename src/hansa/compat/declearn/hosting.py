@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hansa.code import code_digest, import_path, make_current, read_code
+from hansa.code import import_path
 from hansa.compat.declearn.models import Model, SklearnSGDModel, TorchModel
 from hansa.compat.declearn.wire import Answer, Named, Setup, Task
-from hansa.errors import LearnerError, RunError
+from hansa.compat.serving import IMPORT_KEY, take_code
+from hansa.errors import LearnerError
 from hansa.learners.generators import seeded
 from hansa.optimizers import MODULES, REGULARIZERS, Module, Point, chain
 from hansa.params import Params
 from hansa.plan.build import build_named
 from hansa.seeds import Key
 
-_IMPORT_KEY = Key.root(0).child("import")  # the same in every process
 _MODEL = "model."  # begins the names of the model's arrays in a task
 
 
@@ -36,17 +34,7 @@ class Host:
 
     def __init__(self, setup: Setup) -> None:
         folder = Path(setup.folder)
-        code = read_code(folder)
-        if code_digest(code) != setup.digest:
-            raise RunError(
-                "run-changed",
-                f"The code in {folder} has changed since the run was opened.",
-                "Run again: changed code is another run.",
-            )
-        make_current(folder, code)
-        if any(b"torch" in content for content in code.values()):
-            with contextlib.suppress(ImportError):  # the code's own import says it better
-                importlib.import_module("torch")  # now, so that its first draws are seeded too
+        take_code(folder, setup.digest)
         self._setup = setup
         self._model_here: Model | None = None
         self._module = chain(
@@ -64,7 +52,7 @@ class Host:
             with seeded(Key(task.key)):
                 return Answer(0), self._made("declearn_seed").arrays()
         if self._model_here is None:
-            with seeded(_IMPORT_KEY):
+            with seeded(IMPORT_KEY):
                 self._model_here = self._made("declearn_model")
         model, x, y = self._model_here, arrays.pop("x"), arrays.pop("y")
         model.load({name.removeprefix(_MODEL): array for name, array in arrays.items()})

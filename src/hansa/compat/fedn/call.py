@@ -53,7 +53,7 @@ def main(words: Sequence[str] | None = None) -> None:
         else:
             _TASKS[asked.task](_Call(asked))
     except HansaError as error:
-        print(f"{error.happened} {error.hint}", file=sys.stderr)
+        print(error.sentences, file=sys.stderr)
         sys.exit(_REFUSED)
 
 

@@ -181,7 +181,7 @@ class FednClient:
             log.warning("%s %s", error.happened, error.hint)
             down = error.code == "server-unreachable"
             result = ConnectToApiResult.UnknownError if down else ConnectToApiResult.UnAuthorized
-            return result, f"{error.happened} {error.hint}"
+            return result, error.sentences
         self._folder = folder
         self._submitters = _names(json.get("submitters") or os.environ.get(SUBMITTERS, ""))
         if (said := str(json.get("name") or "")) not in ("", member.name):

@@ -93,7 +93,7 @@ def main(words: Sequence[str] | None = None) -> None:
     try:
         (_seed if asked.task == "seed" else _head)(asked)
     except HansaError as error:
-        print(f"{error.happened} {error.hint}", file=sys.stderr)
+        print(error.sentences, file=sys.stderr)
         sys.exit(_REFUSED)
 
 

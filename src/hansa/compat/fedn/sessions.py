@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 import tempfile
 import textwrap
 from collections.abc import Mapping
@@ -23,6 +22,7 @@ from hansa.project import open_project
 from hansa.remote.submit import submit
 from hansa.remote.trail import start_at
 from hansa.runs.start import Start
+from hansa.text import plan_name
 
 _OPTIMIZERS = {"adam": "fed_adam", "yogi": "fed_yogi", "adagrad": "fed_adagrad"}
 _LOCAL = f"""name = "session"
@@ -91,7 +91,7 @@ def plan_changes(wanted: Wanted) -> dict[str, Any]:
         **({"where": {"name": [name.strip() for name in names]}} if names else {}),
     }
     changes = {
-        "name": _plan_name(wanted.name),
+        "name": plan_name(wanted.name, otherwise="session"),
         "rounds": wanted.rounds,
         "cohort": cohort,
         "keep": {"every": 1},
@@ -239,10 +239,6 @@ def _begin(membership: Membership, desk: Desk, model: str) -> Start | None:
         return Start(params.copy(), note.file_name)
     text = state.sessions[model][-1] if model in state.sessions else model
     return start_at(membership, text, desk.folder / "runs")
-
-
-def _plan_name(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-_")[:60] or "session"
 
 
 def _algorithm(aggregator: str, kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -94,13 +94,14 @@ def round_entries(
     for event in events:
         if event["kind"] == "committed" and event["round"] and "clients" in event["row"]:
             row, name = event["row"], f"{run}:{event['round']}"
+            before = f"{run}:{event['round'] - 1}"
             yield {
                 "id": name,
                 "round_id": name,
                 "status": "Success",
                 "session_id": session,
                 "combiners": [{"name": combiner, "status": "Success", "data": row["clients"]}],
-                "round_config": {"session_id": session, "model_id": _before(run, event)},
+                "round_config": {"session_id": session, "model_id": before},
                 "round_data": {"time_round": row.get("seconds"), "model_id": name},
             }
 
@@ -200,7 +201,3 @@ def matching(entries: Iterable[Entry], **wanted: Any) -> list[Entry]:
 
 def _who(client: str) -> Entry:
     return {"name": client, "role": "CLIENT"}
-
-
-def _before(run: str, event: Event) -> str:
-    return f"{run}:{event['round'] - 1}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import posixpath
 import re
 from collections.abc import Iterator, Sequence
@@ -18,6 +17,7 @@ from hansa.limits import BLOB_BYTES_MAX, SPLIT_FEATURES, SPLIT_FEATURES_MAX
 from hansa.params import Params
 from hansa.plan import PLAN_FILE
 from hansa.store.files import save_params
+from hansa.text import plan_name, toml
 
 TOP = "package"
 SEED_FILE = "seed.safetensors"
@@ -205,26 +205,26 @@ def plan_text(name: str, package: FednPackage, asked: Import) -> str:
     lines = [
         f"# What will run, made of a FEDn compute package and {said}.",
         "# Every key is explained by: hansa config explain",
-        f"name = {_toml(name)}",
+        f"name = {toml(name)}",
         "rounds = 5  # of a session in FEDn",
-        *([f"server_functions = {_toml(_SERVER_FILE)}"] if asked.server_functions else []),
+        *([f"server_functions = {toml(_SERVER_FILE)}"] if asked.server_functions else []),
         *(_split_lines(asked) if package.splits else []),
         "",
         "[learner]",
         'kind = "command"',
         'rows = "path"  # the package reads its client\'s own files',
         *(f"{task} = {_words(package, asked, task)}" for task in _tasks(package, asked)),
-        f"files = [{_toml(TOP)}]",
+        f"files = [{toml(TOP)}]",
     ]  # fmt: skip
     if asked.environment and package.needs:
-        lines.append(f"requirements = {_toml(REQUIREMENTS)}  # from {package.environment}")
+        lines.append(f"requirements = {toml(REQUIREMENTS)}  # from {package.environment}")
     if package.splits:
         lines += ["", "[learner.tasks]", *_split_tasks(package, asked)]
-    lines += ["", "[data]", f"set = {_toml(asked.data)}  # one file or folder a client"]
+    lines += ["", "[data]", f"set = {toml(asked.data)}  # one file or folder a client"]
     if package.splits:
         lines += ["", "[stop]", 'metric = "loss"']
     elif (metric := _metric(package)) is not None:
-        lines += ["", "[stop]", f"metric = {_toml(metric)}  # named in the package's code"]
+        lines += ["", "[stop]", f"metric = {toml(metric)}  # named in the package's code"]
     return "\n".join([*lines, ""])
 
 
@@ -240,7 +240,7 @@ def _tasks(package: FednPackage, asked: Import) -> list[str]:
 
 def _split_lines(asked: Import) -> list[str]:
     """Return who joins the embeddings, and how the head learns: with torch's Adam, as in FEDn."""
-    labels = _toml(asked.labels)
+    labels = toml(asked.labels)
     return [
         f'workflow = {{ name = "split", labels = {labels}, parts = "clients" }}',
         'algorithm = { name = "fed_opt", chain = ["adam"], lr = 0.01 }  # of the head',
@@ -285,7 +285,7 @@ def _words(package: FednPackage, asked: Import, task: str) -> str:
 
 
 def _list(pairs: list[list[str]]) -> str:
-    return "[\n" + "".join(f"  {', '.join(map(_toml, pair))},\n" for pair in pairs) + "]"
+    return "[\n" + "".join(f"  {', '.join(map(toml, pair))},\n" for pair in pairs) + "]"
 
 
 def _metric(package: FednPackage) -> str | None:
@@ -346,8 +346,4 @@ def _plan_name(source: Path, package: FednPackage) -> str:
     name = package.name
     if source.is_dir() and name == "client":  # in FEDn's examples it always is
         name = source.resolve().parent.name or name
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:40] or "package"
-
-
-def _toml(value: str) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    return plan_name(name, otherwise="package")

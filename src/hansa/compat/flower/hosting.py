@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import inspect
 import math
@@ -17,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from hansa.code import code_digest, make_current, read_code
 from hansa.compat.arrays import in_given_precision
 from hansa.compat.flower.client_app import GET_PARAMETERS, ClientApp
 from hansa.compat.flower.clients import Client, NumPyClient, Parameters, parameters_to_ndarrays
@@ -25,12 +23,12 @@ from hansa.compat.flower.messages import Context, Message, Metadata
 from hansa.compat.flower.records import Array, ArrayRecord, ConfigRecord, RecordDict
 from hansa.compat.flower.shim import Started
 from hansa.compat.flower.wire import Answer, Setup, Task
-from hansa.errors import LearnerError, RunError
+from hansa.compat.serving import IMPORT_KEY, take_code
+from hansa.errors import LearnerError
 from hansa.learners.generators import seeded
 from hansa.limits import SCRIPTS_MAX
 from hansa.seeds import Key
 
-_IMPORT_KEY = Key.root(0).child("import")  # the same in every process
 _ROUND = ("server-round", "server_round")  # under both spellings that Flower's servers use
 
 
@@ -47,22 +45,12 @@ class Host:
 
     def __init__(self, setup: Setup) -> None:
         self.folder = Path(setup.folder)
-        code = read_code(self.folder)
-        if code_digest(code) != setup.digest:
-            raise RunError(
-                "run-changed",
-                f"The code in {self.folder} has changed since the run was opened.",
-                "Run again: changed code is another run.",
-            )
-        make_current(self.folder, code)
+        take_code(self.folder, setup.digest)
         self._setup = setup
         self._states: dict[str, RecordDict] = {}
         self._scripts: OrderedDict[str, ClientApp] = OrderedDict()
         self._app: ClientApp | None = None
-        if any(b"torch" in content for content in code.values()):
-            with contextlib.suppress(ImportError):  # the code's own import says it better
-                importlib.import_module("torch")  # now, so that its first draws are seeded too
-        with seeded(_IMPORT_KEY):
+        with seeded(IMPORT_KEY):
             if not setup.client.endswith(".py"):
                 self._app = _as_app(_named(setup.client), setup.client)
             self._make_model = _named(setup.model) if setup.model is not None else None

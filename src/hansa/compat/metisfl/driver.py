@@ -32,6 +32,7 @@ from hansa.compat.metisfl.project import write_project
 from hansa.compat.metisfl.results import results_of
 from hansa.errors import HansaError, PlanError, RunError
 from hansa.project import open_project
+from hansa.remote import asking
 from hansa.remote.connecting import connected
 from hansa.remote.follow import follow
 from hansa.remote.submit import submit
@@ -106,12 +107,12 @@ class DriverSession:
         def there() -> bool:
             try:
                 with connected(place.admin()) as connection:
-                    answer = connection.call("GET", "/v1/members", kind=dict[str, Any])
+                    members = asking.members(connection)
             except HansaError as error:
                 if error.code == "server-unreachable":
                     return False
                 raise
-            active = {m["name"] for m in answer["members"] if m["state"] == "active"}
+            active = {m["name"] for m in members if m["state"] == "active"}
             missing[:] = [name for name in names if name not in active]
             return not missing
 

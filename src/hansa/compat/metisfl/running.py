@@ -126,11 +126,12 @@ def _invite(environment: Environment, place: Place, check: Callable[[], None], s
 
 
 def _answers(place: Place) -> bool:
+    from hansa.remote import asking
     from hansa.remote.connecting import connected
 
     try:
         with connected(place.admin()) as connection:
-            connection.call("GET", "/v1/members", kind=dict[str, object])
+            asking.members(connection)
     except HansaError as error:
         if error.code == "server-unreachable":
             return False

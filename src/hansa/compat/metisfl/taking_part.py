@@ -24,8 +24,8 @@ from hansa.errors import HansaError
 from hansa.identity import parse_invite
 from hansa.params import Params, encode
 from hansa.protocol.enrolment import enrol
+from hansa.remote import asking
 from hansa.remote.connecting import connected
-from hansa.server.people import InviteRequest
 from hansa.site.agent import run_agent
 from hansa.site.policy import Policy
 from hansa.site.settings import SITE_FILE, SiteSettings, write_settings
@@ -96,6 +96,4 @@ def invitation(place: Place, name: str) -> str:
         said = path.read_text(encoding="utf-8", errors="replace").split()
         return next((word.strip("'") for word in said if "#" in word), "")
     with connected(place.admin()) as connection:
-        asked = InviteRequest(name=name)
-        answer = connection.call("POST", "/v1/invites", asked, kind=dict[str, str])
-    return answer["invite"]
+        return asking.invite(connection, name)

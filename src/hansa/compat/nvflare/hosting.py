@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import logging
 import math
 import sys
@@ -14,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from hansa.code import code_digest, make_current, read_code
 from hansa.compat.arrays import in_given_precision
 from hansa.compat.nvflare.components import Executor, FLContext
 from hansa.compat.nvflare.engine import Engine, build
@@ -30,11 +27,11 @@ from hansa.compat.nvflare.names import (
     ReturnCode,
 )
 from hansa.compat.nvflare.wire import Answer, Setup, Task
-from hansa.errors import LearnerError, RunError
+from hansa.compat.serving import IMPORT_KEY, take_code
+from hansa.errors import LearnerError
 from hansa.learners.generators import seeded
 from hansa.seeds import Key
 
-_IMPORT_KEY = Key.root(0).child("import")  # the same in every process
 _FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
 
 
@@ -50,23 +47,13 @@ class Host:
 
     def __init__(self, setup: Setup) -> None:
         folder = Path(setup.folder)
-        code = read_code(folder)
-        if code_digest(code) != setup.digest:
-            raise RunError(
-                "run-changed",
-                f"The code in {folder} has changed since the run was opened.",
-                "Run again: changed code is another run.",
-            )
-        make_current(folder, code)
+        take_code(folder, setup.digest)
         sys.path.insert(0, str(folder.resolve() / "custom"))
         self._setup, self._folder = setup, folder
         self._temporary = tempfile.TemporaryDirectory(prefix="hansa-app-")
         self._sites: dict[str, _Site] = {}
         self._working: _Site | None = None
         set_up_logging(setup.log_levels)
-        if any(b"torch" in content for content in code.values()):
-            with contextlib.suppress(ImportError):  # the code's own import says it better
-                importlib.import_module("torch")  # now, so that its first draws are seeded too
 
     def serve(self, task: Task, arrays: dict[str, np.ndarray]) -> tuple[Answer, dict[str, Any]]:
         """Have a client do a task.
@@ -79,7 +66,7 @@ class Host:
                 return Answer(0), self._seed()
         if task.site not in self._sites:
             root = Path(self._temporary.name) / task.site
-            with seeded(_IMPORT_KEY):
+            with seeded(IMPORT_KEY):
                 self._sites[task.site] = _Site(self._setup, Engine(task.site, root, self._folder))
         self._working = self._sites[task.site]
         try:
