@@ -60,3 +60,13 @@ def test_a_model_of_cross_site_evaluation_is_no_round_of_the_table(capsys) -> No
 
 def test_sizes_are_told_in_powers_of_a_thousand() -> None:
     assert [byte_size(n) for n in (999, 1000, 2_500_000)] == ["999 B", "1.0 kB", "2.5 MB"]
+
+
+def test_a_model_that_diverges_is_told_of_once(capsys) -> None:
+    lines = PlainLines(3, "accuracy")
+    for number, loss in enumerate([0.5, None, None], start=1):
+        row = {"round": number, "train": {"loss": {"mean": loss, "min": None}}}
+        lines.committed(row, [])
+    said = capsys.readouterr().out
+    assert said.count("diverged") == 1
+    assert "in round 2 its loss on the train part is not a finite number" in said
