@@ -18,7 +18,7 @@ from hansa.seeds import Key
 T = TypeVar("T")
 
 PAUSE_S = (0.5, 2.5)
-"""Between two deeds: at least, at most."""
+"""Between two deeds: at least, at most; before the first one at most the least of it."""
 
 
 class Chaos:
@@ -51,14 +51,18 @@ class Chaos:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Stop, and let everything be well again."""
+        """Stop, and let everything be well again; say so if there was no time for a deed."""
         self._ending.set()
         self._thread.join()
         for proxy in self._rehearsal.proxies.values():
             proxy.heal()
+        if not self.deeds:
+            self._told("chaos: the run ended before anything was done to it; give it more --rounds")
 
     def _work(self) -> None:
-        while not self._ending.wait(self._chance.uniform(*self._pause_s)):
+        pause = self._chance.uniform(0.0, self._pause_s[0])  # a short run shall meet it too
+        while not self._ending.wait(pause):
+            pause = self._chance.uniform(*self._pause_s)
             try:
                 self._one_of(self._possible())()
                 self.deeds += 1
