@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hansa.cli.options import at_folder, json_option, print_json
 from hansa.cli.site import folder_option
+
+if TYPE_CHECKING:
+    from hansa.site.presence import Agent, End, Trouble
 
 
 @click.command()
@@ -63,7 +66,7 @@ def status(folder: Path, as_json: bool) -> None:
     from hansa.identity import load_membership
     from hansa.site.decision import decision_on
     from hansa.site.ledger import LEDGER_FILE, Ledger
-    from hansa.site.presence import find_agent, last_end
+    from hansa.site.presence import find_agent, last_end, trouble_of
     from hansa.site.requests import list_requests
     from hansa.site.sandbox import sandbox_told
     from hansa.site.settings import load_settings
@@ -71,6 +74,7 @@ def status(folder: Path, as_json: bool) -> None:
     settings, membership = load_settings(folder), load_membership(folder)
     agent = find_agent(folder)
     ended = None if agent else last_end(folder)
+    trouble = trouble_of(folder) if agent else None
     states = [decision_on(folder, r, settings, at=wall()).state for r in list_requests(folder)]
     left, last = 0, None
     for entry in Ledger(folder / LEDGER_FILE).entries():
@@ -82,6 +86,7 @@ def status(folder: Path, as_json: bool) -> None:
         "server": membership.url,
         "agent": msgspec.structs.asdict(agent) if agent else None,
         "ended": msgspec.structs.asdict(ended) if ended else None,
+        "trouble": msgspec.structs.asdict(trouble) if trouble else None,
         "data": list(settings.data),
         "policy": _policy(settings, folder),
         "sandbox": sandbox_told(settings.policy),
@@ -94,21 +99,14 @@ def status(folder: Path, as_json: bool) -> None:
     if as_json:
         print_json(facts)
         return
-    from hansa.text import TEXT_CHARS, clean
     from hansa.web.words import byte_size
 
     asks, at = states.count("ask"), at_folder(folder)
     waits = f"{asks} for you: hansa site requests{at}" if asks else "none"
-    runs = f"runs since {agent.started} (process {agent.pid})" if agent else "does not run"
-    if ended:
-        runs = f"does not run; it ended at {ended.at}: {clean(ended.reason, TEXT_CHARS)}"
-    gone = "no longer: the server does not know this site as a member; ask its operator"
-    member = {"Member": gone} if ended and not ended.member else {}
     lines = {
         "Site": f"{settings.name} of {membership.federation or membership.url}",
         "Server": membership.url,
-        "Agent": runs,
-        **member,
+        **_agent_told(folder, agent, ended, trouble),
         "Data": ", ".join(settings.data) or "none declared",
         "Policy": facts["policy"],
         "Sandbox": facts["sandbox"],
@@ -117,6 +115,26 @@ def status(folder: Path, as_json: bool) -> None:
     }
     for head, told in lines.items():
         click.echo(f"{head:<9}{told}")
+
+
+def _agent_told(
+    folder: Path, agent: Agent | None, ended: End | None, trouble: Trouble | None
+) -> dict[str, str]:
+    """Return the lines about an agent: whether it runs, and what it cannot get over."""
+    from hansa.site.presence import was_killed
+    from hansa.text import TEXT_CHARS, clean
+
+    if agent is not None:
+        told = {"Agent": f"runs since {agent.started} (process {agent.pid})"}
+        if trouble is not None:
+            told["Trouble"] = f"since {trouble.since}: {clean(trouble.reason, TEXT_CHARS)}"
+        return told
+    if ended is not None:
+        told = {"Agent": f"does not run; it ended at {ended.at}: {clean(ended.reason, TEXT_CHARS)}"}
+        gone = "no longer: the server does not know this site as a member; ask its operator"
+        return told if ended.member else {**told, "Member": gone}
+    killed = "; the last one was killed, or the machine went down" if was_killed(folder) else ""
+    return {"Agent": f"does not run{killed}"}
 
 
 @click.command()
