@@ -597,6 +597,14 @@ def test_two_agents_do_not_share_a_folder(
     assert alive(agent[0])
 
 
+def test_status_names_declared_data_that_are_gone(typed: Any, site: Sample) -> None:
+    (site.folder / "cohort.csv").rename(site.folder / "moved.csv")
+    (site.folder / "agent.json").write_text("{}")
+    told = typed("status").out
+    assert "cohort (NOT THERE: " in told
+    assert "the last one was killed, or the machine went down" in told
+
+
 def test_status_tells_what_waits_and_what_left(typed: Any, sent: Sample) -> None:
     ask(sent)
     text = typed("status").out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from hansa.cli.site import folder_option
 
 if TYPE_CHECKING:
     from hansa.site.presence import Agent, End, Trouble
+    from hansa.site.settings import SiteSettings
 
 
 @click.command()
@@ -27,7 +29,7 @@ def start(folder: Path) -> None:
       hansa site start --folder ward-3
     """
     from hansa.identity import load_membership
-    from hansa.site.settings import SiteSettings, load_settings
+    from hansa.site.settings import load_settings
 
     load_settings(folder)  # a folder that is no site is told as that
     membership = load_membership(folder)
@@ -37,13 +39,17 @@ def start(folder: Path) -> None:
     at = at_folder(folder)
 
     def started(settings: SiteSettings) -> None:
-        data = ", ".join(settings.data) or f"none yet; declare some with: hansa site data add{at}"
+        none = f"none yet; declare some with: hansa site data add{at}"
+        data = _data_told(settings, folder) or none
         click.echo(f"Site {settings.name}, outward to {membership.url}; no port is opened.")
         click.echo(f"Data: {data}")
         click.echo(f"Policy: {_policy(settings, folder)}")
         click.echo(f"Sandbox: {sandbox_told(settings.policy)}")
         click.echo(f"Plans that ask: hansa site requests{at} · What left: hansa site ledger{at}")
         click.echo(f"Its log: {folder / 'agent.log'}")
+        key = folder / "key.pem"
+        if os.name == "posix" and key.stat().st_mode & 0o077:
+            click.echo(f"Others may read this site's key: chmod 600 {key}")
         click.echo(f"End it with Ctrl-C, or from anywhere with: hansa site stop{at}")
 
     run_agent(folder, started=started)
@@ -107,7 +113,7 @@ def status(folder: Path, as_json: bool) -> None:
         "Site": f"{settings.name} of {membership.federation or membership.url}",
         "Server": membership.url,
         **_agent_told(folder, agent, ended, trouble),
-        "Data": ", ".join(settings.data) or "none declared",
+        "Data": _data_told(settings, folder) or "none declared",
         "Policy": facts["policy"],
         "Sandbox": facts["sandbox"],
         "Waiting": waits,
@@ -115,6 +121,13 @@ def status(folder: Path, as_json: bool) -> None:
     }
     for head, told in lines.items():
         click.echo(f"{head:<9}{told}")
+
+
+def _data_told(settings: SiteSettings, folder: Path) -> str:
+    """Return the names of declared data, and of which the files are gone."""
+    gone = {n: s.path for n, s in settings.data.items() if not (folder / s.path).exists()}
+    told = (f"{name} (NOT THERE: {gone[name]})" if name in gone else name for name in settings.data)
+    return ", ".join(told)
 
 
 def _agent_told(

@@ -120,7 +120,10 @@ def present(folder: Path) -> Iterator[None]:
 def remember_end(folder: Path, error: Exception) -> None:
     """Keep why an agent could not go on, for its owner to be told later; a full disk keeps none."""
     code = error.said if isinstance(error, RequestRefused) else getattr(error, "code", "defect")
-    reason = error.happened if isinstance(error, HansaError) else f"{type(error).__name__}: {error}"
+    if isinstance(error, HansaError):
+        reason = f"{error.happened} {error.hint}"
+    else:
+        reason = f"{type(error).__name__}: {error}"
     end = End(code, reason, now(), member=code != "identity-member")
     with contextlib.suppress(OSError):
         write_durably(folder / END_FILE, [msgspec.json.encode(end)])
