@@ -56,3 +56,13 @@ def test_a_model_of_cross_site_evaluation_is_no_round_of_the_table(capsys) -> No
     table = LiveTable(3, "accuracy")
     table.committed(row, [])
     assert not table._rows
+
+
+def test_a_model_that_diverges_is_told_of_once(capsys) -> None:
+    lines = PlainLines(3, "accuracy")
+    for number, loss in enumerate([0.5, None, None], start=1):
+        row = {"round": number, "train": {"loss": {"mean": loss, "min": None}}}
+        lines.committed(row, [])
+    said = capsys.readouterr().out
+    assert said.count("diverged") == 1
+    assert "in round 2 its loss on the train part is not a finite number" in said

@@ -16,6 +16,7 @@ from hansa.limits import MESSAGE_CHARS_MAX
 from hansa.metrics import Metrics
 from hansa.optimizers import Module
 from hansa.params import Params, encode
+from hansa.params.dtypes import quietly
 from hansa.params.model import ModelLayout
 from hansa.plan import Plan, weighting_of
 from hansa.rounds import BUFFERS
@@ -85,11 +86,12 @@ class Client(NamedTuple):
         optimizer = self.plan.learner.optimizer
         assert bool(optimizer.chain or optimizer.regularizers) == (self.chain is not None)
         hyper = hyper._replace(chain=self.chain)
-        work = self.learner.begin(Task(name, self.layout, buffers, hyper, key), data)
-        lifted = _lift(work, Vectors({k: v for k, v in message.items() if k != BUFFERS}))
-        state = _lift(work, mine) if mine is not None else self.algorithm.client_init(lifted.x)
-        update, state = self.algorithm.client(work, lifted, state, key.child("algorithm"))
-        vectors = self.transform.encode(_lower(work, update), key.child("transform"))
+        with quietly():  # an update that is not finite is refused with a sentence, and told once
+            work = self.learner.begin(Task(name, self.layout, buffers, hyper, key), data)
+            lifted = _lift(work, Vectors({k: v for k, v in message.items() if k != BUFFERS}))
+            state = _lift(work, mine) if mine is not None else self.algorithm.client_init(lifted.x)
+            update, state = self.algorithm.client(work, lifted, state, key.child("algorithm"))
+            vectors = self.transform.encode(_lower(work, update), key.child("transform"))
         if len(buffers):
             vectors = {**vectors, BUFFERS: work.buffers}
         weight = self._weight(work, examples)

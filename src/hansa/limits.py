@@ -555,6 +555,12 @@ CONSOLE_LINE_CHARS_MAX = 4_096
 CONSOLE_KEPT = 20
 """Rounds and problems that the console keeps of a run to show; the run folder has them all."""
 
+PATH_FILE_BYTES_MAX = 2**20
+"""Bytes that are read of a file in site-packages which names other folders; it has a few lines."""
+
+RUN_NUMBER_MAX = 999_999_999
+"""The highest run number of a console; it is part of a folder's name."""
+
 CONSOLE_VIEW_BYTES = 4 * 2**20
 """Bytes of a file that the console looks at; a longer one is for a pager."""
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import click
 
+from hansa.metrics import lower_is_better
 from hansa.runs.events import whole
 from hansa.text import TEXT_CHARS, clean
 from hansa.web.words import byte_size
@@ -47,6 +48,7 @@ class JsonLines:
 
     def __init__(self) -> None:
         self._out = sys.stdout  # what user code prints goes elsewhere meanwhile
+        self._divergence = Divergence()
 
     def working(self, what: str, done: int, total: int) -> None:
         """Say nothing; programs wait for rounds."""
@@ -60,6 +62,8 @@ class JsonLines:
         facts = {**row, "problems": [p._asdict() for p in problems]}
         click.echo(json.dumps(facts), file=self._out)
         self._out.flush()
+        for sentence in self._divergence.told(row):
+            click.echo(sentence, err=True)
 
 
 class PlainLines:
@@ -67,6 +71,7 @@ class PlainLines:
 
     def __init__(self, rounds: int, metric: str) -> None:
         self._rounds, self._metric = rounds, metric
+        self._divergence = Divergence()
 
     def working(self, what: str, done: int, total: int) -> None:
         """Say nothing; a log wants whole rounds."""
@@ -85,6 +90,8 @@ class PlainLines:
         cells = round_cells(row, self._metric)
         words = [f"{name} {value}" for name, value in cells.items() if value != "-"]
         click.echo(f"round {row['round']}/{self._rounds}  " + "  ".join(words[1:]))
+        for sentence in self._divergence.told(row):
+            click.echo(f"  {sentence}")
         return self._tell(problems)
 
     def _tell(self, problems: Sequence[Problem]) -> None:
@@ -104,6 +111,7 @@ class LiveTable:
         self._rounds, self._metric = rounds, metric
         self._rows: list[dict[str, str]] = []
         self._notes: list[str] = []
+        self._divergence = Divergence()
         self._status = "starting"
         self._console = Console()
         self._live = Live(get_renderable=self._render, console=self._console, refresh_per_second=8)
@@ -135,6 +143,7 @@ class LiveTable:
             self._status = model_line(row, self._metric)
             return
         self._rows.append(round_cells(row, self._metric))
+        self._notes += self._divergence.told(row)
         self._status = f"round {row['round']} of {self._rounds} done"
 
     def _render(self) -> Any:
@@ -154,6 +163,28 @@ class LiveTable:
             table.caption = f"{hidden} earlier rounds: hansa show"
         notes = [Text(note, style="yellow") for note in self._notes[-5:]]
         return Group(table, *notes, Text(self._status, style="dim"))
+
+
+class Divergence:
+    """Says once in a run that a loss is no number any more."""
+
+    def __init__(self) -> None:
+        self._told = False
+
+    def told(self, row: dict[str, Any]) -> list[str]:
+        """Return the sentence in the first round that it is true of."""
+        if self._told or "cross_site" in row:
+            return []
+        for part in ("train", "validation", "test"):
+            for metric, summary in whole(row).get(part, {}).items():
+                if summary["mean"] is None and lower_is_better(metric):
+                    self._told = True
+                    return [
+                        f"The model has diverged: in round {row['round']} its {clean(metric)} on "
+                        f"the {part} part is not a finite number. Usually the learning rate is "
+                        "too large, or an input is not finite."
+                    ]
+        return []
 
 
 _EMPTY: dict[str, Any] = {

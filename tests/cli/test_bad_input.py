@@ -399,3 +399,11 @@ def test_a_run_that_another_process_has_is_not_said_to_continue(
 
 def _interrupted(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
+
+
+def test_a_run_that_diverges_says_so_and_shows_no_warning_of_numpy(
+    study: Path, capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
+    status, text = fails(capsys, "run", str(study), "--set", "learner.optimizer.lr=1e38")
+    assert status == 1 and "at index 0 is nan" in text and "Training diverged" in text
+    assert not [told for told in recwarn if issubclass(told.category, RuntimeWarning)]

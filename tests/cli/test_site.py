@@ -279,6 +279,21 @@ def test_an_edit_with_a_mistake_leaves_the_old_file(typed: Any, site: Sample, ed
     assert (site.folder / "site.toml").read_bytes() == before
 
 
+def test_an_editor_that_is_not_here_is_told(
+    typed: Any, site: Sample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VISUAL", "no-such-editor")
+    found = typed("policy", "edit")
+    assert (found.status, "[site-settings]" in found.err) == (1, True)
+    assert "no-such-editor" in found.err and "Let EDITOR name one" in found.err
+
+
+def test_a_name_that_is_none_is_told_in_words(typed: Any, site: Sample) -> None:
+    (site.folder / "more.csv").write_text("a,y\n7,1\n8,0\n")
+    found = typed("data", "add", "more.csv", "--as", "two words", "--target", "y")
+    assert "a name has up to 64 letters" in found.err and "regex" not in found.err
+
+
 def test_an_edit_with_a_mistake_is_opened_again_as_it_was_left(
     typed: Any, site: Sample, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -312,6 +327,8 @@ def test_from_a_request_to_an_approval_and_back(typed: Any, site: Sample) -> Non
     request = ask(site)
     found = typed("requests")
     assert request.short in found.out and "waits" in found.out
+    less = typed("approve", request.short[:4], "--max-rounds", "1").out
+    assert "for 1 round." in less and "has 3 rounds: after 1 it waits for you again" in less
     assert typed("approve", request.short[:4], "--until", "2999-01-01").status == 0
     (row,) = json.loads(typed("requests", "--json").out)
     assert (row["state"], row["submitter"], row["rounds"]) == ("runs", "anna", 3)
@@ -578,6 +595,14 @@ def test_two_agents_do_not_share_a_folder(
     found = typed("start")
     assert (found.status, "[site-running]" in found.err) == (1, True)
     assert alive(agent[0])
+
+
+def test_status_names_declared_data_that_are_gone(typed: Any, site: Sample) -> None:
+    (site.folder / "cohort.csv").rename(site.folder / "moved.csv")
+    (site.folder / "agent.json").write_text("{}")
+    told = typed("status").out
+    assert "cohort (NOT THERE: " in told
+    assert "the last one was killed, or the machine went down" in told
 
 
 def test_status_tells_what_waits_and_what_left(typed: Any, sent: Sample) -> None:

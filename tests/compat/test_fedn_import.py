@@ -86,6 +86,16 @@ def test_an_environment_is_what_is_listed_without_fedn_and_with_numpy(tmp_path):
     assert "requirements" not in (bare / "plan.toml").read_text()
 
 
+def test_an_import_that_is_refused_leaves_nothing_in_the_way_of_the_next(tmp_path):
+    """Without a seed model it wrote a project that could not run."""
+    source = old_package(tmp_path / "client")
+    with pytest.raises(PlanError, match=r"builds a seed model.*--seed-model FILE") as told:
+        import_package(Import(source, tmp_path / "mine"))
+    assert told.value.code == "import-refused"
+    assert [p.name for p in tmp_path.iterdir()] == ["client"]
+    import_package(Import(source, tmp_path / "mine", init="python make.py"))
+
+
 def test_a_seed_model_is_converted_when_it_is_imported(tmp_path):
     seed = tmp_path / "seed.npz"
     seed.write_bytes(npz(**{"0": np.array([1.0, -2.0], np.float32)}))

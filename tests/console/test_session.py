@@ -11,6 +11,7 @@ import pytest
 from desks import PLAN, Desk, Members, make_app
 from stand_in import StandIn, event, unreachable
 
+from hansa.console.answers import error
 from hansa.errors import ConsoleError, HansaError, RequestRefused, RunError
 from hansa.limits import CONSOLE_VIEW_BYTES
 
@@ -67,8 +68,20 @@ def test_each_step_says_what_it_needs_before_it(admin: Desk, server: StandIn) ->
     refused(admin, "check_status client nobody", "console-order", "north, south, west")
     refused(admin, "delete_run_number 4", "console-order", "Those that are: 1")
     for text in ("0", "x", "1.5", "9" * 12):
-        refused(admin, f"set_run_number {text}", "console-verb", "whole number above 0")
+        refused(admin, f"set_run_number {text}", "console-verb", "above 0, at most 999999999")
     assert not server.submissions
+
+
+def test_after_the_highest_run_number_a_free_one_is_proposed(admin: Desk, home: Path) -> None:
+    admin.do("set_run_number 999999998", "set_run_number 1")
+    assert admin.seat.workspace.next_number() == 999_999_999
+    admin.do("set_run_number 999999999")
+    assert admin.seat.workspace.next_number() == 2
+
+
+def test_an_error_of_the_server_advises_the_consoles_own_command() -> None:
+    told = error(RequestRefused("run-not-found", "No run.", "hansa ls --on URL", status=404))
+    assert told == "Error: No run.\nList them with: list_jobs  [run-not-found]"
 
 
 def test_a_number_runs_once_and_a_repeated_start_runs_nothing_twice(

@@ -137,6 +137,17 @@ def test_data_that_are_not_here_are_no_hindrance_to_a_model_that_needs_none(
     assert server.submissions[0].seed_model.digest == expected
 
 
+def test_a_data_set_that_does_not_exist_is_told_with_those_that_do(
+    league: tuple[StandIn, Membership], tmp_path: Path
+) -> None:
+    folder = tmp_path / "study"
+    folder.mkdir()
+    (folder / "plan.toml").write_text('name = "far"\n[data]\nset = "nope"\n')
+    with pytest.raises(PlanError, match=r"no dataset 'nope'.*Names: .*digits") as told:
+        send(folder, league[1])
+    assert "Error" not in told.value.happened  # a class of Python's tells nobody anything
+
+
 def test_a_model_sized_by_data_that_are_not_here_asks_for_a_file(
     league: tuple[StandIn, Membership], tmp_path: Path
 ) -> None:

@@ -377,3 +377,35 @@ def test_a_client_that_is_away_when_the_server_is_back_still_belongs_to_its_comb
     task = tiers.tier.task(run)
     assert task.fold is not None
     assert (task.fold.clients, task.fold.minimum) == (BOTH, 2)
+
+
+def test_a_partial_sum_whose_receipt_is_on_its_way_is_sent_again_and_no_other_is(
+    tiers: Tiers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the end of an exchange and the write of its receipts nothing is refused for good."""
+    run = tiers.begin(rounds=2)
+    task = tiers.tier.task(run)
+    content = folded(task, BOTH)
+    assert tiers.tier.send(task, content, said(BOTH)).status == 200
+    tiers.send_west(run)
+    tiers.tier.task(run, 2)
+    ref = BlobRef(digest=digest_of(content), size=len(content))
+    again = msgspec.structs.replace(said(BOTH), update=ref)
+    other = Combiner(tiers.server, "other", ["east"])
+    other.poll()
+    hub, journal = tiers.server.state.hub, tiers.server.state.journal
+    assert hub.is_settling(run, 1, "train", "tier") and hub.is_settling(run, 1, "train", "west")
+    assert not hub.is_settling(run, 1, "train", "other")
+    assert not hub.is_settling(run, 2, "train", "tier")
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "receipt", lambda *_, **__: None)  # as if not written yet
+        early = tiers.tier.report(task, again)
+        assert (early.status, early.code) == (503, "run-busy")
+        stranger = other.report(task, again)
+        assert (stranger.status, stranger.code) == (409, "update-late")
+    assert tiers.tier.report(task, again).status == 200
+    changed = tiers.tier.report(task, said(["north"]))
+    assert (changed.status, changed.code) == (409, "update-conflict")
+    tiers.server.state.runs.stop(run, "ada")
+    tiers.server.until(lambda: not tiers.server.state.runs._threads)
+    assert not hub.is_settling(run, 1, "train", "tier")  # nothing counts after the end

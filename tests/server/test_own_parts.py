@@ -21,6 +21,7 @@ from league import D, League, N, expected
 
 from hansa.plan import Plan
 from hansa.server.combining import judged
+from hansa.server.upkeep import wanted_blobs
 
 MOMENTUM = b"""
 import numpy as np
@@ -194,6 +195,21 @@ HOSTILE = {
         "'nobody', who is not there",
     ),
     "recalls what is not there": ("federation.recall(-7)", "function-failed", "round -7"),
+    "commits models that break pages": (
+        "await federation.commit(commit._replace(round=2, row={'round': 2, 'cross_site': 3}), [])",
+        "function-failed",
+        "nobody can read",
+    ),
+    "gives numbers that cannot travel": (
+        "await federation.commit(commit._replace(round=2, row={'round': 2, 'n': 2**70}), [])",
+        "function-failed",
+        "What the workflow gives to commit cannot be used",
+    ),
+    "returns what cannot travel": (
+        "return Progress(ended='over', best=2**70)",
+        "function-failed",
+        "What it returned cannot be used",
+    ),
     "commits rows that break pages": (
         "await federation.commit(commit._replace(round=2, row={'round': 2, 'clients': 7}), [])",
         "function-failed",
@@ -224,6 +240,51 @@ def test_a_workflow_that_does_harm_fails_alone(
         run = league.begin(workflow="turns.py:turns", rounds=2)
         rounds(league, run, 2)
         assert own.ended(run).state == "finished"
+
+
+@WANTED
+def test_a_state_that_the_algorithm_cannot_send_is_told_to_whoever_wrote_the_workflow(
+    tmp_path: Path, code: dict[str, bytes]
+) -> None:
+    """It ended as a defect of Hansa: scaffold's message has the c that this state has lost."""
+    code["turns.py"] = (
+        turns(
+            "lost = commit.state._replace(algorithm={'x': commit.state.algorithm.x})\n"
+            "await federation.evaluate(2, lost, await federation.roster(2))"
+        )
+        .replace(b"commit.round == 1", b"commit.round == 0")
+        .replace(b"(2, lost", b"(1, lost")
+    )
+    code["turns.py"] = code["turns.py"].replace(b"roster(2)", b"roster(1)")
+    with in_process(tmp_path, server_functions="sandboxed") as server:
+        league = League(server)
+        run = league.begin(workflow="turns.py:turns", algorithm="scaffold")
+        facts = server.ended(run)
+        assert facts.state == "failed" and "a state without the c of scaffold" in facts.reason
+        (end,) = server.events(run, "ended")
+        assert end["code"] == "function-failed"
+
+
+@WANTED
+@pytest.mark.parametrize("by", ["a stop", "the end of the server"])
+def test_a_workflow_that_computes_is_ended_with_its_run(
+    tmp_path: Path, code: dict[str, bytes], by: str
+) -> None:
+    """It went on for all the time that its plan allows, ten minutes here."""
+    code["turns.py"] = turns("while True: pass")
+    with in_process(tmp_path, server_functions="sandboxed") as server:
+        league = League(server)
+        run = league.begin(workflow="turns.py:turns", rounds=3, server_functions={"time_s": 600.0})
+        rounds(league, run, 1)
+        server.until(lambda: len(server.events(run, "committed")) == 2, "it computes")
+        if by == "a stop":
+            assert league.stop(run).status == 200
+        else:
+            server.state.runs.leave(patience_s=0.0)
+        server.until(lambda: not server.state.runs._threads, "nothing is computed any more")
+        assert not list((server.state.folder / "functions").glob("*"))
+        assert server.facts(run).state == ("stopped" if by == "a stop" else "running")
+        assert not server.events(run, "raised")
 
 
 @WANTED
@@ -405,3 +466,24 @@ def test_an_own_sum_folds_in_canonical_order(tmp_path: Path, code: dict[str, byt
         facts = server.ended(run)
         assert facts.state == "finished", facts.reason
         assert np.array_equal(server.model(run, 1), expected(*D))
+
+
+@WANTED
+def test_what_a_workflow_holds_and_never_commits_goes_with_its_run(
+    tmp_path: Path, code: dict[str, bytes]
+) -> None:
+    code["turns.py"] = turns(
+        "import numpy as np\n"
+        "federation.hold('north', 1, {'v': np.float32([1, -2])})\n"
+        "federation.hold('south', 1, {'x': commit.state.algorithm.x})\n"
+        "return Progress(ended='over')"
+    )
+    with in_process(tmp_path, server_functions="sandboxed") as server:
+        league = League(server)
+        before = set(server.state.blobs.digests())
+        run = league.begin(workflow="turns.py:turns", rounds=3)
+        rounds(league, run, 1)
+        assert server.ended(run).state == "finished"
+        server.until(lambda: not server.state.runs._threads)
+        known = {w.digest for w in wanted_blobs(server.state.database)}
+        assert set(server.state.blobs.digests()) - before <= known

@@ -552,3 +552,21 @@ def test_a_run_that_is_stopped_while_it_begins_does_not_begin(league: League, he
     league.server.until(lambda: not league.server.state.runs._threads)
     assert league.north.poll().offers == []
     assert league.server.facts(run).state == "stopped"
+
+
+def test_a_drain_has_one_patience_for_all_runs(
+    league: League, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten seconds each came one after the other."""
+    clock = [100.0]
+
+    class Stuck(threading.Thread):
+        def join(self, timeout: float | None = None) -> None:
+            clock[0] += timeout or 0.0
+
+    runs = league.server.state.runs
+    monkeypatch.setattr("hansa.server.runs.monotonic", lambda: clock[0])
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "_threads", {str(n): Stuck() for n in range(5)})
+        runs.leave(patience_s=10.0)
+    assert clock[0] == 110.0

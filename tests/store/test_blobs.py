@@ -467,3 +467,10 @@ def test_a_stream_whose_chunks_another_upload_has_dropped_is_no_blob(light):
         with refused("blob-digest"):
             writer.commit()
     assert not light.has(address(BIG))
+
+
+def test_a_store_forgets_the_name_of_a_light_blob_that_a_durable_one_replaced(light):
+    for n in range(100):
+        light.put_bytes(b"%d" % n)
+        light.put_bytes(b"%d" % n, durable=True)
+    assert not light._written

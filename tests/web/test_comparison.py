@@ -125,3 +125,27 @@ def test_runs_without_a_value_are_no_winners():
     assert found.headline == "Only lr = 1 has a value yet: accuracy 0.500 on held-out data."
     lost = compare([made("a", values=(None,)), made("b", values=(None,), plan={"lr": 1})])
     assert lost.headline == "None of these runs has a value of accuracy on held-out data yet."
+
+
+def test_seeds_that_split_the_data_otherwise_are_still_one_setting():
+    runs = [made(f"r{seed}", seed=seed, plan={"data_digest": f"d{seed}"}) for seed in (7, 8, 9)]
+    found = compare(runs)
+    assert [(r.runs, r.seeds) for r in found.results] == [("r7, r8 and r9", "7, 8 and 9")]
+    assert found.sameness == "Nothing but the seed."
+
+
+def test_one_seed_on_other_data_is_another_setting():
+    found = compare([made(f"r{i}", seed=7, plan={"data_digest": f"d{i}"}) for i in (1, 2)])
+    assert found.differences == [("data_digest", ["d1", "d2"])]
+    assert [r.seeds for r in found.results] == ["7", "7"]
+
+
+def test_a_last_value_is_told_without_a_common_metric_too():
+    """One run that measures something else took the column from all of them."""
+    found = compare([made("a"), made("b", metric="mse", values=(0.3, 0.1), plan={"lr": 2})])
+    assert [r.last for r in found.results] == ["accuracy 0.750", "mse 0.100"]
+
+
+def test_a_run_that_diverged_ends_in_no_number():
+    found = compare([made("a", values=(0.5, None)), made("b", plan={"lr": 2})])
+    assert {r.runs: r.last for r in found.results} == {"a": "not a number", "b": "0.750"}

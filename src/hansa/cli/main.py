@@ -117,8 +117,8 @@ def _system_error(error: OSError) -> dict[str, Any]:
     where = f" ({path})" if path else ""
     hints = {
         errno.ENOSPC: "Free some space; a run continues from its last committed round.",
-        errno.EACCES: "Choose a folder you may write to, for example with --runs.",
-        errno.EROFS: "Choose a folder you may write to, for example with --runs.",
+        errno.EACCES: "Let yourself write there, or name another place in the command.",
+        errno.EROFS: "Let yourself write there, or name another place in the command.",
         errno.EMFILE: "Close programs, or raise the limit on open files (ulimit -n).",
     }
     return {

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hansa.cli.options import at_folder, json_option, print_json
 from hansa.cli.site import folder_option
+
+if TYPE_CHECKING:
+    from hansa.site.presence import Agent, End, Trouble
+    from hansa.site.settings import SiteSettings
 
 
 @click.command()
@@ -24,7 +29,7 @@ def start(folder: Path) -> None:
       hansa site start --folder ward-3
     """
     from hansa.identity import load_membership
-    from hansa.site.settings import SiteSettings, load_settings
+    from hansa.site.settings import load_settings
 
     load_settings(folder)  # a folder that is no site is told as that
     membership = load_membership(folder)
@@ -34,13 +39,17 @@ def start(folder: Path) -> None:
     at = at_folder(folder)
 
     def started(settings: SiteSettings) -> None:
-        data = ", ".join(settings.data) or f"none yet; declare some with: hansa site data add{at}"
+        none = f"none yet; declare some with: hansa site data add{at}"
+        data = _data_told(settings, folder) or none
         click.echo(f"Site {settings.name}, outward to {membership.url}; no port is opened.")
         click.echo(f"Data: {data}")
         click.echo(f"Policy: {_policy(settings, folder)}")
         click.echo(f"Sandbox: {sandbox_told(settings.policy)}")
         click.echo(f"Plans that ask: hansa site requests{at} · What left: hansa site ledger{at}")
         click.echo(f"Its log: {folder / 'agent.log'}")
+        key = folder / "key.pem"
+        if os.name == "posix" and key.stat().st_mode & 0o077:
+            click.echo(f"Others may read this site's key: chmod 600 {key}")
         click.echo(f"End it with Ctrl-C, or from anywhere with: hansa site stop{at}")
 
     run_agent(folder, started=started)
@@ -63,7 +72,7 @@ def status(folder: Path, as_json: bool) -> None:
     from hansa.identity import load_membership
     from hansa.site.decision import decision_on
     from hansa.site.ledger import LEDGER_FILE, Ledger
-    from hansa.site.presence import find_agent, last_end
+    from hansa.site.presence import find_agent, last_end, trouble_of
     from hansa.site.requests import list_requests
     from hansa.site.sandbox import sandbox_told
     from hansa.site.settings import load_settings
@@ -71,6 +80,7 @@ def status(folder: Path, as_json: bool) -> None:
     settings, membership = load_settings(folder), load_membership(folder)
     agent = find_agent(folder)
     ended = None if agent else last_end(folder)
+    trouble = trouble_of(folder) if agent else None
     states = [decision_on(folder, r, settings, at=wall()).state for r in list_requests(folder)]
     left, last = 0, None
     for entry in Ledger(folder / LEDGER_FILE).entries():
@@ -82,6 +92,7 @@ def status(folder: Path, as_json: bool) -> None:
         "server": membership.url,
         "agent": msgspec.structs.asdict(agent) if agent else None,
         "ended": msgspec.structs.asdict(ended) if ended else None,
+        "trouble": msgspec.structs.asdict(trouble) if trouble else None,
         "data": list(settings.data),
         "policy": _policy(settings, folder),
         "sandbox": sandbox_told(settings.policy),
@@ -94,22 +105,15 @@ def status(folder: Path, as_json: bool) -> None:
     if as_json:
         print_json(facts)
         return
-    from hansa.text import TEXT_CHARS, clean
     from hansa.web.words import byte_size
 
     asks, at = states.count("ask"), at_folder(folder)
     waits = f"{asks} for you: hansa site requests{at}" if asks else "none"
-    runs = f"runs since {agent.started} (process {agent.pid})" if agent else "does not run"
-    if ended:
-        runs = f"does not run; it ended at {ended.at}: {clean(ended.reason, TEXT_CHARS)}"
-    gone = "no longer: the server does not know this site as a member; ask its operator"
-    member = {"Member": gone} if ended and not ended.member else {}
     lines = {
         "Site": f"{settings.name} of {membership.federation or membership.url}",
         "Server": membership.url,
-        "Agent": runs,
-        **member,
-        "Data": ", ".join(settings.data) or "none declared",
+        **_agent_told(folder, agent, ended, trouble),
+        "Data": _data_told(settings, folder) or "none declared",
         "Policy": facts["policy"],
         "Sandbox": facts["sandbox"],
         "Waiting": waits,
@@ -117,6 +121,33 @@ def status(folder: Path, as_json: bool) -> None:
     }
     for head, told in lines.items():
         click.echo(f"{head:<9}{told}")
+
+
+def _data_told(settings: SiteSettings, folder: Path) -> str:
+    """Return the names of declared data, and of which the files are gone."""
+    gone = {n: s.path for n, s in settings.data.items() if not (folder / s.path).exists()}
+    told = (f"{name} (NOT THERE: {gone[name]})" if name in gone else name for name in settings.data)
+    return ", ".join(told)
+
+
+def _agent_told(
+    folder: Path, agent: Agent | None, ended: End | None, trouble: Trouble | None
+) -> dict[str, str]:
+    """Return the lines about an agent: whether it runs, and what it cannot get over."""
+    from hansa.site.presence import was_killed
+    from hansa.text import TEXT_CHARS, clean
+
+    if agent is not None:
+        told = {"Agent": f"runs since {agent.started} (process {agent.pid})"}
+        if trouble is not None:
+            told["Trouble"] = f"since {trouble.since}: {clean(trouble.reason, TEXT_CHARS)}"
+        return told
+    if ended is not None:
+        told = {"Agent": f"does not run; it ended at {ended.at}: {clean(ended.reason, TEXT_CHARS)}"}
+        gone = "no longer: the server does not know this site as a member; ask its operator"
+        return told if ended.member else {**told, "Member": gone}
+    killed = "; the last one was killed, or the machine went down" if was_killed(folder) else ""
+    return {"Agent": f"does not run{killed}"}
 
 
 @click.command()

@@ -105,7 +105,14 @@ def _edited(before: str, rejected: Path) -> tuple[str, SiteSettings | None]:
 
     opened = before
     while True:
-        text = click.edit(opened, extension=".toml") or opened
+        try:
+            text = click.edit(opened, extension=".toml") or opened
+        except click.ClickException as error:
+            raise SiteError(
+                "site-settings",
+                f"The editor cannot be used: {error.message}. Nothing was changed.",
+                "Let EDITOR name one that is here, such as nano; or edit site.toml with any other.",
+            ) from None
         if text == before:
             return text, None
         try:

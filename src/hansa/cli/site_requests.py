@@ -95,6 +95,9 @@ def approve(request: str, until: str | None, max_rounds: int | None, folder: Pat
         folder, found.identity, until=ends, max_rounds=max_rounds, by=getpass.getuser()
     )
     click.echo(f"{found.short} {kept.told(word)}.")
+    planned = found.offer.plan.get("rounds")
+    if max_rounds is not None and isinstance(planned, int) and max_rounds < planned:
+        click.echo(f"The plan has {planned} rounds: after {max_rounds} it waits for you again.")
     decision = decision_on(folder, found, settings, at=wall())
     if decision.state != "run":
         click.echo(f"It does not run all the same: {decision.reason}")

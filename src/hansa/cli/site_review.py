@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from hansa.cli.options import json_option, print_json
+from hansa.cli.options import at_folder, json_option, print_json
 from hansa.cli.site import folder_option
 
 
@@ -38,6 +38,9 @@ def command(request: str, folder: Path, as_json: bool) -> None:
         print_json({**plain(seen), "state": decision.state, "reason": decision.reason})
         return
     text = "\n".join([*_head(seen, decision.reason), *_code(seen), *_end(seen)])
+    at = at_folder(folder)
+    text += f"\nAllow it:  hansa site approve {seen.request.short} --until DATE --max-rounds N{at}"
+    text += f"\nRefuse it: hansa site deny {seen.request.short}{at}"
     if len(text.splitlines()) > 60 and sys.stdout.isatty():
         click.echo_via_pager(text)
     else:
@@ -100,8 +103,6 @@ def _end(seen: Any) -> Iterator[str]:
         yield _title("Look at these with care")
         yield from seen.warnings
     yield ""
-    yield f"Allow it:  hansa site approve {seen.request.short} --until DATE --max-rounds N"
-    yield f"Refuse it: hansa site deny {seen.request.short}"
 
 
 def _title(text: str) -> str:

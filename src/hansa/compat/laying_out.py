@@ -5,10 +5,12 @@ Nothing that exists is written over, and nothing of the other project is execute
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,15 +42,33 @@ def new_folder(source: Path, target: Path | None) -> Path:
     return target
 
 
-def lay_out(target: Path, code: Mapping[str, bytes], texts: Mapping[str, str]) -> None:
-    """Write the other project's code as it is, and the new files."""
-    target.mkdir(parents=True)
-    for name, content in code.items():
-        path = target / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    for name, text in texts.items():
-        (target / name).write_text(text, encoding="utf-8")
+@contextlib.contextmanager
+def whole(target: Path) -> Iterator[Path]:
+    """Give an empty folder beside `target` that takes its place; an error leaves nothing there."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".import-", dir=target.parent) as work:
+        fresh = Path(work) / "fresh"
+        fresh.mkdir()
+        yield fresh
+        fresh.rename(target)
+
+
+def lay_out(
+    target: Path,
+    code: Mapping[str, bytes],
+    texts: Mapping[str, str],
+    *,
+    more: Callable[[Path], None] = lambda folder: None,
+) -> None:
+    """Write the other project's code as it is, the new files, and what `more` writes."""
+    with whole(target) as folder:
+        for name, content in code.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        for name, text in texts.items():
+            (folder / name).write_text(text, encoding="utf-8")
+        more(folder)
 
 
 def not_code(source: Path, target: Path, known: tuple[str, ...]) -> Iterator[str]:

@@ -46,11 +46,16 @@ def done(seconds: float, at: str) -> str:
     return f"Done [{round(seconds * 1e6)} usecs] {at}"
 
 
+_OWN_HINTS = {"run-not-found": "List them with: list_jobs"}
+"""What a server advises as a command of the shell, by code."""
+
+
 def error(problem: HansaError) -> str:
     """Return an error as the console tells it."""
+    hint = _OWN_HINTS.get(problem.code, problem.hint)
     return (
         f"Error: {clean(problem.happened, ERROR_CHARS)}\n"
-        f"{clean(problem.hint, ERROR_CHARS)}  [{problem.code}]"
+        f"{clean(hint, ERROR_CHARS)}  [{problem.code}]"
     )
 
 

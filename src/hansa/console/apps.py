@@ -16,7 +16,7 @@ from hansa.console.answers import table
 from hansa.console.parsing import Command
 from hansa.console.seat import Seat
 from hansa.errors import ConsoleError, PlanError
-from hansa.limits import PRIORITY_MAX
+from hansa.limits import PRIORITY_MAX, RUN_NUMBER_MAX
 from hansa.packages import build_archive
 from hansa.plan import PLAN_FILE
 from hansa.project import Project, open_project
@@ -267,10 +267,11 @@ def _current(seat: Seat) -> int:
 
 
 def _number(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text) > 0):
+    known = text.isascii() and text.isdecimal() and len(text) <= len(str(RUN_NUMBER_MAX))
+    if not (known and 0 < int(text) <= RUN_NUMBER_MAX):
         raise ConsoleError(
             "console-verb",
             f"{text[:20]!r} is no run number. Nothing was done.",
-            "A run number is a whole number above 0: set_run_number 1",
+            f"A run number is a whole number above 0, at most {RUN_NUMBER_MAX}: set_run_number 1",
         )
     return int(text)

@@ -15,11 +15,13 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from itertools import count
 from pathlib import Path
 
 import msgspec
 
 from hansa.errors import ConsoleError
+from hansa.limits import RUN_NUMBER_MAX
 from hansa.runs import RunFolder, all_runs
 from hansa.store.files import write_durably
 
@@ -72,8 +74,11 @@ class Workspace:
         return new
 
     def next_number(self) -> int:
-        """Return the lowest number above all that were used."""
-        return 1 + max(map(int, self.memory.runs), default=0)
+        """Return the lowest number above all that were used, or that was left out if none is."""
+        highest = max(map(int, self.memory.runs), default=0)
+        if highest < RUN_NUMBER_MAX:
+            return highest + 1
+        return next(n for n in count(1) if str(n) not in self.memory.runs)
 
     def forget(self, number: int) -> None:
         """Remove a run number and its folder."""

@@ -17,7 +17,8 @@ from hansa.seeds import Key
 
 T = TypeVar("T")
 
-_PAUSE_S = (0.5, 2.5)  # between two deeds: at least, at most
+PAUSE_S = (0.5, 2.5)
+"""Between two deeds: at least, at most; before the first one at most the least of it."""
 
 
 class Chaos:
@@ -26,30 +27,45 @@ class Chaos:
     Args:
       rehearsal: with proxies, for deeds to connections.
       told: is called with one line for each deed.
+      pause_s: seconds between deeds, at least and at most.
+      seed: the same one chooses the same deeds; by default it is drawn.
     """
 
-    def __init__(self, rehearsal: Rehearsal, told: Callable[[str], None]) -> None:
-        self._rehearsal, self._told = rehearsal, told
-        seed = int.from_bytes(os.urandom(4), "little")
+    def __init__(
+        self,
+        rehearsal: Rehearsal,
+        told: Callable[[str], None],
+        *,
+        pause_s: tuple[float, float] = PAUSE_S,
+        seed: int | None = None,
+    ) -> None:
+        self._rehearsal, self._told, self._pause_s = rehearsal, told, pause_s
+        seed = int.from_bytes(os.urandom(4), "little") if seed is None else seed
         self._chance = Key.root(seed).child("chaos").generator()
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True)
+        self.deeds = 0
 
     def __enter__(self) -> Chaos:
         self._thread.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Stop, and let everything be well again."""
+        """Stop, and let everything be well again; say so if there was no time for a deed."""
         self._ending.set()
         self._thread.join()
         for proxy in self._rehearsal.proxies.values():
             proxy.heal()
+        if not self.deeds:
+            self._told("chaos: the run ended before anything was done to it; give it more --rounds")
 
     def _work(self) -> None:
-        while not self._ending.wait(self._chance.uniform(*_PAUSE_S)):
+        pause = self._chance.uniform(0.0, self._pause_s[0])  # a short run shall meet it too
+        while not self._ending.wait(pause):
+            pause = self._chance.uniform(*self._pause_s)
             try:
                 self._one_of(self._possible())()
+                self.deeds += 1
             except HansaError as error:
                 self._told(f"chaos: {error}")
 

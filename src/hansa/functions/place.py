@@ -51,7 +51,8 @@ class Place(NamedTuple):
     """Where the functions run.
 
     `confined`: in a sandbox, and with `limits`.  `hidden`: folders that they never see.  `scratch`:
-    where the code lies meanwhile; None for the system's place, which no start sweeps.
+    where the code lies meanwhile; None for the system's place, which no start sweeps.  `wanted`:
+    whether the run goes on; a process that computes for one that was stopped is ended.
     """
 
     code: Mapping[str, bytes]  # of the project
@@ -60,6 +61,7 @@ class Place(NamedTuple):
     limits: Limits = Limits()
     log: Any = Shown()  # gets what they print; has `write(bytes)`
     scratch: Path | None = None
+    wanted: Callable[[], bool] = lambda: True
 
 
 class Answer(NamedTuple):
@@ -129,6 +131,7 @@ class Room:
             log=place.log,
             counted=place.confined,
             over=("function-time", "the limit of code at a server"),
+            wanted=place.wanted,
         )
 
     def close(self) -> None:

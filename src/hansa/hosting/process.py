@@ -63,6 +63,7 @@ class HostedProcess(ABC, Generic[A]):
       log: gets what it prints.
       counted: whether to count its processes, where the system does not.
       over: what passing a limit is called, a code and whose limit it is.
+      wanted: whether somebody still waits for what it does; asked now and then while it works.
     """
 
     def __init__(
@@ -74,8 +75,9 @@ class HostedProcess(ABC, Generic[A]):
         log: Log,
         counted: bool,
         over: tuple[str, str] = ("site-limit", "this site's limit"),
+        wanted: Callable[[], bool] = lambda: True,
     ) -> None:
-        self._over = over
+        self._over, self._wanted = over, wanted
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -176,6 +178,9 @@ class HostedProcess(ABC, Generic[A]):
             if answer is None:
                 if self._process.poll() is None:
                     self._check_processes()
+                    if not self._wanted():
+                        self._cancelled = True
+                        raise self._ended()
                     continue
                 # Its last words may still be in the pipe, which a child of it may hold open.
                 answer = self._next(_LAST_WORDS_S) or self._ended()

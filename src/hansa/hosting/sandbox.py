@@ -9,12 +9,14 @@ from __future__ import annotations
 import functools
 import os
 import shutil
+import site
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 import hansa
+from hansa.hosting.linked import linked_packages
 from hansa.learners.generators import local_threads
 from hansa.limits import WORKER_MEMORY_KEPT, WORKER_TEMPORARY_BYTES_MAX
 from hansa.text import TEXT_CHARS, clean
@@ -124,10 +126,10 @@ def _system() -> list[str]:
 
 
 def _python_binds() -> Iterator[tuple[str, Path]]:
-    """Yield folders of this Python and of Hansa that do not lie in /usr."""
+    """Yield what of this Python, of Hansa and of linked packages does not lie in /usr."""
     real = Path(sys.executable).resolve().parent.parent  # an interpreter may be behind links
     places = {Path(sys.prefix), Path(sys.base_prefix), Path(sys.base_prefix).resolve(), real}
-    places.add(Path(hansa.__file__).parent)
+    places |= {Path(hansa.__file__).parent, *linked_packages(site.getsitepackages())}
     for place in places:
         if not place.is_relative_to("/usr") and len(place.parts) > 1:
             yield str(place), place

@@ -23,6 +23,7 @@ from hansa.errors import LearnerError
 from hansa.metrics import NONE_ASKED, Asked, Mean, Metrics, check_number, sums
 from hansa.optimizers import Module
 from hansa.params import Params
+from hansa.params.dtypes import quietly
 from hansa.params.model import ModelLayout
 from hansa.seeds import Key
 
@@ -161,14 +162,15 @@ def evaluate(learner: Learner, params: Params, data: Any, asked: Asked = NONE_AS
     Raises:
       LearnerError: the predictions are not what the metrics need.
     """
-    measured = dict(learner.evaluate(params, data))
+    found: dict[str, Mean] = {}
+    with quietly():  # a metric that is not finite is told where the round is
+        measured = dict(learner.evaluate(params, data))
+        for predicted in cast(Any, learner).predictions(params, data) if asked.metrics else ():
+            for name, mean in sums(asked, predicted).items():
+                seen = found.get(name, Mean(0.0, 0.0))
+                found[name] = Mean(seen.total + mean.total, seen.weight + mean.weight)
     if not asked.metrics:
         return measured
-    found: dict[str, Mean] = {}
-    for predicted in cast(Any, learner).predictions(params, data):
-        for name, mean in sums(asked, predicted).items():
-            seen = found.get(name, Mean(0.0, 0.0))
-            found[name] = Mean(seen.total + mean.total, seen.weight + mean.weight)
     check_number(measured | found)
     return measured | found
 

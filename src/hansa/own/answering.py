@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from hansa.algorithms import Algorithm
 from hansa.errors import RunError
 from hansa.limits import (
     AT_WORK_MAX,
@@ -52,6 +53,11 @@ class _Bytes(msgspec.Struct):
     up: int = 0
 
 
+class _Crossed(msgspec.Struct):
+    model: str
+    metrics: dict[str, dict[str, float | None]]
+
+
 class _Row(msgspec.Struct):
     """A round's row, as far as others read it; what is left out is made up for."""
 
@@ -62,6 +68,7 @@ class _Row(msgspec.Struct):
     validation: dict[str, _Summary] = {}
     test: dict[str, _Summary] = {}
     seconds: float = 0.0
+    cross_site: _Crossed | msgspec.UnsetType = msgspec.UNSET
 
 
 class Answering:
@@ -70,10 +77,16 @@ class Answering:
     Args:
       federation: the real handle.
       expect: is told how many clients there are.
+      algorithm: of the run, if it is one of Hansa's: it takes states of its own for granted.
     """
 
-    def __init__(self, federation: Federation, expect: Callable[[int], None]) -> None:
-        self._federation, self._expect = federation, expect
+    def __init__(
+        self,
+        federation: Federation,
+        expect: Callable[[int], None],
+        algorithm: Algorithm | None = None,
+    ) -> None:
+        self._federation, self._expect, self._algorithm = federation, expect, algorithm
         self._last: Commit | None = None
         self._roster: frozenset[str] = frozenset()
         self._roster_of = 0  # the round whose roster that is
@@ -135,7 +148,7 @@ class Answering:
     async def _do_train(self, *arguments: Any) -> Trained:
         asked = Training(*arguments)
         await self._check_exchange("train", asked.number, asked.cohort)
-        self._check_state(asked.state)
+        self._check_message(asked.state)
         self._check_terms(asked.terms, asked.cohort)
         if odd := sorted((asked.steps or {}).keys() - set(asked.cohort)):
             raise _refused(f"steps of {odd[0]!r:.80}, who is not in the cohort")
@@ -154,7 +167,7 @@ class Answering:
     async def _do_arrivals(self, *arguments: Any) -> Arrived:
         asked = Arriving(*arguments)
         await self._check_exchange("train", asked.number, asked.cohort)
-        self._check_state(asked.state)
+        self._check_message(asked.state)
         if any(not 0 < work.round <= asked.number for work in asked.at_work.values()):
             raise _refused("updates of rounds that have not been")
         if len(asked.at_work) > AT_WORK_MAX or asked.updates < 1:
@@ -181,7 +194,7 @@ class Answering:
 
     async def _do_evaluate(self, number: int, state: GlobalState, clients: list[str]) -> Evaluated:
         await self._check_exchange("evaluate", number, clients)
-        self._check_state(state)
+        self._check_message(state)
         return await self._federation.evaluate(number, state, clients)
 
     async def _do_ask(self, *arguments: Any) -> Answered:
@@ -264,6 +277,17 @@ class Answering:
             raise _refused("to send or commit a model of other tensors than the run's")
         if state.buffers.shape != known.buffers.shape or state.buffers.dtype != np.float64:
             raise _refused("to send or commit buffers of another model than the run's")
+
+    def _check_message(self, state: GlobalState) -> None:
+        """Refuse a state out of which the algorithm can make no message."""
+        self._check_state(state)
+        if self._algorithm is None:
+            return
+        try:
+            self._algorithm.broadcast(state.algorithm)
+        except AttributeError as error:
+            what = f"to send a state without the {error} of {self._algorithm.name}"
+            raise _refused(what) from None
 
 
 def _check_json(what: str, value: Mapping[str, Any], most: int) -> None:

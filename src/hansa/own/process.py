@@ -69,7 +69,7 @@ class Parts:
     """
 
     def __init__(self, plan: Plan, own: Own, place: Place, model: Model) -> None:
-        self._plan, self._own, self._place, self._model = plan, own, place, model
+        self._plan, self.own, self._place, self._model = plan, own, place, model
         self._seconds = plan.server_functions.time_s
         self._bytes = model.layout().layout.nbytes
         self._lock = threading.Lock()  # who asks is answered before another asks
@@ -188,7 +188,7 @@ class Parts:
 
     def words(self, part: str) -> str:
         """Say what a part is."""
-        own = self._own
+        own = self.own
         named = {
             "making": "making the project's own parts",
             "run": f"the workflow {own.workflow}",

@@ -196,7 +196,8 @@ def _at_sites(*_: Any) -> Any:
 
 def _workflow(parts: Parts, facts: Facts) -> Workflow:
     async def run(federation: Federation, plan: Plan, algorithm: Algorithm) -> Progress:
-        answering = Answering(federation, parts.expect)
+        hansas = None if parts.own.algorithm else algorithm
+        answering = Answering(federation, parts.expect, hansas)
         reply, arrays = parts.asked("run", Call("run"), None)
         while isinstance(reply, Wanted):
             if answering.spent:

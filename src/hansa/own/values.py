@@ -53,7 +53,9 @@ def plain(value: Any) -> tuple[Any, Arrays]:
         raise TypeError(f"{type(inner).__name__} cannot travel")
 
     try:
-        return msgspec.to_builtins(value, enc_hook=told), arrays
+        made = msgspec.to_builtins(value, enc_hook=told)
+        msgspec.msgpack.encode(made)  # text and numbers that have no bytes
+        return made, arrays
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise Unfit(str(error)) from None
 

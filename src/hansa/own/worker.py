@@ -33,7 +33,7 @@ from hansa.own.messages import (
 )
 from hansa.own.naming import at_server
 from hansa.own.process import Model
-from hansa.own.values import Arrays, as_kind, plain
+from hansa.own.values import Arrays, Unfit, as_kind, plain, unfit
 from hansa.own.wants import WANTS
 from hansa.pipes import Closed, worker_streams
 from hansa.plan import Plan, build_method, build_named
@@ -93,6 +93,8 @@ class Inside:
             frame: Returned | Raised = Returned(value)
         except Closed:
             raise
+        except Unfit as why:
+            frame, back = as_raised(unfit("What it returned", why), Path(self._setup.folder)), {}
         except (Exception, SystemExit) as error:  # noqa: BLE001 - it is the user's code
             frame, back = as_raised(error, Path(self._setup.folder)), {}
         send_with(self._pipes[1], frame, back)
@@ -104,7 +106,10 @@ class Inside:
           RunError: why it is not given.
         """
         requests, replies = self._pipes
-        value, arrays = plain(arguments)
+        try:
+            value, arrays = plain(arguments)
+        except Unfit as why:
+            raise unfit(f"What the workflow gives to {method}", why) from None
         send_with(replies, Wanted(method, value), arrays)
         while True:
             request, back = receive_with(requests, Request)

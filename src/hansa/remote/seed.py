@@ -39,7 +39,7 @@ def seed_model(project: Project, start: Start | None = None) -> Seed:
 
 
 def _made(project: Project) -> Seed:
-    sample = _sample(project)
+    sample, absent = _sample(project)
     key = Key.root(project.plan.seed).child("model")
     if sample is not None or project.plan.learner.kind == "torch":  # which needs none
         return project.learner.init(sample, key)
@@ -49,9 +49,10 @@ def _made(project: Project) -> Seed:
         raise PlanError(
             "plan-impossible",
             f"Making the seed model of a {project.plan.learner.kind} learner takes some data, and "
-            f"those of the plan are not here ({type(error).__name__}). Nothing was sent.",
-            "Give a model to start from with --from RUN:ROUND or --from FILE; a simulation on data "
-            "of the same shape makes one: hansa export --to safetensors",
+            f"those of the plan are not here: {absent} Nothing was sent.",
+            "Correct data.set if it is wrong. If only the sites have the data, give a model to "
+            "start from with --from RUN:ROUND or --from FILE; a simulation on data of the same "
+            "shape makes one: hansa export --to safetensors",
         ) from error
 
 
@@ -82,20 +83,21 @@ def _buffers(kind: str, names: list[str]) -> list[str]:
     return []
 
 
-def _sample(project: Project) -> Any:
-    """Return some training data for its shapes, or None where only the sites have data."""
+def _sample(project: Project) -> tuple[Any, str]:
+    """Return some training data for its shapes; where only the sites have it None, and why."""
     data = project.plan.data
     try:
         if data.set is None or data.split is not None:
-            return project_population(project).sample()
+            return project_population(project).sample(), ""
         folder = data_place(data.set, project.data_folder)
-        return load(data.set, folder=folder, target=data.target, group=data.group).take([0])
+        return load(data.set, folder=folder, target=data.target, group=data.group).take([0]), ""
     except DataError as error:
         if error.code not in _NOT_HERE:
             raise
+        return None, f"{error.happened.removesuffix('.')} ({error.hint.removesuffix('.')})."
     except HansaError:
         raise
-    except Exception:
+    except Exception as error:
         if data.set is not None:
             raise
-    return None
+        return None, f"data(client) of the project raised {type(error).__name__}: {error}."

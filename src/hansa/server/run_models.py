@@ -67,6 +67,7 @@ class RunModels:
         self._last_state: GlobalState | None = None
         self._used: dict[int, BlobRef] = {}  # from which somebody at work began, by round
         self._held: dict[tuple[str, int], _Held] = {}
+        self._loose: set[str] = set()  # digests that are held and that no commit has named yet
         self._light: list[str] = []  # digests of files that may be fetched by two names
         self._messages: list[str] = []  # digests of those that are still there
         self._old_messages: list[str] = []  # of rounds that are committed
@@ -100,7 +101,9 @@ class RunModels:
     def hold(self, client: str, number: int, vectors: Mapping[str, Vector]) -> None:
         """Keep vectors of a client, for as long as commits name them."""
         file = encode(Params.of(dict(vectors)))
-        self._held[client, number] = _Held(0, self._stores.blobs.put_bytes(file)[0], file)
+        digest, _ = self._stores.blobs.put_bytes(file)
+        self._loose.add(digest)
+        self._held[client, number] = _Held(0, digest, file)
 
     def held(self, client: str, number: int) -> Mapping[str, Vector]:
         """Return what was held."""
@@ -181,6 +184,7 @@ class RunModels:
                 raise Interrupted from None  # stopped meanwhile
             for old in stale:
                 self._stores.blobs.remove(old)
+            self._loose.difference_update(needed)
         self.close()  # sites have fetched what was committed before
         self._light = list(needed)
 
@@ -188,6 +192,13 @@ class RunModels:
         for digest, file in needed.items():
             if not self._stores.blobs.harden(digest):
                 self._stores.blobs.put_bytes(file)
+
+    def let_go(self) -> None:
+        """Remove what was held and no commit has named; the run's thread goes."""
+        with self._stores.trail:
+            for digest in self._journal.unneeded(self._loose) if self._loose else ():
+                self._stores.blobs.remove(digest)
+        self._loose.clear()
 
     def close(self) -> None:
         """Leave each file of the last commit the one name that it will keep."""

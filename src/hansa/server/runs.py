@@ -6,6 +6,7 @@ import logging
 import threading
 from typing import NamedTuple
 
+from hansa.clock import monotonic
 from hansa.errors import HansaError, RequestRefused, ServerError
 from hansa.failpoints import hit
 from hansa.limits import (
@@ -127,8 +128,9 @@ class Runs:
         for federation in active:
             federation.leave()
         self._hub.stir()
+        until = monotonic() + patience_s  # for all of them together
         for thread in threads:
-            thread.join(patience_s)
+            thread.join(max(0.0, until - monotonic()))
 
     def update_bytes(self, site: str, run: str, number: int) -> int:
         """Return the most that a site may upload for a round; 0 when none is wanted of it."""
@@ -213,6 +215,8 @@ class Runs:
         except (OSError, ServerError):
             raise
         except HansaError as error:
+            if not self._is_wanted(row.run):  # what it computed for nobody was cut off
+                return None
             trace = "\n".join(getattr(error, "__notes__", ()))[-FAILURE_CHARS_MAX:]
             return Ending("failed", str(error), error.code, trace)
         except Exception as error:
@@ -245,7 +249,8 @@ class Runs:
     def _drive(self, row: RunRow) -> Progress:
         if self._has_ended(row.run):
             raise Interrupted
-        plan, method, workflow = read_plan(row.submission, self._stores.blobs, self._serving)
+        serving = self._serving._replace(wanted=lambda: self._is_wanted(row.run))
+        plan, method, workflow = read_plan(row.submission, self._stores.blobs, serving)
         federation = DeployedFederation(
             row,
             plan,
@@ -260,7 +265,7 @@ class Runs:
         with self._lock:
             self._active[row.run] = federation
         # Whoever stops it, or the server, either finds it in the table or has been before.
-        if self._leaving.is_set() or self._has_ended(row.run):
+        if not self._is_wanted(row.run):
             raise Interrupted
         self._hub.activate(federation)
         try:
@@ -269,6 +274,9 @@ class Runs:
             return drive(workflow.run(federation, plan, method.algorithm))
         finally:
             federation.close()
+
+    def _is_wanted(self, run: str) -> bool:
+        return not (self._leaving.is_set() or self._has_ended(run))
 
     def _has_ended(self, run: str) -> bool:
         row = self._desk.journal.run(run)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,6 +48,7 @@ class Serving(NamedTuple):
     allowed: str = "refused"  # as in `ServerSettings.server_functions`
     memory_mb: int = FUNCTION_MEMORY_MB
     folder: Path | None = None  # of the server, which they never see; what they print is kept there
+    wanted: Callable[[], bool] = lambda: True  # as in `Place`
 
     def place(self, code: Mapping[str, bytes], own: str = "") -> Place:
         """Return where functions of this code run, or the parts of a plan that are its own.
@@ -77,10 +78,11 @@ class Serving(NamedTuple):
         processes = FUNCTION_PROCESSES_MAX if why is None else None
         limits = Limits(self.memory_mb, None, processes)
         if self.folder is None:
-            return Place(code, why is None, limits=limits)
+            return Place(code, why is None, limits=limits, wanted=self.wanted)
         log = Log(self.folder / "functions.log")
         scratch = self.folder / FUNCTIONS_FOLDER
-        return Place(code, why is None, (self.folder.resolve(),), limits, log, scratch)
+        hidden = (self.folder.resolve(),)
+        return Place(code, why is None, hidden, limits, log, scratch, self.wanted)
 
 
 def read_plan(

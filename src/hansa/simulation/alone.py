@@ -8,6 +8,7 @@ import numpy as np
 
 from hansa.algorithms import Vectors, fed_avg
 from hansa.client import Client
+from hansa.learners.learner import evaluate
 from hansa.metrics import Metrics
 from hansa.plan import hyper_at
 from hansa.project import Project
@@ -37,4 +38,4 @@ def train_alone(project: Project, population: Population, name: str) -> Metrics:
         update, _ = client.train(message, data, None, name=name, hyper=hyper, key=key)
         x = x + update.vectors["delta"]
         buffers = update.vectors.get(BUFFERS, buffers)
-    return learner.evaluate(seed.layout.join(x, buffers), population.test)
+    return evaluate(learner, seed.layout.join(x, buffers), population.test)

@@ -35,7 +35,7 @@ from hansa.site.ledger import LEDGER_FILE, Answered, Ledger
 from hansa.site.ledger import answered as messages_answered
 from hansa.site.offers import Offers
 from hansa.site.outbox import Outbox
-from hansa.site.presence import present, remember_end
+from hansa.site.presence import Troubles, present, remember_end
 from hansa.site.sandbox import sandbox_told
 from hansa.site.settings import SiteSettings, load_settings
 from hansa.site.tasks import Desk, Dropped, Joined, TaskRun
@@ -107,6 +107,7 @@ class Agent:
         self._queues: dict[str, queue.SimpleQueue[TaskRun | None]] = {}
         self._failure: BaseException | None = None
         self._attributes, self._told = settings.attributes, ""
+        self._troubles = Troubles(folder)
 
     def start(self) -> None:
         """Begin to ask for work."""
@@ -162,9 +163,11 @@ class Agent:
             if refusal.said.startswith("identity-"):
                 raise  # no longer a member, or never one: only people can mend that
             log.error("%s", refusal)
+            self._troubles.told(refusal.happened)
         except OSError as error:
             # What cannot be written down may not leave, so the site falls silent until it can.
             log.error("%s; the agent waits", error)
+            self._troubles.told(str(error))
         self._ending.wait(SITE_PAUSE_S)
         return None
 
@@ -311,10 +314,13 @@ class Agent:
 
         def tried() -> T:
             try:
-                return work()
+                done = work()
             except ServerError as error:
                 log.warning("%s", error.happened)
+                self._troubles.told(error.happened)
                 raise
+            self._troubles.over()
+            return done
 
         if over():
             raise Dropped

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,10 @@ AGENT_FILE = "agent.json"
 
 END_FILE = "agent-ended.json"
 """Why the last agent could not go on; gone once another has started."""
+
+
+TROUBLE_FILE = "agent-trouble.json"
+"""What keeps a running agent from its work, such as a server that is away; gone once it is over."""
 
 
 class Agent(Holder, frozen=True, kw_only=True):
@@ -39,6 +44,50 @@ class End(msgspec.Struct, frozen=True):
     member: bool = True  # False: the server has said that the site is no member
 
 
+class Trouble(msgspec.Struct, frozen=True):
+    """What a running agent cannot get over by itself, and goes on trying."""
+
+    reason: str
+    since: str
+
+
+class Troubles:
+    """Keeps the trouble of a running agent where `hansa site status` finds it; thread-safe.
+
+    Args:
+      folder: of the site.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path, self._lock = folder / TROUBLE_FILE, threading.Lock()
+        self._last: Trouble | None = None
+
+    def told(self, reason: str) -> None:
+        """Note why something does not work; the time is that of the first reason in a row."""
+        with self._lock:
+            before = self._last
+            if before is None or before.reason != reason:
+                self._last = Trouble(reason, now() if before is None else before.since)
+                with contextlib.suppress(OSError):  # a full disk is a trouble, too
+                    write_durably(self._path, [msgspec.json.encode(self._last)])
+
+    def over(self) -> None:
+        """Note that it works again."""
+        with self._lock:
+            if self._last is not None:
+                self._last = None
+                with contextlib.suppress(OSError):
+                    self._path.unlink()
+
+
+def trouble_of(folder: Path) -> Trouble | None:
+    """Return what keeps the running agent of a folder from its work."""
+    try:
+        return msgspec.json.decode((folder / TROUBLE_FILE).read_bytes(), type=Trouble)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+
+
 @contextlib.contextmanager
 def present(folder: Path) -> Iterator[None]:
     """Be the one agent of a site's folder.
@@ -53,7 +102,8 @@ def present(folder: Path) -> Iterator[None]:
             group = os.getpgid(0) if hasattr(os, "getpgid") else 0
             me = Agent(pid=os.getpid(), group=group, started=now(), born=born(os.getpid()))
             write_durably(folder / AGENT_FILE, [msgspec.json.encode(me)])
-            (folder / END_FILE).unlink(missing_ok=True)
+            for old in (END_FILE, TROUBLE_FILE):
+                (folder / old).unlink(missing_ok=True)
             yield
             (folder / AGENT_FILE).unlink(missing_ok=True)
     except filelock.Timeout:
@@ -67,7 +117,10 @@ def present(folder: Path) -> Iterator[None]:
 def remember_end(folder: Path, error: Exception) -> None:
     """Keep why an agent could not go on, for its owner to be told later; a full disk keeps none."""
     code = error.said if isinstance(error, RequestRefused) else getattr(error, "code", "defect")
-    reason = error.happened if isinstance(error, HansaError) else f"{type(error).__name__}: {error}"
+    if isinstance(error, HansaError):
+        reason = f"{error.happened} {error.hint}"
+    else:
+        reason = f"{type(error).__name__}: {error}"
     end = End(code, reason, now(), member=code != "identity-member")
     with contextlib.suppress(OSError):
         write_durably(folder / END_FILE, [msgspec.json.encode(end)])
@@ -79,6 +132,11 @@ def last_end(folder: Path) -> End | None:
         return msgspec.json.decode((folder / END_FILE).read_bytes(), type=End)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return None
+
+
+def was_killed(folder: Path) -> bool:
+    """Tell, of a folder without a running agent, whether the last one had no time to end."""
+    return (folder / AGENT_FILE).exists()
 
 
 def find_agent(folder: Path) -> Agent | None:

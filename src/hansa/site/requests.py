@@ -305,4 +305,5 @@ def told(approval: Approval) -> str:
     until = approval.until
     ends = "" if until is None else f", until {time_told(until)}"
     rounds = approval.max_rounds
-    return f"approved by {approval.by}{ends}" + (f", for {rounds} rounds" if rounds else "")
+    counted = f", for {rounds} round{'s' * (rounds != 1)}" if rounds else ""
+    return f"approved by {approval.by}{ends}{counted}"

@@ -192,6 +192,11 @@ def _explained(text: str, table: Mapping[str, Any], origin: str) -> SiteError:
     at = _AT.search(text) or _KEY_AT.search(text)
     path = at["path"] if at else ""
     reason = text[: at.start()] if at else text
+    if "matching regex" in reason:
+        reason = (
+            "a name has up to 64 letters, digits, . _ - and begins with a letter or a digit; those "
+            "of members and resources are in lower case"
+        )
     where = path.replace("[...]", ".NAME") or "top level"
     if (unknown := _UNKNOWN.search(reason)) and path in _KINDS:
         return _unusable(

@@ -396,6 +396,7 @@ class BlobStore:
             os.replace(file, self.folder / name)
             self._sync_name(self.folder / name)
             (self.folder / f"{name}~").unlink(missing_ok=True)
+            self._written.discard(f"{name}~")
         hit("after_blob_renamed")
 
     def _sync_name(self, path: Path) -> None:

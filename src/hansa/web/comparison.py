@@ -1,6 +1,7 @@
 """Several runs side by side: what differs, which setting is ahead, and whether one may say so.
 
-Runs whose plans differ only in the seed are one setting; its values are shown as a range.
+Runs whose plans differ only in the seed are one setting; its values are shown as a range.  The
+seed decides who gets which rows, so the digest of the data differs with it and is no setting.
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ from hansa.web.words import (
 DRAWN_MAX = 8
 """Settings with a curve, the best ones; there are as many colours."""
 
+DATA = "data_digest"
+"""Key of a plan as a run's record has it: which rows each client had."""
+
 LABEL_CHARS = 34
 """Characters of the name of a setting before the name of its run is used instead."""
 
@@ -72,6 +76,7 @@ class Result(NamedTuple):
 
     label: str
     runs: str
+    seeds: str
     state: str
     best: str
     last: str
@@ -116,17 +121,40 @@ def compare(records: Sequence[RunRecord]) -> Comparison:
 def group(records: Sequence[RunRecord]) -> list[Setup]:
     """Return the runs by plan, seeds together, each plan named by what sets it apart."""
     plans: dict[str, Setup] = {}
-    for record in records:
-        flat = {clean(key, 80): setting(v) for key, v in flatten(record.plan).items()}
-        flat.pop("seed", None)
-        setup = plans.setdefault(json.dumps(flat, sort_keys=True), Setup("", [], flat))
-        setup.runs.append(record)
+    flats = [_but_seed(record) for record in records]
+    changed = _with_other_data(records, flats)
+    for record, flat in zip(records, flats, strict=True):
+        if _key(flat, DATA) not in changed:
+            flat.pop(DATA, None)
+        plans.setdefault(_key(flat), Setup("", [], flat)).runs.append(record)
     setups = list(plans.values())
     keys = [key for key, _ in differences(setups)]
     labels = [_label(setup, keys) for setup in setups]
     if len(set(labels)) < len(labels) or any(len(label) > LABEL_CHARS for label in labels):
         labels = [_run_names(setup, 1) for setup in setups]
     return [setup._replace(label=label) for setup, label in zip(setups, labels, strict=True)]
+
+
+def _but_seed(record: RunRecord) -> dict[str, str]:
+    flat = {clean(key, 80): setting(v) for key, v in flatten(record.plan).items()}
+    flat.pop("seed", None)
+    return flat
+
+
+def _key(flat: dict[str, str], without: str = "") -> str:
+    return json.dumps({k: v for k, v in flat.items() if k != without}, sort_keys=True)
+
+
+def _with_other_data(records: Sequence[RunRecord], flats: list[dict[str, str]]) -> set[str]:
+    """Return the plans that met other data under one seed: there the seed is not the reason."""
+    digests: dict[tuple[str, str], set[str | None]] = {}
+    for record, flat in zip(records, flats, strict=True):
+        digests.setdefault((_key(flat, DATA), _seed(record)), set()).add(flat.get(DATA))
+    return {plan for (plan, _), found in digests.items() if len(found) > 1}
+
+
+def _seed(record: RunRecord) -> str:
+    return setting(flatten(record.plan).get("seed"))
 
 
 def _label(setup: Setup, keys: list[str]) -> str:
@@ -148,7 +176,7 @@ def differences(setups: Sequence[Setup]) -> list[tuple[str, list[str]]]:
 
 def _sameness(records: Sequence[RunRecord]) -> str:
     """Return what to say where no setting differs."""
-    if len({setting(flatten(record.plan).get("seed")) for record in records}) > 1:
+    if len({_seed(record) for record in records}) > 1:
         return "Nothing but the seed."
     return "Nothing: the plans are the same, and so are their seeds."
 
@@ -268,15 +296,15 @@ def _remarks(setups: list[Setup], measure: Yardstick | None, obstacles: list[str
 
 def _result(setup: Setup, measure: Yardstick | None) -> Result:
     bests = _bests(setup, measure) if measure else []
-    lasts = [v for run in setup.runs if measure and (v := measure.last(run)) is not None]
     rounds = sorted({run.rounds[-1].round if run.rounds else 0 for run in setup.runs})
     sent = [sum(r.bytes.down + r.bytes.up for r in run.rounds) for run in setup.runs]
     return Result(
         label=setup.label,
         runs=_run_names(setup, 4),
+        seeds=listing([_seed(run) for run in setup.runs], 4),
         state=", ".join(dict.fromkeys(run.state for run in setup.runs)),
         best=_range(bests) if bests else _own_best(setup),
-        last=_range(lasts) if lasts else "none",
+        last=_last(setup, measure) if measure else _own_last(setup),
         rounds=f"{rounds[0]:,}" if len(rounds) == 1 else f"{rounds[0]:,} to {rounds[-1]:,}",
         time=duration(fmean(run.seconds for run in setup.runs)),
         sent=byte_size(fmean(sent)),
@@ -287,6 +315,19 @@ def _own_best(setup: Setup) -> str:
     """Return the best values by the runs' own account, where there is no common measure."""
     bests = [run.best for run in setup.runs if run.best]
     return listing([f"{clean(b.metric, 24)} {number(b.value)}" for b in bests], 2) or "none"
+
+
+def _last(setup: Setup, measure: Yardstick) -> str:
+    lasts = [measure.last(run) for run in setup.runs]
+    known = [value for value in lasts if value is not None]
+    return _range(known) if len(known) == len(lasts) else number(None)  # the model diverged
+
+
+def _own_last(setup: Setup) -> str:
+    """Return the final values as `_own_best` does the best ones."""
+    own = [(run, measure) for run in setup.runs if (measure := yardstick([run]))]
+    lasts = [f"{clean(by.metric, 24)} {number(by.last(run))}" for run, by in own]
+    return listing(lasts, 2) or "none"
 
 
 def _curves(setups: list[Setup], measure: Yardstick) -> Drawing:

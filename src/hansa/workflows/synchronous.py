@@ -15,6 +15,7 @@ import numpy as np
 from hansa.algorithms import Algorithm, Vectors
 from hansa.errors import PlanError, RunError
 from hansa.metrics import Metrics, confusions, summarise_all
+from hansa.params.dtypes import quietly
 from hansa.plan.measured import asked_of
 from hansa.plan.schema import Plan
 from hansa.rounds import BUFFERS, Terms, largest_parameter
@@ -154,10 +155,11 @@ def step(
     share = trained.aggregate.clients / clients
     before = state.algorithm
     # NumPy scalars widen float32; what is read back after an interruption must be what was there.
-    stepped = Vectors(
-        (name, np.asarray(v, before[name].dtype) if name in before else v)
-        for name, v in algorithm.server(before, mean, share).items()
-    )
+    with quietly():  # a model that is not finite is refused below
+        stepped = Vectors(
+            (name, np.asarray(v, before[name].dtype) if name in before else v)
+            for name, v in algorithm.server(before, mean, share).items()
+        )
     largest_parameter(stepped.x)
     return GlobalState(stepped, buffers)
 

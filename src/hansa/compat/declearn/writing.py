@@ -63,8 +63,7 @@ def import_setup(source: Path, target: Path | None = None, data: Path | None = N
         MODULE: module_text(read),
         "README.md": readme_text(read),
     }
-    lay_out(target, code, texts)
-    rows.save(target / DATA)
+    lay_out(target, code, texts, more=lambda folder: rows.save(folder / DATA))
     return Written(target, list(_facts(read)), [])
 
 

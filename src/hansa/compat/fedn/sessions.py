@@ -195,6 +195,7 @@ def _write_remote(target: Path, desk: Desk, wanted: Wanted) -> dict[str, Any]:
         server_functions=functions,
         labels=wanted.labels or LABELS,
         features=wanted.features,
+        begins=False,  # its start does
     )
     package = read_package(asked.source, helper)
     if package.splits != (wanted.labels is not None):

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from hansa.compat.fedn.formats import FORMS, read_model
 from hansa.compat.fedn.reading import DESCRIPTION, FednPackage, read_package
 from hansa.compat.fedn.served import CLASS, FUNCTIONS
+from hansa.compat.laying_out import lay_out
 from hansa.errors import PlanError
 from hansa.limits import BLOB_BYTES_MAX, SPLIT_FEATURES, SPLIT_FEATURES_MAX
 from hansa.params import Params
@@ -55,6 +56,7 @@ class Import(NamedTuple):
     server_functions: Path | None = None  # with FEDn's class ServerFunctions
     labels: str = LABELS  # of split learning: the client who holds the labels
     features: int = SPLIT_FEATURES  # of split learning: columns of all embeddings, at most
+    begins: bool = True  # the project itself says with which model
 
 
 class Written(NamedTuple):
@@ -84,26 +86,26 @@ def import_package(asked: Import) -> Written:
             "Choose another folder with --to.",
         )
     _check_pairs(asked)
+    _check_seed(asked, package)
     _check_split(asked, package)
     seed = None if asked.seed_model is None else _seed(asked.seed_model, package)
     needs = _requirements(package) if asked.environment else None
     functions = _functions(asked.server_functions)
-    target.mkdir(parents=True)
-    for inside, content in package.files.items():
-        path = target / TOP / inside
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+    code = {f"{TOP}/{inside}": content for inside, content in package.files.items()}
+    texts = {PLAN_FILE: plan_text(name, package, asked), "README.md": _readme(name, asked)}
     if asked.server_functions is not None:
-        (target / _FUNCTIONS_FILE).write_bytes(asked.server_functions.read_bytes())
-        (target / _SERVER_FILE).write_text(server_text(functions), encoding="utf-8")
-    if seed is not None:
-        save_params(target / SEED_FILE, seed)
+        code[_FUNCTIONS_FILE] = asked.server_functions.read_bytes()
+        texts[_SERVER_FILE] = server_text(functions)
     if needs is not None:
-        (target / REQUIREMENTS).write_text(needs, encoding="utf-8")
-    text = plan_text(name, package, asked)
-    (target / PLAN_FILE).write_text(text, encoding="utf-8")
-    (target / "README.md").write_text(_readme(name, asked), encoding="utf-8")
-    return Written(target, list(_facts(package, asked, seed)))
+        texts[REQUIREMENTS] = needs
+    facts = list(_facts(package, asked, seed))
+
+    def save_seed(folder: Path) -> None:
+        if seed is not None:
+            save_params(folder / SEED_FILE, seed)
+
+    lay_out(target, code, texts, more=save_seed)
+    return Written(target, facts)
 
 
 def _check_pairs(asked: Import) -> None:
@@ -115,6 +117,17 @@ def _check_pairs(asked: Import) -> None:
                     f"{option} {value!r:.80} is not NAME=VALUE. Nothing was written.",
                     'For example: --env "ENTRYPOINT_OPTS=--data_path={data}/mnist.pt"',
                 )
+
+
+def _check_seed(asked: Import, package: FednPackage) -> None:
+    made = package.splits or asked.seed_model is not None or "init" in package.lines
+    if asked.begins and not made:
+        raise PlanError(
+            "import-refused",
+            f"{asked.source} has no entry point that builds a seed model, so no run could begin. "
+            "Nothing was written.",
+            "Bring one with --seed-model FILE, or give the line that builds one with --init LINE.",
+        )
 
 
 def _check_split(asked: Import, package: FednPackage) -> None:
@@ -316,10 +329,7 @@ def _facts(package: FednPackage, asked: Import, seed: Params | None) -> Iterator
     elif seed is not None:
         yield "seed model", f"{asked.seed_model}: {len(seed)} tensors, {seed.nbytes:,} bytes"
     else:
-        yield (
-            "seed model",
-            package.lines.get("init", "none: import again with --seed-model FILE or --init LINE"),
-        )
+        yield "seed model", package.lines.get("init", "none")
     yield "helper", f"{package.helper}: {FORMS[package.helper]} files"
     if package.environment and asked.environment and package.needs:
         yield "environment", f"{REQUIREMENTS}, from {package.environment}, without fedn"

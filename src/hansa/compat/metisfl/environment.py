@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hansa.compat.laying_out import whole
 from hansa.compat.metisfl.config import (
     ControllerConfig,
     ModelStoreConfig,
@@ -58,7 +59,8 @@ def import_environment(path: Path, target: Path) -> Environment:
             f"{target} exists already. Nothing was written.",
             "Name another folder with --to.",
         )
-    return write_environment(path, target)
+    with whole(target) as folder:
+        return write_environment(path, folder)
 
 
 def write_environment(path: Path, target: Path) -> Environment:

@@ -1,0 +1,72 @@
+"""Packages of `pip install -e`: in the sandbox they are found, and what lies beside them is not."""
+
+from __future__ import annotations
+
+import shutil
+import site
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hansa.hosting.linked import linked_packages
+from hansa.hosting.sandbox import environment, sandbox_command
+
+
+def sources(folder: Path) -> Path:
+    """Make a project's folder as people have them: code, and data beside it."""
+    for name in ("ward", "ward/deep", "rows", "names"):
+        (folder / name).mkdir(parents=True)
+    (folder / "ward" / "__init__.py").write_text("BEDS = 7\n")
+    (folder / "alone.py").write_text("BEDS = 8\n")
+    (folder / "rows" / "patients.csv").write_text("x\n")
+    (folder / "notes.txt").write_text("x")
+    (folder / "names" / "inside.py").write_text("")
+    return folder
+
+
+def test_a_line_of_a_path_file_leads_to_packages_and_modules_and_not_to_data(
+    tmp_path: Path,
+) -> None:
+    sources(tmp_path / "ward-project")
+    packages = tmp_path / "site-packages"
+    packages.mkdir()
+    (packages / "a.pth").write_text(
+        f"# a comment\n\nimport os; os.getcwd()\n{tmp_path / 'gone'}\n../ward-project\n"
+    )
+    found = list(linked_packages([str(packages), str(tmp_path / "none")]))
+    assert found == [tmp_path / "ward-project" / name for name in ("alone.py", "ward")]
+
+
+def test_the_finder_of_setuptools_names_its_packages(tmp_path: Path) -> None:
+    folder = sources(tmp_path / "ward-project")
+    text = (
+        "import sys\nMAPPING: dict[str, str] = "
+        f"{{'ward': {str(folder / 'ward')!r}, 'alone': {str(folder / 'alone')!r}, 'x': '/gone'}}\n"
+        "NAMESPACES: dict[str, list[str]] = {'names': ['" + str(folder / "names") + "']}\n"
+    )
+    (tmp_path / "__editable___ward_0_1_finder.py").write_text(text)
+    (tmp_path / "__editable___torn_finder.py").write_text("MAPPING = {")
+    assert list(linked_packages([str(tmp_path)])) == [folder / "ward", folder / "alone.py"]
+
+
+@pytest.mark.skipif(shutil.which("bwrap") is None, reason="no bubblewrap")
+def test_a_linked_package_is_in_the_sandbox_to_be_read_and_the_data_beside_it_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = sources(tmp_path / "ward-project")
+    packages = tmp_path / "site-packages"
+    packages.mkdir()
+    (packages / "a.pth").write_text(str(folder))
+    monkeypatch.setattr(site, "getsitepackages", lambda: [str(packages)])
+    code = (
+        f"import os, sys; sys.path.append({str(folder)!r}); import ward, alone\n"
+        "print(ward.BEDS, alone.BEDS, sorted(os.listdir(os.path.dirname(alone.__file__))))\n"
+        "try: open(ward.__file__, 'a')\nexcept OSError as error: print(error.strerror)"
+    )
+    done = subprocess.run(
+        sandbox_command([sys.executable, "-P", "-s", "-c", code], readable={}),
+        capture_output=True, text=True, env=environment(), timeout=60, check=False,
+    )  # fmt: skip
+    assert done.stdout.splitlines() == ["7 8 ['alone.py', 'ward']", "Read-only file system"], done
