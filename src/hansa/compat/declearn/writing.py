@@ -5,16 +5,18 @@ Nothing of the set-up is executed, and nothing that exists is written over.
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Never
 
 from hansa.code import read_code
-from hansa.compat.declearn.optimizers import Steps, refused
+from hansa.compat.declearn.optimizers import Steps, local_chain, refused
 from hansa.compat.declearn.reading import Found, located, read_setup
 from hansa.compat.declearn.rows import Rows, read_rows
 from hansa.compat.laying_out import Written, lay_out, line, new_folder, python
-from hansa.plan import PLAN_FILE
+from hansa.plan import PLAN_FILE, build_method, check_plan, read_plan
+from hansa.plan.schema import EvaluatePlan
 from hansa.text import plan_name, toml
 
 MODULE = "hansa_model.py"
@@ -49,32 +51,50 @@ def import_setup(source: Path, target: Path | None = None, data: Path | None = N
         raise refused(f"{found.model_file} is no Python file.", "Correct [model] model_file.")
     if MODULE in code:
         raise refused(f"{found.model_file.parent} has a file {MODULE}, which would be written.")
-    # fmt: off
-    rows = read_rows(_data_folder(found, data), found.clients, found.parts, found.labels)
-    # fmt: on
-    if found.most is not None and found.most < len(rows.train):
-        raise refused(
-            f"{len(rows.train)} clients have data, and max_clients is {found.most}.",
-            "Name those that shall take part in [data] client_names.",
-        )
+    rows = read_rows(_data_folder(found, data), found.clients, found.parts, found.classes)
+    for name, bound, fits in (
+        ("max_clients", found.most, found.most is None or found.most >= len(rows.train)),
+        ("min_clients", found.minimum, found.minimum <= len(rows.train)),
+    ):
+        if not fits:
+            raise refused(
+                f"{len(rows.train)} clients have data, and {name} is {bound}.",
+                "Correct it, or name those that shall take part in [data] client_names.",
+            )
     read = _Read(found, rows, found.path.parent.name)
+    plan = plan_text(read)
+    _check(plan, found)
     texts = {
-        PLAN_FILE: plan_text(read),
+        PLAN_FILE: plan,
         MODULE: module_text(read),
         "README.md": readme_text(read),
     }
     lay_out(target, code, texts)
     rows.save(target / DATA)
-    return Written(target, list(_facts(read)), [])
+    beside = [p.name for p in found.model_file.parent.iterdir() if p.is_file()]
+    left = sorted({*beside} - {*code, found.path.name})
+    return Written(target, list(_facts(read)), [name for name in left if name[0] != "."])
+
+
+def _check(text: str, found: Found) -> None:
+    """Refuse values that are out of range, as the run would."""
+
+    def none_is_named(file: str) -> Never:
+        raise AssertionError(file)
+
+    plan = read_plan(tomllib.loads(text)).plan
+    check_plan(plan)
+    build_method(plan, none_is_named)
+    local_chain(found.client.regularizers, found.client.chain, none_is_named)
 
 
 def _data_folder(found: Found, given: Path | None) -> Path:
+    if given is None and found.data_folder is not None:
+        given = located(found.path, found.data_folder, "[data] data_folder")
     if given is not None:
         if not given.is_dir():
-            raise refused(f"There is no folder {given}.", "Correct --data.")
+            raise refused(f"{given} is no folder.", "Name the one with the clients' folders.")
         return given.resolve()
-    if found.data_folder is not None:
-        return located(found.path, found.data_folder, "[data] data_folder")
     here = found.path.parent
     folders = sorted(p for p in here.glob("data*") if p.is_dir())
     if len(folders) != 1:
@@ -122,7 +142,7 @@ def plan_text(read: _Read) -> str:
         "",
         "[evaluate]",
         line("every", found.every, "run.evaluate.frequency"),
-        line("clients", max(len(rows.train), 1)),
+        *([line("clients", len(rows.train))] if len(rows.train) > EvaluatePlan().clients else []),
         *([line("metrics", found.metrics, "experiment.metrics")] if found.metrics else []),
         "",
         "[stop]",
@@ -190,7 +210,7 @@ def _facts(read: _Read) -> Iterator[tuple[str, str]]:
     yield "model", f"{found.model_name} of {found.model_file.name}"
     yield "clients", f"{len(rows.train)}: {', '.join([*rows.train][:5])}, from {rows.folder.name}"
     yield "rounds", f"{found.rounds}, with batches of {found.training.batch_size}"
-    modules = [m["name"] for m in (*found.client.regularizers, *found.client.chain)]  # type: ignore[index]
+    modules = [module["name"] for module in (*found.client.regularizers, *found.client.chain)]
     yield "client_opt", f"rate {found.client.lr:g}{''.join(f', {name}' for name in modules)}"
     if found.client.kept:
         yield "differs", "a client's modules begin anew with each round, as with round_reset = true"
