@@ -220,6 +220,26 @@ def test_files_that_a_model_may_read_are_named_where_they_are_not_copied(tmp_pat
     assert import_setup(source).left == ["words.txt"]
 
 
+def test_the_model_is_the_one_beside_its_file_wherever_the_command_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name that the file gives counts from where the command is given, as for declearn."""
+    inner = tmp_path / "outer" / "inner"
+    source = write_setup(inner)
+    (inner.parent / "model.py").write_text("other = 1\n")
+    monkeypatch.chdir(inner.parent)
+    made = import_setup(source, tmp_path / "made").folder
+    assert (made / "model.py").read_text() == LINEAR
+    (inner / "model.py").unlink()
+    with pytest.raises(PlanError, match=r"model\.py"):
+        import_setup(source, tmp_path / "again")
+    (inner / "config.toml").write_text('[model]\nmodel_file = "model.py"\n' + CONFIG)
+    assert (import_setup(source, tmp_path / "named").folder / "model.py").stat().st_size == 10
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(PlanError, match=r"model\.py"):
+        import_setup(source, tmp_path / "last")
+
+
 def test_rows_come_from_tables_and_from_a_split_of_hansas(tmp_path: Path) -> None:
     source = write_setup(tmp_path / "csv", config=UNNAMED, labels=3)
     for path in (source / "data_iid").rglob("*.npy"):

@@ -74,8 +74,8 @@ def read_setup(path: Path) -> Found:
     Raises:
       PlanError: import-refused, the file cannot be read, or something has no counterpart.
     """
-    path = path / CONFIG if path.is_dir() else path
-    told = _read(path.resolve())
+    path = (path / CONFIG if path.is_dir() else path).resolve()
+    told = _read(path)
     known = ("network", "data", "optim", "run", "model", "experiment")
     if "secagg" in told:
         raise refused("The set-up has [secagg]: secure aggregation is not there.", "Leave it out.")
@@ -95,8 +95,10 @@ def read_setup(path: Path) -> Found:
     left = [f"network.{key}" for key in network]
     left += ["run.register.timeout"] if "timeout" in register else []
     return Found(
-        path=path.resolve(),
-        model_file=located(path, model.get("model_file", "model.py"), "[model] model_file"),
+        path=path,
+        model_file=located(
+            path, model.get("model_file") or str(path.parent / "model.py"), "[model] model_file"
+        ),
         model_name=_text("[model] model_name", model.get("model_name", "model")),
         data_folder=data.get("data_folder") or None,
         clients=_texts("[data] client_names", data.get("client_names")),
@@ -138,18 +140,16 @@ def _without(where: str, value: Any, known: tuple[str, ...]) -> dict[str, Any]:
     return table(where, value, known)
 
 
-def located(path: Path, given: Any, where: str) -> Path:
-    """Return a file or folder named in the set-up: from here, or from the set-up's folders up."""
-    name = Path(_text(where, given))
-    at = path.resolve().parent
-    tried = [Path.cwd(), at, *at.parents]
-    found = next((place / name for place in tried if (place / name).exists()), None)
-    if found is None:
-        raise refused(
-            f"{where} is {str(name)!r}, which is neither here nor beside {path.name}.",
-            "Correct it, or give --data FOLDER." if "data" in where else "Correct it.",
-        )
-    return found.resolve()
+def located(path: Path, named: Any, where: str) -> Path:
+    """Return a file or folder that the set-up names: from here, as for declearn, or beside it."""
+    name = Path(_text(where, named))
+    for place in (Path.cwd(), path.parent):
+        if (place / name).exists():
+            return (place / name).resolve()
+    raise refused(
+        f"{where} is {str(name)!r}, which is neither here nor beside {path.name}.",
+        "Correct it, or give --data FOLDER." if "data" in where else "Correct it.",
+    )
 
 
 def _text(where: str, value: Any) -> str:

@@ -200,8 +200,9 @@ def readme_text(read: _Read) -> str:
         "    hansa run --on ADDRESS       # run it on a federation's sites\n\n"
         f"Taken over:\n\n{told}\n\n"
         "A site declares its rows by the name of `data.set`: hansa site data add FOLDER --as "
-        f"{DATA}.\nThe model file runs in a process of its own, in which `declearn` is Hansa's "
-        "stand-in, whether\ndeclearn is installed or not.\n"
+        f"{DATA},\nand says in its policy whose plans may run: hansa site policy edit. The model file "
+        "runs in a\nprocess of its own, in which `declearn` is Hansa's stand-in, whether declearn is "
+        "installed or not.\n"
     )
 
 
