@@ -165,6 +165,10 @@ ROWS_REFUSED: dict[str, tuple[str, Change, str]] = {
     "labels that leave some out": (UNNAMED, lambda x, y, c: (x, y + 1), "labels 1, 2, 3"),
     "labels below 0": (UNNAMED, lambda x, y, c: (x, y - 1), "labels -1, 0, 1"),
     "words": (UNNAMED, lambda x, y, c: (x, np.array(["cat", "dog", "eel"])[y]), "are no numbers"),
+    "several labels below 0": (
+        UNNAMED, lambda x, y, c: (x, np.c_[y, y - 100]), "labels -100, -99"),
+    "labels without end": (
+        UNNAMED, lambda x, y, c: (x, np.c_[y, y + 200_000]), "200,003 classes"),
     "two targets": (NUMBERS, lambda x, y, c: (x, np.c_[y, y] * 0.5), "2 targets for each row"),
     "codes of classes": (OF_TWO, lambda x, y, c: (x, np.eye(3)[y]), "3 targets for each row"),
     "rows of two shapes": (
@@ -194,6 +198,41 @@ def test_whole_numbers_are_targets_of_a_regression_where_its_metrics_are(tmp_pat
     rows = load_folder(made / "data")
     assert rows is not None and rows.classes is None
     assert rows.y.dtype == np.float64 and rows.y.min() == -5
+
+
+def rename(source: Path, names: tuple[str, str, str]) -> Path:
+    """Give the clients' folders other names."""
+    for old, new in zip(ROWS, names, strict=True):
+        (source / "data_iid" / old).rename(source / "data_iid" / new)
+    return source
+
+
+def test_clients_get_names_that_sites_may_have(tmp_path: Path) -> None:
+    """So that a rehearsal, whose sites have these names, is the same run."""
+    source = rename(write_setup(tmp_path / "names"), ("Client_A", "Klinik Süd 2", "c.3"))
+    made = import_setup(source)
+    assert ("renamed", "Client_A is client_a, Klinik Süd 2 is klinik-s-d-2") in made.facts
+    rows = load_folder(made.folder / "data")
+    assert rows is not None and set(rows.groups) == {"client_a", "klinik-s-d-2", "c.3"}
+
+
+@pytest.mark.parametrize("names", [("A", "a", "b"), ("a", "b", "клиника")])
+def test_clients_whose_names_no_sites_can_have_are_refused(
+    tmp_path: Path, names: tuple[str, str, str]
+) -> None:
+    with pytest.raises(PlanError, match="no name of its own") as raised:
+        import_setup(rename(write_setup(tmp_path / "names"), names))
+    assert names[-1 if names[1] == "b" else 1] in str(raised.value)
+
+
+def test_several_labels_for_each_row_stay_labels(tmp_path: Path) -> None:
+    """Such as the next token at each place, not all of which occur at a client."""
+    source = write_setup(tmp_path / "tokens", config=UNNAMED, labels=3)
+    change_rows(source, lambda x, y, c: (x, np.c_[y * 5, y + len(c)]))
+    rows = load_folder(import_setup(source).folder / "data")
+    assert rows is not None and rows.y.dtype == np.int64
+    assert rows.classes is not None and len(rows.classes) == 12
+    assert rows.y[-4:].tolist() == [[0, 9], [10, 11], [5, 10], [0, 9]]
 
 
 def test_a_table_of_one_column_stays_a_table_and_its_targets_keep_their_type(

@@ -9,6 +9,7 @@ A folder that `hansa split` has written is taken as it is.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +21,7 @@ from hansa.data import Dataset
 from hansa.data.folders import load_folder
 from hansa.data.groups import natural_order
 from hansa.data.split import save_part
-from hansa.limits import DATA_BYTES_MAX
+from hansa.limits import CLASSES_MAX, DATA_BYTES_MAX
 
 _SPLIT = "declearn-split or hansa split makes such folders; --data names one."
 
@@ -29,6 +30,7 @@ class Rows(NamedTuple):
     """Every client's rows."""
 
     folder: Path
+    renamed: dict[str, str]  # folders whose names no site may have, and the names they get
     train: dict[str, Dataset]
     valid: dict[str, Dataset]
 
@@ -71,11 +73,12 @@ def read_rows(
     for name in names or ():
         if name not in found:
             raise refused(f"{folder} has no folder {name!r}.", _SPLIT)
-    chosen = list(names or found)
+    chosen = list(dict.fromkeys(names or found))
     if not chosen:
         raise refused(f"{folder} has no folder of a client.", _SPLIT)
+    sites = _site_names(chosen)
     if (folder / chosen[0] / "train.npz").is_file():
-        return _own(folder, chosen)
+        return _own(folder, sites)
     size, arrays = 0, {}
     for name in chosen:
         for part, begins in parts.items():
@@ -90,8 +93,24 @@ def read_rows(
         for name in chosen:
             x, y = arrays[name, f"{part}_data"], arrays[name, f"{part}_target"]
             y = y if named or y.dtype.kind == "f" else y.astype(np.float64)
-            clients[name] = Dataset.of(x, y, name=name, classes=named)
-    return Rows(folder, made["train"], made["valid"])
+            clients[sites[name]] = Dataset.of(x, y, name=name, classes=named)
+    return Rows(folder, _renamed(sites), made["train"], made["valid"])
+
+
+def _site_names(folders: list[str]) -> dict[str, str]:
+    """Return the name of each client as a site's: small letters, digits, dots and lines."""
+    sites: dict[str, str] = {}
+    for folder in folders:
+        name = re.sub(r"[^a-z0-9._-]+", "-", folder.lower()).strip("._-")[:64]
+        if not name or name in sites.values():
+            raise refused(f"The client {folder} has no name of its own that a site may have.",
+                          "Rename its folder: small letters, digits, - and _.")  # fmt: skip
+        sites[folder] = name
+    return sites
+
+
+def _renamed(sites: Mapping[str, str]) -> dict[str, str]:
+    return {folder: name for folder, name in sites.items() if folder != name}
 
 
 def _checked(
@@ -121,32 +140,35 @@ def _checked(
         (one, its), (other, others) = [*shapes.items()][:2]
         raise refused(f"{its} has rows of shape {one}, and {others} has {other}.",
                       "All clients need the same.")  # fmt: skip
-    if classes == 0 or any(y.dtype.kind == "f" or y.ndim > 1 for y in targets):
+    if classes == 0 or any(y.dtype.kind == "f" for y in targets):
         return None
-    labels = np.unique(np.concatenate(targets)).astype(np.int64)
+    labels = np.unique(np.concatenate([y.ravel() for y in targets])).astype(np.int64)
     count = max(classes or 0, int(labels[-1]) + 1)
-    if labels[0] < 0 or (classes is None and len(labels) < count):
+    one_each = all(y.ndim == 1 for y in targets)
+    if labels[0] < 0 or (classes is None and one_each and len(labels) < count):
         some = ", ".join(map(str, labels[:5])) + (" ..." if len(labels) > 5 else "")
         raise refused(
             f"Targets are the labels {some}, and not 0 and up.",
             "Number classes from 0 up without a gap, or name all in multi-classif's labels; where "
             "they are numbers to predict, ask for a metric such as mse.",
         )
+    if count > CLASSES_MAX:
+        raise refused(f"Targets are labels of {count:,} classes; up to {CLASSES_MAX:,} are read.",
+                      "Store numbers to predict as floats.")  # fmt: skip
     return tuple(map(str, range(count)))
 
 
-def _own(folder: Path, chosen: list[str]) -> Rows:
-    made: dict[str, dict[str, Dataset]] = {}
-    for part in ("train", "valid"):
+def _own(folder: Path, sites: Mapping[str, str]) -> Rows:
+    made: dict[str, dict[str, Dataset]] = {"train": {}, "valid": {}}
+    for part, clients in made.items():
         rows = load_folder(folder, part=part)
-        made[part] = {}
-        for name in chosen:
-            if rows is None:
-                break
+        if rows is None:
+            continue
+        for name, site in sites.items():
             at = np.flatnonzero(np.asarray(rows.groups) == name)
             if len(at):
-                made[part][name] = rows.take(at)
-    return Rows(folder, made["train"], made["valid"])
+                clients[site] = rows.take(at)
+    return Rows(folder, _renamed(sites), made["train"], made["valid"])
 
 
 def _array(folder: Path, begins: str, part: str) -> np.ndarray:

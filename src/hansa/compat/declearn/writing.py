@@ -200,9 +200,9 @@ def readme_text(read: _Read) -> str:
         "    hansa run --on ADDRESS       # run it on a federation's sites\n\n"
         f"Taken over:\n\n{told}\n\n"
         "A site declares its rows by the name of `data.set`: hansa site data add FOLDER --as "
-        f"{DATA},\nand says in its policy whose plans may run: hansa site policy edit. The model file "
-        "runs in a\nprocess of its own, in which `declearn` is Hansa's stand-in, whether declearn is "
-        "installed or not.\n"
+        f"{DATA}\nIts policy says whose plans may run: hansa site policy edit\n"
+        "The model file runs in a process of its own, in which `declearn` is Hansa's stand-in, "
+        "whether\ndeclearn is installed or not.\n"
     )
 
 
@@ -210,6 +210,8 @@ def _facts(read: _Read) -> Iterator[tuple[str, str]]:
     found, rows = read.found, read.rows
     yield "model", f"{found.model_name} of {found.model_file.name}"
     yield "clients", f"{len(rows.train)}: {', '.join([*rows.train][:5])}, from {rows.folder.name}"
+    if rows.renamed:
+        yield "renamed", ", ".join(f"{there} is {here}" for there, here in rows.renamed.items())
     yield "rounds", f"{found.rounds}, with batches of {found.training.batch_size}"
     modules = [module["name"] for module in (*found.client.regularizers, *found.client.chain)]
     yield "client_opt", f"rate {found.client.lr:g}{''.join(f', {name}' for name in modules)}"
