@@ -8,7 +8,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, Never
+from typing import Any, Never
 
 from hansa.code import read_code
 from hansa.compat.declearn.optimizers import Steps, local_chain, refused
@@ -21,14 +21,6 @@ from hansa.text import plan_name, toml
 
 MODULE = "hansa_model.py"
 DATA = "data"
-
-
-class _Read(NamedTuple):
-    """All that was read."""
-
-    found: Found
-    rows: Rows
-    name: str
 
 
 def import_setup(source: Path, target: Path | None = None, data: Path | None = None) -> Written:
@@ -52,28 +44,25 @@ def import_setup(source: Path, target: Path | None = None, data: Path | None = N
     if MODULE in code:
         raise refused(f"{found.model_file.parent} has a file {MODULE}, which would be written.")
     rows = read_rows(_data_folder(found, data), found.clients, found.parts, found.classes)
-    for name, bound, fits in (
-        ("max_clients", found.most, found.most is None or found.most >= len(rows.train)),
-        ("min_clients", found.minimum, found.minimum <= len(rows.train)),
-    ):
-        if not fits:
-            raise refused(
-                f"{len(rows.train)} clients have data, and {name} is {bound}.",
-                "Correct it, or name those that shall take part in [data] client_names.",
-            )
-    read = _Read(found, rows, found.path.parent.name)
-    plan = plan_text(read)
+    count, most = len(rows.train), found.most
+    if not found.minimum <= count <= (most or count):
+        told = f"min_clients is {found.minimum}" + (f", max_clients is {most}" if most else "")
+        raise refused(
+            f"{count} clients have data; {told}.",
+            "Correct it, or name those that shall take part in [data] client_names.",
+        )
+    plan = plan_text(found, rows)
     _check(plan, found)
     texts = {
         PLAN_FILE: plan,
-        MODULE: module_text(read),
-        "README.md": readme_text(read),
+        MODULE: module_text(found, rows),
+        "README.md": readme_text(found, rows),
     }
     lay_out(target, code, texts)
     rows.save(target / DATA)
     beside = [p.name for p in found.model_file.parent.iterdir() if p.is_file()]
     left = sorted({*beside} - {*code, found.path.name})
-    return Written(target, list(_facts(read)), [name for name in left if name[0] != "."])
+    return Written(target, list(_facts(found, rows)), [name for name in left if name[0] != "."])
 
 
 def _check(text: str, found: Found) -> None:
@@ -105,15 +94,14 @@ def _data_folder(found: Found, given: Path | None) -> Path:
     return folders[0]
 
 
-def plan_text(read: _Read) -> str:
+def plan_text(found: Found, rows: Rows) -> str:
     """Return plan.toml, with a word on each line about where it was taken from."""
-    found, rows = read.found, read.rows
     training = found.training
     weighting = "user" if found.steps_weighted else "uniform"
     lines = [
         f"# What will run, taken from {toml(found.path.name)} of a declearn-quickrun set-up.",
         "# Every key is explained by: hansa config explain",
-        f"name = {toml(plan_name(read.name))}",
+        f"name = {toml(plan_name(found.path.parent.name))}",
         line("rounds", found.rounds, "run.rounds"),
         line("algorithm", _algorithm(found.server), "optim.server_opt"),
         line("aggregator", "mean", "optim.aggregator"),
@@ -161,14 +149,14 @@ def _algorithm(server: Steps) -> Any:
     return {"name": "fed_opt", "lr": server.lr} | {k: v for k, v in parts.items() if v}
 
 
-def module_text(read: _Read) -> str:
+def module_text(found: Found, rows: Rows) -> str:
     """Return the module that hands the model to Hansa."""
-    found, training = read.found, read.found.training
+    training = found.training
     told: dict[str, Any] = {
         "model": found.model_file.name,
         "name": found.model_name,
-        "shape": list(read.rows.shape),
-        "classes": read.rows.classes,
+        "shape": list(rows.shape),
+        "classes": rows.classes,
         "regularizers": found.client.regularizers,
         "chain": found.client.chain,
         "shuffle": training.shuffle,
@@ -187,13 +175,13 @@ def module_text(read: _Read) -> str:
     )
 
 
-def readme_text(read: _Read) -> str:
+def readme_text(found: Found, rows: Rows) -> str:
     """Return the README."""
-    told = "\n".join(f"    {what:<12} {taken}" for what, taken in _facts(read))
+    told = "\n".join(f"    {what:<12} {taken}" for what, taken in _facts(found, rows))
     return (
-        f"# {plan_name(read.name)}\n\n"
+        f"# {plan_name(found.path.parent.name)}\n\n"
         f"Made from a declearn-quickrun set-up: `{PLAN_FILE}` says what will run, `{MODULE}` how "
-        f"a\nclient trains. `{read.found.model_file.name}` is unchanged, and `{DATA}` has each "
+        f"a\nclient trains. `{found.model_file.name}` is unchanged, and `{DATA}` has each "
         "client's rows.\n\n"
         "    hansa run                    # simulate it on this machine\n"
         "    hansa dev                    # rehearse it: a server and sites as processes\n"
@@ -206,8 +194,7 @@ def readme_text(read: _Read) -> str:
     )
 
 
-def _facts(read: _Read) -> Iterator[tuple[str, str]]:
-    found, rows = read.found, read.rows
+def _facts(found: Found, rows: Rows) -> Iterator[tuple[str, str]]:
     yield "model", f"{found.model_name} of {found.model_file.name}"
     yield "clients", f"{len(rows.train)}: {', '.join([*rows.train][:5])}, from {rows.folder.name}"
     if rows.renamed:
