@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -91,3 +92,18 @@ def write_setup(
         for name, array in rows_of(client, labels=labels).items():
             np.save(place / f"{name}.npy", array)
     return folder
+
+
+Change = Callable[[np.ndarray, np.ndarray, str], tuple[np.ndarray, np.ndarray]]
+"""Of rows, targets and the client's name."""
+
+
+def change_rows(source: Path, change: Change) -> Path:
+    """Change all clients' arrays."""
+    for client in ROWS:
+        for part in ("train", "valid"):
+            begins = source / "data_iid" / client / part
+            x, y = (np.load(f"{begins}_{what}.npy") for what in ("data", "target"))
+            for what, array in zip(("data", "target"), change(x, y, client), strict=True):
+                np.save(f"{begins}_{what}.npy", array)
+    return source

@@ -6,11 +6,12 @@ from __future__ import annotations
 import json
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from declearn_setups import CONFIG, LINEAR, ROWS, SKLEARN, rows_of, write_setup
+from declearn_setups import CONFIG, LINEAR, ROWS, SKLEARN, change_rows, rows_of, write_setup
 from projects import final_model, simulate
 
 from hansa.cli.import_declearn import declearn as command
@@ -170,7 +171,19 @@ def test_a_run_stops_when_the_loss_gets_no_better(tmp_path: Path) -> None:
     config = PLAIN.replace("lrate = 0.1", "lrate = 6.0").replace("rounds = 2", "rounds = 9")
     config += "\n[run.early_stop]\npatience = 2\n"
     run = simulate(import_setup(write_setup(tmp_path / "up", SKLEARN, config, labels=3)).folder)
-    assert len(run.commits()) < 9
+    assert len(validation(run, "loss")) == 3
+
+
+def test_weights_of_classes_are_refused_and_not_left_out(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    model = (
+        "from sklearn.linear_model import SGDClassifier\n"
+        "from declearn.model.sklearn import SklearnSGDModel\n"
+        "model = SklearnSGDModel(SGDClassifier(class_weight={0: 3.0}))\n"
+    )
+    made = import_setup(write_setup(tmp_path / "odd", model, PLAIN, labels=3)).folder
+    with pytest.raises(LearnerError, match="class_weight"):
+        simulate(made)
 
 
 REAL = """lrate = 0.1
@@ -248,3 +261,53 @@ def test_four_rounds_of_a_torch_model_have_the_losses_that_declearn_itself_gave(
     for name in ("loss", "mse"):
         found = [row["validation"][name]["mean"] for row in rows]
         np.testing.assert_allclose(found, given, rtol=1e-5)
+
+
+def validation(run: Any, name: str) -> list[float]:
+    """Return a metric of each round."""
+    rows = (run.path / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(row)["validation"][name]["mean"] for row in rows]
+
+
+LOGITS = LINEAR.replace("MSELoss", "BCEWithLogitsLoss")
+TWO = PLAIN.replace('["multi-classif", { labels = [0, 1, 2] }]', '"binary-classif", "binary-roc"')
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("shape", [(-1, 1), (-1,)])
+def test_a_column_of_two_classes_is_measured_where_its_logits_meet(
+    tmp_path: Path, shape: tuple[int, ...]
+) -> None:
+    """Its loss wants such targets as numbers; as metrics they are classes."""
+    pytest.importorskip("torch")
+    model = LOGITS if len(shape) == 2 else LOGITS.replace(
+        "model = TorchModel(module,", "flat = torch.nn.Sequential(module, torch.nn.Flatten(0))\n"
+        "model = TorchModel(flat,")  # fmt: skip
+    source = write_setup(tmp_path / "two", model, TWO.replace("lrate = 0.1", "lrate = 1e-9"))
+    change_rows(source, lambda x, y, c: (x, (y > 0).astype(np.float32).reshape(shape)))
+    run = simulate(import_setup(source).folder)
+    arrays = [rows_of(client) for client in ROWS]
+    logits = np.concatenate([a["valid_data"] @ [0.5, -1.0, 2.0] - 0.25 for a in arrays])
+    truth = np.concatenate([a["valid_target"][:, 0] > 0 for a in arrays])
+    assert validation(run, "accuracy") == [np.mean((logits > 0) == truth)] * 2
+    ranks = np.mean(logits[truth][:, None] > logits[~truth])
+    assert abs(validation(run, "roc_auc")[0] - ranks) <= 0.2
+    assert len(validation(run, "loss")) == 2
+
+
+@pytest.mark.torch
+def test_the_loss_of_several_outputs_is_their_sum_as_declearn_gives_it(tmp_path: Path) -> None:
+    """declearn adds a row's losses up where it evaluates, and steps on their mean."""
+    pytest.importorskip("torch")
+    model = LINEAR.replace("[[0.5, -1.0, 2.0]]", "[[0.5, -1.0, 2.0], [1.0, 0.0, -3.0]]")
+    config = PLAIN.replace('["multi-classif", { labels = [0, 1, 2] }]', "")
+    source = write_setup(tmp_path / "several", model.replace("(3, 1)", "(3, 2)"),
+                         config.replace("lrate = 0.1", "lrate = 1e-9"))  # fmt: skip
+    change_rows(source, lambda x, y, c: (x, np.c_[y, 2 - y]))
+    run = simulate(import_setup(source).folder)
+    errors = []
+    for client in ROWS:
+        x, y = (rows_of(client)[f"valid_{what}"] for what in ("data", "target"))
+        said = x @ np.array([[0.5, -1.0, 2.0], [1.0, 0.0, -3.0]]).T - 0.25
+        errors.append(((said - np.c_[y, 2 - y]) ** 2).sum(axis=1))
+    np.testing.assert_allclose(validation(run, "loss"), np.concatenate(errors).mean(), rtol=1e-5)

@@ -99,9 +99,16 @@ class DeclearnApp:
     def predict(
         self, params: dict[str, np.ndarray], data: Dataset
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the model's scores and the targets."""
-        scores = self._ask(_plain("predict"), params, data)[1]["scores"]
-        return scores, np.asarray(data.y)
+        """Return the model's scores and the targets.
+
+        Some losses of torch want classes as a column of floats; metrics want whole numbers.
+        """
+        scores, targets = self._ask(_plain("predict"), params, data)[1]["scores"], data.y
+        if targets.size == len(targets):
+            targets = targets.reshape(-1)
+            whole = targets.astype(np.int64)
+            targets = whole if np.array_equal(whole, targets) else targets
+        return scores, targets
 
     def close(self) -> None:
         """End the process that runs the model."""

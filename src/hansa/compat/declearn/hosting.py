@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,13 @@ import numpy as np
 
 from hansa.code import import_path
 from hansa.compat.declearn.models import Model, SklearnSGDModel, TorchModel
-from hansa.compat.declearn.wire import Answer, Named, Setup, Task
+from hansa.compat.declearn.optimizers import local_chain
+from hansa.compat.declearn.wire import Answer, Setup, Task
 from hansa.compat.serving import IMPORT_KEY, take_code
 from hansa.errors import LearnerError
 from hansa.learners.generators import seeded
-from hansa.optimizers import MODULES, REGULARIZERS, Module, Point, chain
+from hansa.optimizers import Point
 from hansa.params import Params
-from hansa.plan.build import build_named
 from hansa.seeds import Key
 
 _MODEL = "model."  # begins the names of the model's arrays in a task
@@ -37,9 +37,10 @@ class Host:
         take_code(folder, setup.digest)
         self._setup = setup
         self._model_here: Model | None = None
-        self._module = chain(
-            *self._modules("regularizers", setup.regularizers, REGULARIZERS),
-            *self._modules("chain", setup.chain, MODULES),
+        self._module = local_chain(
+            setup.regularizers,
+            setup.chain,
+            lambda file: import_path(folder / file, Path(file).stem),
         )
 
     def serve(self, task: Task, arrays: dict[str, np.ndarray]) -> tuple[Answer, dict[str, Any]]:
@@ -72,16 +73,6 @@ class Host:
 
     def close(self) -> None:
         """Do nothing: nothing stays open."""
-
-    def _modules(self, what: str, named: list[Named], table: Mapping[str, Any]) -> list[Module]:
-        folder = Path(self._setup.folder)
-        return [
-            build_named(
-                f"DeclearnApp({what}=...)[{i}]", one, table, kind=Module,
-                import_module=lambda file: import_path(folder / file, Path(file).stem),
-            )
-            for i, one in enumerate(named)
-        ]  # fmt: skip
 
     def _made(self, name: str) -> Model:
         """Run the model file and return its model."""

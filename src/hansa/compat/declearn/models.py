@@ -100,20 +100,26 @@ class TorchModel(Model):
         return gradients, float(loss.detach())
 
     def scores(self, x: np.ndarray) -> np.ndarray:
-        """Return what the model says of rows."""
-        self._module.eval()
-        with self._torch.no_grad():
-            return np.asarray(self._module(self._tensor(x)).numpy())
+        """Return what the model says of rows; logits of two classes as probabilities."""
+        said = self._said(x)
+        if isinstance(self._loss, self._torch.nn.BCEWithLogitsLoss):
+            said = said.sigmoid()
+        return np.asarray(said.numpy())
 
     def losses(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Return the loss of each row."""
-        predicted = self._torch.from_numpy(self.scores(x))
+        """Return the loss of each row; of several outputs their sum, as declearn gives it."""
+        said = self._said(x)
         with self._torch.no_grad():
-            losses: np.ndarray = self._loss(predicted, self._tensor(y)).numpy()
+            losses: np.ndarray = self._loss(said, self._tensor(y)).numpy()
         if losses.size % len(x):  # a loss that takes its mean itself
             return np.full(len(x), losses.mean())
-        means: np.ndarray = losses.reshape(len(x), -1).mean(axis=1)
-        return means
+        sums: np.ndarray = losses.reshape(len(x), -1).sum(axis=1)
+        return sums
+
+    def _said(self, x: np.ndarray) -> Any:
+        self._module.eval()
+        with self._torch.no_grad():
+            return self._module(self._tensor(x))
 
     def _tensor(self, rows: np.ndarray) -> Any:
         """Return rows as a tensor, floats in the precision of the weights."""
@@ -136,6 +142,8 @@ class SklearnSGDModel(Model):
         )
         if kind is None or hasattr(model, "coef_"):
             raise TypeError("SklearnSGDModel takes an SGDClassifier or SGDRegressor, not fitted")
+        if getattr(model, "class_weight", None) is not None:
+            raise ValueError("class_weight has no counterpart; leave it out of SGDClassifier")
         self._set(kind, dtype, **model.get_params())
 
     @classmethod

@@ -7,11 +7,14 @@ make of the gradient.  Hansa's is x <- x - lr u', so that u' = u + (w_decay / lr
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from hansa.compat.declearn.wire import Named
 from hansa.errors import PlanError
+from hansa.optimizers import MODULES, REGULARIZERS, Module, chain
+from hansa.plan import Import
+from hansa.plan.build import build_named
 from hansa.text import nearest
 
 PAGE = "See docs/howto/coming-from-declearn-quickrun.md for what is taken over."
@@ -21,8 +24,8 @@ class Steps(NamedTuple):
     """How steps are taken."""
 
     lr: float
-    regularizers: list[Named]
-    chain: list[Named]
+    regularizers: list[dict[str, Any]]
+    chain: list[dict[str, Any]]
     kept: bool  # whether declearn keeps something from round to round
 
 
@@ -70,6 +73,11 @@ def refused(why: str, hint: str = PAGE) -> PlanError:
     return PlanError("import-refused", f"{why} Nothing was written.", hint)
 
 
+def given(value: Any) -> str:
+    """Return what a message says of a value; None is declearn's nan, or nothing at all."""
+    return "is missing" if value is None else f"is {value!r:.60}"
+
+
 def table(where: str, value: Any, known: tuple[str, ...]) -> dict[str, Any]:
     """Return a table of the configuration, none of whose keys is unknown.
 
@@ -77,7 +85,7 @@ def table(where: str, value: Any, known: tuple[str, ...]) -> dict[str, Any]:
       PlanError: import-refused.
     """
     if not isinstance(value, dict):
-        raise refused(f"{where} is {value!r:.60}, and no table.", "Write it as a table.")
+        raise refused(f"{where} {given(value)}, and no table.", "Write it as a table.")
     for key in value:
         if key not in known:
             raise refused(f"{where} has the key {key!r}, which declearn does not know.",
@@ -94,7 +102,7 @@ def number(where: str, value: Any, *, whole: bool = False, least: float = 0.0) -
     kinds: Any = int if whole else (int, float)
     if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value < math.inf:
         kind = "a whole number" if whole else "a number"
-        raise refused(f"{where} is {value!r:.60}.", f"Let it be {kind} of at least {least:g}.")
+        raise refused(f"{where} {given(value)}.", f"Let it be {kind} of at least {least:g}.")
     return value if whole else float(value)
 
 
@@ -118,38 +126,31 @@ def steps_of(where: str, value: Any, *, server: bool = False) -> Steps:
         rates[key] = number(f"{where}.{key}", rate)
     if not rates["lrate"]:
         raise refused(f"{where}.lrate is 0.", "Let it be above 0.")
-    regularizers = _named(f"{where}.regularizers", told.get("regularizers", []), _REGULARIZERS)
-    chain = _named(f"{where}.modules", told.get("modules", []), _MODULES, server=server)
-    if server:
-        _at_server(where, regularizers, chain)
-    kept = any(isinstance(m, dict) and m["name"] in _KEEP for m in chain)
+    listed = {key: told.get(key) or [] for key in ("regularizers", "modules")}
+    regularizers = _named(
+        f"{where}.regularizers", listed["regularizers"], _REGULARIZERS, server=server
+    )
+    modules = _named(f"{where}.modules", listed["modules"], _MODULES, server=server)
+    kept = any(module["name"] in _KEEP for module in modules)
     if rates["w_decay"]:
-        chain.append({"name": "decoupled_decay", "rate": rates["w_decay"] / rates["lrate"]})
-    return Steps(rates["lrate"], regularizers, chain, kept)
-
-
-def _at_server(where: str, regularizers: list[Named], chain: list[Named]) -> None:
-    for named in (*regularizers, *chain):
-        name = named["name"] if isinstance(named, dict) else named
-        if name in ("fed_prox", "clip_tensor"):
-            raise refused(f"{where} has {name}, which works at clients alone.", "Leave it out.")
+        modules.append({"name": "decoupled_decay", "rate": rates["w_decay"] / rates["lrate"]})
+    return Steps(rates["lrate"], regularizers, modules, kept)
 
 
 def _named(
-    where: str, given: Any, known: Mapping[str, _Counterpart], *, server: bool = False
-) -> list[Named]:
-    if not isinstance(given, list):
-        raise refused(f"{where} is {given!r:.60}, and no list.", 'Such as ["momentum"].')
-    made: list[Named] = []
-    for one in given:
+    where: str, listed: Any, known: Mapping[str, _Counterpart], *, server: bool
+) -> list[dict[str, Any]]:
+    if not isinstance(listed, list):
+        raise refused(f"{where} {given(listed)}, and no list.", 'Such as ["momentum"].')
+    made: list[dict[str, Any]] = []
+    for one in listed:
         name, options = (one, {}) if isinstance(one, str) else pair(where, one)
         if name in _WITHOUT:
             raise refused(f"{where} has {name}, which has no counterpart.", _WITHOUT[name])
         if name not in known:
             raise refused(f"{where} has {name!r}, which declearn does not know.",
                           nearest(name, known))  # fmt: skip
-        make: _Make = _CALLED.get(name, _plain)
-        made.append(make(where, name, dict(options), known[name], server))
+        made.append(_counterpart(f"{where}: {name}", dict(options), known[name], server=server))
     return made
 
 
@@ -165,52 +166,54 @@ def pair(where: str, one: Any) -> tuple[str, dict[str, Any]]:
     raise refused(f"{where} has {one!r:.80}.", 'Write a name, or ["name", { option = value }].')
 
 
-_Make = Callable[[str, str, dict[str, Any], _Counterpart, bool], dict[str, Any]]
-
-
-def _plain(
-    where: str, name: str, options: dict[str, Any], to: _Counterpart, server: bool
+def _counterpart(
+    where: str, options: dict[str, Any], to: _Counterpart, *, server: bool
 ) -> dict[str, Any]:
     """Return a module with all options, because defaults differ."""
-    place = f"{where}: {name}"
+    if server and to.name in ("fed_prox", "clip_tensor"):
+        raise refused(f"{where} works at clients alone.", "Leave it out.")
+    if to.name == "momentum" and options.pop("nesterov", False):
+        to = to._replace(name="nesterov")
     if to.name in _KEEP and options.pop("round_reset", False) and server:
-        raise refused(f"{place} has round_reset, and a server's chain is kept.", "Leave it out.")
+        raise refused(f"{where} has round_reset, and a server's chain is kept.", "Leave it out.")
     if to.options is _DECAYS and options.pop("amsgrad", False):
         raise refused(
-            f"{place} has amsgrad, whose largest moment is another one in Hansa.",
+            f"{where} has amsgrad, whose largest moment is another one in Hansa.",
             'Leave it out, and write the module "amsgrad" into what the import makes of it.',
         )
-    told = table(place, options, tuple(to.options))
+    if to.name == "gaussian_noise" and (
+        options.pop("safe_mode", True) or options.pop("seed", None) is not None
+    ):
+        raise refused(
+            f"{where} draws secret numbers, or from a seed of its own; here noise follows from "
+            "the plan's seed.",
+            "Say safe_mode = false; secret noise is a site's: see docs/howto/site-owner.md.",
+        )
+    told = table(where, options, tuple(to.options))
     return {
         "name": to.name,
         **{
-            ours: number(f"{place}.{theirs}", told.get(theirs, default)) * to.factor
+            ours: number(f"{where}.{theirs}", told.get(theirs, default)) * to.factor
             for theirs, (ours, default) in to.options.items()
         },
         **to.more,
     }
 
 
-def _momentum(
-    where: str, name: str, options: dict[str, Any], to: _Counterpart, server: bool
-) -> dict[str, Any]:
-    ahead = options.pop("nesterov", False)
-    made = _plain(where, name, options, to, server)
-    return made | {"name": "nesterov"} if ahead else made
+def local_chain(
+    regularizers: Sequence[Named], modules: Sequence[Named], import_module: Import
+) -> Module:
+    """Return what makes a client's step of a gradient.
 
-
-def _noise(
-    where: str, name: str, options: dict[str, Any], to: _Counterpart, server: bool
-) -> dict[str, Any]:
-    if options.pop("safe_mode", True) or options.pop("seed", None) is not None:
-        raise refused(
-            f"{where}: {name} draws secret numbers, or from a seed of its own; here noise follows "
-            "from the plan's seed.",
-            "Say safe_mode = false; secret noise is a site's: see docs/howto/site-owner.md.",
+    Raises:
+      PlanError: a name that is not there, or an option that is out of range.
+    """
+    listed = (("regularizers", regularizers, REGULARIZERS), ("chain", modules, MODULES))
+    return chain(
+        *(
+            build_named(f"DeclearnApp({what}=...)[{i}]", one, known, kind=Module,
+                        import_module=import_module)
+            for what, named, known in listed
+            for i, one in enumerate(named)
         )
-    return _plain(where, name, options, to, server)
-
-
-_CALLED: dict[str, _Make] = {
-    "momentum": _momentum, "gaussian-noise": _noise,
-}  # fmt: skip
+    )  # fmt: skip

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import tomllib
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hansa.compat.declearn.optimizers import Steps, number, pair, refused, steps_of, table
-from hansa.limits import PROJECT_FILE_BYTES_MAX
+from hansa.compat.declearn.optimizers import Steps, given, number, pair, refused, steps_of, table
+from hansa.limits import METRIC_CLASSES_MAX, PROJECT_FILE_BYTES_MAX
 from hansa.text import nearest
 
 CONFIG = "config.toml"
@@ -27,6 +26,7 @@ _METRICS = {
     "mse": ("mse",),
     "r2": ("r2",),
 }
+_DEFAULTS = {"binary-classif": {"thresh": 0.5, "label": 1}}
 _WITHOUT = {
     "privacy": "DP-SGD is not there: clip and gaussian_noise bound and blur steps, and account "
     "for nothing.",
@@ -64,7 +64,7 @@ class Found(NamedTuple):
     every: int
     stop: dict[str, Any] | None
     metrics: list[str]
-    labels: int | None  # classes that the metrics name
+    classes: int | None  # at least, by the metrics; 0: targets are numbers; None: who knows
     left: list[str]  # keys that say nothing here
 
 
@@ -74,8 +74,8 @@ def read_setup(path: Path) -> Found:
     Raises:
       PlanError: import-refused, the file cannot be read, or something has no counterpart.
     """
-    path = path / CONFIG if path.is_dir() else path
-    told = _read(path.resolve())
+    path = (path / CONFIG if path.is_dir() else path).resolve()
+    told = _read(path)
     known = ("network", "data", "optim", "run", "model", "experiment")
     if "secagg" in told:
         raise refused("The set-up has [secagg]: secure aggregation is not there.", "Leave it out.")
@@ -90,13 +90,15 @@ def read_setup(path: Path) -> Found:
     training = _training(run.get("training", {}))
     evaluation = _evaluation(run.get("evaluate", {}), training)
     register = _register(run.get("register", {}))
-    metrics, labels = _metrics(experiment.get("metrics") or [])
+    metrics, classes = _metrics(experiment.get("metrics") or [])
     names = table("[data] dataset_names", data.get("dataset_names") or {p: p for p in PARTS}, PARTS)
     left = [f"network.{key}" for key in network]
     left += ["run.register.timeout"] if "timeout" in register else []
     return Found(
-        path=path.resolve(),
-        model_file=located(path, model.get("model_file", "model.py"), "[model] model_file"),
+        path=path,
+        model_file=located(
+            path, model.get("model_file") or str(path.parent / "model.py"), "[model] model_file"
+        ),
         model_name=_text("[model] model_name", model.get("model_name", "model")),
         data_folder=data.get("data_folder") or None,
         clients=_texts("[data] client_names", data.get("client_names")),
@@ -112,7 +114,7 @@ def read_setup(path: Path) -> Found:
         every=evaluation["frequency"],
         stop=_stop(run["early_stop"]) if "early_stop" in run else None,
         metrics=metrics,
-        labels=labels,
+        classes=classes,
         left=left + (["experiment.checkpoint"] if "checkpoint" in experiment else []),
     )
 
@@ -121,9 +123,13 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > PROJECT_FILE_BYTES_MAX:
             raise ValueError(f"it has more than {PROJECT_FILE_BYTES_MAX >> 20} MiB")
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"), parse_float=_float)
     except (OSError, ValueError, RecursionError) as error:
         raise refused(f"{path} cannot be read: {error}.", "Name a set-up's TOML file.") from None
+
+
+def _float(text: str) -> float | None:
+    return None if text == "nan" else float(text)  # declearn's way to write None
 
 
 def _without(where: str, value: Any, known: tuple[str, ...]) -> dict[str, Any]:
@@ -134,23 +140,21 @@ def _without(where: str, value: Any, known: tuple[str, ...]) -> dict[str, Any]:
     return table(where, value, known)
 
 
-def located(path: Path, given: Any, where: str) -> Path:
-    """Return a file or folder named in the set-up: from here, or from the set-up's folders up."""
-    name = Path(_text(where, given))
-    at = path.resolve().parent
-    tried = [Path.cwd(), at, *at.parents]
-    found = next((place / name for place in tried if (place / name).exists()), None)
-    if found is None:
-        raise refused(
-            f"{where} is {str(name)!r}, which is neither here nor beside {path.name}.",
-            "Correct it, or give --data FOLDER." if "data" in where else "Correct it.",
-        )
-    return found.resolve()
+def located(path: Path, named: Any, where: str) -> Path:
+    """Return a file or folder that the set-up names: from here, as for declearn, or beside it."""
+    name = Path(_text(where, named))
+    for place in (Path.cwd(), path.parent):
+        if (place / name).exists():
+            return (place / name).resolve()
+    raise refused(
+        f"{where} is {str(name)!r}, which is neither here nor beside {path.name}.",
+        "Correct it, or give --data FOLDER." if "data" in where else "Correct it.",
+    )
 
 
 def _text(where: str, value: Any) -> str:
     if not isinstance(value, str) or not value:
-        raise refused(f"{where} is {value!r:.60}, and no text.", "Correct it.")
+        raise refused(f"{where} {given(value)}, and no text.", "Correct it.")
     return value
 
 
@@ -182,9 +186,7 @@ def _training(value: Any) -> Training:
     where = "[run.training]"
     told = table(where, value, _BATCHES)
     _batching(where, told)
-    epochs: Any = told.get("n_epoch", 1)
-    if isinstance(epochs, float) and math.isnan(epochs):
-        epochs = None  # as declearn reads nan
+    epochs = told.get("n_epoch", 1)
     steps = told.get("n_steps")
     if epochs is None and steps is None:
         raise refused(f"{where} limits neither n_epoch nor n_steps.", "Set one of them.")
@@ -214,7 +216,11 @@ def _register(value: Any) -> dict[str, int]:
     where = "[run.register]"
     told = {"min_clients": value} if isinstance(value, int) else value
     told = table(where, told, ("min_clients", "max_clients", "timeout"))
-    return {key: number(f"{where} {key}", v, whole=True, least=1) for key, v in told.items()}
+    return {
+        key: number(f"{where} {key}", v, whole=True, least=1)
+        for key, v in told.items()
+        if v is not None
+    }
 
 
 def _aggregator(value: Any) -> bool:
@@ -248,23 +254,39 @@ def _stop(value: Any) -> dict[str, Any]:
 
 
 def _metrics(value: Any) -> tuple[list[str], int | None]:
-    """Return metrics of Hansa's, and how many classes they name."""
-    where, made, labels = "[experiment] metrics", dict[str, None](), None
+    """Return metrics of Hansa's, and how many classes they take, as `Found` has it."""
+    where, made = "[experiment] metrics", dict[str, None]()
+    counts = set[int]()
     if not isinstance(value, list):
-        raise refused(f"{where} is {value!r:.60}, and no list.", 'Such as ["mse"].')
+        raise refused(f"{where} {given(value)}, and no list.", 'Such as ["mse"].')
     for one in value:
         name, told = (one, {}) if isinstance(one, str) else pair(where, one)
         if name not in _METRICS:
-            raise refused(f"{where} has {name!r:.60}.", nearest(str(name), _METRICS))
+            raise refused(f"{where} has {name!r:.60}.", nearest(name, _METRICS))
+        told = dict(told)
         if name == "multi-classif":
-            told = dict(told)
-            named = told.pop("labels", [])
-            distinct = set(named) if isinstance(named, list) else set()
-            if distinct != set(range(len(distinct))) or not distinct:
-                raise refused(f"{where}: labels are {named!r:.80}.", "Number them from 0 up.")
-            labels = len(distinct)
+            counts.add(_count(where, told.pop("labels", None)))
+        else:
+            counts.add(2 if name.startswith("binary") else 0)
+        for key, default in _DEFAULTS.get(name, {}).items():
+            if told.get(key) == default:
+                del told[key]
         if told:
             key = next(iter(told))
             raise refused(f"{where}: {name} has {key}, which has no counterpart.", "Leave it out.")
         made |= dict.fromkeys(_METRICS[name])
-    return list(made), labels
+    if 0 in counts and len(counts) > 1:
+        raise refused(f"{where} are of classes and of numbers.", "Ask for those of one sort.")
+    return list(made), max(counts, default=None)
+
+
+def _count(where: str, labels: Any) -> int:
+    """Return how many labels there are, which are whole numbers from 0 up."""
+    if not isinstance(labels, list) or not labels or labels != [*range(len(labels))]:
+        raise refused(f"{where}: labels are {labels!r:.80}.", "Number them from 0 up, in order.")
+    if len(labels) > METRIC_CLASSES_MAX:
+        raise refused(
+            f"{where} has {len(labels)} classes; up to {METRIC_CLASSES_MAX} can be counted.",
+            "Leave it out: the loss is measured all the same.",
+        )
+    return len(labels)
