@@ -265,7 +265,7 @@ def test_an_executor_that_looks_at_the_signal_ends_when_the_project_does(tmp_pat
         if Path(f"{told}.began").exists() and Path(f"{told}.began").read_text():
             break
         threading.Event().wait(0.01)
-    process = app._process._process
+    process = app._processes[""]._process
     place = Path(Path(f"{told}.began").read_text()).parents[2]
     assert place.name.startswith("hansa-clients-") and place.is_dir()
     process.stdin.close()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,8 @@ class FlareServer:
 
     Args:
       file: `__file__` of the caller; the app's custom/ lies in its folder.
+      folder: in which it lies below that, if the job has several.
+      sites: names of clients that have capital letters in the app.
       aggregator: path and args.
       generator: path and args.
       rounds: in all.
@@ -76,12 +78,14 @@ class FlareServer:
         *,
         aggregator: Mapping[str, Any],
         generator: Mapping[str, Any],
+        folder: str = "",
+        sites: Sequence[str] = (),
         rounds: int = 1,
         start_round: int = 0,
         log_levels: Mapping[str, str] | None = None,
     ) -> None:
         install()
-        self._folder = Path(file).resolve().parent
+        self._folder, self._sites = Path(file).resolve().parent / folder, list(sites)
         sys.path.insert(0, str(self._folder / "custom"))
         set_up_logging(log_levels or {})
         self._rounds, self._start = rounds, start_round
@@ -156,7 +160,7 @@ class FlareServer:
     def _accept(self, engine: Engine, client: str, update: Any, model: _Model) -> None:
         """Give the aggregator one client's result; one that it rejects is named in the log."""
         client, _, late = client.partition("@")  # of a late update, its round follows
-        site, ctx = site_of(client), engine.new_context()
+        site, ctx = site_of(client, self._sites), engine.new_context()
         number = ctx.get_prop(AppConstants.CURRENT_ROUND)
         of_round = self._start + int(late) - 1 if late.isdecimal() else number
         result = _result(update, model)
