@@ -200,6 +200,81 @@ def test_fed_avg_takes_an_aggregator_of_models(tmp_path: Path) -> None:
     assert np.array_equal(saved(simulate(import_app(source).folder)), W0 + 2 * 0.25)
 
 
+def test_other_dicts_of_its_own_stay_what_they_are(tmp_path: Path) -> None:
+    """A defaultdict and a Counter that __init__ makes: they were plain dicts at the first round."""
+    counts = """
+from collections import Counter, defaultdict
+class Mine(Collects):
+    def __init__(self):
+        super().__init__()
+        self.sums, self.rounds = defaultdict(float), Counter()
+
+    def combine(self, results, fl_ctx):
+        self.rounds["all"] += 1
+        for result in results:
+            self.sums["moved"] += float(result[0, 0])
+        return DataKind.WEIGHT_DIFF, 0 * results[0] + self.sums["moved"] * self.rounds["all"]
+"""
+    run = simulate(app(tmp_path, counts, "WEIGHT_DIFF", rounds=2))
+    np.testing.assert_allclose(saved(run), W0 - 2.25 - 2 * 2 * 2.25, rtol=1e-6)
+
+
+NOISE = """
+class Mine(Collects):
+    def __init__(self):
+        super().__init__()
+        self.rng = np.random.default_rng(7)
+
+    def combine(self, results, fl_ctx):
+        return DataKind.WEIGHT_DIFF, sum(results) * 0 + self.rng.normal()
+"""
+
+
+def test_where_a_generator_of_its_own_stands_is_kept(tmp_path: Path) -> None:
+    """Three numbers of one generator, whose process is another for each round."""
+    folder = app(tmp_path, NOISE, "WEIGHT_DIFF", rounds=3)
+    whole = simulate(folder)
+    np.testing.assert_allclose(
+        saved(whole), W0 + np.random.default_rng(7).normal(size=3).sum(), rtol=1e-5
+    )
+    runs = Simulation(tmp_path / "runs", new=True)
+    opened = open_project(folder)
+    made, population = open_run(opened, runs)
+    commit, rounds = SimulatedFederation.commit, iter((1, 2))
+
+    async def killed(self: Any, given: Any, problems: Any) -> None:
+        await commit(self, given, problems)
+        if given.round in (1, 2) and next(rounds) == given.round:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SimulatedFederation, "commit", killed)
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                continue_run(made, opened, population, simulation=runs)
+            made.reload()
+        continue_run(made, opened, population, simulation=runs)
+    made.reload()
+    assert made.commits()[-1]["model"] == whole.commits()[-1]["model"]
+
+
+def test_where_nothing_is_accepted_the_model_stays(tmp_path: Path) -> None:
+    """As in FLARE, whose weighted mean of nothing is an empty DXO; the last round is like it."""
+    picky = """
+from nvflare.app_common.aggregators.intime_accumulate_model_aggregator import (
+    InTimeAccumulateWeightedAggregator,
+)
+class Mine(InTimeAccumulateWeightedAggregator):
+    def accept(self, shareable, fl_ctx):
+        first = fl_ctx.get_prop(AppConstants.CURRENT_ROUND) == 0
+        return first and super().accept(shareable, fl_ctx)
+"""
+    mean = (3 * 1.5 - 4 + 7 * 0.25) / 11
+    for kind in ("WEIGHTS", "WEIGHT_DIFF"):
+        folder = app(tmp_path / kind, picky, kind, rounds=2, args={"expected_data_kind": kind})
+        np.testing.assert_allclose(saved(simulate(folder)), W0 + mean, rtol=1e-6)
+
+
 def test_an_interrupted_run_ends_with_the_bytes_of_one_that_was_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -227,7 +302,35 @@ def test_an_interrupted_run_ends_with_the_bytes_of_one_that_was_not(
 FAILING = {
     "raises": (MEDIAN.replace("return Data", "raise KeyError('no tissue')\n        return Data"),
                "no tissue"),
-    "nothing": (MEDIAN + "    def aggregate(self, fl_ctx):\n        return None\n", "no Shareable"),
+    "nothing": (MEDIAN + "    def aggregate(self, fl_ctx):\n        return None\n",
+                "aggregate of the app's Mine returned NoneType, and no Shareable"),
+    "a code": (MEDIAN + "    def aggregate(self, fl_ctx):\n"
+               "        answer = Shareable()\n"
+               "        answer.set_return_code('EMPTY_RESULT')\n        return answer\n",
+               "aggregate of the app's Mine answered with EMPTY_RESULT"),
+    "no model": (MEDIAN + HALVES + "    def shareable_to_learnable(self, shareable, fl_ctx):\n"
+                 "        return {}\n", "shareable_to_learnable of the app's Halves returned no"),
+    "raises when it is made": (MEDIAN + "    def __init__(self):\n"
+                               "        raise OSError('no key')\n",
+                               r"own_server.py, line \d+, raised OSError: no key"),
+    "lacks methods": ("class Mine(Aggregator):\n    def reset(self, fl_ctx):\n        pass\n",
+                      "own_server.Mine of the app has no accept and no aggregate, which FLARE"),
+    "lacks a model's": ("class Mine(ModelAggregator):\n    def accept_model(self, model):\n"
+                        "        pass\n", "own_server.Mine of the app has no aggregate_model"),
+    "lacks half": (MEDIAN + "class Halves(ShareableGenerator):\n"
+                   "    def shareable_to_learnable(self, shareable, fl_ctx):\n        pass\n",
+                   "own_server.Halves of the app has no learnable_to_shareable"),
+    "no such class": ("class Other(Collects):\n    pass  # not class Mine\n",
+                      "own_server has no 'Mine', which the app names. Correct the path in "
+                      "server.py"),
+    "changes what lies deep": (
+        "class Node:\n    pass\n" + MEDIAN
+        + "    def __init__(self):\n        super().__init__()\n"
+        "        self.outer, inner = Node(), Node()\n"
+        "        self.outer.inner, inner.count = inner, 0\n"
+        "        self.kept = [self.outer]\n"
+        "    def reset(self, fl_ctx):\n        self.outer.inner.count += 1\n",
+        "outer has changed, and a Node cannot"),
     "panic": (MEDIAN + "    def combine(self, results, fl_ctx):\n"
               "        self.system_panic('too few', fl_ctx)\n"
               "        return 'WEIGHTS', results[0]\n",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,19 +23,19 @@ from hansa.compat.nvflare.names import AppConstants, DataKind, MetaKey, Reserved
 _KINDS = {ParamsType.FULL: DataKind.WEIGHTS, ParamsType.DIFF: DataKind.WEIGHT_DIFF}
 
 
-class Aggregator(FLComponent):
+class Aggregator(FLComponent, ABC):
     """Takes one result after the other, and makes one of them."""
 
     def reset(self, fl_ctx: FLContext) -> None:
         """Forget a round; user code does."""
 
+    @abstractmethod
     def accept(self, shareable: Shareable, fl_ctx: FLContext) -> bool:
         """Return whether a client's result is taken; user code does."""
-        raise NotImplementedError(f"{type(self).__name__} has no accept")
 
+    @abstractmethod
     def aggregate(self, fl_ctx: FLContext) -> Shareable:
         """Return what the results of a round give; user code does."""
-        raise NotImplementedError(f"{type(self).__name__} has no aggregate")
 
 
 class ModelAggregator(Aggregator):
@@ -48,13 +49,13 @@ class ModelAggregator(Aggregator):
         """Remember the context."""
         self.fl_ctx = fl_ctx
 
+    @abstractmethod
     def accept_model(self, model: FLModel) -> None:
         """Take a client's model; user code does."""
-        raise NotImplementedError(f"{type(self).__name__} has no accept_model")
 
+    @abstractmethod
     def aggregate_model(self) -> FLModel:
         """Return what the models of a round give; user code does."""
-        raise NotImplementedError(f"{type(self).__name__} has no aggregate_model")
 
     def reset_stats(self) -> None:
         """Forget a round; user code does."""
@@ -132,8 +133,8 @@ class WeightedAggregationHelper:
         self.history.append(said)
 
     def get_result(self) -> dict[str, Any]:
-        """Return the means, and begin anew."""
-        if not all(count > 0 for count in self.counts.values()) or not self.counts:
+        """Return the means, of nothing if nobody gave anything, and begin anew."""
+        if not all(count > 0 for count in self.counts.values()):
             raise ValueError("no client gave anything with a weight above 0")
         means = {name: total / self.counts[name] for name, total in self.total.items()}
         self.reset_stats()
@@ -185,16 +186,16 @@ class WeightedAggregator(Aggregator):
         self._sums.reset_stats()
 
 
-class ShareableGenerator(FLComponent):
+class ShareableGenerator(FLComponent, ABC):
     """Makes what is sent of what is learnt, and what is learnt of what was aggregated."""
 
+    @abstractmethod
     def learnable_to_shareable(self, model: Any, fl_ctx: FLContext) -> Shareable:
         """Return what clients get; user code does."""
-        raise NotImplementedError(f"{type(self).__name__} has no learnable_to_shareable")
 
+    @abstractmethod
     def shareable_to_learnable(self, shareable: Shareable, fl_ctx: FLContext) -> Any:
         """Return the new model; user code does."""
-        raise NotImplementedError(f"{type(self).__name__} has no shareable_to_learnable")
 
 
 class FullModelShareableGenerator(ShareableGenerator):

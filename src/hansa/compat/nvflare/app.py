@@ -103,6 +103,7 @@ class FlareApp:
         setup = Setup(
             folder="",
             digest=b"",
+            file=Path(file).name,
             apps=[],
             persistor=dict(persistor),
             tasks={"train": train_task, "evaluate": validate_task},

@@ -105,7 +105,7 @@ class Host:
 
     def _seed(self) -> dict[str, np.ndarray]:
         """Return the weights that the app's persistor starts from."""
-        persistor = build(self._setup.persistor)
+        persistor = build(self._setup.persistor, self._setup.file)
         engine = Engine("server", Path(self._temporary.name) / "server", self._folder)
         engine.add(persistor)
         ctx = engine.new_context()
@@ -129,9 +129,10 @@ class _Site:
     def __init__(self, setup: Setup, parts: Parts, engine: Engine) -> None:
         self._setup, self._engine = setup, engine
         for part in parts.components:
-            engine.add(build(part), str(part.get("id")))
+            engine.add(build(part, setup.file), str(part.get("id")))
         self._executors: list[tuple[list[str], Executor]] = [
-            (list(part["tasks"]), engine.add(build(part["executor"]))) for part in parts.executors
+            (list(part["tasks"]), engine.add(build(part["executor"], setup.file)))
+            for part in parts.executors
         ]
         self._filters = {
             "data": self._chains(parts.data_filters),
@@ -142,7 +143,7 @@ class _Site:
 
     def _chains(self, described: list[dict[str, Any]]) -> list[tuple[list[str], Any]]:
         return [
-            (list(chain["tasks"]), self._engine.add(build(part)))
+            (list(chain["tasks"]), self._engine.add(build(part, self._setup.file)))
             for chain in described
             for part in chain["filters"]
         ]

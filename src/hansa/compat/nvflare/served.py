@@ -90,13 +90,14 @@ class FlareServer:
         set_up_logging(log_levels or {})
         self._rounds, self._start = rounds, start_round
         with seeded(_IMPORT_KEY):
-            self._aggregator = _of_kind(build(aggregator), Aggregator)
-            self._generator = _of_kind(build(generator), ShareableGenerator)
+            named = Path(file).name
+            self._aggregator = _of_kind(build(aggregator, named), Aggregator)
+            self._generator = _of_kind(build(generator, named), ShareableGenerator)
             engine, ctx = self._engine(0)
             engine.fire_event(EventType.START_RUN, ctx)
         self._attributes = {
-            "aggregator": Attributes(self._aggregator, (FLContext,)),
-            "generator": Attributes(self._generator, (FLContext,)),
+            "aggregator": Attributes(self._aggregator, (FLContext, Engine)),
+            "generator": Attributes(self._generator, (FLContext, Engine)),
         }
 
     def aggregate(
@@ -123,13 +124,13 @@ class FlareServer:
         for client, update in updates.items():
             self._accept(engine, client, update, model)
         self._fire(engine, AppEventType.BEFORE_AGGREGATION, ctx)
-        result = _require_ok(self._aggregator.aggregate(ctx), self._aggregator)
+        result = _require_ok(self._aggregator.aggregate(ctx), self._aggregator, "aggregate")
         ctx.set_prop(AppConstants.AGGREGATION_RESULT, result, sticky=False)
         self._fire(engine, AppEventType.AFTER_AGGREGATION, ctx)
         self._fire(engine, AppEventType.BEFORE_SHAREABLE_TO_LEARNABLE, ctx)
         made = self._generator.shareable_to_learnable(result, ctx)
         if not isinstance(made, dict) or not isinstance(made.get(ModelLearnableKey.WEIGHTS), dict):
-            raise TypeError(f"{type(self._generator).__name__} returned no ModelLearnable")
+            raise _unusable(self._generator, "shareable_to_learnable", "returned no ModelLearnable")
         ctx.set_prop(AppConstants.GLOBAL_MODEL, made)
         self._fire(engine, AppEventType.AFTER_SHAREABLE_TO_LEARNABLE, ctx)
         self._fire(engine, AppEventType.ROUND_DONE, ctx)
@@ -200,7 +201,8 @@ class FlareServer:
         """
         generator = self._generator
         copied = make_model_learnable({name: array.copy() for name, array in model.items()})
-        sent = _require_ok(generator.learnable_to_shareable(copied, ctx), generator)
+        made = generator.learnable_to_shareable(copied, ctx)
+        sent = _require_ok(made, generator, "learnable_to_shareable")
         dxo = from_shareable(sent)
         headers = sent.get(ReservedHeaderKey.HEADERS, {})
         more = (headers.keys() - _SYSTEM_HEADERS) | (sent.keys() - {ReservedHeaderKey.HEADERS,
@@ -235,19 +237,25 @@ def _of_kind(component: Any, kind: type[Any]) -> Any:
     )
 
 
-def _require_ok(result: Any, component: Any) -> Shareable:
+def _require_ok(result: Any, component: Any, method: str) -> Shareable:
     """Return what a component gave.
 
     Raises:
-      TypeError: it is no Shareable.
-      ValueError: it says that something went wrong.
+      LearnerError: it is no Shareable, or says that something went wrong.
     """
     if not isinstance(result, Shareable):
-        raise TypeError(f"{type(component).__name__} returned {type(result).__name__}, and no "
-                        "Shareable")  # fmt: skip
+        raise _unusable(component, method, f"returned {type(result).__name__}, and no Shareable")
     if (code := result.get_return_code()) != ReturnCode.OK:
-        raise ValueError(f"{type(component).__name__} answered with {code}")
+        raise _unusable(component, method, f"answered with {code}")
     return result
+
+
+def _unusable(component: Any, method: str, what: str) -> LearnerError:
+    return LearnerError(
+        "learner-incomplete",
+        f"{method} of the app's {type(component).__name__} {what}.",
+        "Let it return what FLARE expects, or raise what is wrong.",
+    )
 
 
 def _result(update: Any, model: _Model) -> Shareable:

@@ -44,6 +44,7 @@ class Setup(msgspec.Struct, tag="setup", frozen=True):
 
     folder: str  # of the code
     digest: bytes  # of it
+    file: str  # of the project, which says all this
     apps: list[Parts]  # whose code it is
     persistor: dict[str, Any]  # path and args
     tasks: dict[str, str]  # of "train" and "evaluate": the task's name in the app
