@@ -131,8 +131,14 @@ def saved(run: Any) -> np.ndarray:
 
 
 def test_a_median_of_its_own_is_that_in_simulation_and_in_a_rehearsal(tmp_path: Path) -> None:
-    """The middle of 1.5, -4 and 0.25; their mean is not, weighted or not."""
-    folder = app(tmp_path, MEDIAN, rounds=2)
+    """The middle of 1.5, -4 and 0.25; their mean is not, weighted or not.  It writes as it goes."""
+    writes = """
+    def reset(self, fl_ctx):
+        run = fl_ctx.get_engine().get_workspace().get_run_dir(fl_ctx.get_run_number())
+        with open(f"{run}/rounds.txt", "a") as file:
+            file.write("one more")
+"""
+    folder = app(tmp_path, MEDIAN + writes, rounds=2)
     runs = [simulate(folder)]
     with Rehearsal(tmp_path / "rehearsed", folder, sites=["site-1", "site-2", "site-3"]) as place:
         runs.append(place.run())

@@ -8,7 +8,9 @@ in their attributes is what they remember from round to round.
 from __future__ import annotations
 
 import logging
+import os
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -141,7 +143,9 @@ class FlareServer:
 
     def _engine(self, number: int) -> tuple[Engine, FLContext]:
         """Return what the components find around them in a round: nothing of a round before."""
-        engine = Engine("server", self._folder / "workspace", self._folder)
+        # A sandbox does not let the folder of the code be written to; both go with the process.
+        at = self._folder if os.access(self._folder, os.W_OK) else Path(tempfile.gettempdir())
+        engine = Engine("server", at / "workspace", self._folder)
         engine.add(self._aggregator, AppConstants.DEFAULT_AGGREGATOR_ID)
         engine.add(self._generator, AppConstants.DEFAULT_SHAREABLE_GENERATOR_ID)
         ctx = engine.new_context()
