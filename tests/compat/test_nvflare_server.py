@@ -147,6 +147,32 @@ def test_a_median_of_its_own_is_that_in_simulation_and_in_a_rehearsal(tmp_path: 
     assert runs[0].commits()[-1]["model"] == runs[1].commits()[-1]["model"]
 
 
+def test_values_that_no_sum_would_take_reach_a_robust_aggregator(tmp_path: Path) -> None:
+    """One client of three sends a million times too much; the median is what the others say."""
+    folder = app(tmp_path, MEDIAN)
+    trainer = folder / "custom" / "np_trainer.py"
+    trainer.write_text(trainer.read_text().replace("-4.0", "-4.0e6"))
+    assert np.array_equal(saved(simulate(folder)), W0 + 0.25)
+
+
+def test_what_a_weighted_mean_has_in_attributes_is_there_for_what_derives_from_it(
+    tmp_path: Path,
+) -> None:
+    """As FLARE keeps them: by the name of a DXO, which is empty for a single one."""
+    own = """
+from nvflare.app_common.aggregators import InTimeAccumulateWeightedAggregator
+class Mine(InTimeAccumulateWeightedAggregator):
+    def accept(self, shareable, fl_ctx):
+        assert list(self.expected_data_kind.values()) == ["WEIGHTS"]
+        self.aggregation_weights[self._single_dxo_key]["site-2"] = 8.0
+        return super().accept(shareable, fl_ctx)
+"""
+    args = {"expected_data_kind": "WEIGHTS", "aggregation_weights": {"site-3": 0.5}}
+    run = simulate(app(tmp_path, own, args=args))
+    mean = (3 * 1.5 + 8 * -4 + 0.5 * 7 * 0.25) / (3 + 8 + 0.5 * 7)
+    np.testing.assert_allclose(saved(run), W0 + mean, rtol=1e-6)
+
+
 def test_attributes_are_the_memory_from_round_to_round(tmp_path: Path) -> None:
     """Momentum: v1 = d, v2 = d/2 + d, so the model has moved by 2.5 d."""
     run = simulate(app(tmp_path, MOMENTUM, "WEIGHT_DIFF", rounds=2))

@@ -162,24 +162,30 @@ class WeightedAggregator(Aggregator):
         super().__init__()
         if expected_data_kind not in _KINDS.values():
             raise ValueError("other kinds than WEIGHTS and WEIGHT_DIFF are not stood in for")
-        self._mine = dict(aggregation_weights or {})
-        self._kind, self._by_steps = expected_data_kind, weigh_by_local_iter
+        # Classes that derive from this look here, where FLARE has both by the name of a DXO.
+        self._single_dxo_key = key = ""
+        self.aggregation_weights = {key: dict(aggregation_weights or {})}
+        self.expected_data_kind = {key: expected_data_kind}
+        self._by_steps = weigh_by_local_iter
         self._sums = WeightedAggregationHelper(exclude_vars)
 
     def accept(self, shareable: Shareable, fl_ctx: FLContext) -> bool:
         """Add a client's result."""
         dxo = from_shareable(shareable)
-        if dxo.data_kind != self._kind:
+        if dxo.data_kind != self.expected_data_kind[self._single_dxo_key]:
             return False
         name = shareable.get_peer_prop(ReservedKey.IDENTITY_NAME, "")
         steps = dxo.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND, 1.0) if self._by_steps else 1.0
         number = shareable.get_header(AppConstants.CONTRIBUTION_ROUND)
-        self._sums.add(dxo.data, self._mine.get(name, 1.0) * steps, name, number)
+        weight = self.aggregation_weights[self._single_dxo_key].get(name, 1.0)
+        self._sums.add(dxo.data, weight * steps, name, number)
         return True
 
     def aggregate(self, fl_ctx: FLContext) -> Shareable:
         """Return the mean, and begin anew."""
-        return DXO(self._kind, self._sums.get_result()).to_shareable()
+        return DXO(
+            self.expected_data_kind[self._single_dxo_key], self._sums.get_result()
+        ).to_shareable()
 
     def reset(self, fl_ctx: FLContext) -> None:
         """Begin anew."""

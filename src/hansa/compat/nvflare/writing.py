@@ -37,6 +37,7 @@ from hansa.text import plan_name, toml
 _MODULES = ("model.py", "hansa_model.py")  # the second where the app has the first
 _FUNCTIONS = ("server.py", "hansa_server.py")  # the same
 _LEFT = (SERVER, CLIENT, META, "log.config", "README.md", "LICENSE", "requirements.txt")
+_BOUND = 1e30  # a robust aggregator is there for such values; nothing is summed before it
 _FILE = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*\.npy")
 
 
@@ -244,6 +245,7 @@ def plan_text(found: _Found) -> str:
     if server.served:
         said = "what makes a model of the results: " + " and ".join(_own(server))
         lines.append(line("server_functions", found.functions, said))
+        lines.append(line("bound", _BOUND, "of what is summed; here the aggregator judges values"))
     lines += [
         line("weighting", "user", "aggregation_weights x NUM_STEPS_CURRENT_ROUND, or 1"),
         "",
