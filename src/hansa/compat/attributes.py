@@ -122,7 +122,7 @@ def _inside(value: Any, seen: set[int], passing: tuple[type, ...]) -> Any:
         state = value.get_state() if isinstance(value, np.random.RandomState) else value.getstate()
         return _packed("", repr(state))
     if (whole := _packed("", value)) is not None:
-        return whole
+        return whole[0], {name: array.copy() for name, array in whole[1].items()}
     if id(value) in seen:
         return None
     seen.add(id(value))
