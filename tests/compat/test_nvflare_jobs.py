@@ -222,13 +222,17 @@ def test_a_wrong_map_is_refused_with_what_is_wrong(tmp_path: Path, what: str) ->
     assert caught.value.code == "import-refused" and not (tmp_path / "job-hansa").exists()
 
 
-def needs(place: Path, **asked: Any) -> Path:
-    return different(place, server=server_config(persistor=asked.pop("persistor", "p.P"), **asked))
+def test_a_workflow_that_wants_more_clients_than_there_are_wants_all(tmp_path: Path) -> None:
+    """FLARE's simulator ends such a job with the mean of the two, too."""
+    server = server_config(
+        num_rounds=1, min_clients=3, persistor="np_model_persistor.NPModelPersistor"
+    )
+    folder = different(tmp_path, server=server)
+    assert tomllib.loads((folder / "plan.toml").read_text())["cohort"]["minimum"] == 2
+    np.testing.assert_allclose(saved(simulate(folder)), expected(1), rtol=1e-6)
 
 
 def test_needs_that_the_named_sites_cannot_meet_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(PlanError, match=r"workflow is 3.*site-1, site-2"):
-        needs(tmp_path, min_clients=3)
     with pytest.raises(PlanError, match="min_clients 3, and its deploy_map names 2"):
         different(tmp_path, min_clients=3)
     with pytest.raises(PlanError, match="mandatory_clients that no app is deployed to: site-9"):

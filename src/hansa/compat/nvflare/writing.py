@@ -133,6 +133,8 @@ def _read(
 ) -> _Found:
     module, functions = _free(app, code, _MODULES), _free(app, code, _FUNCTIONS)
     server = server_side(app)
+    if app.sites:  # of more than all, FLARE's workflows take all
+        server = server._replace(minimum=min(server.minimum, len(app.sites)))
     _check_served(app, server, code, folders[app.folder])
     idle: list[str] = []
     parts: list[dict[str, Any]] = []
@@ -195,9 +197,6 @@ def _check_sites(app: App, server: ServerSide, clients: int | None) -> None:
     named = f"the deploy_map of {META} names {', '.join(app.sites)}"
     if clients is not None and clients != len(app.sites):
         raise refused(f"--clients asks for {clients} clients, and {named}.", "Leave it out.")
-    if server.minimum > len(app.sites):
-        raise refused(f"min_clients of the workflow is {server.minimum}, and {named}.",
-                      "Correct one of the two.")  # fmt: skip
     if server.initial_site and server.initial_site not in app.sites:
         raise refused(f"{server.initial_site} shall give the first model, and {named}.")
 
