@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import random
 from collections.abc import Mapping
 from types import FunctionType, ModuleType
 from typing import Any
@@ -118,9 +117,10 @@ def _inside(value: Any, seen: set[int], passing: tuple[type, ...]) -> Any:
         return None
     if isinstance(value, np.random.Generator):
         return _packed("", repr(value.bit_generator.state))
-    if isinstance(value, np.random.RandomState | random.Random):
-        state = value.get_state() if isinstance(value, np.random.RandomState) else value.getstate()
-        return _packed("", repr(state))
+    if isinstance(value, np.random.RandomState):
+        return _packed("", repr(value.get_state()))
+    if type(value).__module__ == "random":  # one of Python's generators
+        return _packed("", repr(value.getstate()))
     if (whole := _packed("", value)) is not None:
         return whole[0], {name: array.copy() for name, array in whole[1].items()}
     if id(value) in seen:
