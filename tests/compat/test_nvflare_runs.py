@@ -185,6 +185,23 @@ def test_cross_site_evaluation_measures_every_model_at_every_site(tmp_path: Path
             assert accuracy == pytest.approx(float(np.sum(model / model.max())), rel=1e-5)
 
 
+def test_a_persistor_without_load_model_is_told_what_it_lacks(tmp_path: Path) -> None:
+    source = write_app(tmp_path / "app")
+    persistor = source / "custom" / "np_model_persistor.py"
+    persistor.write_text(persistor.read_text().replace("def load_model", "def load_models"))
+    folder = imported(source)
+    with pytest.raises(
+        LearnerError, match=r"NPModelPersistor of the app has no load_model"
+    ) as said:
+        simulate(folder)
+    assert said.value.code == "learner-incomplete"
+    (folder / "model.py").rename(folder / "other.py")
+    module = folder / "other.py"
+    module.write_text(module.read_text().replace("NPModelPersistor", "Nobody"))
+    with pytest.raises(LearnerError, match=r"Correct the path in other\.py"):
+        simulate(folder, "learner.module=other.py")
+
+
 def test_a_job_folder_with_flares_own_trainer_runs(tmp_path: Path) -> None:
     own = {"persistor": "nvflare.app_common.np.np_model_persistor.NPModelPersistor"}
     app = write_app(
