@@ -124,3 +124,13 @@ def test_a_minimum_that_no_cohort_can_meet_is_refused() -> None:
     assert caught.value.hint == "It must be at most cohort.count."
     check_plan(read_plan({"cohort": {"count": 5, "minimum": 5}}).plan)
     check_plan(read_plan({"cohort": {"minimum": 500}}).plan)
+
+
+def test_options_that_no_json_holds_are_refused_with_their_key() -> None:
+    """NaN came back as null from a run's folder."""
+    for table, key in (
+        ({"workflow": {"name": math.nan}}, "workflow.name"),
+        ({"transforms": ["cast", {"name": "clip", "norms": [1.0, -math.inf]}]}, "transforms.norms"),
+    ):
+        with pytest.raises(PlanError, match=f"{key} is .*a finite number"):
+            check_plan(read_plan(table).plan)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+import msgspec
 
 from hansa.aggregators import Aggregator
 from hansa.algorithms import Algorithm
@@ -68,6 +70,7 @@ def check_plan(plan: Plan) -> None:
         *_keep_rules(plan.keep),
     ]
     rules += _learner_rules(plan.learner) + _data_rules(plan) + _function_rules(plan)
+    rules += [(key, value, False, "a finite number") for key, value in _infinite("", plan)]
     for key, value, holds, allowed in rules:
         if not holds:
             raise PlanError(
@@ -307,6 +310,19 @@ def _is_module(name: str | None) -> bool:
 
 def _at_least_1(value: int | str | tuple[str, ...] | None) -> bool:
     return value != () and (not isinstance(value, int) or value >= 1)
+
+
+def _infinite(where: str, value: Any) -> Iterator[tuple[str, float]]:
+    """Yield numbers that a run folder's JSON could not hold, among options that have no rule."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield where, value
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _infinite(where, inner)
+    else:
+        fields = msgspec.structs.asdict(value) if isinstance(value, msgspec.Struct) else value
+        for key, inner in fields.items() if isinstance(fields, Mapping) else ():
+            yield from _infinite(f"{where}.{key}".lstrip("."), inner)
 
 
 def _clients(value: int | tuple[str, ...]) -> bool:
