@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -171,3 +172,38 @@ def write_app(
 def saved(run: RunFolder) -> np.ndarray:
     """Return the last model, where FLARE's NumPy persistor keeps it."""
     return np.load(run.path / "models" / "server.npy", allow_pickle=False)
+
+
+def write_job(
+    folder: Path,
+    deployed: Mapping[str, Any],
+    clients: Mapping[str, Mapping[str, Any]],
+    *,
+    code: Mapping[str, Mapping[str, str]] | None = None,
+    server: dict[str, Any] | None = None,
+    **meta: Any,
+) -> Path:
+    """Write a job as FLARE's job API does: a folder for each app, with one side's configuration.
+
+    Args:
+      folder: is made.
+      deployed: the deploy_map.
+      clients: config_fed_client.json of each app but app_server.
+      code: modules of custom/ by name, by app.
+      server: config_fed_server.json.
+      meta: more of meta.json.
+    """
+    found = {"name": "job", "deploy_map": deployed, "resource_spec": {}} | meta
+    files = {
+        "meta.json": json.dumps(found),
+        "app_server/config/config_fed_server.json": json.dumps(server or server_config()),
+    }
+    for app, config in clients.items():
+        files[f"{app}/config/config_fed_client.json"] = json.dumps(config)
+    for app, modules in (code or {}).items():
+        files |= {f"{app}/custom/{name}": text for name, text in modules.items()}
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(textwrap.dedent(text), encoding="utf-8")
+    return folder

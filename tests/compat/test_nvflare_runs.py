@@ -182,6 +182,23 @@ def test_cross_site_evaluation_measures_every_model_at_every_site(tmp_path: Path
             assert accuracy == pytest.approx(float(np.sum(model / model.max())), rel=1e-5)
 
 
+def test_a_persistor_without_load_model_is_told_what_it_lacks(tmp_path: Path) -> None:
+    source = write_app(tmp_path / "app")
+    persistor = source / "custom" / "np_model_persistor.py"
+    persistor.write_text(persistor.read_text().replace("def load_model", "def load_models"))
+    folder = imported(source)
+    with pytest.raises(
+        LearnerError, match=r"NPModelPersistor of the app has no load_model"
+    ) as said:
+        simulate(folder)
+    assert said.value.code == "learner-incomplete"
+    (folder / "model.py").rename(folder / "other.py")
+    module = folder / "other.py"
+    module.write_text(module.read_text().replace("NPModelPersistor", "Nobody"))
+    with pytest.raises(LearnerError, match=r"Correct the path in other\.py"):
+        simulate(folder, "learner.module=other.py")
+
+
 def test_a_job_folder_with_flares_own_trainer_runs(tmp_path: Path) -> None:
     own = {"persistor": "nvflare.app_common.np.np_model_persistor.NPModelPersistor"}
     app = write_app(
@@ -262,7 +279,7 @@ def test_an_executor_that_looks_at_the_signal_ends_when_the_project_does(tmp_pat
         if Path(f"{told}.began").exists() and Path(f"{told}.began").read_text():
             break
         threading.Event().wait(0.01)
-    process = app._process._process
+    process = app._processes[""]._process
     place = Path(Path(f"{told}.began").read_text()).parents[2]
     assert place.name.startswith("hansa-clients-") and place.is_dir()
     process.stdin.close()

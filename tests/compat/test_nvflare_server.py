@@ -124,14 +124,46 @@ def app(place: Path, code: str, kind: str = "WEIGHTS", **asked: Any) -> Path:
 
 
 def test_a_median_of_its_own_is_that_in_simulation_and_in_a_rehearsal(tmp_path: Path) -> None:
-    """The middle of 1.5, -4 and 0.25; their mean is not, weighted or not."""
-    folder = app(tmp_path, MEDIAN, rounds=2)
+    """The middle of 1.5, -4 and 0.25; their mean is not, weighted or not.  It writes as it goes."""
+    writes = """
+    def reset(self, fl_ctx):
+        run = fl_ctx.get_engine().get_workspace().get_run_dir(fl_ctx.get_run_number())
+        with open(f"{run}/rounds.txt", "a") as file:
+            file.write("one more")
+"""
+    folder = app(tmp_path, MEDIAN + writes, rounds=2)
     runs = [simulate(folder)]
     with Rehearsal(tmp_path / "rehearsed", folder, sites=["site-1", "site-2", "site-3"]) as place:
         runs.append(place.run())
     for run in runs:
         assert saved(run).dtype == np.float32 and np.array_equal(saved(run), W0 + 2 * 0.25)
     assert runs[0].commits()[-1]["model"] == runs[1].commits()[-1]["model"]
+
+
+def test_values_that_no_sum_would_take_reach_a_robust_aggregator(tmp_path: Path) -> None:
+    """One client of three sends a million times too much; the median is what the others say."""
+    folder = app(tmp_path, MEDIAN)
+    trainer = folder / "custom" / "np_trainer.py"
+    trainer.write_text(trainer.read_text().replace("-4.0", "-4.0e6"))
+    assert np.array_equal(saved(simulate(folder)), W0 + 0.25)
+
+
+def test_what_a_weighted_mean_has_in_attributes_is_there_for_what_derives_from_it(
+    tmp_path: Path,
+) -> None:
+    """As FLARE keeps them: by the name of a DXO, which is empty for a single one."""
+    own = """
+from nvflare.app_common.aggregators import InTimeAccumulateWeightedAggregator
+class Mine(InTimeAccumulateWeightedAggregator):
+    def accept(self, shareable, fl_ctx):
+        assert list(self.expected_data_kind.values()) == ["WEIGHTS"]
+        self.aggregation_weights[self._single_dxo_key]["site-2"] = 8.0
+        return super().accept(shareable, fl_ctx)
+"""
+    args = {"expected_data_kind": "WEIGHTS", "aggregation_weights": {"site-3": 0.5}}
+    run = simulate(app(tmp_path, own, args=args))
+    mean = (3 * 1.5 + 8 * -4 + 0.5 * 7 * 0.25) / (3 + 8 + 0.5 * 7)
+    np.testing.assert_allclose(saved(run), W0 + mean, rtol=1e-6)
 
 
 def test_attributes_are_the_memory_from_round_to_round(tmp_path: Path) -> None:
@@ -193,6 +225,65 @@ def test_fed_avg_takes_an_aggregator_of_models(tmp_path: Path) -> None:
     assert np.array_equal(saved(simulate(import_app(source).folder)), W0 + 2 * 0.25)
 
 
+def test_other_dicts_of_its_own_stay_what_they_are(tmp_path: Path) -> None:
+    """A defaultdict and a Counter that __init__ makes: they were plain dicts at the first round."""
+    counts = """
+from collections import Counter, defaultdict
+class Mine(Collects):
+    def __init__(self):
+        super().__init__()
+        self.sums, self.rounds = defaultdict(float), Counter()
+
+    def combine(self, results, fl_ctx):
+        self.rounds["all"] += 1
+        for result in results:
+            self.sums["moved"] += float(result[0, 0])
+        return DataKind.WEIGHT_DIFF, 0 * results[0] + self.sums["moved"] * self.rounds["all"]
+"""
+    run = simulate(app(tmp_path, counts, "WEIGHT_DIFF", rounds=2))
+    np.testing.assert_allclose(saved(run), W0 - 2.25 - 2 * 2 * 2.25, rtol=1e-6)
+
+
+NOISE = """
+class Mine(Collects):
+    def __init__(self):
+        super().__init__()
+        self.rng = np.random.default_rng(7)
+
+    def combine(self, results, fl_ctx):
+        return DataKind.WEIGHT_DIFF, sum(results) * 0 + self.rng.normal()
+"""
+
+
+def test_where_a_generator_of_its_own_stands_is_kept(tmp_path: Path) -> None:
+    """Three numbers of one generator, also where another process draws the second or the third."""
+    folder = app(tmp_path, NOISE, "WEIGHT_DIFF", rounds=3)
+    whole = simulate(folder)
+    np.testing.assert_allclose(
+        saved(whole), W0 + np.random.default_rng(7).normal(size=3).sum(), rtol=1e-5
+    )
+    for call in (2, 3):
+        made = run_interrupted(folder, tmp_path / f"runs-{call}", "commit", call=call)
+        assert made.commits()[-1]["model"] == whole.commits()[-1]["model"]
+
+
+def test_where_nothing_is_accepted_the_model_stays(tmp_path: Path) -> None:
+    """As in FLARE, whose weighted mean of nothing is an empty DXO; the last round is like it."""
+    picky = """
+from nvflare.app_common.aggregators.intime_accumulate_model_aggregator import (
+    InTimeAccumulateWeightedAggregator,
+)
+class Mine(InTimeAccumulateWeightedAggregator):
+    def accept(self, shareable, fl_ctx):
+        first = fl_ctx.get_prop(AppConstants.CURRENT_ROUND) == 0
+        return first and super().accept(shareable, fl_ctx)
+"""
+    mean = (3 * 1.5 - 4 + 7 * 0.25) / 11
+    for kind in ("WEIGHTS", "WEIGHT_DIFF"):
+        folder = app(tmp_path / kind, picky, kind, rounds=2, args={"expected_data_kind": kind})
+        np.testing.assert_allclose(saved(simulate(folder)), W0 + mean, rtol=1e-6)
+
+
 def test_an_interrupted_run_ends_with_the_bytes_of_one_that_was_not(tmp_path: Path) -> None:
     """The process that knew the velocity is gone; the commit has it."""
     folder = app(tmp_path, MOMENTUM, "WEIGHT_DIFF", rounds=3)
@@ -204,7 +295,35 @@ def test_an_interrupted_run_ends_with_the_bytes_of_one_that_was_not(tmp_path: Pa
 FAILING = {
     "raises": (MEDIAN.replace("return Data", "raise KeyError('no tissue')\n        return Data"),
                "no tissue"),
-    "nothing": (MEDIAN + "    def aggregate(self, fl_ctx):\n        return None\n", "no Shareable"),
+    "nothing": (MEDIAN + "    def aggregate(self, fl_ctx):\n        return None\n",
+                "aggregate of the app's Mine returned NoneType, and no Shareable"),
+    "a code": (MEDIAN + "    def aggregate(self, fl_ctx):\n"
+               "        answer = Shareable()\n"
+               "        answer.set_return_code('EMPTY_RESULT')\n        return answer\n",
+               "aggregate of the app's Mine answered with EMPTY_RESULT"),
+    "no model": (MEDIAN + HALVES + "    def shareable_to_learnable(self, shareable, fl_ctx):\n"
+                 "        return {}\n", "shareable_to_learnable of the app's Halves returned no"),
+    "raises when it is made": (MEDIAN + "    def __init__(self):\n"
+                               "        raise OSError('no key')\n",
+                               r"own_server.py, line \d+, raised OSError: no key"),
+    "lacks methods": ("class Mine(Aggregator):\n    def reset(self, fl_ctx):\n        pass\n",
+                      "own_server.Mine of the app has no accept and no aggregate, which FLARE"),
+    "lacks a model's": ("class Mine(ModelAggregator):\n    def accept_model(self, model):\n"
+                        "        pass\n", "own_server.Mine of the app has no aggregate_model"),
+    "lacks half": (MEDIAN + "class Halves(ShareableGenerator):\n"
+                   "    def shareable_to_learnable(self, shareable, fl_ctx):\n        pass\n",
+                   "own_server.Halves of the app has no learnable_to_shareable"),
+    "no such class": ("class Other(Collects):\n    pass  # not class Mine\n",
+                      "own_server has no 'Mine', which the app names. Correct the path in "
+                      "server.py"),
+    "changes what lies deep": (
+        "class Node:\n    pass\n" + MEDIAN
+        + "    def __init__(self):\n        super().__init__()\n"
+        "        self.outer, inner = Node(), Node()\n"
+        "        self.outer.inner, inner.count = inner, 0\n"
+        "        self.kept = [self.outer]\n"
+        "    def reset(self, fl_ctx):\n        self.outer.inner.count += 1\n",
+        "outer has changed, and a Node cannot"),
     "panic": (MEDIAN + "    def combine(self, results, fl_ctx):\n"
               "        self.system_panic('too few', fl_ctx)\n"
               "        return 'WEIGHTS', results[0]\n",

@@ -12,8 +12,9 @@ import pytest
 from hansa.data.schemes import Dirichlet, Iid
 from hansa.errors import DataError, PlanError
 from hansa.plan import Plan, build_method, check_plan, flatten, load_plan, read_plan
-from hansa.plan.load import parse_set
+from hansa.plan.load import parse_set, with_clients
 from hansa.plan.plain import plain
+from hansa.plan.schema import DataPlan
 from hansa.text import nearest
 
 
@@ -368,3 +369,11 @@ def test_every_default_is_a_plan_that_runs() -> None:
     assert plan == Plan()
     check_plan(plan)
     build_method(plan, NotImplemented)
+
+
+def test_more_clients_than_a_plan_names_are_refused_and_fewer_are_the_first() -> None:
+    named = DataPlan(clients=("north", "south"))
+    assert with_clients(named, 2) == 'data.clients=["north", "south"]'
+    assert parse_set(with_clients(named, 1)) == ("data.clients", ["north"])
+    with pytest.raises(PlanError, match="names 2 clients, and 3 are asked for: north, south"):
+        with_clients(named, 3)

@@ -31,7 +31,7 @@ BAD = {
     "learner.schedule.gamma": [0.0, -0.5, 1.5, math.nan, math.inf],
     "data.test": NOT_A_SHARE,
     "data.validation": NOT_A_SHARE,
-    "data.clients": NUMBERS_BELOW_1,
+    "data.clients": [*NUMBERS_BELOW_1, [], ["a", "a"], ["Ward"], ["../a"], [""], ["a\n"]],
     "evaluate.roc_bins": [1, 0, -2, 501],
     "cohort.fraction": [0.0, -0.5, 1.1, math.nan],
     "cohort.count": NUMBERS_BELOW_1,
@@ -53,6 +53,7 @@ EDGE = {
     "weight_limit": [2.0**300, 2.0**-300],
     "bound": [2.0**300, 2.0**-300],
     "learner.batch_size": [1, "all", 2**62],
+    "data.clients": [1, ["site-1"], ["a.b_c", "0"]],
     "learner.hidden": [[], [1]],
     "learner.steps": [1],
     "learner.optimizer.momentum": [0.0, 0.999],
@@ -123,3 +124,13 @@ def test_a_minimum_that_no_cohort_can_meet_is_refused() -> None:
     assert caught.value.hint == "It must be at most cohort.count."
     check_plan(read_plan({"cohort": {"count": 5, "minimum": 5}}).plan)
     check_plan(read_plan({"cohort": {"minimum": 500}}).plan)
+
+
+def test_options_that_no_json_holds_are_refused_with_their_key() -> None:
+    """NaN came back as null from a run's folder."""
+    for table, key in (
+        ({"workflow": {"name": math.nan}}, "workflow.name"),
+        ({"transforms": ["cast", {"name": "clip", "norms": [1.0, -math.inf]}]}, "transforms.norms"),
+    ):
+        with pytest.raises(PlanError, match=f"{key} is .*a finite number"):
+            check_plan(read_plan(table).plan)

@@ -29,6 +29,20 @@ def test_the_model_is_the_weighted_mean_of_what_clients_did(tmp_path: Path, engi
     np.testing.assert_allclose(model["w"], expected * np.array([1, 2, 3]), rtol=1e-6)
 
 
+def test_clients_of_names_are_chosen_and_needed_by_them(tmp_path: Path) -> None:
+    """Of three named sites two are asked: (3 * 1.5 + 2 * 8) / 5 a round, halved by the rate."""
+    folder = make_project(tmp_path, rounds=1)
+    module = (folder / "model.py").read_text()
+    (folder / "model.py").write_text(module.replace('"client-0"', '"north"').replace(
+        '"client-3"', '"south.2"'))  # fmt: skip
+    named = ('data.clients=["client-1", "north", "south.2"]', 'cohort.mandatory=["south.2"]')
+    run = simulate(folder, *named, 'cohort.where={name = ["north", "south.2"]}')
+    expected = weighted(VALUES[[0, 3]], SIZES[[0, 3]], rounds=1)
+    np.testing.assert_allclose(final_model(run)["w"], expected * np.array([1, 2, 3]), rtol=1e-6)
+    with pytest.raises(PlanError, match="there is no such client"):
+        simulate(folder, 'data.clients=["north"]', 'cohort.mandatory=["client-3"]')
+
+
 def test_an_integer_counter_is_averaged_by_weight_and_rounded_each_round(tmp_path: Path) -> None:
     model = final_model(simulate(make_project(tmp_path, rounds=2)))
     step = float((SIZES * SIZES).sum() / SIZES.sum())  # each client adds its size

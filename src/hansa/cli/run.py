@@ -90,7 +90,7 @@ def command(
       hansa run --on hansa.example.org --purpose "Which wards are short of beds?"
     """
     from hansa.cli.session import run_project
-    from hansa.plan.load import PLAN_FILE, load_plan
+    from hansa.plan.load import PLAN_FILE, load_plan, with_clients
     from hansa.project import open_project
     from hansa.simulation import Simulation
 
@@ -108,8 +108,7 @@ def command(
         return
     changes = list(sets)
     if clients is not None:
-        splits = load_plan(project / PLAN_FILE, sets).plan.data.set is not None
-        changes.append(f"data.{'split.' if splits else ''}clients={clients}")
+        changes.append(with_clients(load_plan(project / PLAN_FILE, sets).plan.data, clients))
     changes += [f"rounds={rounds}"] if rounds is not None else []
     changes += [f"seed={seed}"] if seed is not None else []
     opened = open_project(project, changes)

@@ -32,6 +32,7 @@ from hansa.errors import HansaError, ServerError
 from hansa.identity import Membership, load_membership, parse_invite
 from hansa.params import encode
 from hansa.plan import PLAN_FILE
+from hansa.plan.load import with_clients
 from hansa.project import Project, open_project
 from hansa.protocol.connection import Connection
 from hansa.protocol.enrolment import connection_of, enrol
@@ -511,7 +512,7 @@ def _as_many(project: Project, sites: Sequence[str] | int | None) -> list[str]:
     own = isinstance(data.split, Files | Natural) or project.plan.learner.rows == "path"
     if not isinstance(sites, int) or own:
         return []
-    clients = f"data.clients={sites}" if data.set is None else f"data.split.clients={sites}"
+    clients = with_clients(data, sites)
     fewer = [f"cohort.minimum={sites}"] if project.plan.cohort.minimum > sites else []
     return [clients, *fewer]
 

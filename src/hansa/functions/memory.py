@@ -1,12 +1,13 @@
 """What a server function remembers, between Python values and what a commit can hold.
 
-Numbers, text, lists, tuples, sets, dicts with any such keys, and arrays; nothing that would need
-code to be read back (law L7).
+Numbers, text, lists, tuples, sets, deques, dicts of Python's kinds with any such keys, and arrays;
+nothing that would need code to be read back (law L7).
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,8 @@ from hansa.errors import RunError
 from hansa.limits import FUNCTION_MEMORY_DEPTH_MAX
 
 _LISTS: dict[str, Any] = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}
+_DICTS: dict[str, Any] = {"OrderedDict": OrderedDict, "Counter": Counter, "dict": dict}
+_DEFAULTS: dict[str, Any] = {kind.__name__: kind for kind in (int, float, str, list, dict, set)}
 
 
 def packed(memory: Mapping[Any, Any]) -> tuple[Any, dict[str, np.ndarray]]:
@@ -44,8 +47,13 @@ def unpacked(tree: Any, arrays: Mapping[str, np.ndarray]) -> Any:
         return np.array(arrays[inner])
     if kind == "float":
         return float(inner)
-    if kind == "dict":
-        return {unpacked(key, arrays): unpacked(value, arrays) for key, value in inner}
+    if kind == "deque":
+        return deque((unpacked(value, arrays) for value in inner[1]), inner[0])
+    if kind in ("defaultdict", *_DICTS):
+        default, pairs = inner if kind == "defaultdict" else ("", inner)
+        made = _DICTS[kind]() if kind in _DICTS else defaultdict(_DEFAULTS[default])
+        made.update({unpacked(key, arrays): unpacked(value, arrays) for key, value in pairs})
+        return made
     return _LISTS[kind](unpacked(value, arrays) for value in inner)
 
 
@@ -72,13 +80,25 @@ def _packed(value: Any, arrays: dict[str, np.ndarray], where: str, depth: int) -
             ]
             for k, v in value.items()
         ]
-        return {"dict": pairs}
+        if isinstance(value, defaultdict):
+            return {"defaultdict": [_default(value, where), pairs]}
+        return {next(kind for kind, made in _DICTS.items() if isinstance(value, made)): pairs}
+    if isinstance(value, deque):
+        inner = [_packed(v, arrays, f"{where}[{i}]", depth + 1) for i, v in enumerate(value)]
+        return {"deque": [value.maxlen, inner]}
     for kind, made in _LISTS.items():
         if isinstance(value, made):
             ordered = sorted(value, key=repr) if "set" in kind else value
             inner = [_packed(v, arrays, f"{where}[{i}]", depth + 1) for i, v in enumerate(ordered)]
             return {kind: inner}
     raise _not_kept(where, f"is of type {type(value).__name__}")
+
+
+def _default(value: defaultdict[Any, Any], where: str) -> str:
+    for name, kind in _DEFAULTS.items():
+        if value.default_factory is kind:
+            return name
+    raise _not_kept(where, "makes what is missing by code of its own")
 
 
 def _not_kept(where: str, how: str) -> RunError:

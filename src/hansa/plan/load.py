@@ -12,8 +12,8 @@ import msgspec
 
 from hansa.errors import HansaError, PlanError
 from hansa.plan.plain import plain
-from hansa.plan.schema import Plan
-from hansa.text import nearest, quoted
+from hansa.plan.schema import DataPlan, Plan
+from hansa.text import nearest, quoted, toml
 
 PLAN_FILE = "plan.toml"
 IN_PYTHON = "hansa.run"
@@ -53,6 +53,29 @@ def load_plan(
             "plan-syntax", f"{path} is not valid TOML: {error}.", "Correct that line."
         ) from None
     return read_plan(table, sets, origin=path.name, changes=changes)
+
+
+def with_clients(data: DataPlan, count: int) -> str:
+    """Return the change of a plan that makes so many simulated clients, or leaves so many named.
+
+    Raises:
+      PlanError: plan-impossible, fewer are named.
+
+    >>> with_clients(DataPlan(set="digits"), 3), with_clients(DataPlan(clients=("a", "b")), 1)
+    ('data.split.clients=3', 'data.clients=["a"]')
+    """
+    if data.set is not None:
+        return f"data.split.clients={count}"
+    if isinstance(data.clients, int):
+        return f"data.clients={count}"
+    if count > len(data.clients):
+        raise PlanError(
+            "plan-impossible",
+            f"The plan names {len(data.clients)} clients, and {count} are asked for: "
+            f"{', '.join(data.clients)}. Nothing was started.",
+            "Ask for fewer, or name more in data.clients.",
+        )
+    return f"data.clients={toml(data.clients[:count])}"
 
 
 def read_plan(

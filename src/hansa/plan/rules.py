@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+import msgspec
 
 from hansa.aggregators import Aggregator
 from hansa.algorithms import Algorithm
@@ -26,6 +28,7 @@ from hansa.limits import (
 from hansa.plan.schema import COMMANDS, CohortPlan, KeepPlan, LearnerPlan, Plan
 
 _NAME = re.compile(r"[^\W_][\w-]{0,63}")  # begins with a letter or digit, of any language
+_CLIENT = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")  # as a site's in `hansa.protocol.messages`
 _RESOURCE = re.compile(r"[a-z][a-z0-9_-]{0,31}")  # as in `hansa.protocol.messages`
 _NUMPY_FILE = re.compile(r"([A-Za-z0-9_-]{1,64}/){0,3}[A-Za-z0-9_-]{1,64}\.np[yz]")
 
@@ -48,7 +51,7 @@ def check_plan(plan: Plan) -> None:
         ("bound", plan.bound, _summable(plan.bound), limits),
         ("data.test", plan.data.test, 0 <= plan.data.test < 1, "at least 0 and below 1"),
         ("data.validation", plan.data.validation, 0 <= plan.data.validation < 1, "in [0, 1)"),
-        ("data.clients", plan.data.clients, plan.data.clients >= 1, "at least 1"),
+        ("data.clients", plan.data.clients, _clients(plan.data.clients), "at least 1; or names"),
         ("data.shape", plan.data.shape, all(n >= 1 for n in plan.data.shape or ()), "sizes"),
         ("data.classes", plan.data.classes, _at_least_1(plan.data.classes), "at least 1"),
         *_cohort_rules(cohort),
@@ -67,6 +70,7 @@ def check_plan(plan: Plan) -> None:
         *_keep_rules(plan.keep),
     ]
     rules += _learner_rules(plan.learner) + _data_rules(plan) + _function_rules(plan)
+    rules += [(key, value, False, "a finite number") for key, value in _infinite("", plan)]
     for key, value, holds, allowed in rules:
         if not holds:
             raise PlanError(
@@ -306,6 +310,25 @@ def _is_module(name: str | None) -> bool:
 
 def _at_least_1(value: int | str | tuple[str, ...] | None) -> bool:
     return value != () and (not isinstance(value, int) or value >= 1)
+
+
+def _infinite(where: str, value: Any) -> Iterator[tuple[str, float]]:
+    """Yield numbers that a run folder's JSON could not hold, among options that have no rule."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield where, value
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _infinite(where, inner)
+    else:
+        fields = msgspec.structs.asdict(value) if isinstance(value, msgspec.Struct) else value
+        for key, inner in fields.items() if isinstance(fields, Mapping) else ():
+            yield from _infinite(f"{where}.{key}".lstrip("."), inner)
+
+
+def _clients(value: int | tuple[str, ...]) -> bool:
+    if isinstance(value, int):
+        return value >= 1
+    return 1 <= len(value) == len({*value}) and all(map(_CLIENT.fullmatch, value))
 
 
 def _summable(value: float | None) -> bool:

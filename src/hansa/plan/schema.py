@@ -149,8 +149,9 @@ class DataPlan(_Part, frozen=True):
     attributes: dict[str, dict[str, str]] = {}
     """what simulated clients say of themselves, by name: [data.attributes] with
     client-0 = { region = "eu" }"""
-    clients: int = 10
-    """simulated clients, when the project's data(client) is asked"""
+    clients: int | tuple[str, ...] = 10
+    """simulated clients, or their names, when the project's data(client) is asked: names that sites
+    have as well let cohort.where and cohort.mandatory mean the same in a simulation"""
     shape: tuple[int, ...] | None = None
     """shape of one example, such as [28, 28]; who has others takes no part, and says only that"""
     classes: int | tuple[str, ...] | None = None

@@ -164,7 +164,7 @@ class Asked:
 
     Args:
       data: the user's function.
-      clients: how many there are.
+      clients: how many there are, or their names.
       validation: share of a `Dataset` or `(x, y)` kept for evaluation.
       test: the server's own data, or None.
       key: decides which rows are kept.
@@ -177,7 +177,7 @@ class Asked:
         self,
         data: Callable[[str], Any],
         *,
-        clients: int,
+        clients: int | Sequence[str],
         validation: float = 0.1,
         test: Any = None,
         key: Key,
@@ -185,7 +185,7 @@ class Asked:
     ) -> None:
         self._data, self._validation, self._key = data, validation, key
         self._plan = plan or DataPlan()
-        self.names = ClientNames(clients)
+        self.names = ClientNames(clients) if isinstance(clients, int) else clients
         self.test = as_dataset(test, "the test part")
 
     def data(self, name: str) -> ClientData:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,19 +23,19 @@ from hansa.compat.nvflare.names import AppConstants, DataKind, MetaKey, Reserved
 _KINDS = {ParamsType.FULL: DataKind.WEIGHTS, ParamsType.DIFF: DataKind.WEIGHT_DIFF}
 
 
-class Aggregator(FLComponent):
+class Aggregator(FLComponent, ABC):
     """Takes one result after the other, and makes one of them."""
 
     def reset(self, fl_ctx: FLContext) -> None:
         """Forget a round; user code does."""
 
+    @abstractmethod
     def accept(self, shareable: Shareable, fl_ctx: FLContext) -> bool:
         """Return whether a client's result is taken; user code does."""
-        raise NotImplementedError(f"{type(self).__name__} has no accept")
 
+    @abstractmethod
     def aggregate(self, fl_ctx: FLContext) -> Shareable:
         """Return what the results of a round give; user code does."""
-        raise NotImplementedError(f"{type(self).__name__} has no aggregate")
 
 
 class ModelAggregator(Aggregator):
@@ -48,13 +49,13 @@ class ModelAggregator(Aggregator):
         """Remember the context."""
         self.fl_ctx = fl_ctx
 
+    @abstractmethod
     def accept_model(self, model: FLModel) -> None:
         """Take a client's model; user code does."""
-        raise NotImplementedError(f"{type(self).__name__} has no accept_model")
 
+    @abstractmethod
     def aggregate_model(self) -> FLModel:
         """Return what the models of a round give; user code does."""
-        raise NotImplementedError(f"{type(self).__name__} has no aggregate_model")
 
     def reset_stats(self) -> None:
         """Forget a round; user code does."""
@@ -132,8 +133,8 @@ class WeightedAggregationHelper:
         self.history.append(said)
 
     def get_result(self) -> dict[str, Any]:
-        """Return the means, and begin anew."""
-        if not all(count > 0 for count in self.counts.values()) or not self.counts:
+        """Return the means, of nothing if nobody gave anything, and begin anew."""
+        if not all(count > 0 for count in self.counts.values()):
             raise ValueError("no client gave anything with a weight above 0")
         means = {name: total / self.counts[name] for name, total in self.total.items()}
         self.reset_stats()
@@ -161,40 +162,46 @@ class WeightedAggregator(Aggregator):
         super().__init__()
         if expected_data_kind not in _KINDS.values():
             raise ValueError("other kinds than WEIGHTS and WEIGHT_DIFF are not stood in for")
-        self._mine = dict(aggregation_weights or {})
-        self._kind, self._by_steps = expected_data_kind, weigh_by_local_iter
+        # Classes that derive from this look here, where FLARE has both by the name of a DXO.
+        self._single_dxo_key = key = ""
+        self.aggregation_weights = {key: dict(aggregation_weights or {})}
+        self.expected_data_kind = {key: expected_data_kind}
+        self._by_steps = weigh_by_local_iter
         self._sums = WeightedAggregationHelper(exclude_vars)
 
     def accept(self, shareable: Shareable, fl_ctx: FLContext) -> bool:
         """Add a client's result."""
         dxo = from_shareable(shareable)
-        if dxo.data_kind != self._kind:
+        if dxo.data_kind != self.expected_data_kind[self._single_dxo_key]:
             return False
         name = shareable.get_peer_prop(ReservedKey.IDENTITY_NAME, "")
         steps = dxo.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND, 1.0) if self._by_steps else 1.0
         number = shareable.get_header(AppConstants.CONTRIBUTION_ROUND)
-        self._sums.add(dxo.data, self._mine.get(name, 1.0) * steps, name, number)
+        weight = self.aggregation_weights[self._single_dxo_key].get(name, 1.0)
+        self._sums.add(dxo.data, weight * steps, name, number)
         return True
 
     def aggregate(self, fl_ctx: FLContext) -> Shareable:
         """Return the mean, and begin anew."""
-        return DXO(self._kind, self._sums.get_result()).to_shareable()
+        return DXO(
+            self.expected_data_kind[self._single_dxo_key], self._sums.get_result()
+        ).to_shareable()
 
     def reset(self, fl_ctx: FLContext) -> None:
         """Begin anew."""
         self._sums.reset_stats()
 
 
-class ShareableGenerator(FLComponent):
+class ShareableGenerator(FLComponent, ABC):
     """Makes what is sent of what is learnt, and what is learnt of what was aggregated."""
 
+    @abstractmethod
     def learnable_to_shareable(self, model: Any, fl_ctx: FLContext) -> Shareable:
         """Return what clients get; user code does."""
-        raise NotImplementedError(f"{type(self).__name__} has no learnable_to_shareable")
 
+    @abstractmethod
     def shareable_to_learnable(self, shareable: Shareable, fl_ctx: FLContext) -> Any:
         """Return the new model; user code does."""
-        raise NotImplementedError(f"{type(self).__name__} has no shareable_to_learnable")
 
 
 class FullModelShareableGenerator(ShareableGenerator):

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from hansa.code import code_digest, read_code
-from hansa.compat.nvflare.wire import Answer, Kind, Setup, Task, site_of
+from hansa.compat.nvflare.wire import Answer, Kind, Parts, Setup, Task, site_of
 from hansa.compat.process import ClientProcess
 from hansa.errors import LearnerError
 from hansa.learners.learner import ClientData
@@ -47,11 +48,14 @@ class FlareApp:
 
     Args:
       file: `__file__` of the caller; the app's custom/ lies in its folder.
-      executors: as in config_fed_client.json: tasks, and the executor's path and args.
       persistor: path and args of what loads the seed model.
+      executors: as in config_fed_client.json: tasks, and the executor's path and args.
       components: as in config_fed_client.json.
       data_filters: its task_data_filters.
       result_filters: its task_result_filters.
+      apps: where sites have different apps, in place of these four: of each app these, its sites,
+        and the folder of its code below the caller's.
+      persistor_folder: where the persistor's code lies, below the caller's.
       train_task: name of the task that trains.
       validate_task: name of the task that validates.
       expects: the kind of a result: WEIGHTS, or WEIGHT_DIFF, which is added; "" takes either.
@@ -69,11 +73,13 @@ class FlareApp:
         self,
         file: str,
         *,
-        executors: Sequence[Mapping[str, Any]],
         persistor: Mapping[str, Any],
+        executors: Sequence[Mapping[str, Any]] = (),
         components: Sequence[Mapping[str, Any]] = (),
         data_filters: Sequence[Mapping[str, Any]] = (),
         result_filters: Sequence[Mapping[str, Any]] = (),
+        apps: Sequence[Mapping[str, Any]] = (),
+        persistor_folder: str = "",
         train_task: str = "train",
         validate_task: str = "validate",
         expects: str = "WEIGHTS",
@@ -86,14 +92,19 @@ class FlareApp:
         initial_site: str = "",
         own_server: bool = False,
     ) -> None:
-        folder = Path(file).resolve().parent
+        single = {
+            "executors": [*executors],
+            "components": [*components],
+            "data_filters": [*data_filters],
+            "result_filters": [*result_filters],
+        }
+        self._apps = [msgspec.convert(app, Parts) for app in apps or [single]]
+        self._persistor_folder = persistor_folder
         setup = Setup(
-            folder=str(folder),
-            digest=code_digest(read_code(folder)),
-            executors=[dict(part) for part in executors],
-            components=[dict(part) for part in components],
-            data_filters=[dict(part) for part in data_filters],
-            result_filters=[dict(part) for part in result_filters],
+            folder="",
+            digest=b"",
+            file=Path(file).name,
+            apps=[],
             persistor=dict(persistor),
             tasks={"train": train_task, "evaluate": validate_task},
             expects=expects,
@@ -102,11 +113,31 @@ class FlareApp:
             log_levels=dict(log_levels or {}),
             says_more=own_server,
         )
-        self._process = ClientProcess(WORKER, setup, Answer, "FLARE")
+        home, folders = Path(file).resolve().parent, [app.folder for app in self._apps]
+        self._processes = {
+            folder: self._process(setup, home / folder, folder)
+            for folder in dict.fromkeys([*folders, persistor_folder])
+        }
         self._weights, self._start, self._turns = dict(weights or {}), start_round, turns
         self._round = start_round
-        self._named = [str(name) for part in executors for name in part["tasks"]]
         self._initial = (initial_task, initial_site)
+
+    def _process(self, setup: Setup, at: Path, folder: str) -> ClientProcess[Answer]:
+        """Return a process for the clients of some code: modules of another's may be called so."""
+        mine = [app for app in self._apps if app.folder == folder]
+        digest = code_digest(read_code(at))
+        told = msgspec.structs.replace(setup, folder=str(at), digest=digest, apps=mine)
+        return ClientProcess(WORKER, told, Answer, "FLARE")
+
+    def _process_of(self, site: str) -> ClientProcess[Answer]:
+        for app in self._apps:
+            if not app.sites or site in app.sites:
+                return self._processes[app.folder]
+        raise LearnerError(
+            "client-failed",
+            f"No app of the job is deployed to {site}.",
+            "Leave it out of cohort.where in plan.toml, or name it in model.py.",
+        )
 
     def functions(self) -> tuple[Callable[..., Any], ...]:
         """Return data, init, train, evaluate and close, which a function learner asks for."""
@@ -115,7 +146,11 @@ class FlareApp:
     def tasks(self) -> dict[str, Callable[..., Any]]:
         """Return what answers named tasks: every task that an executor names."""
         made: dict[str, Callable[..., Any]] = {
-            name: functools.partial(self._answer, name) for name in self._named if name != "*"
+            str(name): functools.partial(self._answer, str(name))
+            for app in self._apps
+            for part in app.executors
+            for name in part["tasks"]
+            if name != "*"
         }
         if self._initial[0]:
             made["initial_weights"] = self._initial_weights
@@ -130,7 +165,7 @@ class FlareApp:
         shard = _shard(data.train)
         told = dict(ctx.settings)
         task = Task("ask", shard.site, number, key, size=0, name=name, settings=told)
-        answer, arrays = self._process.ask(task, params or {})
+        answer, arrays = self._process_of(shard.site).ask(task, params or {})
         return arrays or None, answer.facts
 
     def _initial_weights(self, params: Any, data: ClientData, ctx: TaskContext) -> Any:
@@ -147,13 +182,17 @@ class FlareApp:
 
     def data(self, client: str) -> dict[str, Shard]:
         """Return what stands for a client's data; client-0 is called site-1, as FLARE does."""
-        site = site_of(client)
+        site = site_of(client, (site for app in self._apps for site in app.sites))
         return {"train": Shard(site), "validation": Shard(site)}
 
     def init(self, rng: np.random.Generator, sample: Any) -> dict[str, np.ndarray]:
         """Return the model that the app's persistor loads."""
         task = Task("seed", "server", self._start, rng.bytes(_KEY_BYTES), size=0)
-        return self._process.ask(task, {})[1]
+        process = self._processes[self._persistor_folder]
+        model = process.ask(task, {})[1]
+        if all(app.folder != self._persistor_folder for app in self._apps):
+            process.close()  # no client runs in it
+        return model
 
     def train(
         self, params: dict[str, np.ndarray], data: Shard, ctx: Any
@@ -171,13 +210,15 @@ class FlareApp:
         return {name: Mean(value, 1.0) for name, value in answer.metrics.items()}
 
     def close(self) -> None:
-        """End the process that runs the clients."""
-        self._process.close()
+        """End the processes that run the clients."""
+        for process in self._processes.values():
+            process.close()
 
     def _ask(
         self, kind: Kind, data: Shard, params: dict[str, np.ndarray], *, key: bytes
     ) -> tuple[Answer, dict[str, np.ndarray]]:
-        return self._process.ask(Task(kind, _shard(data).site, self._round, key, size=0), params)
+        site = _shard(data).site
+        return self._process_of(site).ask(Task(kind, site, self._round, key, size=0), params)
 
 
 def _shard(data: Any) -> Shard:

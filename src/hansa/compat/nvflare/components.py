@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -250,16 +251,16 @@ class LearnablePersistor(FLComponent):
         return None
 
 
-class ModelPersistor(LearnablePersistor):
+class ModelPersistor(LearnablePersistor, ABC):
     """Loads the model that a run starts from; Hansa saves models itself."""
 
     def load(self, fl_ctx: FLContext) -> Any:
         """Return the model that a run starts from."""
         return self.load_model(fl_ctx)
 
+    @abstractmethod
     def load_model(self, fl_ctx: FLContext) -> ModelLearnable:
         """Return the model that a run starts from; user code does."""
-        raise NotImplementedError(f"{type(self).__name__} has no load_model")
 
 
 class Learner(FLComponent):

@@ -105,14 +105,15 @@ class Engine:
         )
 
 
-def build(described: Mapping[str, Any]) -> Any:
+def build(described: Mapping[str, Any], file: str) -> Any:
     """Make a component from its description.
 
     Args:
       described: "path" (or "name" of a well-known one) and "args"; arguments may be descriptions.
+      file: of the project, in which that stands.
 
     Raises:
-      LearnerError: there is no such class.
+      LearnerError: there is no such class, or it lacks what FLARE asks of it.
     """
     path = str(described.get("path") or described.get("class_path") or "")
     path = path or place_of(str(described.get("name", ""))) or str(described.get("name", ""))
@@ -121,24 +122,31 @@ def build(described: Mapping[str, Any]) -> Any:
         raise LearnerError(
             "learner-incomplete",
             f"The app names a component {path!r}, which is no module with a class.",
-            'Write it as "module.Class" in model.py.',
+            f'Write it as "module.Class" in {file}.',
         )
     kind = getattr(importlib.import_module(module), name, None)
     if kind is None:
         raise LearnerError(
             "learner-incomplete",
             f"{module} has no {name!r}, which the app names.",
-            "Correct the path in model.py.",
+            f"Correct the path in {file}.",
         )
-    return kind(**{key: _argument(value) for key, value in described.get("args", {}).items()})
+    if lacks := sorted(getattr(kind, "__abstractmethods__", ())):
+        raise LearnerError(
+            "learner-incomplete",
+            f"{path} of the app has no {' and no '.join(lacks)}, which FLARE calls.",
+            f"Write {'it' if len(lacks) == 1 else 'them'} in the class {name}.",
+        )
+    arguments = described.get("args", {}).items()
+    return kind(**{key: _argument(value, file) for key, value in arguments})
 
 
-def _argument(value: Any) -> Any:
+def _argument(value: Any, file: str) -> Any:
     if isinstance(value, list):
-        return [_argument(item) for item in value]
+        return [_argument(item, file) for item in value]
     if isinstance(value, dict):
         named = value.get("path") or value.get("class_path")
         if named and value.keys() <= _DESCRIPTION and "." in str(named):
-            return build(value)
-        return {key: _argument(item) for key, item in value.items()}
+            return build(value, file)
+        return {key: _argument(item, file) for key, item in value.items()}
     return value

@@ -26,7 +26,7 @@ from hansa.compat.nvflare.names import (
     ReservedHeaderKey,
     ReturnCode,
 )
-from hansa.compat.nvflare.wire import Answer, Setup, Task
+from hansa.compat.nvflare.wire import Answer, Parts, Setup, Task
 from hansa.compat.serving import IMPORT_KEY, take_code
 from hansa.errors import LearnerError
 from hansa.learners.generators import seeded
@@ -36,7 +36,7 @@ _FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
 
 
 class Host:
-    """The client code of one app.
+    """The client code of one app, or of several that have the same code.
 
     Args:
       setup: whose code it is.
@@ -67,13 +67,17 @@ class Host:
         if task.site not in self._sites:
             root = Path(self._temporary.name) / task.site
             with seeded(IMPORT_KEY):
-                self._sites[task.site] = _Site(self._setup, Engine(task.site, root, self._folder))
+                engine = Engine(task.site, root, self._folder)
+                self._sites[task.site] = _Site(self._setup, self._parts(task.site), engine)
         self._working = self._sites[task.site]
         try:
             with seeded(Key(task.key)):
                 return self._working.do(task, arrays)
         finally:
             self._working = None
+
+    def _parts(self, site: str) -> Parts:
+        return next(p for p in self._setup.apps if not p.sites or site in p.sites)
 
     def abort(self) -> None:
         """Trigger the signal of the client that is at work, and tell its components."""
@@ -88,7 +92,7 @@ class Host:
 
     def _seed(self) -> dict[str, np.ndarray]:
         """Return the weights that the app's persistor starts from."""
-        persistor = build(self._setup.persistor)
+        persistor = build(self._setup.persistor, self._setup.file)
         engine = Engine("server", Path(self._temporary.name) / "server", self._folder)
         engine.add(persistor)
         ctx = engine.new_context()
@@ -109,23 +113,24 @@ class Host:
 class _Site:
     """One client, with components of its own."""
 
-    def __init__(self, setup: Setup, engine: Engine) -> None:
+    def __init__(self, setup: Setup, parts: Parts, engine: Engine) -> None:
         self._setup, self._engine = setup, engine
-        for part in setup.components:
-            engine.add(build(part), str(part.get("id")))
+        for part in parts.components:
+            engine.add(build(part, setup.file), str(part.get("id")))
         self._executors: list[tuple[list[str], Executor]] = [
-            (list(part["tasks"]), engine.add(build(part["executor"]))) for part in setup.executors
+            (list(part["tasks"]), engine.add(build(part["executor"], setup.file)))
+            for part in parts.executors
         ]
         self._filters = {
-            "data": self._chains(setup.data_filters),
-            "result": self._chains(setup.result_filters),
+            "data": self._chains(parts.data_filters),
+            "result": self._chains(parts.result_filters),
         }
         self._fire(EventType.ABOUT_TO_START_RUN, engine.new_context())
         self._fire(EventType.START_RUN, engine.new_context())
 
     def _chains(self, described: list[dict[str, Any]]) -> list[tuple[list[str], Any]]:
         return [
-            (list(chain["tasks"]), self._engine.add(build(part)))
+            (list(chain["tasks"]), self._engine.add(build(part, self._setup.file)))
             for chain in described
             for part in chain["filters"]
         ]

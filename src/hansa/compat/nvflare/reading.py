@@ -1,36 +1,56 @@
-"""What a FLARE app folder says, or a job folder with one app in it."""
+"""What a FLARE app folder says, or a job folder with the apps of its sites."""
 
 from __future__ import annotations
 
 import configparser
 import json
+import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hansa.code import read_code
 from hansa.errors import PlanError
 from hansa.limits import PROJECT_FILE_BYTES_MAX
 
 SERVER, CLIENT = "config_fed_server.json", "config_fed_client.json"
 META = "meta.json"
+_SERVER, _ALL = "server", "@ALL"
+_SITE = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")  # as in `hansa.protocol.messages`
 _LEVELS = {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}
 
 
+class ClientApp(NamedTuple):
+    """An app as the clients run it that it is deployed to."""
+
+    folder: Path  # with config/ and custom/ in it
+    sites: tuple[str, ...]  # sorted; empty for all
+    config: dict[str, Any]
+
+
 class App(NamedTuple):
-    """A FLARE app as its files describe it."""
+    """A FLARE app as its files describe it, or a job: its server's app and those of its clients."""
 
     name: str
-    folder: Path  # with config/ and custom/ in it
-    server_folder: Path  # of the server's part; in most apps the same
+    folder: Path  # of the server's app; in most jobs that of all
     server: dict[str, Any]
-    client: dict[str, Any]
+    clients: tuple[ClientApp, ...]
     log_levels: dict[str, str]  # of resources/log.config
     meta: dict[str, Any]  # of a job folder; empty for an app folder
 
+    @property
+    def needed(self) -> list[str]:
+        """The clients that no round can do without."""
+        return sorted(self.meta.get("mandatory_clients") or [])
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """The clients' names, where a job gives them."""
+        return tuple(sorted(site for app in self.clients for site in app.sites))
+
 
 def read_app(folder: Path) -> App:
-    """Read an app folder, or a job folder with one app; nothing of it is executed.
+    """Read an app folder, or a job folder; nothing of it is executed.
 
     Raises:
       PlanError: import-refused, there is no app, or a file cannot be read.
@@ -39,25 +59,36 @@ def read_app(folder: Path) -> App:
         raise refused(f"There is no folder {folder}.", "Name a FLARE app.")
     folder = folder.resolve()
     meta = _read(folder / META) if (folder / META).is_file() else {}
-    app, other = _apps(folder, meta) if meta and not _config(folder, SERVER) else (folder, folder)
-    found = {name: _config(at, name) for name, at in ((SERVER, other), (CLIENT, app))}
-    for name, path in found.items():
-        if path is None:
-            raise refused(
-                f"{other if name == SERVER else app} has no {name}, neither in config/ nor beside "
-                "it.",
-                "Name the folder of an app; configurations other than JSON are not read.",
-            )
-    server, client = (_resolved(_read(path)) for path in found.values() if path is not None)
+    at, clients = folder, {folder: tuple[str, ...]()}
+    if meta and not _config(folder, SERVER):
+        at, clients = _deployed(folder, meta)
+    apps = [ClientApp(app, sites, _part(app, CLIENT)) for app, sites in clients.items()]
+    levels: dict[str, str] = {}
+    for app in (*clients, at):
+        levels |= _log_levels(app / "resources" / "log.config")
     name = str(meta.get("name") or folder.name)
-    levels = _log_levels(app / "resources" / "log.config")
-    return App(name, app, other, server, client, levels, meta)
+    return App(name, at, _part(at, SERVER), tuple(apps), levels, meta)
+
+
+def _part(app: Path, name: str) -> dict[str, Any]:
+    path = _config(app, name)
+    if path is None:
+        raise refused(
+            f"{app} has no {name}, neither in config/ nor beside it.",
+            "Name the folder of an app; configurations other than JSON are not read.",
+        )
+    return _resolved(_read(path))
 
 
 def refused(why: str, hint: str = "See docs/howto/coming-from-nvflare.md for what is taken over."
             ) -> PlanError:  # fmt: skip
     """Return the error for what has no counterpart."""
     return PlanError("import-refused", f"{why} Nothing was written.", hint)
+
+
+def is_site(name: str) -> bool:
+    """Return whether a site can be called so, but for capital letters, which it cannot have."""
+    return bool(_SITE.fullmatch(name.lower()))
 
 
 def rows(table: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
@@ -88,41 +119,80 @@ def arguments(described: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _apps(folder: Path, meta: Mapping[str, Any]) -> tuple[Path, Path]:
-    """Return the app that a job deploys to clients, and the one that it deploys to the server.
+def _deployed(folder: Path, meta: Mapping[str, Any]) -> tuple[Path, dict[Path, tuple[str, ...]]]:
+    """Return the app that a job deploys to the server, and its clients' apps with their sites.
 
     Raises:
-      PlanError: import-refused, its clients run different apps, or one is not there.
+      PlanError: import-refused, an app is not there, or a site has none or several.
     """
-    deployed = meta.get("deploy_map") or {"app": ["@ALL"]}
-    if not isinstance(deployed, dict):
-        raise refused(f"The deploy_map of {folder.name} is no object.", "Correct it.")
-    names = [str(name) for name, sites in deployed.items() if sites]
-    for name in names:
-        if Path(name).name != name or name == ".." or not (folder / name).is_dir():
-            raise refused(f"The job {folder.name} deploys {name!r}, which is not there.")
-    if len(names) == 1:
-        return folder / names[0], folder / names[0]
-    servers = [name for name in names if _sites(deployed[name]) == ["server"]]
-    clients = [name for name in names if name not in servers]
-    same = {repr(_content(folder / name)) for name in clients}
-    if len(servers) != 1 or len(same) != 1:
+    job, given = folder.name, meta.get("deploy_map") or {"app": [_ALL]}
+    if not isinstance(given, dict):
+        raise refused(f"The deploy_map of {job} is no object.", "Correct it.")
+    apps = {str(app): _sites(job, told) for app, told in given.items()}
+    apps = {app: sites for app, sites in apps.items() if sites}
+    for app in apps:
+        if Path(app).name != app or app == ".." or not (folder / app).is_dir():
+            raise refused(f"The job {job} deploys {app!r}, which is not there.")
+    counts = Counter(site.lower() for sites in apps.values() for site in sites)
+    if twice := [site for site, times in counts.items() if times > 1]:
         raise refused(
-            f"The job {folder.name} deploys {len(names)} apps: {', '.join(names)}. All clients of "
-            "a Hansa run have one app, and the server has one.",
-            "Make the clients' apps alike, and let the code ask get_identity_name() who it is.",
+            f"The deploy_map of {job} names {', '.join(twice)} more than once.",
+            "A site runs one app: name it once.",
         )
-    return folder / clients[0], folder / servers[0]
+    clients = {folder / app: [s for s in sites if s != _SERVER] for app, sites in apps.items()}
+    clients = {app: sites for app, sites in clients.items() if sites}
+    servers = [app for app, sites in apps.items() if _SERVER in sites]
+    servers += [app for app, sites in apps.items() if _ALL in sites]
+    if not servers or not clients:
+        raise refused(
+            f"The deploy_map of {job} has no app for {'clients' if servers else 'the server'}.",
+            'Name sites behind each app: {"app_server": ["server"], "app_1": ["site-1"]}.',
+        )
+    if _ALL.lower() in counts and len(counts.keys() - {_SERVER}) > 1:
+        raise refused(
+            f"The deploy_map of {job} names {_ALL} and other sites as well.",
+            "Name either all sites, or each by itself.",
+        )
+    named = {app: tuple(sorted(set(sites) - {_ALL})) for app, sites in clients.items()}
+    _check_needs(job, meta, [site for sites in named.values() for site in sites])
+    return folder / servers[0], named
 
 
-def _sites(deployed: Any) -> list[str]:
-    return [str(site.get("sites")) if isinstance(site, dict) else str(site) for site in deployed]
+def _sites(job: str, told: Any) -> list[str]:
+    """Return the sites of one app; but for capital letters, a Hansa site can be called so."""
+    found: list[str] = []
+    for one in told if isinstance(told, list) else [told]:
+        inner = (one.get("sites") or one.get("targets")) if isinstance(one, dict) else [one]
+        for site in inner if isinstance(inner, list) else [inner]:
+            if not isinstance(site, str) or not (site.upper() == _ALL or is_site(site)):
+                raise refused(
+                    f"The deploy_map of {job} names {site!r:.100}: no site can be called so.",
+                    "A name is up to 64 letters, digits, '.', '_' and '-', as in site-1.",
+                )
+            found.append(_ALL if site.upper() == _ALL else site)
+    return found
 
 
-def _content(app: Path) -> tuple[Any, dict[str, bytes]]:
-    """Return what an app's clients run, to be compared with another's."""
-    path = _config(app, CLIENT)
-    return (_read(path) if path is not None else None), read_code(app)
+def _check_needs(job: str, meta: Mapping[str, Any], sites: list[str]) -> None:
+    """Refuse a job that needs more clients than it has, or others.
+
+    Raises:
+      PlanError: import-refused.
+    """
+    least, needed = meta.get("min_clients"), meta.get("mandatory_clients") or []
+    if sites and isinstance(least, int) and least > len(sites):
+        raise refused(
+            f"The job {job} has min_clients {least}, and its deploy_map names {len(sites)}: "
+            f"{', '.join(sites)}.",
+            "Correct one of the two in meta.json.",
+        )
+    if not isinstance(needed, list) or not all(isinstance(n, str) and is_site(n) for n in needed):
+        raise refused(f"The mandatory_clients of {job} are no list of names.", "Correct them.")
+    if odd := [name for name in needed if sites and name not in sites]:
+        raise refused(
+            f"The job {job} has mandatory_clients that no app is deployed to: {', '.join(odd)}.",
+            "Name them in the deploy_map.",
+        )
 
 
 def _config(app: Path, name: str) -> Path | None:

@@ -8,8 +8,10 @@ in their attributes is what they remember from round to round.
 from __future__ import annotations
 
 import logging
+import os
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,8 @@ class FlareServer:
 
     Args:
       file: `__file__` of the caller; the app's custom/ lies in its folder.
+      folder: in which it lies below that, if the job has several.
+      sites: names of clients that have capital letters in the app.
       aggregator: path and args.
       generator: path and args.
       rounds: in all.
@@ -76,23 +80,26 @@ class FlareServer:
         *,
         aggregator: Mapping[str, Any],
         generator: Mapping[str, Any],
+        folder: str = "",
+        sites: Sequence[str] = (),
         rounds: int = 1,
         start_round: int = 0,
         log_levels: Mapping[str, str] | None = None,
     ) -> None:
         install()
-        self._folder = Path(file).resolve().parent
+        self._folder, self._sites = Path(file).resolve().parent / folder, list(sites)
         sys.path.insert(0, str(self._folder / "custom"))
         set_up_logging(log_levels or {})
         self._rounds, self._start = rounds, start_round
         with seeded(_IMPORT_KEY):
-            self._aggregator = _of_kind(build(aggregator), Aggregator)
-            self._generator = _of_kind(build(generator), ShareableGenerator)
+            named = Path(file).name
+            self._aggregator = _of_kind(build(aggregator, named), Aggregator)
+            self._generator = _of_kind(build(generator, named), ShareableGenerator)
             engine, ctx = self._engine(0)
             engine.fire_event(EventType.START_RUN, ctx)
         self._attributes = {
-            "aggregator": Attributes(self._aggregator, (FLContext,)),
-            "generator": Attributes(self._generator, (FLContext,)),
+            "aggregator": Attributes(self._aggregator, (FLContext, Engine)),
+            "generator": Attributes(self._generator, (FLContext, Engine)),
         }
 
     def aggregate(
@@ -119,13 +126,13 @@ class FlareServer:
         for client, update in updates.items():
             self._accept(engine, client, update, model)
         self._fire(engine, AppEventType.BEFORE_AGGREGATION, ctx)
-        result = _require_ok(self._aggregator.aggregate(ctx), self._aggregator)
+        result = _require_ok(self._aggregator.aggregate(ctx), self._aggregator, "aggregate")
         ctx.set_prop(AppConstants.AGGREGATION_RESULT, result, sticky=False)
         self._fire(engine, AppEventType.AFTER_AGGREGATION, ctx)
         self._fire(engine, AppEventType.BEFORE_SHAREABLE_TO_LEARNABLE, ctx)
         made = self._generator.shareable_to_learnable(result, ctx)
         if not isinstance(made, dict) or not isinstance(made.get(ModelLearnableKey.WEIGHTS), dict):
-            raise TypeError(f"{type(self._generator).__name__} returned no ModelLearnable")
+            raise _unusable(self._generator, "shareable_to_learnable", "returned no ModelLearnable")
         ctx.set_prop(AppConstants.GLOBAL_MODEL, made)
         self._fire(engine, AppEventType.AFTER_SHAREABLE_TO_LEARNABLE, ctx)
         self._fire(engine, AppEventType.ROUND_DONE, ctx)
@@ -136,7 +143,9 @@ class FlareServer:
 
     def _engine(self, number: int) -> tuple[Engine, FLContext]:
         """Return what the components find around them in a round: nothing of a round before."""
-        engine = Engine("server", self._folder / "workspace", self._folder)
+        # A sandbox does not let the folder of the code be written to; both go with the process.
+        at = self._folder if os.access(self._folder, os.W_OK) else Path(tempfile.gettempdir())
+        engine = Engine("server", at / "workspace", self._folder)
         engine.add(self._aggregator, AppConstants.DEFAULT_AGGREGATOR_ID)
         engine.add(self._generator, AppConstants.DEFAULT_SHAREABLE_GENERATOR_ID)
         ctx = engine.new_context()
@@ -156,7 +165,7 @@ class FlareServer:
     def _accept(self, engine: Engine, client: str, update: Any, model: _Model) -> None:
         """Give the aggregator one client's result; one that it rejects is named in the log."""
         client, _, late = client.partition("@")  # of a late update, its round follows
-        site, ctx = site_of(client), engine.new_context()
+        site, ctx = site_of(client, self._sites), engine.new_context()
         number = ctx.get_prop(AppConstants.CURRENT_ROUND)
         of_round = self._start + int(late) - 1 if late.isdecimal() else number
         result = _result(update, model)
@@ -196,7 +205,8 @@ class FlareServer:
         """
         generator = self._generator
         copied = make_model_learnable({name: array.copy() for name, array in model.items()})
-        sent = _require_ok(generator.learnable_to_shareable(copied, ctx), generator)
+        made = generator.learnable_to_shareable(copied, ctx)
+        sent = _require_ok(made, generator, "learnable_to_shareable")
         dxo = from_shareable(sent)
         headers = sent.get(ReservedHeaderKey.HEADERS, {})
         more = (headers.keys() - _SYSTEM_HEADERS) | (sent.keys() - {ReservedHeaderKey.HEADERS,
@@ -231,19 +241,25 @@ def _of_kind(component: Any, kind: type[Any]) -> Any:
     )
 
 
-def _require_ok(result: Any, component: Any) -> Shareable:
+def _require_ok(result: Any, component: Any, method: str) -> Shareable:
     """Return what a component gave.
 
     Raises:
-      TypeError: it is no Shareable.
-      ValueError: it says that something went wrong.
+      LearnerError: it is no Shareable, or says that something went wrong.
     """
     if not isinstance(result, Shareable):
-        raise TypeError(f"{type(component).__name__} returned {type(result).__name__}, and no "
-                        "Shareable")  # fmt: skip
+        raise _unusable(component, method, f"returned {type(result).__name__}, and no Shareable")
     if (code := result.get_return_code()) != ReturnCode.OK:
-        raise ValueError(f"{type(component).__name__} answered with {code}")
+        raise _unusable(component, method, f"answered with {code}")
     return result
+
+
+def _unusable(component: Any, method: str, what: str) -> LearnerError:
+    return LearnerError(
+        "learner-incomplete",
+        f"{method} of the app's {type(component).__name__} {what}.",
+        "Let it return what FLARE expects, or raise what is wrong.",
+    )
 
 
 def _result(update: Any, model: _Model) -> Shareable:

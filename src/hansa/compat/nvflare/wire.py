@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import msgspec
@@ -11,23 +12,40 @@ Kind = Literal["seed", "train", "evaluate", "ask"]
 _SIMULATED = "client-"  # and a number: names of simulated clients
 
 
-def site_of(client: str) -> str:
-    """Return a client's name as the app knows it: a simulated client-0 is site-1, as in FLARE."""
+def site_of(client: str, sites: Iterable[str] = ()) -> str:
+    """Return a client's name as the app knows it: a simulated client-0 is site-1, as in FLARE.
+
+    Args:
+      client: its name in the run.
+      sites: names that the app gives, which may have capital letters.
+    """
+    for site in sites:
+        if site.lower() == client:
+            return site
     number = client.removeprefix(_SIMULATED)
     if client.startswith(_SIMULATED) and number.isdecimal():
         return f"site-{int(number) + 1}"
     return client
 
 
+class Parts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What one app's clients are made of, as in config_fed_client.json."""
+
+    executors: list[dict[str, Any]] = []
+    components: list[dict[str, Any]] = []
+    data_filters: list[dict[str, Any]] = []
+    result_filters: list[dict[str, Any]] = []
+    sites: list[str] = []  # the clients that it is deployed to; empty for all
+    folder: str = ""  # of its code, below the project's; custom/ lies in it
+
+
 class Setup(msgspec.Struct, tag="setup", frozen=True):
     """Whose code is to be run."""
 
-    folder: str  # of the project
-    digest: bytes  # of its code
-    executors: list[dict[str, Any]]  # as in config_fed_client.json
-    components: list[dict[str, Any]]
-    data_filters: list[dict[str, Any]]
-    result_filters: list[dict[str, Any]]
+    folder: str  # of the code
+    digest: bytes  # of it
+    file: str  # of the project, which says all this
+    apps: list[Parts]  # whose code it is
     persistor: dict[str, Any]  # path and args
     tasks: dict[str, str]  # of "train" and "evaluate": the task's name in the app
     expects: str  # kind of a result
