@@ -89,12 +89,6 @@ def command(
       hansa run environment.yaml
       hansa run --on hansa.example.org --purpose "Which wards are short of beds?"
     """
-    from hansa.cli.session import run_project
-    from hansa.plan.load import PLAN_FILE, load_plan
-    from hansa.project import open_project
-    from hansa.simulation import Simulation
-
-    simulation = Simulation(runs, engine, workers, new)  # type: ignore[arg-type]
     if project.suffix in (".yaml", ".yml"):
         from hansa.cli.run_environment import run_yaml
 
@@ -104,25 +98,34 @@ def command(
     if resume is not None:
         if sets or clients or rounds or seed is not None or new or on is not None or origin:
             raise click.UsageError("--resume continues a run as it is; it takes no changes.")
-        _resume(resume, simulation, as_json)
+        from hansa.simulation import Simulation
+
+        _resume(resume, Simulation(runs, engine, workers, new), as_json)  # type: ignore[arg-type]
         return
     changes = list(sets)
     if clients is not None:
+        from hansa.plan.load import PLAN_FILE, load_plan
+
         splits = load_plan(project / PLAN_FILE, sets).plan.data.set is not None
         changes.append(f"data.{'split.' if splits else ''}clients={clients}")
     changes += [f"rounds={rounds}"] if rounds is not None else []
     changes += [f"seed={seed}"] if seed is not None else []
-    opened = open_project(project, changes)
     if on is None:
+        from hansa.cli.session import run_project
+        from hansa.project import open_project
         from hansa.runs.start import read_start
+        from hansa.simulation import Simulation
 
+        simulation = Simulation(runs, engine, workers, new)  # type: ignore[arg-type]
+        opened = open_project(project, changes)
         start = read_start(origin, runs) if origin is not None else None
         folder = run_project(opened, simulation, start=start, as_json=as_json)
     else:
-        from hansa.cli.remote import run_remotely
+        from hansa.cli.hand_over import run_remotely
+        from hansa.code import read_written
 
         folder = run_remotely(
-            opened,
+            read_written(project, changes),
             on,
             runs=runs,
             purpose=purpose,
@@ -133,6 +136,10 @@ def command(
             as_json=as_json,
         )
     if open_page:
+        if detach:  # nobody has written it
+            from hansa.runs.record import write_report
+
+            write_report(folder)
         click.launch(str(folder.path / "report.html"))
 
 

@@ -6,6 +6,7 @@ its input does.
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import tempfile
@@ -16,6 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from hansa.consulted import REPORT, Consulted
 from hansa.errors import HansaError
 from hansa.hosting.wire import PLACE, Failed, Ready, receive_with, send_with
 from hansa.limits import FAILURE_CHARS_MAX, MESSAGE_CHARS_MAX
@@ -48,6 +50,18 @@ def serve(
       page: of the documentation, about what of it is there.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if REPORT in os.environ:
+        with Consulted() as seen:
+            _serve(setup, task, host_of, name=name, page=page)
+        seen.tell()
+    else:
+        _serve(setup, task, host_of, name=name, page=page)
+    _leave_nothing()
+
+
+def _serve(
+    setup: type[Any], task: type[Any], host_of: Callable[[Any], Host], *, name: str, page: str
+) -> None:
     requests, replies = take_streams()
     hosts: list[Host] = []
 
@@ -76,7 +90,6 @@ def serve(
             break
     for host in hosts:
         host.close()
-    _leave_nothing()
 
 
 def failed(error: BaseException, folder: Path, *, name: str, page: str) -> Failed:

@@ -12,13 +12,14 @@ from pathlib import Path
 import msgspec
 
 from hansa.algorithms import Vectors
+from hansa.code import identity
 from hansa.errors import HansaError, RunError
 from hansa.learners.learner import close
 from hansa.params import Layout
 from hansa.params.model import ModelLayout
 from hansa.pipes import Closed, end_with, receive, send, take_streams
 from hansa.plan import Plan
-from hansa.project import build_project, client_of, identity
+from hansa.project import build_project, client_of
 from hansa.rounds.questions import Asking
 from hansa.runs.lineage import open_lineage
 from hansa.simulation.population import project_population

@@ -1,0 +1,168 @@
+"""Seed models of projects that were handed over before: nothing of such a project runs again.
+
+    ~/.cache/hansa/seed-models/DIGEST    of the project and of what surrounds it
+
+Making one imports the project's code, and with it a framework: seconds.  What was made is used
+again where making it would come to the same: the plan, the code, every other file of the project,
+the packages that are installed, the environment and the folder are as they were, and so is all
+else that was looked at (`hansa.consulted`).  Of code that asks a network or starts programs nothing
+is kept.  All of it was checked when it was made; the server checks it again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+from blake3 import blake3
+
+import hansa
+from hansa.code import Written, identity
+from hansa.consulted import Consulted, files_below, holds
+from hansa.limits import SEED_KEPT_BYTES, SEEDS_KEPT_BYTES, SEEDS_KEPT_MAX
+from hansa.runs.making import SeedFile, seed_file
+from hansa.store.addresses import digest_of
+from hansa.store.cache import cache_folder
+
+if TYPE_CHECKING:
+    from hansa.project import Project
+    from hansa.runs.start import Start
+
+_OF_A_SHELL = ("_", "OLDPWD", "PWD", "SHLVL")
+"""Environment variables that differ from line to line, and say nothing."""
+
+
+class _Kept(msgspec.Struct, frozen=True):
+    """What is kept beside the bytes of a seed model."""
+
+    digest: str
+    tensors: list[tuple[str, str, list[int]]]
+    buffers: list[str]
+    environment: dict[str, str]
+    consulted: dict[str, str]
+
+
+def seed_of(project: Project | Written, start: Start | None = None) -> SeedFile:
+    """Return the model that a run starts from, made now or at an earlier time.
+
+    Args:
+      project: one that is only written is built and checked here, unless it was before.
+      start: a model to start from instead.
+
+    Raises:
+      HansaError: as `open_project` and `seed_model`; what has failed is not kept.
+    """
+    if start is not None or not isinstance(project, Written):
+        from hansa.project import build_written
+        from hansa.remote.seed import seed_model
+
+        built = build_written(project) if isinstance(project, Written) else project
+        return seed_file(seed_model(built, start))
+    files = files_below(project.folder)
+    place = _place(project, files) if files is not None else None
+    found = _read(place) if place is not None else None
+    if found is not None:
+        return found
+    seed, consulted = _made(project)
+    if place is not None and consulted is not None and files == files_below(project.folder):
+        _keep(place, seed, consulted)
+    return seed
+
+
+def _made(project: Written) -> tuple[SeedFile, dict[str, str] | None]:
+    """Make the seed model; return also what that depended on, None if that is not known."""
+    from hansa.project import build_written
+    from hansa.remote.seed import seed_model
+
+    # What was imported before was read before anybody took note.
+    fresh = not any(name.startswith("hansa_project_") for name in sys.modules)
+    with Consulted() as seen:
+        seed = seed_file(seed_model(build_written(project)))
+    return seed, seen.facts() if fresh else None
+
+
+def _place(project: Written, files: str) -> Path | None:
+    """Return where the seed model of a project in these surroundings is kept, if it can be."""
+    surroundings = {
+        "project": identity(project.plan, project.code),
+        "folder": str(project.folder.resolve()),
+        "current": os.getcwd(),
+        "files": files,
+        "hansa": hansa.__version__,
+        "python": f"{sys.version} {sys.prefix}",
+        "installed": list(_installed()),
+        "environment": {k: v for k, v in os.environ.items() if k not in _OF_A_SHELL},
+    }
+    text = msgspec.json.encode(surroundings, order="sorted")
+    try:
+        return cache_folder("seed-models") / blake3(text).hexdigest()
+    except OSError:  # no home, or one that others may write to
+        return None
+
+
+def _installed() -> Iterator[str]:
+    """Tell the folders of packages apart from what they are once something is installed."""
+    for folder in sys.path:
+        if folder.endswith("-packages"):
+            with contextlib.suppress(OSError):
+                yield f"{folder} {os.stat(folder).st_mtime_ns}"
+
+
+def _read(place: Path) -> SeedFile | None:
+    """Return a seed model as it was kept; one that is damaged, or no longer true, is removed."""
+    try:
+        whole = place.read_bytes()
+    except OSError:
+        return None
+    digest, _, rest = whole.partition(b"\n")
+    facts, _, model = rest.partition(b"\n")
+    try:
+        kept = msgspec.json.decode(facts, type=_Kept)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        kept = None
+    sound = kept is not None and blake3(rest).hexdigest().encode() == digest
+    if kept is None or not sound or digest_of(model) != kept.digest or not holds(kept.consulted):
+        _remove(place)
+        return None
+    with contextlib.suppress(OSError):
+        os.utime(place)  # those that are not used go first
+    return SeedFile(kept.digest, [model], kept.tensors, kept.buffers, kept.environment)
+
+
+def _keep(place: Path, seed: SeedFile, consulted: dict[str, str]) -> None:
+    """Keep a seed model; a disk that is full keeps none, and a crash leaves none that is read."""
+    if seed.size > SEED_KEPT_BYTES:
+        return
+    facts = _Kept(seed.digest, seed.tensors, seed.buffers, seed.environment, consulted)
+    parts = [msgspec.json.encode(facts), b"\n", *seed.parts]
+    hasher = blake3()
+    for part in parts:
+        hasher.update(part)
+    temporary = place.with_name(f".hansa-{os.urandom(8).hex()}.tmp")
+    try:
+        temporary.write_bytes(b"".join([hasher.hexdigest().encode(), b"\n", *parts]))
+        os.replace(temporary, place)
+        _make_room(place.parent)
+    except OSError:
+        _remove(temporary)
+
+
+def _make_room(folder: Path) -> None:
+    """Remove what was not used for longest, beyond what may be kept."""
+    entries = [(path.stat(), path) for path in folder.iterdir()]
+    entries.sort(key=lambda entry: entry[0].st_mtime_ns, reverse=True)
+    size = 0
+    for number, (about, path) in enumerate(entries):
+        size += about.st_size
+        if number >= SEEDS_KEPT_MAX or size > SEEDS_KEPT_BYTES:
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()
