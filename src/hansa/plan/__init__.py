@@ -52,3 +52,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = importlib.import_module(f"{__name__}.{_ELSEWHERE.get(name, 'build')}")
     return getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
