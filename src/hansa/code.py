@@ -35,11 +35,14 @@ from hansa.plan.schema import LearnerPlan
 MADE_IN_PYTHON = "python"
 """The learner kind of a run whose plan alone does not say what was trained."""
 
+MODULE_PREFIX = "hansa_project_"
+"""Names of modules that are a project's begin so."""
+
 Code = Mapping[str, bytes]
 """Contents of a project's files by path below its folder, with / between folders; sorted."""
 
 
-class Written(NamedTuple):
+class Draft(NamedTuple):
     """A project folder as it was read: nothing of it was checked against the rest, or imported."""
 
     plan: Plan
@@ -48,9 +51,9 @@ class Written(NamedTuple):
     code: dict[str, bytes]  # the project's files, by path below the folder
 
 
-def read_written(
+def read_draft(
     folder: Path, sets: Iterable[str] = (), *, changes: Mapping[str, Any] | None = None
-) -> Written:
+) -> Draft:
     """Read a project folder; `sets` and `changes` are those of `hansa.plan.read_plan`.
 
     Raises:
@@ -58,7 +61,7 @@ def read_written(
       LearnerError: there is too much code.
     """
     loaded = load_plan(folder / PLAN_FILE, sets, changes=changes)
-    return Written(loaded.plan, folder, loaded.sources, read_code(folder, loaded.plan.learner))
+    return Draft(loaded.plan, folder, loaded.sources, read_code(folder, loaded.plan.learner))
 
 
 def read_code(folder: Path, learner: LearnerPlan | None = None) -> dict[str, bytes]:

@@ -3,7 +3,7 @@
     with Consulted() as seen:
         result = work()
     found = seen.facts()            # keep them beside the result
-    holds(found)                    # later: would the work see the same?
+    holds(found, was=..., now=...)  # later: would the work see the same?
 
 Noted are files that are opened, asked about (there or not) and loaded as modules, and folders that
 are listed, by this process and by Hansa's own processes of foreign code.  Work that asks a network
@@ -16,7 +16,7 @@ import os
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +58,15 @@ class _Report(msgspec.Struct, frozen=True):
 
 
 class Consulted:
-    """Notes what is looked at while it is entered; one at a time in a process."""
+    """Notes what is looked at while it is entered; one at a time in a process.
+
+    What was noted before in the process counts too: a module is loaded once.
+    """
+
+    _paths: set[str] = set()  # noqa: RUF012 - of the process
+    _beyond = False
 
     def __init__(self) -> None:
-        self._paths: set[str] = set()
-        self._beyond = False
         self._children = 0
         self._report: Path | None = None
 
@@ -92,8 +96,8 @@ class Consulted:
         self._report.unlink(missing_ok=True)
         for report in reports:
             self._paths.update(report.paths)
-            self._beyond |= report.beyond
-        self._beyond |= len(reports) != self._children  # one that was killed says nothing
+            self._look_beyond(report.beyond)
+        self._look_beyond(len(reports) != self._children)  # one that was killed says nothing
 
     def facts(self) -> dict[str, str] | None:
         """Return each path with what tells whether it is the same; None: that is not all.
@@ -118,7 +122,7 @@ class Consulted:
         elif event == "subprocess.Popen":
             self._started(arguments[1])
         elif event in _BEYOND:
-            self._beyond = True
+            self._look_beyond(True)
 
     def note(self, path: Any) -> None:
         """Take note of a path, whatever stands for one."""
@@ -130,18 +134,42 @@ class Consulted:
     def _started(self, words: Any) -> None:
         ours = isinstance(words, list | tuple) and any(str(w).startswith(_OURS) for w in words)
         self._children += ours
-        self._beyond |= not ours
+        self._look_beyond(not ours)
+
+    def _look_beyond(self, is_so: bool) -> None:
+        Consulted._beyond |= is_so
 
 
-def holds(facts: Mapping[str, str]) -> bool:
-    """Return whether everything that was looked at is as it was."""
-    return all(_state(path) == state for path, state in facts.items())
+def holds(facts: Mapping[str, str], *, was: str, now: str) -> bool:
+    """Return whether everything that was looked at is as it was.
+
+    Args:
+      facts: of `Consulted`.
+      was: the folder of the project then.
+      now: its folder now; what was looked at outside must also be there as seen from here.
+    """
+    for path, state in facts.items():
+        inside = path == was or path.startswith(f"{was}{os.sep}")
+        if not inside and _state(path) != state:
+            return False
+        if was != now:
+            moved = os.path.normpath(os.path.join(now, os.path.relpath(path, was)))
+            if moved != path and _state(moved) != state:
+                return False
+        elif inside and _state(path) != state:
+            return False
+    return True
 
 
-def files_below(folder: Path) -> str | None:
-    """Return a digest of the sizes and times of all files below a folder; None: too many.
+def files_below(folder: Path, besides: Collection[str]) -> str | None:
+    """Return a digest of all files below a folder, for code that Python does not see open them.
 
-    Runs, caches and virtual environments are left out.
+    Args:
+      besides: paths below the folder that are left out, as are runs, caches, virtual
+        environments, and what people read.
+
+    Returns:
+      None: there are too many.
     """
     hasher, count = blake3(), 0
     for here, folders, files in os.walk(folder):
@@ -154,7 +182,9 @@ def files_below(folder: Path) -> str | None:
             return None
         for name in sorted(files):
             path = os.path.join(here, name)
-            hasher.update(f"{path}\0{_times(path)}\0".encode("utf-8", "surrogateescape"))
+            below = os.path.relpath(path, folder)
+            if below.replace(os.sep, "/") not in besides and not _is_aside(name):
+                hasher.update(f"{below}\0{_times(path)}\0".encode("utf-8", "surrogateescape"))
     return hasher.hexdigest()
 
 
@@ -190,7 +220,7 @@ def _is_library(path: str) -> bool:
 
 
 def _is_aside(name: str) -> bool:
-    return name in ("runs", "__pycache__") or name.startswith(".")
+    return name in ("runs", "__pycache__", "README.md") or name.startswith(".")
 
 
 def _state(path: str) -> str:

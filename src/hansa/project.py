@@ -20,13 +20,14 @@ from hansa.algorithms import Capability
 from hansa.client import Client
 from hansa.code import (
     MADE_IN_PYTHON,
+    MODULE_PREFIX,
     Code,
-    Written,
+    Draft,
     code_digest,
     import_path,
     make_current,
     read_code,
-    read_written,
+    read_draft,
 )
 from hansa.errors import HansaError, LearnerError, PlanError
 from hansa.functions import Place, with_functions
@@ -65,12 +66,12 @@ def open_project(
       PlanError: the plan cannot run.
       LearnerError: the module cannot be imported or lacks something.
     """
-    return build_written(read_written(folder, sets, changes=changes))
+    return build_draft(read_draft(folder, sets, changes=changes))
 
 
-def build_written(written: Written) -> Project:
+def build_draft(draft: Draft) -> Project:
     """Build a project of what was read of it; as `open_project`."""
-    plan, folder, sources, code = written
+    plan, folder, sources, code = draft
     return build_project(plan, folder, sources=sources, code=code)
 
 
@@ -178,7 +179,7 @@ def import_file(folder: Path | None, name: str, code: Code | None = None) -> Mod
     make_current(folder, code)
     path = folder.resolve() / name
     state = blake3(str(path).encode() + code_digest(code)).hexdigest()[:12]
-    unique = f"hansa_project_{state}_{path.stem}"
+    unique = f"{MODULE_PREFIX}{state}_{path.stem}"
     if unique in sys.modules:
         return sys.modules[unique]
     return _import(path, unique)

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from hansa.cli.options import print_json, where_option
-from hansa.code import Written
+from hansa.code import Draft
 from hansa.remote.connecting import membership_at
 from hansa.remote.submit import submit
 from hansa.remote.trail import start_at
@@ -19,7 +19,7 @@ from hansa.runs import RunFolder
 
 
 def run_remotely(
-    project: Written,
+    project: Draft,
     on: str,
     *,
     runs: Path,

@@ -122,10 +122,10 @@ def command(
         folder = run_project(opened, simulation, start=start, as_json=as_json)
     else:
         from hansa.cli.hand_over import run_remotely
-        from hansa.code import read_written
+        from hansa.code import read_draft
 
         folder = run_remotely(
-            read_written(project, changes),
+            read_draft(project, changes),
             on,
             runs=runs,
             purpose=purpose,

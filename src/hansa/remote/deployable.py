@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hansa.code import MADE_IN_PYTHON, Written
+from hansa.code import MADE_IN_PYTHON, Draft
 from hansa.errors import PlanError
 
 if TYPE_CHECKING:
     from hansa.project import Project
 
 
-def check_deployable(project: Project | Written) -> None:
+def check_deployable(project: Project | Draft) -> None:
     """Refuse a project that can be simulated and not deployed.
 
     Raises:

@@ -4,9 +4,9 @@
 
 Making one imports the project's code, and with it a framework: seconds.  What was made is used
 again where making it would come to the same: the plan, the code, every other file of the project,
-the packages that are installed, the environment and the folder are as they were, and so is all
-else that was looked at (`hansa.consulted`).  Of code that asks a network or starts programs nothing
-is kept.  All of it was checked when it was made; the server checks it again.
+the packages that are installed and the environment are as they were, and so is all else that was
+looked at (`hansa.consulted`).  Of code that asks a network or starts programs nothing is kept.
+All of it was checked when it was made; the server checks it again.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ import msgspec
 from blake3 import blake3
 
 import hansa
-from hansa.code import Written, identity
+from hansa.code import MODULE_PREFIX, Draft, identity
 from hansa.consulted import Consulted, files_below, holds
 from hansa.limits import SEED_KEPT_BYTES, SEEDS_KEPT_BYTES, SEEDS_KEPT_MAX
+from hansa.plan import PLAN_FILE
 from hansa.runs.making import SeedFile, seed_file
 from hansa.store.addresses import digest_of
 from hansa.store.cache import cache_folder
@@ -40,6 +41,7 @@ _OF_A_SHELL = ("_", "OLDPWD", "PWD", "SHLVL")
 class _Kept(msgspec.Struct, frozen=True):
     """What is kept beside the bytes of a seed model."""
 
+    folder: str  # of the project
     digest: str
     tensors: list[tuple[str, str, list[int]]]
     buffers: list[str]
@@ -47,7 +49,7 @@ class _Kept(msgspec.Struct, frozen=True):
     consulted: dict[str, str]
 
 
-def seed_of(project: Project | Written, start: Start | None = None) -> SeedFile:
+def seed_of(project: Project | Draft, start: Start | None = None) -> SeedFile:
     """Return the model that a run starts from, made now or at an earlier time.
 
     Args:
@@ -57,40 +59,79 @@ def seed_of(project: Project | Written, start: Start | None = None) -> SeedFile:
     Raises:
       HansaError: as `open_project` and `seed_model`; what has failed is not kept.
     """
-    if start is not None or not isinstance(project, Written):
-        from hansa.project import build_written
+    if start is not None or not isinstance(project, Draft):
         from hansa.remote.seed import seed_model
 
-        built = build_written(project) if isinstance(project, Written) else project
+        built = _built(project) if isinstance(project, Draft) else project
         return seed_file(seed_model(built, start))
-    files = files_below(project.folder)
-    place = _place(project, files) if files is not None else None
-    found = _read(place) if place is not None else None
+    files = _files(project)
+    place = _place(project, files)
+    found = _read(place, project) if place is not None else None
     if found is not None:
         return found
     seed, consulted = _made(project)
-    if place is not None and consulted is not None and files == files_below(project.folder):
-        _keep(place, seed, consulted)
+    if place is not None and consulted is not None and files == _files(project):
+        _keep(place, project, seed, consulted)
     return seed
 
 
-def _made(project: Written) -> tuple[SeedFile, dict[str, str] | None]:
+def check_whole(project: Draft) -> None:
+    """Build and check a project, unless its seed model was made before.
+
+    Raises:
+      HansaError: as `open_project`.
+    """
+    place = _place(project, _files(project))
+    if place is None or _read(place, project) is None:
+        _built(project)
+
+
+def _built(project: Draft) -> Project:
+    from hansa.project import build_draft
+
+    with _noting():  # a module is loaded once, and the seed model may be made later
+        return build_draft(project)
+
+
+def _made(project: Draft) -> tuple[SeedFile, dict[str, str] | None]:
     """Make the seed model; return also what that depended on, None if that is not known."""
-    from hansa.project import build_written
+    from hansa.project import build_draft
     from hansa.remote.seed import seed_model
 
-    # What was imported before was read before anybody took note.
-    fresh = not any(name.startswith("hansa_project_") for name in sys.modules)
+    with _noting() as seen:
+        seed = seed_file(seed_model(build_draft(project)))
+    return seed, None if seen is None else seen.facts()
+
+
+_noted: set[str] = set()
+"""Modules of projects that were loaded while notes were taken."""
+
+
+@contextlib.contextmanager
+def _noting() -> Iterator[Consulted | None]:
+    """Take notes; give None where a project was loaded before anybody did."""
+    whole = _project_modules() <= _noted
     with Consulted() as seen:
-        seed = seed_file(seed_model(build_written(project)))
-    return seed, seen.facts() if fresh else None
+        yield seen if whole else None
+    if whole:
+        _noted.update(_project_modules())
 
 
-def _place(project: Written, files: str) -> Path | None:
+def _project_modules() -> set[str]:
+    return {name for name in list(sys.modules) if name.startswith(MODULE_PREFIX)}
+
+
+def _files(project: Draft) -> str | None:
+    """Return what tells the project's files apart that are no code; None: there are too many."""
+    return files_below(project.folder, {PLAN_FILE, *project.code})
+
+
+def _place(project: Draft, files: str | None) -> Path | None:
     """Return where the seed model of a project in these surroundings is kept, if it can be."""
+    if files is None:
+        return None
     surroundings = {
         "project": identity(project.plan, project.code),
-        "folder": str(project.folder.resolve()),
         "current": os.getcwd(),
         "files": files,
         "hansa": hansa.__version__,
@@ -113,8 +154,8 @@ def _installed() -> Iterator[str]:
                 yield f"{folder} {os.stat(folder).st_mtime_ns}"
 
 
-def _read(place: Path) -> SeedFile | None:
-    """Return a seed model as it was kept; one that is damaged, or no longer true, is removed."""
+def _read(place: Path, project: Draft) -> SeedFile | None:
+    """Return a seed model as it was kept; one that is damaged is removed."""
     try:
         whole = place.read_bytes()
     except OSError:
@@ -126,19 +167,22 @@ def _read(place: Path) -> SeedFile | None:
     except (msgspec.MsgspecError, UnicodeDecodeError):
         kept = None
     sound = kept is not None and blake3(rest).hexdigest().encode() == digest
-    if kept is None or not sound or digest_of(model) != kept.digest or not holds(kept.consulted):
+    if kept is None or not sound or digest_of(model) != kept.digest:
         _remove(place)
+        return None
+    if not holds(kept.consulted, was=kept.folder, now=str(project.folder.resolve())):
         return None
     with contextlib.suppress(OSError):
         os.utime(place)  # those that are not used go first
     return SeedFile(kept.digest, [model], kept.tensors, kept.buffers, kept.environment)
 
 
-def _keep(place: Path, seed: SeedFile, consulted: dict[str, str]) -> None:
+def _keep(place: Path, project: Draft, seed: SeedFile, consulted: dict[str, str]) -> None:
     """Keep a seed model; a disk that is full keeps none, and a crash leaves none that is read."""
     if seed.size > SEED_KEPT_BYTES:
         return
-    facts = _Kept(seed.digest, seed.tensors, seed.buffers, seed.environment, consulted)
+    folder = str(project.folder.resolve())
+    facts = _Kept(folder, seed.digest, seed.tensors, seed.buffers, seed.environment, consulted)
     parts = [msgspec.json.encode(facts), b"\n", *seed.parts]
     hasher = blake3()
     for part in parts:

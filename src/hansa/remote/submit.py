@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from blake3 import blake3
 
-from hansa.code import Written, identity
+from hansa.code import Draft, identity
 from hansa.errors import RunError
 from hansa.failpoints import hit
 from hansa.identity import Membership, submission_text, to_text
@@ -35,7 +35,7 @@ SUBMISSION_FILE = "submission.json"
 
 
 def submit(
-    project: Project | Written,
+    project: Project | Draft,
     membership: Membership,
     *,
     runs: Path = Path("runs"),
@@ -107,7 +107,7 @@ def _begins_with(folder: RunFolder, start: Start) -> bool:
     return begins_with(folder, start)
 
 
-def _unfinished(runs: Path, project: Project | Written, membership: Membership) -> RunFolder | None:
+def _unfinished(runs: Path, project: Project | Draft, membership: Membership) -> RunFolder | None:
     """Return the newest unfinished run of this very plan, code and federation."""
     digest = identity(project.plan, project.code)
     for run in reversed(list(all_runs(runs))):
@@ -119,7 +119,7 @@ def _unfinished(runs: Path, project: Project | Written, membership: Membership) 
 
 def _make(
     runs: Path,
-    project: Project | Written,
+    project: Project | Draft,
     remote: dict[str, Any],
     *,
     seed: SeedFile,
@@ -138,7 +138,7 @@ def _make(
 
 
 def _submission(
-    project: Project | Written, seed: SeedFile, *, purpose: str, origin: str, priority: int
+    project: Project | Draft, seed: SeedFile, *, purpose: str, origin: str, priority: int
 ) -> Submission:
     """Return what is sent, without its signature."""
     package = build_archive(project_files(project))

@@ -13,7 +13,7 @@ import msgspec
 
 import hansa
 from hansa.clock import now
-from hansa.code import MADE_IN_PYTHON, Written, code_digest, identity
+from hansa.code import MADE_IN_PYTHON, Draft, code_digest, identity
 from hansa.plan import PLAN_FILE
 from hansa.runs.folder import RunFolder
 
@@ -56,7 +56,7 @@ def seed_file(seed: Seed) -> SeedFile:
 
 def make_run(
     runs: Path,
-    project: Project | Written,
+    project: Project | Draft,
     seed: SeedFile,
     *,
     engine: str,
@@ -106,7 +106,7 @@ def make_run(
     return RunFolder.create(runs, plan.name, about=about, files=kept, seed=model)
 
 
-def project_files(project: Project | Written) -> dict[str, bytes]:
+def project_files(project: Project | Draft) -> dict[str, bytes]:
     """Return a project's files and its plan.toml as it was written."""
     files = dict(project.code)
     if project.folder is not None and (project.folder / PLAN_FILE).is_file():
@@ -132,7 +132,7 @@ def environment() -> dict[str, str]:
     return facts
 
 
-def _digest(project: Project | Written) -> str:
+def _digest(project: Project | Draft) -> str:
     return f"blake3:{code_digest(project.code).hex()}"
 
 
