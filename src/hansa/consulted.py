@@ -161,19 +161,21 @@ def holds(facts: Mapping[str, str], *, was: str, now: str) -> bool:
     return True
 
 
-def files_below(folder: Path, besides: Collection[str]) -> str | None:
-    """Return a digest of all files below a folder, for code that Python does not see open them.
+def files_below(folder: Path, besides: Collection[str] = ()) -> str | None:
+    """Return a digest of names, sizes and times of all files below a folder.
 
     Args:
       besides: paths below the folder that are left out, as are runs, caches, virtual
         environments, and what people read.
 
     Returns:
-      None: there are too many.
+      None: there are too many, or a link leads to others.
     """
     hasher, count = blake3(), 0
     for here, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not _is_aside(name))
+        if any(os.path.islink(os.path.join(here, name)) for name in folders):
+            return None
         if "pyvenv.cfg" in files or "run.json" in files:
             folders.clear()
             continue

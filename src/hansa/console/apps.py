@@ -8,12 +8,12 @@ decide.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hansa.code import Draft, read_draft
 from hansa.console.answers import table
+from hansa.console.imports import imported
 from hansa.console.parsing import Command
 from hansa.console.seat import Seat
 from hansa.errors import ConsoleError, PlanError
@@ -145,9 +145,7 @@ def _upload(seat: Seat, name: str) -> tuple[str, Sequence[tuple[str, str]]]:
     read: Sequence[tuple[str, str]] = ()
     if seat.importer is not None and _is_flare(folder):
         made = seat.workspace.folder / "imported" / app
-        shutil.rmtree(made, ignore_errors=True)
-        made.parent.mkdir(parents=True, exist_ok=True)
-        read = seat.importer(folder, made)
+        read = imported(seat.importer, folder, made)
         folder = made
     files = project_files(read_app(folder))
     upload(seat.connection, build_archive(files), to="blobs")
