@@ -16,7 +16,7 @@ import os
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -149,16 +149,18 @@ def holds(facts: Mapping[str, str], *, was: str, now: str) -> bool:
       now: its folder now; what was looked at outside must also be there as seen from here.
     """
     for path, state in facts.items():
-        inside = path == was or path.startswith(f"{was}{os.sep}")
-        if not inside and _state(path) != state:
-            return False
-        if was != now:
-            moved = os.path.normpath(os.path.join(now, os.path.relpath(path, was)))
-            if moved != path and _state(moved) != state:
-                return False
-        elif inside and _state(path) != state:
+        fixed = path.startswith(_OWN_FILES)
+        places = {path} if was == now or fixed or not is_inside(path, was) else set()
+        if was != now and not fixed:
+            places.add(os.path.normpath(os.path.join(now, os.path.relpath(path, was))))
+        if any(_state(place) != state for place in places):
             return False
     return True
+
+
+def is_inside(path: str, folder: str) -> bool:
+    """Return whether a path is a folder's, or the folder itself."""
+    return path == folder or path.startswith(f"{folder}{os.sep}")
 
 
 def files_below(folder: Path, besides: Collection[str] = ()) -> str | None:
@@ -212,8 +214,8 @@ def _asked(path: Any, **options: Any) -> os.stat_result:
 
 def _modules() -> set[str]:
     """Return the files of what was imported, now or before."""
-    files: Iterable[Any] = [vars(m).get("__file__") for m in list(sys.modules.values())
-                            if hasattr(m, "__dict__")]  # fmt: skip
+    loaded = [m for name, m in list(sys.modules.items()) if name != "__main__"]
+    files = [vars(module).get("__file__") for module in loaded if hasattr(module, "__dict__")]
     return {os.path.abspath(file) for file in files if isinstance(file, str)}
 
 

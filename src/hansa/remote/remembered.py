@@ -23,7 +23,7 @@ from blake3 import blake3
 
 import hansa
 from hansa.code import MODULE_PREFIX, Draft, identity
-from hansa.consulted import Consulted, files_below, holds
+from hansa.consulted import Consulted, files_below, holds, is_inside
 from hansa.limits import SEED_KEPT_BYTES, SEEDS_KEPT_BYTES, SEEDS_KEPT_MAX
 from hansa.plan import PLAN_FILE
 from hansa.runs.making import SeedFile, seed_file
@@ -89,7 +89,7 @@ def check_whole(project: Draft) -> None:
 def _built(project: Draft) -> Project:
     from hansa.project import build_draft
 
-    with _noting():  # a module is loaded once, and the seed model may be made later
+    with _noting(project):  # a module is loaded once, and the seed model may be made later
         return build_draft(project)
 
 
@@ -98,23 +98,39 @@ def _made(project: Draft) -> tuple[SeedFile, dict[str, str] | None]:
     from hansa.project import build_draft
     from hansa.remote.seed import seed_model
 
-    with _noting() as seen:
+    with _noting(project) as seen:
         seed = seed_file(seed_model(build_draft(project)))
-    return seed, None if seen is None else seen.facts()
+    consulted = seen.facts()
+    if consulted is None or not _project_modules() <= _noted:
+        return seed, None
+    # A copy of a project loads its own files, whatever was loaded of another one.
+    others = _folders - {_folder(project)}
+    return seed, {
+        path: state
+        for path, state in consulted.items()
+        if is_inside(path, _folder(project)) or not any(is_inside(path, o) for o in others)
+    }
 
 
 _noted: set[str] = set()
 """Modules of projects that were loaded while notes were taken."""
 
+_folders: set[str] = set()
+"""Where those projects are."""
+
 
 @contextlib.contextmanager
-def _noting() -> Iterator[Consulted | None]:
-    """Take notes; give None where a project was loaded before anybody did."""
-    whole = _project_modules() <= _noted
+def _noting(project: Draft) -> Iterator[Consulted]:
+    """Take notes; what was loaded before anybody did stays unknown."""
+    unknown = _project_modules() - _noted
     with Consulted() as seen:
-        yield seen if whole else None
-    if whole:
-        _noted.update(_project_modules())
+        yield seen
+    _noted.update(_project_modules() - unknown)
+    _folders.add(_folder(project))
+
+
+def _folder(project: Draft) -> str:
+    return str(project.folder.resolve())
 
 
 def _project_modules() -> set[str]:
@@ -170,7 +186,7 @@ def _read(place: Path, project: Draft) -> SeedFile | None:
     if kept is None or not sound or digest_of(model) != kept.digest:
         _remove(place)
         return None
-    if not holds(kept.consulted, was=kept.folder, now=str(project.folder.resolve())):
+    if not holds(kept.consulted, was=kept.folder, now=_folder(project)):
         return None
     with contextlib.suppress(OSError):
         os.utime(place)  # those that are not used go first
@@ -181,8 +197,9 @@ def _keep(place: Path, project: Draft, seed: SeedFile, consulted: dict[str, str]
     """Keep a seed model; a disk that is full keeps none, and a crash leaves none that is read."""
     if seed.size > SEED_KEPT_BYTES:
         return
-    folder = str(project.folder.resolve())
-    facts = _Kept(folder, seed.digest, seed.tensors, seed.buffers, seed.environment, consulted)
+    facts = _Kept(
+        _folder(project), seed.digest, seed.tensors, seed.buffers, seed.environment, consulted
+    )
     parts = [msgspec.json.encode(facts), b"\n", *seed.parts]
     hasher = blake3()
     for part in parts:
