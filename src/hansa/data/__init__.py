@@ -41,25 +41,19 @@ __all__ = [
     "write_split",
 ]
 
-_WHERE = {
-    "NAMES": "sources",
-    "Dataset": "dataset",
-    "Partition": "partitioner",
-    "SplitSummary": "split",
-    "load": "sources",
-    "load_test": "sources",
-    "partition": "partitioner",
-    "write_split": "split",
-}
-
 
 def __getattr__(name: str) -> Any:
     """Load what holds arrays when it is first asked for: a plan names schemes, and no rows."""
-    if name not in _WHERE:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
-    globals()[name] = value
-    return value
+    where = {
+        "Dataset": "dataset",
+        "Partition": "partitioner",
+        "SplitSummary": "split",
+        "partition": "partitioner",
+        "write_split": "split",
+    }.get(name, "sources")
+    return getattr(importlib.import_module(f"{__name__}.{where}"), name)
 
 
 def __dir__() -> list[str]:

@@ -43,15 +43,13 @@ __all__ = [
     "weighting_of",
 ]
 
-_ELSEWHERE = {"check_plan": "rules", "weight_limit": "weights"}
-
 
 def __getattr__(name: str) -> Any:
     """Load what builds a plan's parts when it is first asked for: reading one takes no NumPy."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = importlib.import_module(f"{__name__}.{_ELSEWHERE.get(name, 'build')}")
-    return getattr(module, name)
+    where = {"check_plan": "rules", "weight_limit": "weights"}.get(name, "build")
+    return getattr(importlib.import_module(f"{__name__}.{where}"), name)
 
 
 def __dir__() -> list[str]:
