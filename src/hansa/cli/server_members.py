@@ -168,7 +168,7 @@ def token(name: str, expires: float, end: bool, folder: Path, as_json: bool) -> 
     from hansa.server.opening import OPERATOR, opened
     from hansa.server.tokens import create_token, revoke_token
 
-    with opened(folder, whole=False) as server:
+    with opened(folder) as server:
         if end:
             count = revoke_token(server.database, name, by=OPERATOR)
             facts: dict[str, Any] = {"name": name, "revoked": count}

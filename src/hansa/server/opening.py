@@ -54,7 +54,7 @@ def opened(folder: Path, *, whole: bool = True) -> Iterator[Opened]:
 
     Args:
       folder: of the server.
-      whole: its authority must be readable too; what is of the database alone does not need it.
+      whole: its authority must be readable too; who only looks at members does not need it.
 
     Raises:
       ServerError: server-settings, there is no server; server-database, its database is missing,
