@@ -25,8 +25,8 @@ from blake3 import blake3
 
 from hansa.limits import CONSULTED_FILES_MAX, CONSULTED_READ_BYTES
 
-REPORT = "HANSA_CONSULTED"
-"""Environment variable of our own processes: the file to which each adds what it has looked at."""
+REPORT = "_HANSA_CONSULTED"
+"""Environment variable between our own processes: the file to which each adds what it looked at."""
 
 _LIBRARY = (f"{os.path.dirname(os.__file__)}{os.sep}", "/proc/", "/dev/", "/sys/")
 _INSTALLED = f"{os.sep}site-packages{os.sep}"
