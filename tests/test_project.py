@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from projects import final_model, make_project, simulate
 
-from hansa.code import make_current, read_code
+from hansa.code import identity, make_current, read_code
 from hansa.errors import LearnerError
-from hansa.project import build_project, identity, open_project
+from hansa.project import build_project, open_project
 from hansa.runs.reproduce import saved_project
 from hansa.simulation import Simulation, continue_run, open_run
 

@@ -1,4 +1,4 @@
-"""A project's own files: what is recorded of a run is what runs, edited or not.
+"""A project as it is written, and its own files: what is recorded of a run is what runs.
 
 Python imports a module once a process, by its name, and may take compiled code from a cache.  A
 notebook edits a file and runs again, and two projects may each have a `net.py`.  So a project's
@@ -24,15 +24,44 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, NamedTuple
 
+import msgspec
 from blake3 import blake3
 
 from hansa.errors import LearnerError, RunError
 from hansa.limits import CODE_BYTES_MAX, CODE_FILES_MAX
-from hansa.plan import PLAN_FILE
+from hansa.plan import PLAN_FILE, Plan, load_plan
 from hansa.plan.schema import LearnerPlan
+
+MADE_IN_PYTHON = "python"
+"""The learner kind of a run whose plan alone does not say what was trained."""
+
+MODULE_PREFIX = "hansa_project_"
+"""Names of modules that are a project's begin so."""
 
 Code = Mapping[str, bytes]
 """Contents of a project's files by path below its folder, with / between folders; sorted."""
+
+
+class Draft(NamedTuple):
+    """A project folder as it was read: nothing of it was checked against the rest, or imported."""
+
+    plan: Plan
+    folder: Path
+    sources: dict[str, str]  # where each value of the plan came from
+    code: dict[str, bytes]  # the project's files, by path below the folder
+
+
+def read_draft(
+    folder: Path, sets: Iterable[str] = (), *, changes: Mapping[str, Any] | None = None
+) -> Draft:
+    """Read a project folder; `sets` and `changes` are those of `hansa.plan.read_plan`.
+
+    Raises:
+      PlanError: there is no plan, or it is none.
+      LearnerError: there is too much code.
+    """
+    loaded = load_plan(folder / PLAN_FILE, sets, changes=changes)
+    return Draft(loaded.plan, folder, loaded.sources, read_code(folder, loaded.plan.learner))
 
 
 def read_code(folder: Path, learner: LearnerPlan | None = None) -> dict[str, bytes]:
@@ -131,6 +160,13 @@ def code_changed(folder: Path | str) -> RunError:
         f"The code in {folder} has changed since the run was opened.",
         "Run again: changed code is another run.",
     )
+
+
+def identity(plan: Plan, code: Code) -> str:
+    """Return the digest of what will run: the plan with every default, and the code."""
+    hasher = blake3(msgspec.json.encode(msgspec.to_builtins(plan), order="deterministic"))
+    hasher.update(code_digest(code))
+    return f"blake3:{hasher.hexdigest()}"
 
 
 class _State(NamedTuple):

@@ -18,7 +18,17 @@ from blake3 import blake3
 
 from hansa.algorithms import Capability
 from hansa.client import Client
-from hansa.code import Code, code_digest, import_path, make_current, read_code
+from hansa.code import (
+    MADE_IN_PYTHON,
+    MODULE_PREFIX,
+    Code,
+    Draft,
+    code_digest,
+    import_path,
+    make_current,
+    read_code,
+    read_draft,
+)
 from hansa.errors import HansaError, LearnerError, PlanError
 from hansa.functions import Place, with_functions
 from hansa.learners.learner import Learner
@@ -27,13 +37,9 @@ from hansa.learners.optional import PACKAGES
 from hansa.params.model import ModelLayout
 from hansa.plan import Method, Plan, build_method, check_capabilities, check_chain, check_plan
 from hansa.plan.learner import build_learner, check_made_learner, is_plain_sgd
-from hansa.plan.load import PLAN_FILE, load_plan
 from hansa.plan.measured import check_measured
 from hansa.plan.schema import LearnerPlan
 from hansa.workflows import Workflow, build_workflow
-
-MADE_IN_PYTHON = "python"
-"""The learner kind of a run whose plan alone does not say what was trained."""
 
 
 class Project(NamedTuple):
@@ -60,16 +66,30 @@ def open_project(
       PlanError: the plan cannot run.
       LearnerError: the module cannot be imported or lacks something.
     """
-    loaded = load_plan(folder / PLAN_FILE, sets, changes=changes)
-    return build_project(loaded.plan, folder, sources=loaded.sources)
+    return build_draft(read_draft(folder, sets, changes=changes))
+
+
+def build_draft(draft: Draft) -> Project:
+    """Build a project of what was read of it; as `open_project`."""
+    plan, folder, sources, code = draft
+    return build_project(plan, folder, sources=sources, code=code)
 
 
 def build_project(
-    plan: Plan, folder: Path | None = None, *, sources: Mapping[str, str] | None = None
+    plan: Plan,
+    folder: Path | None = None,
+    *,
+    sources: Mapping[str, str] | None = None,
+    code: dict[str, bytes] | None = None,
 ) -> Project:
-    """Build what a plan names; `folder` is where its module lies."""
+    """Build what a plan names; `folder` is where its module lies.
+
+    Args:
+      code: its files, where they were read already.
+    """
     check_plan(plan)
-    code = read_code(folder, plan.learner) if folder else {}  # before anything of it runs
+    if code is None:  # before anything of it runs
+        code = read_code(folder, plan.learner) if folder else {}
 
     def import_module(name: str) -> ModuleType:
         return import_file(folder, name, code)
@@ -131,13 +151,6 @@ def client_of(project: Project, layout: ModelLayout) -> Client:
     )
 
 
-def identity(plan: Plan, code: Code) -> str:
-    """Return the digest of what will run: the plan with every default, and the code."""
-    hasher = blake3(msgspec.json.encode(msgspec.to_builtins(plan), order="deterministic"))
-    hasher.update(code_digest(code))
-    return f"blake3:{hasher.hexdigest()}"
-
-
 def import_file(folder: Path | None, name: str, code: Code | None = None) -> ModuleType:
     """Import one Python file of a project, once per process and state of the project's code.
 
@@ -166,7 +179,7 @@ def import_file(folder: Path | None, name: str, code: Code | None = None) -> Mod
     make_current(folder, code)
     path = folder.resolve() / name
     state = blake3(str(path).encode() + code_digest(code)).hexdigest()[:12]
-    unique = f"hansa_project_{state}_{path.stem}"
+    unique = f"{MODULE_PREFIX}{state}_{path.stem}"
     if unique in sys.modules:
         return sys.modules[unique]
     return _import(path, unique)

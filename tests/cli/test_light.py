@@ -39,13 +39,36 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def loaded(place: Path, *words: str) -> str:
     """Return which of the heavy modules a command has loaded that does what it should."""
-    home = {"HANSA_HOME": str(place / "admin" / "startup")}
+    home = {"HANSA_HOME": str(place / "admin" / "startup"), "HOME": str(place)}
     done = subprocess.run(
         [sys.executable, "-c", CODE, *words], cwd=place, env=os.environ | home,
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stderr.splitlines()[-1]
+
+
+STUDY = """
+name = "study"
+[learner]
+kind = "function"
+module = "model.py"
+[data]
+clients = 2
+"""
+
+MODEL = """
+import numpy as np
+def data(client): return {"train": [client]}
+def init(rng, sample): return {"w": np.float32([1, -2])}
+def train(params, data, ctx): return params, {}
+"""
+
+
+def make_study(place: Path, name: str) -> None:
+    (place / name).mkdir(exist_ok=True)
+    (place / name / "plan.toml").write_text(STUDY)
+    (place / name / "model.py").write_text(MODEL)
 
 
 CONSOLE = ("console", "--server", "server", "--workspace", "admin", "-c")
@@ -76,6 +99,34 @@ def test_what_asks_a_server_loads_no_arrays_database_or_certificates(
 def test_an_owners_word_on_a_plan_loads_no_arrays(place: Path) -> None:
     # Only the certificate of whoever submitted a plan is looked at.
     assert loaded(place, "site", "requests", "--folder", "site-1") == f"['{X509}']"
+
+
+def test_a_project_is_handed_over_again_without_arrays(place: Path) -> None:
+    make_study(place, "study")
+    words = ("run", "study", "--new", "--detach", "--on")
+    assert "numpy" in loaded(place, *words)
+    assert loaded(place, *words) == "['filelock']"
+
+
+def test_an_app_is_submitted_again_without_arrays(place: Path) -> None:
+    make_study(place, "app")
+    assert "numpy" in loaded(place, *CONSOLE, "submit_job app")
+    assert loaded(place, *CONSOLE, "submit_job app") == "['filelock']"
+
+
+def test_a_server_is_looked_over_without_arrays(place: Path) -> None:
+    found = loaded(place, "server", "doctor", "--folder", "server")
+    assert "numpy" not in found and "starlette" not in found
+
+
+def test_a_command_that_ends_is_not_searched_for_garbage() -> None:
+    code = (
+        "import atexit, gc, sys\nfrom hansa.cli import main\n"
+        "atexit.register(lambda: print(gc.get_freeze_count() > 0))\n"
+        "sys.argv = ['hansa', '--version']\nmain()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "True"
 
 
 @pytest.mark.parametrize(

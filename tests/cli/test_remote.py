@@ -50,6 +50,34 @@ def test_detached_and_followed_later_from_anywhere_in_between(
     assert len(server.submissions) == 1
 
 
+def test_a_detached_run_has_no_page_until_somebody_looks(hansa_cli: Any, server: StandIn) -> None:
+    hansa_cli("run", "study", "--on", "--detach")
+    page = Path("runs/steps-1/report.html")
+    assert not page.exists()
+    hansa_cli("show", "steps-1")
+    assert "steps-1" in page.read_text(encoding="utf-8")
+
+
+def test_a_detached_run_has_a_page_if_it_is_to_be_opened(
+    hansa_cli: Any, server: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("click.launch", opened.append)
+    hansa_cli("run", "study", "--on", "--detach", "--open")
+    assert [Path(page).is_file() for page in opened] == [True]
+
+
+def test_a_project_handed_over_twice_starts_from_the_same_model(
+    hansa_cli: Any, server: StandIn
+) -> None:
+    for _ in range(2):
+        hansa_cli("run", "study", "--on", "--detach", "--new")
+    first, second = server.submissions
+    assert first.id != second.id
+    for part in ("identity", "plan", "package", "seed_model", "tensors", "buffers", "sources"):
+        assert getattr(first, part) == getattr(second, part)
+
+
 def test_the_same_command_looks_on_again(hansa_cli: Any, server: StandIn) -> None:
     hansa_cli("run", "study", "--on", "--detach")
     server.run(2)

@@ -10,10 +10,11 @@ import pytest
 from projects import make_project, simulate
 from stand_in import StandIn, check_signature, join, model, unreachable
 
+from hansa.code import identity
 from hansa.errors import HansaError, PlanError, ServerError
 from hansa.identity import Membership
 from hansa.packages import read_archive
-from hansa.project import identity, open_project
+from hansa.project import open_project
 from hansa.protocol.enrolment import renew_if_due
 from hansa.remote.seed import seed_model
 from hansa.remote.submit import submit

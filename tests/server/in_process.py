@@ -20,6 +20,7 @@ import msgspec
 import numpy as np
 from blake3 import blake3
 
+from hansa.code import identity
 from hansa.identity import (
     MemberKey,
     Prover,
@@ -32,7 +33,6 @@ from hansa.identity import (
 from hansa.packages import build_archive
 from hansa.params import Params, decode, encode
 from hansa.plan import read_plan
-from hansa.project import identity
 from hansa.protocol.messages import (
     BlobRef,
     Poll,

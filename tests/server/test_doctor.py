@@ -11,10 +11,9 @@ from hansa.errors import ServerError
 from hansa.limits import DOCTOR_FREE_BYTES, DOCTOR_TLS_DAYS
 from hansa.server import doctor
 from hansa.server.audit import write_audit
-from hansa.server.backing_up import BACKED_UP
 from hansa.server.founding import found
 from hansa.server.journal import Journal
-from hansa.server.opening import opened
+from hansa.server.opening import BACKED_UP, opened
 from hansa.server.settings import ServerSettings
 from hansa.server.state import held
 from hansa.store.blobs import BlobStore

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 from blake3 import blake3
 
+from hansa.code import identity
 from hansa.identity import (
     Authority,
     MemberKey,
@@ -22,7 +23,6 @@ from hansa.identity import (
 )
 from hansa.packages import build_archive
 from hansa.plan import read_plan
-from hansa.project import identity
 from hansa.protocol.messages import BlobRef, Offer
 from hansa.site.requests import Request, save_request
 

@@ -9,8 +9,9 @@ import msgspec
 import numpy as np
 
 from hansa.client import Client
+from hansa.code import identity
 from hansa.params import Params, encode
-from hansa.project import Project, identity, open_project
+from hansa.project import Project, open_project
 from hansa.protocol.messages import BlobRef, Offer
 from hansa.rounds import BUFFERS
 from hansa.seeds import Key

@@ -67,8 +67,8 @@ def site(
 def _with_name(case: Case):  # type: ignore[no-untyped-def]
     import msgspec
 
+    from hansa.code import identity
     from hansa.plan import Plan
-    from hansa.project import identity
 
     plan = dict(case.offer.plan)
     plan["data"] = {**plan["data"], "set": "cohort"}

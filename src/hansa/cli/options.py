@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,12 @@ def runs_option(command: Callable[..., Any]) -> Callable[..., Any]:
         show_default=True,
         help="Folder of runs.",
     )(command)
+
+
+def where_option(runs: Path) -> str:
+    """Return what a hint needs so that it finds these runs when typed."""
+    usual = Path(os.environ.get("HANSA_RUNS", RUNS))
+    return "" if runs == usual else f" --runs {shlex.quote(str(runs))}"
 
 
 def on_option(told: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

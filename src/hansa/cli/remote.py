@@ -1,4 +1,4 @@
-"""One run of a federation in front of a person: handed over, followed, detached from."""
+"""One run of a federation in front of a person: followed, and detached from."""
 
 from __future__ import annotations
 
@@ -7,51 +7,17 @@ from typing import Any
 
 import click
 
-from hansa.cli.options import print_json
-from hansa.cli.session import closing, outcome, where_option
+from hansa.cli.hand_over import again, place
+from hansa.cli.options import print_json, where_option
+from hansa.cli.session import closing, outcome
 from hansa.errors import CODES, HansaError, RunError
 from hansa.identity import Membership
-from hansa.project import Project
 from hansa.remote.connecting import check_not_rehearsed, connected, membership_at
 from hansa.remote.follow import follow
-from hansa.remote.submit import hand_over, submit
-from hansa.remote.trail import start_at
+from hansa.remote.submit import hand_over
 from hansa.runs import RunFolder
 from hansa.runs.record import relative, write_report
 from hansa.watch import watching
-
-
-def run_remotely(
-    project: Project,
-    on: str,
-    *,
-    runs: Path,
-    purpose: str = "",
-    origin: str | None = None,
-    priority: int = 0,
-    new: bool = False,
-    detach: bool = False,
-    as_json: bool = False,
-) -> RunFolder:
-    """Hand a project to a federation, and follow its run unless that is not wanted.
-
-    Raises:
-      RunError: the run fails or is stopped.
-      HansaError: it cannot be handed over; the message says why.
-    """
-    membership = membership_at(on)
-    start = start_at(membership, origin, runs) if origin is not None else None
-    folder = submit(
-        project, membership, runs=runs, purpose=purpose, priority=priority, start=start, new=new
-    )
-    if not detach:
-        return follow_run(folder, runs=runs, as_json=as_json, membership=membership)
-    write_report(folder)
-    if as_json:
-        print_json({"run": folder.name, "path": str(folder.path), "remote": folder.remote})
-    else:
-        click.echo(f"{_place(folder)} has been handed over.\n{_again(folder, runs)}")
-    return folder
 
 
 def follow_run(
@@ -91,7 +57,7 @@ def follow_run(
         write_report(folder)
         if as_json:
             raise
-        click.echo(f"\nThe run goes on at the server.\n{_again(folder, runs)}")
+        click.echo(f"\nThe run goes on at the server.\n{again(folder, runs)}")
         raise click.exceptions.Exit(130) from None
     except HansaError:
         write_report(folder)
@@ -135,13 +101,6 @@ def _ended(folder: RunFolder) -> str:
     return {"stopped": "been stopped"}.get(folder.state, folder.state)
 
 
-def _place(folder: RunFolder) -> str:
-    remote = folder.remote or {}
-    if remote["run"] == folder.name:
-        return f"Run {folder.name} at {remote['url']}"
-    return f"Run {folder.name}, which is {remote['run']} at {remote['url']},"
-
-
 def _opening(folder: RunFolder) -> str:
     plan, done = folder.plan(), len(folder.rows())
     algorithm = plan["algorithm"]
@@ -149,14 +108,6 @@ def _opening(folder: RunFolder) -> str:
     rounds = f"{plan['rounds']} round{'s' * (plan['rounds'] != 1)}"
     begun = f" {done} of them were here before." if done else ""
     return (
-        f"{_place(folder)} is for {rounds} of {name}.{begun} "
+        f"{place(folder)} is for {rounds} of {name}.{begun} "
         "Ctrl-C only stops looking; the run goes on."
-    )
-
-
-def _again(folder: RunFolder, runs: Path) -> str:
-    where = where_option(runs)
-    return (
-        f"Follow it with:  hansa run --resume {folder.name}{where}\n"
-        f"Stop it with:    hansa stop {folder.name}{where}"
     )

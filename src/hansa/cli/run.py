@@ -12,6 +12,7 @@ from hansa.cli.options import json_option, on_option, runs_option
 from hansa.limits import PRIORITY_MAX
 
 if TYPE_CHECKING:
+    from hansa.runs import RunFolder
     from hansa.simulation import Simulation
 
 
@@ -89,12 +90,6 @@ def command(
       hansa run environment.yaml
       hansa run --on hansa.example.org --purpose "Which wards are short of beds?"
     """
-    from hansa.cli.session import run_project
-    from hansa.plan.load import PLAN_FILE, load_plan, with_clients
-    from hansa.project import open_project
-    from hansa.simulation import Simulation
-
-    simulation = Simulation(runs, engine, workers, new)  # type: ignore[arg-type]
     if project.suffix in (".yaml", ".yml"):
         from hansa.cli.run_environment import run_yaml
 
@@ -104,24 +99,18 @@ def command(
     if resume is not None:
         if sets or clients or rounds or seed is not None or new or on is not None or origin:
             raise click.UsageError("--resume continues a run as it is; it takes no changes.")
-        _resume(resume, simulation, as_json)
+        _resume(resume, _simulation(runs, engine, workers, new=new), as_json)
         return
-    changes = list(sets)
-    if clients is not None:
-        changes.append(with_clients(load_plan(project / PLAN_FILE, sets).plan.data, clients))
-    changes += [f"rounds={rounds}"] if rounds is not None else []
-    changes += [f"seed={seed}"] if seed is not None else []
-    opened = open_project(project, changes)
+    changes = _changes(project, sets, clients=clients, rounds=rounds, seed=seed)
     if on is None:
-        from hansa.runs.start import read_start
-
-        start = read_start(origin, runs) if origin is not None else None
-        folder = run_project(opened, simulation, start=start, as_json=as_json)
+        simulation = _simulation(runs, engine, workers, new=new)
+        folder = _simulate(project, changes, simulation, origin=origin, as_json=as_json)
     else:
-        from hansa.cli.remote import run_remotely
+        from hansa.cli.hand_over import run_remotely
+        from hansa.code import read_draft
 
         folder = run_remotely(
-            opened,
+            read_draft(project, changes),
             on,
             runs=runs,
             purpose=purpose,
@@ -132,7 +121,52 @@ def command(
             as_json=as_json,
         )
     if open_page:
+        if detach:  # nobody has written it
+            from hansa.runs.record import write_report
+
+            write_report(folder)
         click.launch(str(folder.path / "report.html"))
+
+
+def _changes(
+    project: Path,
+    sets: tuple[str, ...],
+    *,
+    clients: int | None,
+    rounds: int | None,
+    seed: int | None,
+) -> list[str]:
+    """Return all changes of the plan as --set takes them."""
+    changes = list(sets)
+    if clients is not None:
+        from hansa.plan.load import PLAN_FILE, load_plan, with_clients
+
+        changes.append(with_clients(load_plan(project / PLAN_FILE, sets).plan.data, clients))
+    changes += [f"rounds={rounds}"] if rounds is not None else []
+    return changes + ([f"seed={seed}"] if seed is not None else [])
+
+
+def _simulation(runs: Path, engine: str, workers: int | None, *, new: bool) -> Simulation:
+    from hansa.simulation import Simulation  # and NumPy, which handing over can do without
+
+    return Simulation(runs, engine, workers, new)  # type: ignore[arg-type]
+
+
+def _simulate(
+    project: Path,
+    changes: list[str],
+    simulation: Simulation,
+    *,
+    origin: str | None,
+    as_json: bool,
+) -> RunFolder:
+    from hansa.cli.session import run_project
+    from hansa.project import open_project
+    from hansa.runs.start import read_start
+
+    opened = open_project(project, changes)
+    start = read_start(origin, simulation.runs) if origin is not None else None
+    return run_project(opened, simulation, start=start, as_json=as_json)
 
 
 def _check_words(on: str | None, *, purpose: str, detach: bool) -> None:

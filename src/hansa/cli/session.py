@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shlex
 from pathlib import Path
 from typing import Any
 
 import click
 
-from hansa.cli.options import RUNS, print_json
+from hansa.cli.options import print_json, where_option
 from hansa.errors import HansaError, RunError
 from hansa.project import Project
 from hansa.runs import RunFolder, all_runs
@@ -125,12 +123,6 @@ def outcome(folder: RunFolder) -> dict[str, Any]:
     record = run_record(folder)
     keys = ("state", "reason", "seconds", "best", "model_digest")
     return {key: record[key] for key in keys} | {"rounds": len(record["rounds"])}
-
-
-def where_option(runs: Path) -> str:
-    """Return what a hint needs so that it finds these runs when typed."""
-    usual = Path(os.environ.get("HANSA_RUNS", RUNS))
-    return "" if runs == usual else f" --runs {shlex.quote(str(runs))}"
 
 
 def _measured(folder: RunFolder, where: str) -> str:

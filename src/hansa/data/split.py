@@ -21,7 +21,7 @@ import numpy as np
 from blake3 import blake3
 
 from hansa.data.dataset import Array, Dataset, held_out
-from hansa.data.partition import Partition
+from hansa.data.partitioner import Partition
 from hansa.errors import DataError
 from hansa.seeds import Key
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import stat
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +23,7 @@ from hansa.errors import PackageError
 from hansa.learners.command_call import last_lines
 from hansa.learners.command_process import Place
 from hansa.limits import ENVIRONMENT_BUILD_S
+from hansa.store.cache import cache_folder
 
 _READY = "ready"
 _PATHS = re.compile(rb"^\s*(-e\b|--editable\b|\.|/)|@\s*file:", re.MULTILINE)
@@ -76,16 +76,10 @@ def _cache() -> Path:
     Raises:
       PackageError: package-environment, it is somebody else's, or others may write to it.
     """
-    cache = Path.home() / ".cache" / "hansa" / "environments"
-    cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for folder in (cache, cache.parent, cache.parent.parent) if os.name != "nt" else ():
-        about = folder.lstat()
-        own = about.st_uid == os.geteuid() and stat.S_ISDIR(about.st_mode)
-        if not own or about.st_mode & stat.S_IWOTH:
-            raise _not_built(
-                f"{folder} is not this user's alone", "Remove it, or take others' rights away."
-            )
-    return cache
+    try:
+        return cache_folder("environments")
+    except PermissionError as error:
+        raise _not_built(str(error), "Remove it, or take others' rights away.") from None
 
 
 def _build(target: Path, requirements: str, folder: Path, place: Place) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any
-
-import numpy as np
 
 from hansa.errors import PlanError
 from hansa.limits import PLAN_DEPTH_MAX
@@ -33,7 +32,7 @@ def plain(value: Any, where: str = "", *, depth: int = 0) -> Any:
         }
     if isinstance(value, list | tuple):
         return [plain(inner, f"{where}[{i}]", depth=depth + 1) for i, inner in enumerate(value)]
-    if isinstance(value, np.generic):
+    if (numpy := sys.modules.get("numpy")) and isinstance(value, numpy.generic):
         value = value.item()
     if hasattr(value, "isoformat"):  # which TOML has, and JSON has not
         raise PlanError(

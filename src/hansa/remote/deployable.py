@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from hansa.code import MADE_IN_PYTHON, Draft
 from hansa.errors import PlanError
-from hansa.project import MADE_IN_PYTHON, Project
+
+if TYPE_CHECKING:
+    from hansa.project import Project
 
 
-def check_deployable(project: Project) -> None:
+def check_deployable(project: Project | Draft) -> None:
     """Refuse a project that can be simulated and not deployed.
 
     Raises:

@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from blake3 import blake3
 
+from hansa.code import Draft, identity
 from hansa.errors import RunError
 from hansa.failpoints import hit
 from hansa.identity import Membership, submission_text, to_text
-from hansa.learners.learner import Seed
 from hansa.packages import build_archive
-from hansa.params import encode
-from hansa.project import Project, identity
 from hansa.protocol.connection import Connection
 from hansa.protocol.messages import BlobRef, RunFacts, Submission
 from hansa.protocol.transfer import upload
 from hansa.remote.connecting import connected
 from hansa.remote.deployable import check_deployable
-from hansa.remote.seed import seed_model
+from hansa.remote.remembered import seed_of
 from hansa.runs import RunFolder, all_runs
-from hansa.runs.making import Clients, make_run, project_files
-from hansa.runs.start import Start, begins_with
+from hansa.runs.making import Clients, SeedFile, make_run, project_files
+
+if TYPE_CHECKING:
+    from hansa.project import Project
+    from hansa.runs.start import Start
 
 ENGINE = "federation"
 """In place of an engine, in run.json of a run whose clients are sites."""
@@ -34,7 +35,7 @@ SUBMISSION_FILE = "submission.json"
 
 
 def submit(
-    project: Project,
+    project: Project | Draft,
     membership: Membership,
     *,
     runs: Path = Path("runs"),
@@ -50,7 +51,7 @@ def submit(
     what was not handed over before a crash is sent with the same id.
 
     Args:
-      project: what to run.
+      project: what to run; of one that is only written the seed model of an earlier time may serve.
       membership: where, and as whom.
       runs: folder of runs.
       purpose: for the data owners, who decide.
@@ -66,9 +67,9 @@ def submit(
     """
     check_deployable(project)
     folder = None if new else _unfinished(runs, project, membership)
-    if folder is None or (start is not None and not begins_with(folder, start)):
+    if folder is None or (start is not None and not _begins_with(folder, start)):
         remote = {"url": membership.url, "run": None} | ({"rehearsal": True} if rehearsal else {})
-        seed = seed_model(project, start)
+        seed = seed_of(project, start)
         origin = start.origin if start is not None else ""
         sent = _submission(project, seed, purpose=purpose, origin=origin, priority=priority)
         folder = _make(runs, project, remote, seed=seed, submission=sent)
@@ -100,7 +101,13 @@ def hand_over(folder: RunFolder, connection: Connection, *, membership: Membersh
     return facts.run
 
 
-def _unfinished(runs: Path, project: Project, membership: Membership) -> RunFolder | None:
+def _begins_with(folder: RunFolder, start: Start) -> bool:
+    from hansa.runs.start import begins_with  # which compares tensors
+
+    return begins_with(folder, start)
+
+
+def _unfinished(runs: Path, project: Project | Draft, membership: Membership) -> RunFolder | None:
     """Return the newest unfinished run of this very plan, code and federation."""
     digest = identity(project.plan, project.code)
     for run in reversed(list(all_runs(runs))):
@@ -111,7 +118,12 @@ def _unfinished(runs: Path, project: Project, membership: Membership) -> RunFold
 
 
 def _make(
-    runs: Path, project: Project, remote: dict[str, Any], *, seed: Seed, submission: Submission
+    runs: Path,
+    project: Project | Draft,
+    remote: dict[str, Any],
+    *,
+    seed: SeedFile,
+    submission: Submission,
 ) -> RunFolder:
     return make_run(
         runs,
@@ -126,12 +138,11 @@ def _make(
 
 
 def _submission(
-    project: Project, seed: Seed, *, purpose: str, origin: str, priority: int
+    project: Project | Draft, seed: SeedFile, *, purpose: str, origin: str, priority: int
 ) -> Submission:
     """Return what is sent, without its signature."""
     package = build_archive(project_files(project))
     digest = _digest(package)
-    size = sum(memoryview(part).nbytes for part in encode(seed.params))
     plan: dict[str, Any] = msgspec.to_builtins(project.plan)
     return Submission(
         id=os.urandom(16).hex(),
@@ -139,9 +150,9 @@ def _submission(
         plan=plan,
         sources=project.sources,
         package=BlobRef(digest=digest, size=len(package)),
-        seed_model=BlobRef(digest=seed.params.digest(), size=size),
-        tensors=[(s.name, s.dtype, list(s.shape)) for s in seed.params.layout.specs],
-        buffers=list(seed.layout.buffers.names),
+        seed_model=BlobRef(digest=seed.digest, size=seed.size),
+        tensors=seed.tensors,
+        buffers=seed.buffers,
         signature="",
         certificate="",
         purpose=purpose,

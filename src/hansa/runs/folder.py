@@ -53,7 +53,7 @@ class RunFolder:
         *,
         about: dict[str, Any],
         files: dict[str, bytes],
-        seed: Params | None = None,
+        seed: Sequence[bytes | memoryview] | None = None,
     ) -> RunFolder:
         """Make the next folder of a name: digits-1, digits-2 ...
 
@@ -62,7 +62,7 @@ class RunFolder:
           name: the plan's name.
           about: goes into run.json, which is written last: without it there is no run.
           files: further contents by relative path.
-          seed: model to keep from the start, where its commit comes later.
+          seed: bytes of a model to keep from the start, where its commit comes later.
         """
         path = _next_folder(runs, name)
         for sub in ("code", "models", "state", "failures"):
@@ -71,7 +71,7 @@ class RunFolder:
             (path / relative).parent.mkdir(parents=True, exist_ok=True)
             write_durably(path / relative, [content])
         if seed is not None:
-            save_params(_model_path(path, 0), seed)
+            write_durably(_model_path(path, 0), seed)
         write_durably(path / "run.json", [_json({"run": path.name, **about})])
         return cls(path)
 

@@ -5,20 +5,21 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
-import numpy as np
 
 import hansa
 from hansa.clock import now
-from hansa.code import code_digest
-from hansa.learners.learner import Seed
+from hansa.code import MADE_IN_PYTHON, Draft, code_digest, identity
 from hansa.plan import PLAN_FILE
-from hansa.project import MADE_IN_PYTHON, Project, identity
 from hansa.runs.folder import RunFolder
+
+if TYPE_CHECKING:
+    from hansa.learners.learner import Seed
+    from hansa.project import Project
 
 
 class Clients(NamedTuple):
@@ -29,10 +30,34 @@ class Clients(NamedTuple):
     partition: dict[str, Any] | None = None  # label counts, for the report
 
 
+class SeedFile(NamedTuple):
+    """A seed model as the bytes of its file, and what is recorded of it."""
+
+    digest: str
+    parts: Sequence[bytes | memoryview]  # one after the other
+    tensors: list[tuple[str, str, list[int]]]
+    buffers: list[str]
+    environment: dict[str, str]  # in which it was made
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return sum(memoryview(part).nbytes for part in self.parts)
+
+
+def seed_file(seed: Seed) -> SeedFile:
+    """Return a seed model, just made here, as a file; nothing is copied."""
+    from hansa.params import encode  # NumPy, which whoever has a seed has
+
+    tensors = [(s.name, s.dtype, list(s.shape)) for s in seed.params.layout.specs]
+    buffers = list(seed.layout.buffers.names)
+    return SeedFile(seed.params.digest(), encode(seed.params), tensors, buffers, environment())
+
+
 def make_run(
     runs: Path,
-    project: Project,
-    seed: Seed,
+    project: Project | Draft,
+    seed: SeedFile,
     *,
     engine: str,
     clients: Clients,
@@ -60,8 +85,8 @@ def make_run(
         "engine": engine,
         "project": str(project.folder.resolve()) if project.folder else None,
         "seed_model": {
-            "digest": seed.params.digest(),
-            "buffers": list(seed.layout.buffers.names),
+            "digest": seed.digest,
+            "buffers": seed.buffers,
             **({"origin": origin} if origin else {}),
         },
         "data": clients.data,
@@ -74,14 +99,14 @@ def make_run(
     kept = {
         **{f"code/{name}": content for name, content in project_files(project).items()},
         "plan.json": _json(facts),
-        "environment.json": _json(environment()),
+        "environment.json": _json(seed.environment),
         **(files or {}),
     }
-    model = seed.params if remote is not None else None
+    model = seed.parts if remote is not None else None
     return RunFolder.create(runs, plan.name, about=about, files=kept, seed=model)
 
 
-def project_files(project: Project) -> dict[str, bytes]:
+def project_files(project: Project | Draft) -> dict[str, bytes]:
     """Return a project's files and its plan.toml as it was written."""
     files = dict(project.code)
     if project.folder is not None and (project.folder / PLAN_FILE).is_file():
@@ -91,6 +116,8 @@ def project_files(project: Project) -> dict[str, bytes]:
 
 def environment() -> dict[str, str]:
     """Return versions and machine, for the record."""
+    import numpy as np
+
     facts = {
         "python": platform.python_version(),
         "numpy": np.__version__,
@@ -105,7 +132,7 @@ def environment() -> dict[str, str]:
     return facts
 
 
-def _digest(project: Project) -> str:
+def _digest(project: Project | Draft) -> str:
     return f"blake3:{code_digest(project.code).hex()}"
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import msgspec
 
-from hansa.code import read_code
+from hansa.code import MADE_IN_PYTHON, identity, read_code
 from hansa.errors import RunError
 from hansa.plan import Plan
-from hansa.project import MADE_IN_PYTHON, Project, build_project, identity
+from hansa.project import Project, build_project
 from hansa.runs.folder import RunFolder
 
 

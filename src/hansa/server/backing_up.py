@@ -22,7 +22,7 @@ from hansa.limits import BACKUP_HOLD_S, BACKUP_NEW_MAX, BACKUP_PASSES_MAX
 from hansa.server.audit import write_audit
 from hansa.server.journal import Journal
 from hansa.server.keeping import LINEAGES
-from hansa.server.opening import DATABASE_FILE, OPERATOR, Opened
+from hansa.server.opening import BACKED_UP, DATABASE_FILE, OPERATOR, SECRET, Opened
 from hansa.server.settings import SETTINGS_FILE
 from hansa.server.upkeep import missing_models
 from hansa.store.blobs import BlobStore
@@ -33,10 +33,6 @@ from hansa.store.files import write_durably
 from hansa.store.lineage import copy_lineages, cut_lineages
 
 PUBLIC = ("ca.pem", "tls.pem")
-SECRET = ("ca-key.pem", "tls-key.pem", "receipt-key.pem")
-
-BACKED_UP = "server.backup"
-"""The action that the audit trail has of each backup; the doctor looks for the last one."""
 
 
 class BackedUp(NamedTuple):

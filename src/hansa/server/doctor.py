@@ -27,9 +27,8 @@ from hansa.limits import (
 )
 from hansa.protocol.messages import ENDED
 from hansa.server.audit import newest
-from hansa.server.backing_up import BACKED_UP, SECRET
 from hansa.server.journal import Journal
-from hansa.server.opening import Opened
+from hansa.server.opening import BACKED_UP, SECRET, Opened
 from hansa.server.round_files import Updates
 from hansa.server.settings import operated_by
 from hansa.server.upkeep import left_over, wanted_blobs

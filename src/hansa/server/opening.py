@@ -20,7 +20,13 @@ if TYPE_CHECKING:
 OPERATOR = "operator"
 """Who does what is done at the server's own command line, in the audit trail."""
 
+BACKED_UP = "server.backup"
+"""The action that the audit trail has of each backup; the doctor looks for the last one."""
+
 DATABASE_FILE = "hansa.db"
+
+SECRET = ("ca-key.pem", "tls-key.pem", "receipt-key.pem")
+"""Files of a server's folder that only its user may read."""
 
 
 class Opened(NamedTuple):

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
+from hansa.code import MADE_IN_PYTHON, identity
 from hansa.errors import (
     HansaError,
     IdentityError,
@@ -31,7 +32,6 @@ from hansa.params import Layout
 from hansa.params.model import ModelLayout
 from hansa.plan import Method, Plan, build_method, check_plan
 from hansa.plan.load import PLAN_FILE
-from hansa.project import MADE_IN_PYTHON, identity
 from hansa.protocol.messages import BlobRef, Submission
 from hansa.rounds import largest_parameter
 from hansa.store.blobs import BlobStore

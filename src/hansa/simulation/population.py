@@ -15,7 +15,7 @@ from blake3 import blake3
 from hansa.client_data import answered, as_dataset, check_fits, data_key, validation_rows
 from hansa.data import Dataset, Files, Partition, load, load_test, partition
 from hansa.data.groups import natural_order
-from hansa.data.partition import ClientNames
+from hansa.data.partitioner import ClientNames
 from hansa.data.sources import NAMES
 from hansa.data.split import save_part
 from hansa.errors import DataError, PlanError

@@ -8,16 +8,16 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import msgspec
 
-from hansa.code import make_current
+from hansa.code import identity, make_current
 from hansa.errors import HansaError, PlanError, RunError, StoreError
 from hansa.learners.learner import close
 from hansa.limits import MESSAGE_CHARS_MAX
 from hansa.params.model import ModelLayout
 from hansa.plan.schema import KeepPlan
-from hansa.project import Project, client_of, identity
+from hansa.project import Project, client_of
 from hansa.runs import RunFolder, all_runs
 from hansa.runs.lineage import is_wanted, lineage_key, open_lineage, redis_address
-from hansa.runs.making import Clients, make_run
+from hansa.runs.making import Clients, make_run, seed_file
 from hansa.runs.start import Start, as_seed, begins_with
 from hansa.seeds import Key
 from hansa.simulation.chosen import chosen
@@ -261,7 +261,7 @@ def _create(
     folder = make_run(
         simulation.runs,
         project,
-        seed,
+        seed_file(seed),
         engine=simulation.engine,
         clients=clients,
         origin=start.origin if start is not None else "",

@@ -11,14 +11,14 @@ from pathlib import Path
 import msgspec
 
 from hansa.algorithms import Vectors
-from hansa.code import code_changed
+from hansa.code import code_changed, identity
 from hansa.errors import HansaError
 from hansa.learners.learner import close
 from hansa.params import Layout
 from hansa.params.model import ModelLayout
 from hansa.pipes import Closed, receive, send, worker_streams
 from hansa.plan import Plan
-from hansa.project import build_project, client_of, identity
+from hansa.project import build_project, client_of
 from hansa.rounds.questions import Asking
 from hansa.runs.lineage import open_lineage
 from hansa.simulation.population import project_population

@@ -88,10 +88,10 @@ def save_request(folder: Path, offer: Offer, archive: bytes | Path) -> Request:
       SiteError: site-request, more plans wait than a site keeps.
     """
     # With NumPy, which nobody needs who lists requests or says a word on one.
+    from hansa.code import identity as identity_of
     from hansa.code import read_code
     from hansa.packages import build_archive, extract, read_archive
     from hansa.plan import PLAN_FILE, read_plan
-    from hansa.project import identity as identity_of
 
     data = archive.read_bytes() if isinstance(archive, Path) else archive
     if f"blake3:{blake3(data).hexdigest()}" != offer.package.digest:

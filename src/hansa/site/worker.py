@@ -15,6 +15,7 @@ import numpy as np
 from hansa.algorithms import Vectors
 from hansa.client import Client, failure_of, plain
 from hansa.clock import monotonic
+from hansa.code import identity
 from hansa.errors import RunError
 from hansa.hosting.confined import limit
 from hansa.learners.learner import ClientData, close, evaluate
@@ -23,7 +24,7 @@ from hansa.params.model import ModelLayout
 from hansa.pipes import Closed, receive, send, worker_streams
 from hansa.plan import Plan, hyper_at
 from hansa.plan.measured import asked_of
-from hansa.project import build_project, client_of, identity
+from hansa.project import build_project, client_of
 from hansa.rounds import BUFFERS
 from hansa.rounds.messages import from_message
 from hansa.rounds.questions import unpacked
