@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -319,3 +320,25 @@ def test_a_model_that_another_run_has_removed_and_placed_again_is_durable_when_i
         league.send(name, run)
     assert league.server.ended(run).state == "finished"
     assert path and path[0].exists()
+
+
+def test_a_result_that_was_computed_with_has_its_receipt_though_the_run_fails_by_it(
+    league: League, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is folded before it may be recorded, and then the disk takes its time."""
+    began, counted = Journal.begin, Journal.count
+
+    def late_begin(self: Journal, *given: Any) -> Any:
+        time.sleep(0.2)
+        return began(self, *given)
+
+    def late_count(self: Journal, *given: Any, **named: Any) -> Any:
+        time.sleep(0.2)
+        return counted(self, *given, **named)
+
+    monkeypatch.setattr(Journal, "begin", late_begin)
+    monkeypatch.setattr(Journal, "count", late_count)
+    run = league.begin("north", algorithm={"name": "fed_avg", "lr": 1e38})
+    assert league.send("north", run).status == 200
+    assert league.server.ended(run).state == "failed"
+    assert [e["client"] for e in league.server.events(run, "result")] == ["north"]

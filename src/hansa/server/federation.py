@@ -394,6 +394,7 @@ class DeployedFederation:
         self._overlapping.close()
         try:
             self._following.close()
+            self._settle_results()  # what was computed with has its receipt, however a run ends
         finally:
             self._models.close()
             self._models.let_go()
