@@ -213,8 +213,10 @@ class BlobStore:
             try:
                 with disk_faults(f"blob {digest}"):
                     link_or_copy_whole(light, temporary)
+                    hit("before_blob_renamed")
                     os.replace(temporary, durable)
                     self._sync_name(durable)
+                hit("after_blob_renamed")
             finally:
                 self.drop_temporary(temporary)
         return True
