@@ -25,6 +25,7 @@ from hansa.limits import (
     SLOTS_MAX,
     SPEC_EXPONENT_MAX,
 )
+from hansa.plan.criteria import chosen
 from hansa.plan.schema import COMMANDS, CohortPlan, KeepPlan, LearnerPlan, Plan
 
 _NAME = re.compile(r"[^\W_][\w-]{0,63}")  # begins with a letter or digit, of any language
@@ -82,6 +83,7 @@ def check_plan(plan: Plan) -> None:
 
 def _cohort_rules(cohort: CohortPlan) -> list[Rule]:
     most = cohort.minimum if cohort.count is None else cohort.count
+    names = chosen(cohort.where)
     return [
         ("cohort.fraction", cohort.fraction, 0 < cohort.fraction <= 1, "above 0, at most 1"),
         ("cohort.count", cohort.count, _at_least_1(cohort.count), "at least 1"),
@@ -112,6 +114,12 @@ def _cohort_rules(cohort: CohortPlan) -> list[Rule]:
             cohort.mandatory,
             len({*cohort.mandatory}) == len(cohort.mandatory) <= (cohort.count or math.inf),
             "different names, and no more than cohort.count",
+        ),
+        (
+            "cohort.where",
+            cohort.where,
+            names is None or (len(names) >= cohort.minimum and names >= {*cohort.mandatory}),
+            f"cohort.minimum names at least ({cohort.minimum}), cohort.mandatory among them",
         ),
     ]
 
