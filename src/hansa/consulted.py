@@ -48,6 +48,7 @@ _BEYOND = (
 _COMPILED = (
     "_cffi_backend",
     "blake3",
+    "charset_normalizer",
     "cryptography",
     "granian",
     "markupsafe",
