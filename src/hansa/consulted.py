@@ -6,8 +6,9 @@
     holds(found, was=..., now=...)  # later: would the work see the same?
 
 Noted are files that are opened, asked about (there or not) and loaded as modules, and folders that
-are listed, by this process and by Hansa's own processes of foreign code.  Work that asks a network
-or starts other programs may depend on anything: of it there are no facts.
+are listed, by this process and by Hansa's own processes of foreign code.  Work that asks a network,
+starts other programs or has compiled code that may open files by itself may depend on anything: of
+it there are no facts.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ REPORT = "_HANSA_CONSULTED"
 
 _LIBRARY = (f"{os.path.dirname(os.__file__)}{os.sep}", "/proc/", "/dev/", "/sys/")
 _INSTALLED = f"{os.sep}site-packages{os.sep}"
+_PACKAGES = f"-packages{os.sep}"  # Debian's are called dist-packages
 _LISTED = ("os.listdir", "os.scandir")
 _BEYOND = (
     "os.exec",
@@ -42,11 +45,33 @@ _BEYOND = (
     "socket.getaddrinfo",
     "socket.sendto",
 )
+_COMPILED = (
+    "_cffi_backend",
+    "blake3",
+    "charset_normalizer",
+    "cryptography",
+    "granian",
+    "markupsafe",
+    "ml_dtypes",
+    "msgspec",
+    "numpy",
+    "pandas",
+    "scipy",
+    "sklearn",
+    "sqlalchemy",
+    "torch",
+    "yaml",
+)
+"""Packages whose compiled code opens files by Python, or asks Python first whether they are there.
+
+Others, such as safetensors and HDF5, open files without anybody's hearing of it."""
 _OURS = "hansa.compat."
 _OWN_FILES = f"{os.path.dirname(os.path.abspath(__file__))}{os.sep}"  # many, and all small
 
 _at_work: Consulted | None = None
 _stat: Callable[..., os.stat_result] = os.stat
+_lstat: Callable[..., os.stat_result] = os.lstat
+_access: Callable[..., bool] = os.access
 _hooked = False
 
 
@@ -105,13 +130,14 @@ class Consulted:
         Called once the work is done, in the process that did it.
         """
         paths = sorted(path for path in self._paths | _modules() if not _is_library(path))
-        if self._beyond or len(paths) > CONSULTED_FILES_MAX:
+        if self._beyond or _is_compiled() or len(paths) > CONSULTED_FILES_MAX:
             return None
         return {path: _state(path) for path in paths}
 
     def tell(self) -> None:
         """Add what this process has looked at to its parent's file."""
-        line = msgspec.json.encode(_Report(sorted(self._paths | _modules()), self._beyond))
+        beyond = self._beyond or _is_compiled()
+        line = msgspec.json.encode(_Report(sorted(self._paths | _modules()), beyond))
         with open(os.environ[REPORT], "ab", buffering=0) as file:
             file.write(line + b"\n")
 
@@ -197,7 +223,8 @@ def _listen() -> None:
     global _hooked
     if not _hooked:
         sys.addaudithook(_heard)
-        os.stat = _asked  # no audit event tells of it
+        # No audit event tells of these.
+        os.stat, os.lstat, os.access = _asked, _asked_itself, _asked_whether
         _hooked = True
 
 
@@ -210,6 +237,40 @@ def _asked(path: Any, **options: Any) -> os.stat_result:
     if _at_work is not None:
         _at_work.note(path)
     return _stat(path, **options)
+
+
+def _asked_itself(path: Any, **options: Any) -> os.stat_result:
+    """Whoever resolves a path asks of each folder on it; what is in those does not matter."""
+    try:
+        about = _lstat(path, **options)
+    except OSError:
+        if _at_work is not None:
+            _at_work.note(path)
+        raise
+    if _at_work is not None and not stat.S_ISDIR(about.st_mode):
+        _at_work.note(path)
+    return about
+
+
+def _asked_whether(path: Any, mode: int, **options: Any) -> bool:
+    if _at_work is not None:
+        _at_work.note(path)
+    return _access(path, mode, **options)
+
+
+def _is_compiled() -> bool:
+    """Return whether compiled code was loaded that may open files by itself."""
+    compiled = (file for file in _modules() if file.endswith((*EXTENSION_SUFFIXES,)))
+    return any(_package_of(file) not in _COMPILED for file in compiled if not _is_standard(file))
+
+
+def _is_standard(file: str) -> bool:
+    return file.startswith(_LIBRARY[0]) and _PACKAGES not in file
+
+
+def _package_of(file: str) -> str:
+    """Return the name of the package, or of the module, that an installed file belongs to."""
+    return file.rpartition(_PACKAGES)[2].split(os.sep)[0].split(".")[0]
 
 
 def _modules() -> set[str]:
@@ -239,7 +300,7 @@ def _state(path: str) -> str:
             with open(path, "rb") as file:
                 return blake3(file.read(CONSULTED_READ_BYTES + 1)).hexdigest()
     except (OSError, ValueError):
-        return ""
+        return "a link to nothing" if os.path.islink(path) else ""
     return _times(path)
 
 

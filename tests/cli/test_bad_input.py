@@ -267,6 +267,7 @@ def test_a_group_alone_lists_its_commands(
     ("broken", "words"),
     [
         ("def init(rng, sample):\n    return 1 / 0", "model.py, line 2 raised ZeroDivisionError"),
+        ("def init(rng, sample):\n    raise SystemExit(0)", "model.py, line 2 raised SystemExit"),
         ("import sys\nsys.exit(0)", "learner-module"),
     ],
 )

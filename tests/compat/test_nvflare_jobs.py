@@ -209,6 +209,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "names that no site has": ({**MINE, "app_site-2": ["site 2"]}, "'site 2': no site"),
     "numbers for names": ({**MINE, "app_site-2": [2]}, "names 2: no site"),
     "a dict of something else": ({**MINE, "app_site-2": [{"place": ["x"]}]}, "names None: no site"),
+    "an empty map": ({}, "is empty, and there is no folder app"),
     "a list for a map": (["app"], "no object"),
     "no configuration": ({"app_server": ["server", "site-3"]}, "has no config_fed_client.json"),
 }

@@ -95,6 +95,13 @@ def test_a_wrong_result_is_named(returned, code, said, blobs, start):
     assert said in str(error.value)
 
 
+@pytest.mark.parametrize("returned", [None, 3.0, "w"])
+def test_a_seed_model_that_is_no_model_is_the_users_mistake(returned):
+    with pytest.raises(LearnerError, match="learner-params") as error:
+        FunctionLearner(lambda rng, sample: returned, None).init(None, Key.root(1))
+    assert f"init returned {type(returned).__name__} instead" in str(error.value)
+
+
 def test_tensors_may_come_back_in_another_order(blobs, start):
     def train(params, data, ctx):
         return {"n": params["n"], "w": params["w"] + np.float32(1)}

@@ -375,5 +375,5 @@ def test_more_clients_than_a_plan_names_are_refused_and_fewer_are_the_first() ->
     named = DataPlan(clients=("north", "south"))
     assert with_clients(named, 2) == 'data.clients=["north", "south"]'
     assert parse_set(with_clients(named, 1)) == ("data.clients", ["north"])
-    with pytest.raises(PlanError, match="names 2 clients, and 3 are asked for: north, south"):
+    with pytest.raises(PlanError, match="names 2 clients, north, south; 3 are asked for"):
         with_clients(named, 3)

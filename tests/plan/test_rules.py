@@ -126,6 +126,25 @@ def test_a_minimum_that_no_cohort_can_meet_is_refused() -> None:
     check_plan(read_plan({"cohort": {"minimum": 500}}).plan)
 
 
+@pytest.mark.parametrize(
+    "cohort",
+    [
+        {"minimum": 2, "where": {"name": ["north"]}},
+        {"minimum": 2, "where": {"name": "north"}},
+        {"mandatory": ["south"], "where": {"name": ["north", "west"]}},
+        {"where": {"name": []}},
+    ],
+)
+def test_a_choice_of_sites_by_name_that_no_round_can_be_made_of_is_refused(cohort: dict) -> None:
+    """Such a run would wait for ever."""
+    with pytest.raises(PlanError, match=r"cohort\.where is") as caught:
+        check_plan(read_plan({"cohort": cohort}).plan)
+    assert caught.value.hint.startswith("It must be cohort.minimum names at least")
+    check_plan(read_plan({"cohort": {"minimum": 2, "where": {"region": "eu"}}}).plan)
+    enough = {"minimum": 2, "mandatory": ["south"], "where": {"name": ["north", "south"]}}
+    check_plan(read_plan({"cohort": enough}).plan)
+
+
 def test_options_that_no_json_holds_are_refused_with_their_key() -> None:
     """NaN came back as null from a run's folder."""
     for table, key in (

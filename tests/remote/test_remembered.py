@@ -49,6 +49,14 @@ def in_a_file_that_was_not_there(home: Path, seeds: Seeds) -> None:
     (home / "first.txt").write_text("9")
 
 
+def in_a_file_that_may_be_read(home: Path, seeds: Seeds) -> None:
+    (home / "allowed.txt").touch()
+
+
+def in_a_link_to_nothing(home: Path, seeds: Seeds) -> None:
+    (home / "link").symlink_to("nothing")
+
+
 def in_a_folder(home: Path, seeds: Seeds) -> None:
     (home / "many" / "three").touch()
 
@@ -69,6 +77,10 @@ here, home = Path(__file__).parent, Path(__file__).parent.parent
 value = sum(float(p.read_text()) for p in (here / "value.txt", home / "elsewhere.txt"))
 if (home / "first.txt").exists():
     value += 1000
+if os.access(home / "allowed.txt", os.R_OK):
+    value += 2000
+if os.path.lexists(home / "link"):
+    value += 4000
 value += len(os.listdir(home / "many")) * 10000 + helper.ADD + int(os.environ.get("ADD", "0"))
 """
 
@@ -80,6 +92,8 @@ value += len(os.listdir(home / "many")) * 10000 + helper.ADD + int(os.environ.ge
         (in_a_file_of_the_project, (1.0, 20011.0)),
         (in_a_file_elsewhere, (1.0, 20010.0)),
         (in_a_file_that_was_not_there, (1.0, 21003.0)),
+        (in_a_file_that_may_be_read, (1.0, 22003.0)),
+        (in_a_link_to_nothing, (1.0, 24003.0)),
         (in_a_folder, (1.0, 30003.0)),
         (in_a_module_elsewhere, (1.0, 20043.0)),
         (in_the_environment, (1.0, 20303.0)),
@@ -145,8 +159,11 @@ def test_what_is_damaged_is_thrown_away_and_made_again(
         "import subprocess, sys; subprocess.run([sys.executable, '-c', ''], check=True)",
         "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(('127.0.0.1', 9))",
         "import os; os.system('true')",
+        # What `import safetensors` loads opens files, and no event tells of it.
+        "import sys, types; m = sys.modules['reads'] = types.ModuleType('reads')\n"
+        "m.__file__ = '/venv/site-packages/reads/reads.abi3.so'",
     ],
-    ids=["program", "network", "shell"],
+    ids=["program", "network", "shell", "compiled"],
 )
 def test_of_code_that_asks_others_nothing_is_kept(seeds: Seeds, home: Path, before: str) -> None:
     folder = study(home / "study", before=before)

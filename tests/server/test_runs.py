@@ -26,6 +26,17 @@ def listed(league: League) -> list[RunFacts]:
     return msgspec.convert(answer["runs"], list[RunFacts])
 
 
+def test_who_submitted_a_run_reads_which_of_the_sites_chosen_by_name_is_missing(
+    league: League,
+) -> None:
+    server = league.server
+    run = server.submit(league.ada, cohort={"minimum": 2, "where": {"name": ["north", "south"]}})
+    league.north.ready(run, 1)
+    league.west.ready(run, 1)
+    told = "1 of 2 sites that it needs are ready; south is not connected"
+    server.until(lambda: told in server.facts(run).reason, told)
+
+
 def test_a_run_says_why_it_waits_and_starts_when_enough_sites_are_ready(league: League) -> None:
     """Why is my run waiting?  Nobody there; then an owner must decide; then one is missing."""
     server = league.server

@@ -96,6 +96,9 @@ def test_the_most_independent_data_that_all_have_is_the_measure():
         row["test"] = {}
     found = compare([read_record(one), read_record(other)])
     assert found.measured == "accuracy on the clients' validation data"
+    assert found.curves is not None
+    assert found.curves.caption.startswith("On the clients' validation data. ")
+    assert "\u2026" not in found.curves.svg
 
 
 def test_rounds_that_not_all_seeds_reached_are_left_out_of_the_curve():

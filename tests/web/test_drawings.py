@@ -38,6 +38,15 @@ def test_the_worst_off_client_is_the_one_with_the_lowest_accuracy_or_highest_los
         assert f"{worst} is worst off with {values[worst]:.3f}" in caption
 
 
+def test_nobody_is_worst_off_where_all_are_the_same():
+    record = samples.run(clients=3, rounds=1)
+    same = samples.summary(dict.fromkeys("abc", 0.5), 3)
+    record["rounds"][0]["validation"] = {"accuracy": same}
+    record["best"] = {"round": 1, "metric": "accuracy", "value": 0.5}
+    caption = drawings.fairness(read_record(record))[0].caption
+    assert caption == "In the last evaluation, each of them has 0.500."
+
+
 def test_an_empty_partition_is_no_drawing():
     assert drawings.partition(None) is None
     assert drawings.partition(Partition("iid", [], [], [])) is None

@@ -78,10 +78,12 @@ def main(arguments: list[str] | None = None) -> None:
         status = 1
     except OSError as error:
         status = _tell(_system_error(error), words)
-    except Exception as error:
-        if os.environ.get("HANSA_DEBUG"):
+    except (Exception, SystemExit) as error:
+        facts = _unexpected(error)
+        ours = isinstance(error, SystemExit) and facts["code"] == "defect"  # a verb's own end
+        if ours or os.environ.get("HANSA_DEBUG"):
             raise
-        status = _tell(_unexpected(error), words)
+        status = _tell(facts, words)
     if arguments is None:  # this process ends: searching it for garbage costs a tenth of a command
         gc.freeze()
     sys.exit(status if isinstance(status, int) else 0)
@@ -132,7 +134,7 @@ def _system_error(error: OSError) -> dict[str, Any]:
     }
 
 
-def _unexpected(error: Exception) -> dict[str, Any]:
+def _unexpected(error: Exception | SystemExit) -> dict[str, Any]:
     """Tell an error of the user's own code from one of ours."""
     what = f"{type(error).__name__}: {error}"
     debug = "For the whole traceback: HANSA_DEBUG=1 hansa ..."

@@ -82,7 +82,14 @@ class FunctionLearner:
     def init(self, sample: Any, key: Key) -> Seed:
         key = key.child("init")
         with global_generators(key):
-            params = Params.of(self._init(key.generator(), sample))
+            arrays = self._init(key.generator(), sample)
+        if not isinstance(arrays, Mapping | list | tuple):
+            raise LearnerError(
+                "learner-params",
+                f"init returned {type(arrays).__name__} instead of the parameters.",
+                'Return a dict of arrays, such as {"w": w, "b": b}.',
+            )
+        params = Params.of(arrays)
         return Seed(params, ModelLayout(params.layout, statistics(params)))
 
     def begin(self, task: Task, data: Any) -> FunctionWork:

@@ -71,8 +71,8 @@ def with_clients(data: DataPlan, count: int) -> str:
     if count > len(data.clients):
         raise PlanError(
             "plan-impossible",
-            f"The plan names {len(data.clients)} clients, and {count} are asked for: "
-            f"{', '.join(data.clients)}. Nothing was started.",
+            f"The plan names {len(data.clients)} clients, {', '.join(data.clients)}; {count} are "
+            "asked for. Nothing was started.",
             "Ask for fewer, or name more in data.clients.",
         )
     return f"data.clients={toml(data.clients[:count])}"

@@ -25,10 +25,12 @@ from hansa.limits import (
     SLOTS_MAX,
     SPEC_EXPONENT_MAX,
 )
+from hansa.plan.criteria import chosen
 from hansa.plan.schema import COMMANDS, CohortPlan, KeepPlan, LearnerPlan, Plan
 
 _NAME = re.compile(r"[^\W_][\w-]{0,63}")  # begins with a letter or digit, of any language
 _CLIENT = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")  # as a site's in `hansa.protocol.messages`
+_CLIENTS_ARE = "at least 1, or different names of small letters, digits, '.', '_' and '-'"
 _RESOURCE = re.compile(r"[a-z][a-z0-9_-]{0,31}")  # as in `hansa.protocol.messages`
 _NUMPY_FILE = re.compile(r"([A-Za-z0-9_-]{1,64}/){0,3}[A-Za-z0-9_-]{1,64}\.np[yz]")
 
@@ -51,7 +53,7 @@ def check_plan(plan: Plan) -> None:
         ("bound", plan.bound, _summable(plan.bound), limits),
         ("data.test", plan.data.test, 0 <= plan.data.test < 1, "at least 0 and below 1"),
         ("data.validation", plan.data.validation, 0 <= plan.data.validation < 1, "in [0, 1)"),
-        ("data.clients", plan.data.clients, _clients(plan.data.clients), "at least 1; or names"),
+        ("data.clients", plan.data.clients, _clients(plan.data.clients), _CLIENTS_ARE),
         ("data.shape", plan.data.shape, all(n >= 1 for n in plan.data.shape or ()), "sizes"),
         ("data.classes", plan.data.classes, _at_least_1(plan.data.classes), "at least 1"),
         *_cohort_rules(cohort),
@@ -82,6 +84,7 @@ def check_plan(plan: Plan) -> None:
 
 def _cohort_rules(cohort: CohortPlan) -> list[Rule]:
     most = cohort.minimum if cohort.count is None else cohort.count
+    names = chosen(cohort.where)
     return [
         ("cohort.fraction", cohort.fraction, 0 < cohort.fraction <= 1, "above 0, at most 1"),
         ("cohort.count", cohort.count, _at_least_1(cohort.count), "at least 1"),
@@ -112,6 +115,12 @@ def _cohort_rules(cohort: CohortPlan) -> list[Rule]:
             cohort.mandatory,
             len({*cohort.mandatory}) == len(cohort.mandatory) <= (cohort.count or math.inf),
             "different names, and no more than cohort.count",
+        ),
+        (
+            "cohort.where",
+            cohort.where,
+            names is None or (len(names) >= cohort.minimum and names >= {*cohort.mandatory}),
+            f"cohort.minimum names at least ({cohort.minimum}), cohort.mandatory among them",
         ),
     ]
 

@@ -12,12 +12,14 @@ from typing import NamedTuple
 from hansa.clock import monotonic, seconds_of
 from hansa.limits import PLACE_KEPT_S, PRIORITY_STEP_S
 from hansa.plan import Plan
+from hansa.plan.criteria import Where, chosen, fits
 from hansa.protocol.messages import Standing
 from hansa.server.hub import Hub, Presence
 from hansa.server.journal import Journal, RunRow
 from hansa.server.places import Places, Slots, Wish
-from hansa.workflows.criteria import Where, fits
+from hansa.text import few
 
+_NAMED = 3  # of those that are chosen by name and not there
 _LOOK_AGAIN_S = 60.0  # whatever changes is told; this only bounds a mistake of ours
 
 
@@ -183,12 +185,14 @@ def _why(
     refused = [s for s, w in said.items() if w.state == "refused"]
     short = (ready & present) - others - wish.sites.keys()
     needed = [s for s in wish.mandatory if s not in wish.sites]
+    absent = sorted((chosen(where) or set()) - present - ready)
     parts = [f"{len(wish.sites)} of {wish.minimum} sites that it needs are ready"]
     parts += [f"it cannot do without {_names(needed)}"] if needed else []
     parts += [f"{_names(asked)} must approve it"] if asked else []
     parts += [f"{_names(refused)} refused it"] if refused else []
     parts += [f"{_names(ready - present)} is not heard of"] if ready - present else []
     parts += [f"{_names(short)} has too little of {_names(wish.asks)} to lend"] if short else []
+    parts += [f"{few(absent, _NAMED)} is not connected"] if absent else []
     parts += ["no site is connected"] if not present else []
     parts += [f"{len(others)} of those connected do not fit cohort.where"] if others else []
     return "; ".join(parts)

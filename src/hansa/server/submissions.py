@@ -277,12 +277,16 @@ def _check_seed(submission: Submission, blobs: BlobStore) -> None:
             "Submit again with the same release of Hansa on both sides.",
         )
     x, buffers = layout.split(seed)
-    largest_parameter(x)
-    if not np.isfinite(buffers).all():
+    try:
+        largest_parameter(x)
+        sound = bool(np.isfinite(buffers).all())
+    except RunError:
+        sound = False
+    if not sound:
         raise RunError(
             "run-diverged",
-            "The seed model's buffers hold NaN or infinity. Nothing was recorded.",
-            "Start from a sound model.",
+            "The seed model holds NaN, infinity or values too large to sum. Nothing was recorded.",
+            "Correct what makes it, or start from a sound model.",
         )
 
 

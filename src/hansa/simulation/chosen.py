@@ -7,8 +7,8 @@ from typing import Any
 from hansa.errors import PlanError
 from hansa.learners.learner import ClientData
 from hansa.plan import Plan
+from hansa.plan.criteria import fits
 from hansa.simulation.population import Population
-from hansa.workflows.criteria import fits
 
 
 def chosen(population: Population, plan: Plan) -> Population:

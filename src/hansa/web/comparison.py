@@ -31,6 +31,7 @@ from hansa.web.words import (
     duration,
     listing,
     number,
+    sentence,
     setting,
     titled,
 )
@@ -340,9 +341,10 @@ def _curves(setups: list[Setup], measure: Yardstick) -> Drawing:
         if len(setup.runs) > 1:
             edges = [(at, min(v, default=None), max(v, default=None)) for at, v in points]
             bands.append(Band(f"{setup.label}, seeds", edges, slot))
-    title = f"{titled(measure.metric)} {WHERE[measure.part]}"
+    title = titled(measure.metric)
     svg = line_chart(series, title=title, x_label="round", y_label=measure.metric, bands=bands)
-    said = ["Bands reach from the lowest to the highest run of a setting."] if bands else []
+    said = [sentence(WHERE[measure.part])]
+    said += ["Bands reach from the lowest to the highest run of a setting."] if bands else []
     if len(setups) > DRAWN_MAX:
         said.append(f"The best {DRAWN_MAX} of {len(setups)} settings are drawn.")
     return Drawing(svg, " ".join(said))

@@ -136,6 +136,8 @@ def _by_client(record: RunRecord, metric: str, last: Summary, *, label: str) -> 
     if not known or last.q25 is None or last.q75 is None:
         return Drawing(svg)
     worst, name = max(known) if lower_is_better(record, metric) else min(known)
+    if min(known)[0] == max(known)[0]:
+        return Drawing(svg, f"In the last evaluation, each of them has {number(worst)}.")
     caption = (
         f"In the last evaluation, the middle half of the clients lies between {number(last.q25)} "
         f"and {number(last.q75)}; {clean(name, 30)} is worst off with {number(worst)}."

@@ -125,10 +125,16 @@ def _deployed(folder: Path, meta: Mapping[str, Any]) -> tuple[Path, dict[Path, t
     Raises:
       PlanError: import-refused, an app is not there, or a site has none or several.
     """
-    job, given = folder.name, meta.get("deploy_map") or {"app": [_ALL]}
+    job, told = folder.name, meta.get("deploy_map")
+    given = told or {"app": [_ALL]}
     if not isinstance(given, dict):
         raise refused(f"The deploy_map of {job} is no object.", "Correct it.")
-    apps = {str(app): _sites(job, told) for app, told in given.items()}
+    if not told and not (folder / "app").is_dir():
+        raise refused(
+            f"The deploy_map of {job} is empty, and there is no folder app for all sites.",
+            'Name sites behind each app: {"app_server": ["server"], "app_1": ["site-1"]}.',
+        )
+    apps = {str(app): _sites(job, sites) for app, sites in given.items()}
     apps = {app: sites for app, sites in apps.items() if sites}
     for app in apps:
         if Path(app).name != app or app == ".." or not (folder / app).is_dir():

@@ -26,3 +26,9 @@ def fits(client: str, attributes: Mapping[str, str], where: Where) -> bool:
         said.get(name) in ((wanted,) if isinstance(wanted, str) else wanted)
         for name, wanted in where.items()
     )
+
+
+def chosen(where: Where) -> set[str] | None:
+    """Return the clients that are asked for by their names; None: names do not matter."""
+    wanted = where.get(NAME)
+    return {wanted} if isinstance(wanted, str) else None if wanted is None else {*wanted}
