@@ -672,18 +672,3 @@ REDIS_WAIT_S = 30.0
 
 SPANS_READ_BYTES = 8 * 2**20
 """Bytes of spans.jsonl that a report page is made from: ten thousand rounds of three clients."""
-
-CONSULTED_FILES_MAX = 5_000
-"""Files that a kept seed model may depend on; each is looked at when it is used again: 50 ms."""
-
-CONSULTED_READ_BYTES = 2**20
-"""Bytes of such a file that are compared by content; a larger one counts by its size and times."""
-
-SEED_KEPT_BYTES = 256 * 2**20
-"""Bytes of one seed model that is kept to be handed over again; a larger one is made again."""
-
-SEEDS_KEPT_BYTES = 2**30
-"""Bytes of all kept seed models of a user; those that were not used longest go."""
-
-SEEDS_KEPT_MAX = 256
-"""How many there are at most."""

@@ -6,7 +6,6 @@ its input does.
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -16,7 +15,6 @@ from typing import Any, Protocol
 import numpy as np
 
 from hansa.code import code_changed, code_digest, make_current, read_code
-from hansa.consulted import REPORT, Consulted
 from hansa.errors import HansaError
 from hansa.hosting.wire import PLACE, Failed, Ready, receive_with, send_with
 from hansa.learners.generators import import_torch_if_named
@@ -53,18 +51,6 @@ def serve(
       name: of the package that is stood in for.
       page: of the documentation, about what of it is there.
     """
-    if REPORT in os.environ:
-        with Consulted() as seen:
-            _serve(setup, task, host_of, name=name, page=page)
-        seen.tell()
-    else:
-        _serve(setup, task, host_of, name=name, page=page)
-    _leave_nothing()
-
-
-def _serve(
-    setup: type[Any], task: type[Any], host_of: Callable[[Any], Host], *, name: str, page: str
-) -> None:
     hosts: list[Host] = []
 
     def abort() -> None:
@@ -92,6 +78,7 @@ def _serve(
             break
     for host in hosts:
         host.close()
+    _leave_nothing()
 
 
 def take_code(folder: Path, digest: bytes) -> None:

@@ -8,21 +8,20 @@ decide.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from hansa.code import Draft, read_draft
 from hansa.console.answers import table
-from hansa.console.imports import imported
 from hansa.console.parsing import Command
 from hansa.console.seat import Seat
 from hansa.errors import ConsoleError, PlanError
 from hansa.limits import PRIORITY_MAX, RUN_NUMBER_MAX
 from hansa.packages import build_archive
 from hansa.plan import PLAN_FILE
+from hansa.project import Project, open_project
 from hansa.protocol.transfer import upload
 from hansa.remote.deployable import check_deployable
-from hansa.remote.remembered import check_whole
 from hansa.remote.submit import submit
 from hansa.runs import RunFolder
 from hansa.runs.making import project_files
@@ -119,8 +118,8 @@ def clone_job(seat: Seat, command: Command) -> Iterator[str]:
     yield from _submitted(seat, name)
 
 
-def read_app(folder: Path) -> Draft:
-    """Read a project that is uploaded as an app, and check it whole.
+def read_app(folder: Path) -> Project:
+    """Open a project that is uploaded as an app.
 
     Raises:
       ConsoleError: console-app, it is no project of Hansa.
@@ -132,9 +131,8 @@ def read_app(folder: Path) -> Draft:
             f"There is no {PLAN_FILE} in {folder}. Nothing was uploaded.",
             "A project has one; hansa init NAME makes a project.",
         )
-    project = read_draft(folder)
+    project = open_project(folder)
     check_deployable(project)
-    check_whole(project)
     return project
 
 
@@ -145,7 +143,9 @@ def _upload(seat: Seat, name: str) -> tuple[str, Sequence[tuple[str, str]]]:
     read: Sequence[tuple[str, str]] = ()
     if seat.importer is not None and _is_flare(folder):
         made = seat.workspace.folder / "imported" / app
-        read = imported(seat.importer, folder, made)
+        shutil.rmtree(made, ignore_errors=True)
+        made.parent.mkdir(parents=True, exist_ok=True)
+        read = seat.importer(folder, made)
         folder = made
     files = project_files(read_app(folder))
     upload(seat.connection, build_archive(files), to="blobs")

@@ -19,9 +19,8 @@ from hansa.protocol.messages import BlobRef, RunFacts, Submission
 from hansa.protocol.transfer import upload
 from hansa.remote.connecting import connected
 from hansa.remote.deployable import check_deployable
-from hansa.remote.remembered import seed_of
 from hansa.runs import RunFolder, all_runs
-from hansa.runs.making import Clients, SeedFile, make_run, project_files
+from hansa.runs.making import Clients, SeedFile, make_run, project_files, seed_file
 
 if TYPE_CHECKING:
     from hansa.project import Project
@@ -51,7 +50,7 @@ def submit(
     what was not handed over before a crash is sent with the same id.
 
     Args:
-      project: what to run; of one that is only written the seed model of an earlier time may serve.
+      project: what to run; one that is only read is built, and checked, here.
       membership: where, and as whom.
       runs: folder of runs.
       purpose: for the data owners, who decide.
@@ -69,7 +68,7 @@ def submit(
     folder = None if new else _unfinished(runs, project, membership)
     if folder is None or (start is not None and not _begins_with(folder, start)):
         remote = {"url": membership.url, "run": None} | ({"rehearsal": True} if rehearsal else {})
-        seed = seed_of(project, start)
+        seed = _seed(project, start)
         origin = start.origin if start is not None else ""
         sent = _submission(project, seed, purpose=purpose, origin=origin, priority=priority)
         folder = _make(runs, project, remote, seed=seed, submission=sent)
@@ -78,6 +77,15 @@ def submit(
         with connected(membership) as connection:
             hand_over(folder, connection, membership=membership)
     return folder
+
+
+def _seed(project: Project | Draft, start: Start | None) -> SeedFile:
+    """Make the model that a run starts from; that takes the project's code."""
+    from hansa.project import build_draft
+    from hansa.remote.seed import seed_model
+
+    built = build_draft(project) if isinstance(project, Draft) else project
+    return seed_file(seed_model(built, start))
 
 
 def hand_over(folder: RunFolder, connection: Connection, *, membership: Membership) -> str:
