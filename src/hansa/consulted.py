@@ -12,10 +12,13 @@ or starts other programs may depend on anything: of it there are no facts.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import stat
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,8 +46,11 @@ _BEYOND = (
     "socket.sendto",
 )
 _OURS = "hansa.compat."
+_UNSEEN = {"h5py", "safetensors"}  # their compiled code opens files of weights
+_ASKED = ("stat", "lstat", "access")  # of which no audit event tells
 _OWN_FILES = f"{os.path.dirname(os.path.abspath(__file__))}{os.sep}"  # many, and all small
 
+_turn = threading.Lock()
 _at_work: Consulted | None = None
 _stat: Callable[..., os.stat_result] = os.stat
 _hooked = False
@@ -58,7 +64,7 @@ class _Report(msgspec.Struct, frozen=True):
 
 
 class Consulted:
-    """Notes what is looked at while it is entered; one at a time in a process.
+    """Notes what is looked at while it is entered, in any thread; another one waits for its turn.
 
     What was noted before in the process counts too: a module is loaded once.
     """
@@ -69,15 +75,18 @@ class Consulted:
     def __init__(self) -> None:
         self._children = 0
         self._report: Path | None = None
+        self._place = ""  # of the report, which may be a parent's
 
     def __enter__(self) -> Consulted:
         global _at_work
-        assert _at_work is None, "one at a time"
-        if REPORT not in os.environ:
-            descriptor, name = tempfile.mkstemp(prefix="hansa-consulted-")
-            os.close(descriptor)
-            self._report = Path(name)
-            os.environ[REPORT] = name
+        _turn.acquire()
+        self._place = os.environ.get(REPORT, "")
+        if not self._place:
+            with contextlib.suppress(OSError):  # without a report there are no facts of children
+                descriptor, self._place = tempfile.mkstemp(prefix="hansa-consulted-")
+                os.close(descriptor)
+                self._report = Path(self._place)
+                os.environ[REPORT] = self._place
         _listen()
         _at_work = self
         return self
@@ -85,19 +94,19 @@ class Consulted:
     def __exit__(self, *_: object) -> None:
         global _at_work
         _at_work = None
-        if self._report is None:
-            return
-        del os.environ[REPORT]
-        try:
-            lines = self._report.read_bytes().splitlines()
-            reports = [msgspec.json.decode(line, type=_Report) for line in lines]
-        except (OSError, msgspec.MsgspecError):
-            reports = []
-        self._report.unlink(missing_ok=True)
+        reports: list[_Report] = []
+        if self._report is not None:
+            os.environ.pop(REPORT, None)  # the code may have emptied it
+            with contextlib.suppress(OSError, msgspec.MsgspecError):
+                lines = self._report.read_bytes().splitlines()
+                reports = [msgspec.json.decode(line, type=_Report) for line in lines]
+            with contextlib.suppress(OSError):
+                self._report.unlink()
         for report in reports:
             self._paths.update(report.paths)
             self._look_beyond(report.beyond)
         self._look_beyond(len(reports) != self._children)  # one that was killed says nothing
+        _turn.release()
 
     def facts(self) -> dict[str, str] | None:
         """Return each path with what tells whether it is the same; None: that is not all.
@@ -105,15 +114,17 @@ class Consulted:
         Called once the work is done, in the process that did it.
         """
         paths = sorted(path for path in self._paths | _modules() if not _is_library(path))
-        if self._beyond or len(paths) > CONSULTED_FILES_MAX:
+        if self._beyond or _UNSEEN & sys.modules.keys() or len(paths) > CONSULTED_FILES_MAX:
             return None
         return {path: _state(path) for path in paths}
 
     def tell(self) -> None:
         """Add what this process has looked at to its parent's file."""
-        line = msgspec.json.encode(_Report(sorted(self._paths | _modules()), self._beyond))
-        with open(os.environ[REPORT], "ab", buffering=0) as file:
-            file.write(line + b"\n")
+        beyond = self._beyond or bool(_UNSEEN & sys.modules.keys())
+        with contextlib.suppress(OSError, UnicodeEncodeError):  # who says nothing is not believed
+            line = msgspec.json.encode(_Report(sorted(self._paths | _modules()), beyond))
+            with open(self._place, "ab", buffering=0) as file:
+                file.write(line + b"\n")
 
     def hear(self, event: str, arguments: Sequence[Any]) -> None:
         """Take note of an event of the interpreter; see the audit events of Python."""
@@ -197,7 +208,8 @@ def _listen() -> None:
     global _hooked
     if not _hooked:
         sys.addaudithook(_heard)
-        os.stat = _asked  # no audit event tells of it
+        for name in _ASKED:
+            setattr(os, name, _noted(getattr(os, name)))
         _hooked = True
 
 
@@ -206,10 +218,26 @@ def _heard(event: str, arguments: tuple[Any, ...]) -> None:
         _at_work.hear(event, arguments)
 
 
-def _asked(path: Any, **options: Any) -> os.stat_result:
-    if _at_work is not None:
-        _at_work.note(path)
-    return _stat(path, **options)
+def _noted(ask: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a question about a path that is noted; folders on the way to others are not."""
+
+    @functools.wraps(ask)
+    def asked(path: Any, *more: Any, **options: Any) -> Any:
+        if _at_work is not None and (ask is _stat or not _is_folder(path)):
+            _at_work.note(path)
+        return ask(path, *more, **options)
+
+    for able in (os.supports_dir_fd, os.supports_fd, os.supports_follow_symlinks):
+        if ask in able:
+            able.add(asked)  # shutil looks there
+    return asked
+
+
+def _is_folder(path: Any) -> bool:
+    try:
+        return stat.S_ISDIR(_stat(path).st_mode)
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def _modules() -> set[str]:
@@ -239,7 +267,7 @@ def _state(path: str) -> str:
             with open(path, "rb") as file:
                 return blake3(file.read(CONSULTED_READ_BYTES + 1)).hexdigest()
     except (OSError, ValueError):
-        return ""
+        return "link" if os.path.islink(path) else ""
     return _times(path)
 
 

@@ -57,6 +57,14 @@ def in_a_module_elsewhere(home: Path, seeds: Seeds) -> None:
     (home / "lib" / "helper.py").write_text("ADD = 40\n")
 
 
+def in_what_may_be_read(home: Path, seeds: Seeds) -> None:
+    (home / "second.txt").write_text("9")
+
+
+def in_a_link_that_leads_nowhere(home: Path, seeds: Seeds) -> None:
+    (home / "third.txt").symlink_to("nowhere")
+
+
 def in_the_environment(home: Path, seeds: Seeds) -> None:
     seeds.environment["ADD"] = "300"
 
@@ -69,6 +77,8 @@ here, home = Path(__file__).parent, Path(__file__).parent.parent
 value = sum(float(p.read_text()) for p in (here / "value.txt", home / "elsewhere.txt"))
 if (home / "first.txt").exists():
     value += 1000
+value += 2000 * os.access(home / "second.txt", os.R_OK)
+value += 4000 * os.path.lexists(home / "third.txt")
 value += len(os.listdir(home / "many")) * 10000 + helper.ADD + int(os.environ.get("ADD", "0"))
 """
 
@@ -80,6 +90,8 @@ value += len(os.listdir(home / "many")) * 10000 + helper.ADD + int(os.environ.ge
         (in_a_file_of_the_project, (1.0, 20011.0)),
         (in_a_file_elsewhere, (1.0, 20010.0)),
         (in_a_file_that_was_not_there, (1.0, 21003.0)),
+        (in_what_may_be_read, (1.0, 22003.0)),
+        (in_a_link_that_leads_nowhere, (1.0, 24003.0)),
         (in_a_folder, (1.0, 30003.0)),
         (in_a_module_elsewhere, (1.0, 20043.0)),
         (in_the_environment, (1.0, 20303.0)),
@@ -145,8 +157,9 @@ def test_what_is_damaged_is_thrown_away_and_made_again(
         "import subprocess, sys; subprocess.run([sys.executable, '-c', ''], check=True)",
         "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(('127.0.0.1', 9))",
         "import os; os.system('true')",
+        "import sys, types; sys.modules['safetensors'] = types.ModuleType('safetensors')",
     ],
-    ids=["program", "network", "shell"],
+    ids=["program", "network", "shell", "weights"],
 )
 def test_of_code_that_asks_others_nothing_is_kept(seeds: Seeds, home: Path, before: str) -> None:
     folder = study(home / "study", before=before)
@@ -165,6 +178,48 @@ def test_a_project_in_another_folder_is_the_same_if_what_is_beside_it_is(
     assert not seeds(home / "b" / "study")["made"]
     other = seeds(home / "c" / "study")
     assert other["made"] and other["digest"] == weights(5.0)
+
+
+def test_names_that_are_no_text_are_no_mistake(seeds: Seeds, home: Path) -> None:
+    odd = os.fsdecode(b"caf\xe9")
+    (home / odd).touch()
+    before = f"import os\nos.path.exists({str(home)!r} + os.sep + os.fsdecode(b'caf\\xe9'))"
+    assert seeds(study(home / "study", before=before))["made"]
+    assert seeds(study(home / "other" / odd))["made"]
+    seeds.environment["ODD"] = odd
+    assert seeds(study(home / "third"))["made"]
+    assert not seeds.kept()
+
+
+def test_code_finds_the_questions_to_the_system_as_they_are(seeds: Seeds, home: Path) -> None:
+    before = """
+import os, shutil, tempfile
+at = tempfile.mkdtemp()
+os.symlink("nowhere", f"{at}/a")
+shutil.copy2(f"{at}/a", f"{at}/b", follow_symlinks=False)
+folder = os.open(at, os.O_RDONLY)
+os.stat("b", dir_fd=folder, follow_symlinks=False)
+os.close(folder)
+os.environ.clear()
+"""
+    assert seeds(study(home / "study", before=before))["digest"] == weights(-1.5, 4.0)
+
+
+def test_threads_take_their_notes_one_after_the_other(home: Path) -> None:
+    code = (
+        "import sys\nfrom concurrent.futures import ThreadPoolExecutor\nfrom pathlib import Path\n"
+        "from hansa.code import read_draft\nfrom hansa.remote.remembered import seed_of\n"
+        "with ThreadPoolExecutor(4) as pool:\n"
+        "    made = pool.map(lambda name: seed_of(read_draft(Path(name))), sys.argv[1:])\n"
+        "    print([seed.digest for seed in made])"
+    )
+    names = [study(home / f"s{i}", f"{i}.0") for i in range(4)]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, names)],
+        cwd=home, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str([weights(float(i)) for i in range(4)])
 
 
 def test_those_not_used_for_longest_go_first(seeds: Seeds, home: Path) -> None:

@@ -146,19 +146,19 @@ def _place(project: Draft, files: str | None) -> Path | None:
     """Return where the seed model of a project in these surroundings is kept, if it can be."""
     if files is None:
         return None
-    surroundings = {
-        "project": identity(project.plan, project.code),
-        "current": os.getcwd(),
-        "files": files,
-        "hansa": hansa.__version__,
-        "python": f"{sys.version} {sys.prefix}",
-        "installed": list(_installed()),
-        "environment": {k: v for k, v in os.environ.items() if k not in _OF_A_SHELL},
-    }
-    text = msgspec.json.encode(surroundings, order="sorted")
     try:
+        surroundings = {
+            "project": identity(project.plan, project.code),
+            "current": os.getcwd(),
+            "files": files,
+            "hansa": hansa.__version__,
+            "python": f"{sys.version} {sys.prefix}",
+            "installed": list(_installed()),
+            "environment": {k: v for k, v in os.environ.items() if k not in _OF_A_SHELL},
+        }
+        text = msgspec.json.encode(surroundings, order="sorted")
         return cache_folder("seed-models") / blake3(text).hexdigest()
-    except OSError:  # no home, or one that others may write to
+    except (OSError, UnicodeEncodeError):  # no home, one that others may write to, or odd names
         return None
 
 
@@ -200,16 +200,16 @@ def _keep(place: Path, project: Draft, seed: SeedFile, consulted: dict[str, str]
     facts = _Kept(
         _folder(project), seed.digest, seed.tensors, seed.buffers, seed.environment, consulted
     )
-    parts = [msgspec.json.encode(facts), b"\n", *seed.parts]
-    hasher = blake3()
-    for part in parts:
-        hasher.update(part)
     temporary = place.with_name(f".hansa-{os.urandom(8).hex()}.tmp")
     try:
+        parts = [msgspec.json.encode(facts), b"\n", *seed.parts]
+        hasher = blake3()
+        for part in parts:
+            hasher.update(part)
         temporary.write_bytes(b"".join([hasher.hexdigest().encode(), b"\n", *parts]))
         os.replace(temporary, place)
         _make_room(place.parent)
-    except OSError:
+    except (OSError, UnicodeEncodeError):
         _remove(temporary)
 
 
