@@ -33,6 +33,7 @@ REPORT = "_HANSA_CONSULTED"
 
 _LIBRARY = (f"{os.path.dirname(os.__file__)}{os.sep}", "/proc/", "/dev/", "/sys/")
 _INSTALLED = f"{os.sep}site-packages{os.sep}"
+_OF_A_RUN = {"run.json", "plan.json"}  # files in the folder of each
 _LISTED = ("os.listdir", "os.scandir")
 _BEYOND = (
     "os.exec",
@@ -189,7 +190,7 @@ def files_below(folder: Path, besides: Collection[str] = ()) -> str | None:
         folders[:] = sorted(name for name in folders if not _is_aside(name))
         if any(os.path.islink(os.path.join(here, name)) for name in folders):
             return None
-        if "pyvenv.cfg" in files or "run.json" in files:
+        if here != os.fspath(folder) and ("pyvenv.cfg" in files or _OF_A_RUN <= {*files}):
             folders.clear()
             continue
         count += len(files)

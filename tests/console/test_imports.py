@@ -89,6 +89,20 @@ def test_a_project_that_was_edited_is_made_again_of_the_same_app(app: Path, home
     assert importer.calls == 2 and (target / "plan.toml").read_text() == "one"
 
 
+def test_an_app_is_looked_at_whatever_its_files_are_called(app: Path, home: Path) -> None:
+    importer, target = Importer(), home / "imported" / "app"
+    for name in ("run.json", "plan.json", "pyvenv.cfg"):
+        (app / name).touch()
+    imported(importer, app, target)
+    app_edited(app, target)
+    imported(importer, app, target)
+    assert importer.calls == 2
+    (app / "site").mkdir()
+    (app / "site" / "run.json").touch()
+    imported(importer, app, target)
+    assert importer.calls == 3
+
+
 def test_an_app_that_was_refused_is_refused_again(app: Path, home: Path) -> None:
     importer, target = Importer(), home / "imported" / "app"
     imported(importer, app, target)

@@ -54,7 +54,7 @@ def _modules(folder: Path) -> Iterator[Path]:
 def _is_code(path: Path) -> bool:
     """Return whether a path is a package's, or a module's; a whole home is neither."""
     if (path / "__init__.py").is_file():
-        return not Path(os.path.expanduser("~")).is_relative_to(path)
+        return not Path(os.path.realpath(os.path.expanduser("~"))).is_relative_to(path.resolve())
     return path.name.endswith(_SUFFIXES) and path.is_file()
 
 
