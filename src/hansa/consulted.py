@@ -190,7 +190,7 @@ def files_below(folder: Path, besides: Collection[str] = ()) -> str | None:
         folders[:] = sorted(name for name in folders if not _is_aside(name))
         if any(os.path.islink(os.path.join(here, name)) for name in folders):
             return None
-        if here != os.fspath(folder) and ("pyvenv.cfg" in files or _OF_A_RUN <= {*files}):
+        if here != os.fspath(folder) and ("pyvenv.cfg" in files or {*files} >= _OF_A_RUN):
             folders.clear()
             continue
         count += len(files)
