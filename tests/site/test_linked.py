@@ -84,3 +84,29 @@ def test_a_linked_package_is_in_the_sandbox_to_be_read_and_the_data_beside_it_ar
         capture_output=True, text=True, env=environment(), timeout=60, check=False,
     )  # fmt: skip
     assert done.stdout.splitlines() == ["7 8 ['alone.py', 'ward']", "Read-only file system"], done
+
+
+@pytest.mark.skipif(shutil.which("bwrap") is None, reason="no bubblewrap")
+def test_data_of_the_site_inside_a_linked_package_are_seen_only_where_they_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = sources(tmp_path / "ward-project") / "ward"
+    (folder / "beds.csv").write_text("beds\n")
+    (folder / "other.csv").write_text("other\n")
+    (folder / "scans").mkdir()
+    (folder / "scans" / "one.png").write_text("one")
+    packages = tmp_path / "site-packages"
+    packages.mkdir()
+    (packages / "a.pth").write_text(str(folder.parent))
+    monkeypatch.setattr(site, "getsitepackages", lambda: [str(packages)])
+    words = (
+        f"cat /data/beds.csv; cat {folder}/beds.csv {folder}/other.csv; ls {folder}/scans; "
+        f"wc -l {folder}/__init__.py"
+    )
+    private = [folder / name for name in ("beds.csv", "other.csv", "scans")]
+    done = subprocess.run(
+        sandbox_command(["/bin/sh", "-c", words], readable={"/data/beds.csv": private[0]},
+                        private=private),
+        capture_output=True, text=True, env=environment(), timeout=60, check=False,
+    )  # fmt: skip
+    assert done.stdout.splitlines() == ["beds", f"1 {folder}/__init__.py"], done
