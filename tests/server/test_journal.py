@@ -119,7 +119,9 @@ def test_writes_that_share_a_commit_keep_order_and_one_that_is_undone_takes_no_p
         receipt = msgspec.convert(key | {"client": client, "digest": "d"}, Receipt)
         return journal.count(receipt, {"kind": "result"}, {"kind": "more"}, weight=1.0)
 
-    journal._db.submit(lambda c: gate.wait(60))  # what comes now waits together
+    begun = threading.Event()
+    journal._db.submit(lambda c: (begun.set(), gate.wait(60)))
+    begun.wait(60)  # what comes now waits together
     failed = [journal.begin(run, {"kind": "opened"}), journal._db.submit(undone)][1]
     north, again = counted("north"), counted("north")
     ending = threading.Thread(target=journal.end, args=(run, "stopped", ""), kwargs={"code": ""})
