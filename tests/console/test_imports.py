@@ -103,6 +103,19 @@ def test_an_app_is_looked_at_whatever_its_files_are_called(app: Path, home: Path
     assert importer.calls == 3
 
 
+def test_an_app_that_is_edited_while_it_is_read_is_read_again(app: Path, home: Path) -> None:
+    importer, target = Importer(), home / "imported" / "app"
+
+    def slow(source: Path, target: Path) -> Sequence[tuple[str, str]]:
+        read = importer(source, target)
+        app_edited(source, target)
+        return read
+
+    imported(slow, app, target)
+    imported(importer, app, target)
+    assert importer.calls == 2 and (target / "plan.toml").read_text() == "two"
+
+
 def test_an_app_that_was_refused_is_refused_again(app: Path, home: Path) -> None:
     importer, target = Importer(), home / "imported" / "app"
     imported(importer, app, target)
