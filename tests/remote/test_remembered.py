@@ -158,10 +158,13 @@ def test_what_is_damaged_is_thrown_away_and_made_again(
         "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(('127.0.0.1', 9))",
         "import os; os.system('true')",
         "import sys, types; sys.modules['safetensors'] = types.ModuleType('safetensors')",
+        "with open(__file__ + '.txt', 'a') as file: file.write('once more')",
     ],
-    ids=["program", "network", "shell", "weights"],
+    ids=["program", "network", "shell", "weights", "itself"],
 )
-def test_of_code_that_asks_others_nothing_is_kept(seeds: Seeds, home: Path, before: str) -> None:
+def test_of_code_that_asks_others_or_changes_its_project_nothing_is_kept(
+    seeds: Seeds, home: Path, before: str
+) -> None:
     folder = study(home / "study", before=before)
     assert seeds(folder)["made"] and not seeds.kept()
     assert seeds(folder)["made"]
