@@ -6,6 +6,7 @@ by every worker process from the same folder.
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Iterable, Mapping
@@ -178,7 +179,7 @@ def import_file(folder: Path | None, name: str, code: Code | None = None) -> Mod
     code = read_code(folder, LearnerPlan()) if code is None else code
     make_current(folder, code)
     path = folder.resolve() / name
-    state = blake3(str(path).encode() + code_digest(code)).hexdigest()[:12]
+    state = blake3(os.fsencode(path) + code_digest(code)).hexdigest()[:12]
     unique = f"{MODULE_PREFIX}{state}_{path.stem}"
     if unique in sys.modules:
         return sys.modules[unique]

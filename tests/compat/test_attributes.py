@@ -70,3 +70,18 @@ def test_a_generator_goes_on_where_it_stood_and_begins_where_it_began() -> None:
     assert thing.rng.normal() == three[0]
     attributes.remember(kept)
     assert thing.rng.normal() == three[1]
+
+
+def test_a_generator_that_was_replaced_stays_replaced_and_one_that_was_used_goes_on() -> None:
+    thing = Node(rng=np.random.default_rng(3), other=np.random.default_rng(4))
+    attributes = Attributes(thing)
+    attributes.remember({})
+    drawn = thing.other.normal(size=2)
+    thing.rng = None
+    kept = attributes.kept()
+    attributes.remember(kept)
+    assert thing.rng is None
+    expected = np.random.default_rng(4).normal(size=3)
+    assert [*drawn, thing.other.normal()] == expected.tolist()
+    attributes.remember({})
+    assert thing.rng.normal() == np.random.default_rng(3).normal()

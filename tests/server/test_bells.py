@@ -58,9 +58,11 @@ def test_who_has_left_is_forgotten():
     async def run() -> None:
         bells = Bells()
         bells.attach(asyncio.get_running_loop())
-        with Bell(bells, "north"), Bell(bells, "north"):
+        with Bell(bells, "north") as bell, Bell(bells, "north"):
             assert len(bells._of["north"]) == 2
+            assert not await woken(bell, 3600.0)
         assert not bells._of
+        assert bell._timer is not None and bell._timer.cancelled()  # which knows the bell
         bells.ring(["north"])
 
     asyncio.run(run())

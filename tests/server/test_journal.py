@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from in_process import submission_of
 
@@ -101,6 +103,41 @@ def test_a_result_has_one_receipt_and_another_only_in_place_of_a_lost_one(
     assert found == [replaced]
     assert journal.receipts("north", following) == ([], following)
     assert journal.receipts("south", 0) == ([], 0)
+
+
+def test_writes_that_share_a_commit_keep_order_and_one_that_is_undone_takes_no_position(
+    journal: Journal,
+) -> None:
+    run, gate = submitted(journal), threading.Event()
+    key = {"run": run, "round": 1, "phase": "train", "client": "north", "size": 1, "at": ""}
+
+    def undone(c: Any) -> None:
+        journal_module.append(c, run, {"kind": "undone"}, {"kind": "undone"})
+        raise ZeroDivisionError
+
+    def counted(client: str) -> Any:
+        receipt = msgspec.convert(key | {"client": client, "digest": "d"}, Receipt)
+        return journal.count(receipt, {"kind": "result"}, {"kind": "more"}, weight=1.0)
+
+    begun = threading.Event()
+    journal._db.submit(lambda c: (begun.set(), gate.wait(60)))
+    begun.wait(60)  # what comes now waits together
+    failed = [journal.begin(run, {"kind": "opened"}), journal._db.submit(undone)][1]
+    north, again = counted("north"), counted("north")
+    ending = threading.Thread(target=journal.end, args=(run, "stopped", ""), kwargs={"code": ""})
+    ending.start()
+    while journal._db._queue.qsize() < 5:
+        time.sleep(0.001)
+    south, once_more = counted("south"), counted("north")
+    gate.set()
+    ending.join()
+    assert isinstance(failed.exception(), ZeroDivisionError)
+    assert north.result() == again.result() == once_more.result()
+    assert isinstance(south.exception(), EndedError)
+    kinds = ["submitted", "opened", "result", "more", "ended"]
+    assert [event["kind"] for event in journal.events(run)] == kinds
+    positions = journal._db.read(lambda c: c.exec_driver_sql("select seq from events").all())
+    assert sorted(seq for (seq,) in positions) == [0, 1, 2, 3, 4]
 
 
 def test_a_model_is_given_up_when_the_last_run_that_has_it_does(journal: Journal) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from hansa.site.presence import (
     AGENT_FILE,
     TROUBLE_FILE,
@@ -44,6 +46,9 @@ def test_an_agent_that_was_killed_is_told_from_one_that_has_ended(tmp_path: Path
     with present(tmp_path):
         facts = (tmp_path / AGENT_FILE).read_bytes()
         assert trouble_of(tmp_path) is None  # it was another agent's
+    assert not was_killed(tmp_path)
+    with pytest.raises(KeyboardInterrupt), present(tmp_path):
+        raise KeyboardInterrupt
     assert not was_killed(tmp_path)
     (tmp_path / AGENT_FILE).write_bytes(facts)
     assert was_killed(tmp_path)

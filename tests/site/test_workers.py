@@ -11,6 +11,7 @@ import textwrap
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -346,6 +347,27 @@ def test_a_policy_that_allows_other_data_only_refuses(tmp_path: Path) -> None:
         "site-data"
     )
     assert list(workers._data(case.offer)) == ["yours"]
+    workers.close_all()
+
+
+def test_all_declared_data_are_private_to_the_sandbox_and_not_only_the_plans(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr(hansa.site.workers, "trouble", lambda: None)
+    monkeypatch.setattr(
+        hansa.site.workers, "sandbox_command", lambda argv, **given: seen.update(given) or ["true"]
+    )
+    data = {name: DataSource(path=str(tmp_path / name)) for name in ("mine", "yours", "gone")}
+    for name in ("mine", "yours"):
+        (tmp_path / name).mkdir()
+    case = make_case(function_package(tmp_path / "code", "pass"))
+    workers = make_workers(tmp_path / "site", data)
+    policy = Policy(data=("yours",))
+    workers.settings = msgspec.structs.replace(workers.settings, policy=policy)
+    workers._prepare(case.offer, case.package)
+    assert seen["private"] == [tmp_path / "mine", tmp_path / "yours"]
+    assert seen["hidden"] == [tmp_path / "site"] and "/data/yours" in seen["readable"]
     workers.close_all()
 
 

@@ -19,6 +19,7 @@ from hansa.errors import RunError
 from hansa.functions.memory import packed, unpacked
 
 _Packed = tuple[Any, dict[str, np.ndarray]]
+_STATE = "state"  # beside a generator's name: what is kept of it
 _STEADY = (logging.Logger, ModuleType, type, FunctionType)
 """What does not change, or may: loggers note for themselves which levels they show."""
 
@@ -52,10 +53,10 @@ class Attributes:
         attributes |= self._fixed
         for tree, arrays in self._made.values():
             attributes |= unpacked(tree, arrays)
-        attributes |= memory
+        attributes |= {name: value for name, value in memory.items() if isinstance(name, str)}
         for name, (generator, began) in self._drawing.items():
-            generator.bit_generator.state = json.loads(memory.get(name, began))
-            attributes[name] = generator
+            generator.bit_generator.state = json.loads(memory.get((name, _STATE), began))
+            attributes.setdefault(name, generator)
 
     def kept(self) -> dict[Any, Any]:
         """Return what differs from how the object was made.
@@ -70,7 +71,7 @@ class Attributes:
             generator, began = self._drawing.get(name, (None, ""))
             if generator is not None and generator is value:
                 if (state := _state(generator)) != began:
-                    found[name] = state
+                    found[name, _STATE] = state
             elif name in self._fixed and self._fixed[name] is value:
                 self._check_inside(name, value)
             elif not _same(packed({name: value}), self._made.get(name)):

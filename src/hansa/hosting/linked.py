@@ -46,11 +46,16 @@ def _text(file: Path) -> str:
 def _modules(folder: Path) -> Iterator[Path]:
     try:
         inside = sorted(folder.iterdir())
-    except OSError:
-        return  # it was moved since
-    for path in inside:
-        if (path / "__init__.py").is_file() or (path.name.endswith(_SUFFIXES) and path.is_file()):
-            yield path
+    except (OSError, ValueError):
+        return  # it was moved since, or never was one
+    yield from filter(_is_code, inside)
+
+
+def _is_code(path: Path) -> bool:
+    """Return whether a path is a package's, or a module's; a whole home is neither."""
+    if (path / "__init__.py").is_file():
+        return not Path(os.path.realpath(os.path.expanduser("~"))).is_relative_to(path.resolve())
+    return path.name.endswith(_SUFFIXES) and path.is_file()
 
 
 def _mapped(finder: str) -> Iterator[Path]:
@@ -71,4 +76,5 @@ def _places(mapping: ast.Dict) -> Iterator[Path]:
         if isinstance(value, ast.Constant) and isinstance(value.value, str):
             place = Path(value.value)  # of a module: without its suffix
             found = [place, *(Path(f"{place}{suffix}") for suffix in _SUFFIXES)]
-            yield from (path for path in found if place.is_absolute() and path.exists())
+            if place.is_absolute():
+                yield from filter(_is_code, found)

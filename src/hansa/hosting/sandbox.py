@@ -56,6 +56,7 @@ def sandbox_command(
     *,
     readable: Mapping[str, Path],
     hidden: Sequence[Path] = (),
+    private: Sequence[Path] = (),
     folder: str = "/tmp",
 ) -> list[str]:
     """Return the command that runs `argv` in a sandbox.
@@ -64,6 +65,7 @@ def sandbox_command(
       argv: the program and its arguments.
       readable: files and folders of this machine, by the path that each has inside.
       hidden: folders that must not be seen even where they lie within one of the others.
+      private: files and folders that must not be seen within a package or a program's folder.
       folder: the current folder, inside.
     """
     command = [
@@ -72,14 +74,19 @@ def sandbox_command(
         *("--new-session", "--cap-drop", "ALL", "--uid", "1000", "--gid", "1000"),
         *("--hostname", "site"),
     ]
-    binds = dict(_python_binds()) | {inside: path.resolve() for inside, path in readable.items()}
+    programs, system = dict(_python_binds()), {"/usr": Path("/usr")}
+    binds = programs | {inside: path.resolve() for inside, path in readable.items()}
     size = ("--size", str(WORKER_TEMPORARY_BYTES_MAX))
     # Before what is named, which may lie below it: this Python does in many a container.
     command += [*_system(), *size, "--tmpfs", "/tmp"]
     for inside, path in sorted(binds.items()):
         command += ["--ro-bind", str(path), inside]
-    for where in _covered(binds, hidden):
-        command += ["--tmpfs", where, "--remount-ro", where]
+    for where, is_folder in [
+        *_covered(binds | system, hidden),
+        *_covered(programs | system, private),
+    ]:
+        over = ["--tmpfs", where, "--remount-ro", where]
+        command += over if is_folder else ["--ro-bind", "/dev/null", where]
     command += ["--proc", "/proc", "--remount-ro", "/proc", "--dev", "/dev"]
     for pattern in _DEVICES:
         for device in sorted(Path("/dev").glob(pattern)):
@@ -135,10 +142,10 @@ def _python_binds() -> Iterator[tuple[str, Path]]:
             yield str(place), place
 
 
-def _covered(binds: Mapping[str, Path], hidden: Sequence[Path]) -> Iterator[str]:
-    """Yield where hidden folders would be seen."""
-    visible = {**binds, "/usr": Path("/usr")}
+def _covered(visible: Mapping[str, Path], hidden: Sequence[Path]) -> Iterator[tuple[str, bool]]:
+    """Yield where hidden paths would be seen, and whether each is a folder."""
     for path in (place.resolve() for place in hidden):
         for inside, outside in visible.items():
             if path.is_relative_to(outside.resolve()):
-                yield str(PurePosixPath(inside) / path.relative_to(outside.resolve()))
+                where = PurePosixPath(inside) / path.relative_to(outside.resolve())
+                yield str(where), path.is_dir()

@@ -147,8 +147,7 @@ class Answering:
 
     async def _do_train(self, *arguments: Any) -> Trained:
         asked = Training(*arguments)
-        await self._check_exchange("train", asked.number, asked.cohort)
-        self._check_message(asked.state)
+        await self._check_exchange("train", asked.number, asked.cohort, asked.state)
         self._check_terms(asked.terms, asked.cohort)
         if odd := sorted((asked.steps or {}).keys() - set(asked.cohort)):
             raise _refused(f"steps of {odd[0]!r:.80}, who is not in the cohort")
@@ -166,8 +165,7 @@ class Answering:
 
     async def _do_arrivals(self, *arguments: Any) -> Arrived:
         asked = Arriving(*arguments)
-        await self._check_exchange("train", asked.number, asked.cohort)
-        self._check_message(asked.state)
+        await self._check_exchange("train", asked.number, asked.cohort, asked.state)
         if any(not 0 < work.round <= asked.number for work in asked.at_work.values()):
             raise _refused("updates of rounds that have not been")
         if len(asked.at_work) > AT_WORK_MAX or asked.updates < 1:
@@ -178,7 +176,7 @@ class Answering:
 
     def _do_hold(self, client: str, number: int, vectors: Mapping[str, np.ndarray]) -> None:
         self._holds += 1
-        if self._holds > max(1, len(self._roster)):  # each is a file until it is named no more
+        if self._holds > max(1, len(self._roster)):  # each is in memory until a commit
             raise _refused("to hold vectors of more clients in a round than there are")
         self._federation.hold(client, number, vectors)
 
@@ -193,8 +191,7 @@ class Answering:
         return self._federation.stored(state)
 
     async def _do_evaluate(self, number: int, state: GlobalState, clients: list[str]) -> Evaluated:
-        await self._check_exchange("evaluate", number, clients)
-        self._check_message(state)
+        await self._check_exchange("evaluate", number, clients, state)
         return await self._federation.evaluate(number, state, clients)
 
     async def _do_ask(self, *arguments: Any) -> Answered:
@@ -250,8 +247,10 @@ class Answering:
         if number != self._last.round + 1:
             raise _refused(f"round {number}, and the last commit is of round {self._last.round}")
 
-    async def _check_exchange(self, phase: str, number: int, clients: Collection[str]) -> None:
-        """Refuse an exchange with others than the roster's, or one more of the same round."""
+    async def _check_exchange(
+        self, phase: str, number: int, clients: Collection[str], state: GlobalState | None = None
+    ) -> None:
+        """Refuse an exchange with others than the roster's, one more of a round, or a bad state."""
         self._check_round(number)
         if self._roster_of != number:
             await self._do_roster(number)
@@ -262,6 +261,8 @@ class Answering:
         if len(set(clients)) < len(clients):
             raise _refused("a client twice in one exchange")
         self._done |= {phase} - {""} if clients else set()
+        if state is not None:
+            self._check_message(state)
 
     def _check_terms(self, terms: Terms, clients: Collection[str]) -> None:
         goal = len(clients) if terms.goal is None else terms.goal

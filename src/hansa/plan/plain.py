@@ -32,7 +32,9 @@ def plain(value: Any, where: str = "", *, depth: int = 0) -> Any:
         }
     if isinstance(value, list | tuple):
         return [plain(inner, f"{where}[{i}]", depth=depth + 1) for i, inner in enumerate(value)]
-    if (numpy := sys.modules.get("numpy")) and isinstance(value, numpy.generic):
+    # NumPy has none yet as long as another thread imports it.
+    generic: Any = getattr(sys.modules.get("numpy"), "generic", ())
+    if isinstance(value, generic):
         value = value.item()
     if hasattr(value, "isoformat"):  # which TOML has, and JSON has not
         raise PlanError(

@@ -397,7 +397,6 @@ class DeployedFederation:
             self._settle_results()  # what was computed with has its receipt, however a run ends
         finally:
             self._models.close()
-            self._models.let_go()
 
     def late(self, site: str, number: int, result: TaskResult) -> Receipt | None:
         """Count an update of an earlier round in the open one, if the plan wants that.

@@ -6,7 +6,7 @@ found quickly, and are written in the same transaction.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, NamedTuple
 
@@ -255,12 +255,6 @@ class Journal:
         stale = self._db.write(work)
         self._changed(run)
         return stale
-
-    def unneeded(self, digests: Collection[str]) -> list[str]:
-        """Return those models that no run's trail has."""
-        asked = {"dropped": sorted(digests)}
-        needed = self._db.read(lambda c: c.execute(_NEEDED, asked).scalars().all())
-        return sorted(set(digests) - set(needed))
 
     def stand(self, run: str, site: str, standing: Standing) -> None:
         """Record a site's word on a run; one that changes its mind for ever is told of so often.

@@ -10,7 +10,7 @@ from hansa.algorithms import Algorithm, Vectors
 from hansa.clock import monotonic
 from hansa.failpoints import hit
 from hansa.limits import AT_WORK_MAX
-from hansa.params import Params, encode
+from hansa.params import Params, decode, encode
 from hansa.params.model import ModelLayout
 from hansa.protocol.messages import BlobRef
 from hansa.rounds.messages import is_model, to_message
@@ -67,7 +67,6 @@ class RunModels:
         self._last_state: GlobalState | None = None
         self._used: dict[int, BlobRef] = {}  # from which somebody at work began, by round
         self._held: dict[tuple[str, int], _Held] = {}
-        self._loose: set[str] = set()  # digests that are held and that no commit has named yet
         self._light: list[str] = []  # digests of files that may be fetched by two names
         self._messages: list[str] = []  # digests of those that are still there
         self._old_messages: list[str] = []  # of rounds that are committed
@@ -101,13 +100,14 @@ class RunModels:
     def hold(self, client: str, number: int, vectors: Mapping[str, Vector]) -> None:
         """Keep vectors of a client, for as long as commits name them."""
         file = encode(Params.of(dict(vectors)))
-        digest, _ = self._stores.blobs.put_bytes(file)
-        self._loose.add(digest)
-        self._held[client, number] = _Held(0, digest, file)
+        self._held[client, number] = _Held(0, digest_of(*file), file)
 
     def held(self, client: str, number: int) -> Mapping[str, Vector]:
         """Return what was held."""
-        return self._stored(self._held[client, number].digest).to_dict()
+        found = self._held[client, number]
+        if found.file is not None:
+            return decode(b"".join(found.file)).to_dict()
+        return self._stored(found.digest).to_dict()
 
     def record(
         self,
@@ -133,6 +133,8 @@ class RunModels:
         files = [encode(params) for params in (model, extra) if params is not None]
         (digest, size), *others = [blobs.put_bytes(file, durable=False) for file in files]
         needed = {found.digest: found.file for found in held.values() if found.file is not None}
+        for file in needed.values():
+            blobs.put_bytes(file, durable=False)
         needed |= zip((digest, *(other for other, _ in others)), files, strict=True)
         facts = {
             "kind": "committed",
@@ -184,7 +186,6 @@ class RunModels:
                 raise Interrupted from None  # stopped meanwhile
             for old in stale:
                 self._stores.blobs.remove(old)
-            self._loose.difference_update(needed)
         self.close()  # sites have fetched what was committed before
         self._light = list(needed)
 
@@ -192,13 +193,6 @@ class RunModels:
         for digest, file in needed.items():
             if not self._stores.blobs.harden(digest):
                 self._stores.blobs.put_bytes(file)
-
-    def let_go(self) -> None:
-        """Remove what was held and no commit has named; the run's thread goes."""
-        with self._stores.trail:
-            for digest in self._journal.unneeded(self._loose) if self._loose else ():
-                self._stores.blobs.remove(digest)
-        self._loose.clear()
 
     def close(self) -> None:
         """Leave each file of the last commit the one name that it will keep."""

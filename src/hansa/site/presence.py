@@ -104,8 +104,10 @@ def present(folder: Path) -> Iterator[None]:
             write_durably(folder / AGENT_FILE, [msgspec.json.encode(me)])
             for old in (END_FILE, TROUBLE_FILE):
                 (folder / old).unlink(missing_ok=True)
-            yield
-            (folder / AGENT_FILE).unlink(missing_ok=True)
+            try:
+                yield
+            finally:  # only one that is killed leaves it
+                (folder / AGENT_FILE).unlink(missing_ok=True)
     except filelock.Timeout:
         raise SiteError(
             "site-running",
@@ -117,11 +119,8 @@ def present(folder: Path) -> Iterator[None]:
 def remember_end(folder: Path, error: Exception) -> None:
     """Keep why an agent could not go on, for its owner to be told later; a full disk keeps none."""
     code = error.said if isinstance(error, RequestRefused) else getattr(error, "code", "defect")
-    if isinstance(error, HansaError):
-        reason = f"{error.happened} {error.hint}"
-    else:
-        reason = f"{type(error).__name__}: {error}"
-    end = End(code, reason, now(), member=code != "identity-member")
+    told = error.sentences if isinstance(error, HansaError) else f"{type(error).__name__}: {error}"
+    end = End(code, told, now(), member=code != "identity-member")
     with contextlib.suppress(OSError):
         write_durably(folder / END_FILE, [msgspec.json.encode(end)])
 

@@ -418,7 +418,11 @@ class Workers:
         if not sandboxed:
             return list(_WORKER), folder, setup
         command = sandbox_command(
-            _WORKER, readable=readable, hidden=[self._folder], folder="/data" if data else "/tmp"
+            _WORKER,
+            readable=readable,
+            hidden=[self._folder],
+            private=self._declared(),
+            folder="/data" if data else "/tmp",
         )
         return command, None, setup
 
@@ -474,6 +478,11 @@ class Workers:
                     )
                 found[name] = (source, path)
         return found
+
+    def _declared(self) -> list[Path]:
+        """Return where all declared data are that are there, whoever may see them."""
+        places = [self._folder / source.path for source in self.settings.data.values()]
+        return [place for place in places if place.exists()]
 
     def _exchange(self, run: str) -> Path:
         place = self._folder / "exchange" / run

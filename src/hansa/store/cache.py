@@ -18,10 +18,11 @@ def cache_folder(name: str) -> Path:
       OSError: it cannot be made.
     """
     cache = Path(os.path.expanduser("~")) / ".cache" / "hansa" / name
-    cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for folder in (cache, cache.parent, cache.parent.parent) if os.name != "nt" else ():
-        about = folder.lstat()
-        own = about.st_uid == os.geteuid() and stat.S_ISDIR(about.st_mode)
-        if not own or about.st_mode & stat.S_IWOTH:
-            raise PermissionError(f"{folder} is not this user's alone")
+    for folder in (cache.parent.parent, cache.parent, cache):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if os.name != "nt":
+            about = folder.lstat()
+            own = about.st_uid == os.geteuid() and stat.S_ISDIR(about.st_mode)
+            if not own or about.st_mode & stat.S_IWOTH:
+                raise PermissionError(f"{folder} is not this user's alone")
     return cache
