@@ -83,7 +83,6 @@ def _laid_out(folder: Path, app: Path) -> list[Row]:
     rows = [Row("hansa poc -n 2, laid out", f"<= {POC_S:g} s", told, laid.cpu_s <= POC_S)]
     place = folder / "poc"
     os.environ["HANSA_HOME"] = str(place / "admin" / "startup")
-    home, os.environ["HOME"] = os.environ["HOME"], str(folder)  # no seed model is known there
     began, processes = time.monotonic(), []
     try:
         for name in ("server", "site-1", "site-2"):
@@ -99,7 +98,6 @@ def _laid_out(folder: Path, app: Path) -> list[Row]:
         rows += _submissions(folder, place, app)
     finally:
         del os.environ["HANSA_HOME"]
-        os.environ["HOME"] = home
         for process in reversed(processes):
             process.send_signal(signal.SIGTERM)
             process.wait(30)
@@ -137,7 +135,7 @@ def _call(what: str, words: list[str], floor: Cost) -> Row:
 
 
 def _submissions(folder: Path, place: Path, app: Path) -> list[Row]:
-    """Measure a project that is handed over, the first time and again."""
+    """Measure projects that are handed over: each time their code makes the seed model."""
     flare = Path(__file__).parent.parent / "examples" / "hello-numpy-sag"
     once([HANSA, "import", "nvflare", str(flare), "--to", "sag"], folder)
     projects = {"hello-numpy": app, "FLARE's hello-numpy-sag": folder / "sag"}
@@ -154,12 +152,7 @@ def _submissions(folder: Path, place: Path, app: Path) -> list[Row]:
         for what, project in projects.items()
     } | {"hansa console -c 'submit_job hello-numpy-sag'": console}  # fmt: skip
     floor = cost([PYTHON, "-c", FLOOR], runs=9)
-    rows = []
-    for what, words in commands.items():
-        first = once(words, folder)
-        told = f"{first.cpu_s:.2f} s CPU, {first.wall_s:.2f} s wall, {first.peak_mb:.0f} MB"
-        rows += [Row(f"{what}, first", "", told, True), _call(f"{what}, again", words, floor)]
-    return rows
+    return [_call(what, words, floor) for what, words in commands.items()]
 
 
 def _warm(app: Path) -> Row:

@@ -101,17 +101,14 @@ def test_an_owners_word_on_a_plan_loads_no_arrays(place: Path) -> None:
     assert loaded(place, "site", "requests", "--folder", "site-1") == f"['{X509}']"
 
 
-def test_a_project_is_handed_over_again_without_arrays(place: Path) -> None:
+@pytest.mark.parametrize(
+    "words", [("run", "study", "--new", "--detach", "--on"), (*CONSOLE, "submit_job study")]
+)
+def test_a_project_is_handed_over_with_what_its_code_takes(
+    place: Path, words: tuple[str, ...]
+) -> None:
     make_study(place, "study")
-    words = ("run", "study", "--new", "--detach", "--on")
-    assert "numpy" in loaded(place, *words)
-    assert loaded(place, *words) == "['filelock']"
-
-
-def test_an_app_is_submitted_again_without_arrays(place: Path) -> None:
-    make_study(place, "app")
-    assert "numpy" in loaded(place, *CONSOLE, "submit_job app")
-    assert loaded(place, *CONSOLE, "submit_job app") == "['filelock']"
+    assert loaded(place, *words) == "['filelock', 'numpy']"
 
 
 def test_a_server_is_looked_over_without_arrays(place: Path) -> None:
