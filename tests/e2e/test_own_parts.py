@@ -94,7 +94,7 @@ optimizer = {{ lr = 0.5 }}
 clients = 4
 validation = 0.0
 [cohort]
-minimum = 3
+minimum = 4
 [stop]
 metric = "error"
 """
