@@ -7,9 +7,11 @@ changes less than the wall clock; for what is awaited from other processes, wall
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import signal
 import socket
+import statistics
 import subprocess
 import time
 from pathlib import Path
@@ -135,7 +137,10 @@ def _call(what: str, words: list[str], floor: Cost) -> Row:
 
 
 def _submissions(folder: Path, place: Path, app: Path) -> list[Row]:
-    """Measure projects that are handed over: each time their code makes the seed model."""
+    """Measure projects that are handed over: each time their code makes the seed model.
+
+    Wall seconds: a FLARE app makes it in a process of its own, beside the command's.
+    """
     flare = Path(__file__).parent.parent / "examples" / "hello-numpy-sag"
     once([HANSA, "import", "nvflare", str(flare), "--to", "sag"], folder)
     projects = {"hello-numpy": app, "FLARE's hello-numpy-sag": folder / "sag"}
@@ -151,8 +156,25 @@ def _submissions(folder: Path, place: Path, app: Path) -> list[Row]:
         ]
         for what, project in projects.items()
     } | {"hansa console -c 'submit_job hello-numpy-sag'": console}  # fmt: skip
-    floor = cost([PYTHON, "-c", FLOOR], runs=9)
-    return [_call(what, words, floor) for what, words in commands.items()]
+    rows = []
+    for what, words in commands.items():
+        spent = [_alone(place, words) for _ in range(6)][1:]
+        wall_s, cpu_s, peak_mb = (statistics.median(values) for values in zip(*spent, strict=True))
+        told = f"{wall_s:.2f} s wall, {cpu_s:.2f} s CPU, {peak_mb:.0f} MB"
+        rows.append(Row(what, f"<= {CALL_S:g} s", told, wall_s <= CALL_S))
+    return rows
+
+
+def _alone(place: Path, words: list[str]) -> Cost:
+    """Measure a submission while no other run uses the machine's cores."""
+    asked = [HANSA, "server", "runs", "--json", "--folder", str(place / "server")]
+    while True:
+        told = subprocess.run(asked, capture_output=True, check=True).stdout
+        if all(run["state"] != "running" for run in json.loads(told)["runs"]):
+            break
+        time.sleep(0.2)
+    time.sleep(2.0)  # in which the sites get their next workers ready
+    return once(words)
 
 
 def _warm(app: Path) -> Row:

@@ -31,7 +31,6 @@ from hansa.code import (
     read_draft,
 )
 from hansa.errors import HansaError, LearnerError, PlanError
-from hansa.functions import Place, with_functions
 from hansa.learners.learner import Learner
 from hansa.learners.named_tasks import NamedTask, tasks_in
 from hansa.learners.optional import PACKAGES
@@ -97,7 +96,7 @@ def build_project(
 
     method = build_method(plan, import_module)
     workflow = build_workflow(plan, method, import_module)
-    method, workflow = with_functions(plan, method, workflow, Place(code))
+    method, workflow = _with_functions(plan, method, workflow, code)
     run = plan.learner.kind in ("script", "command")  # by each client, and not imported
     module = import_module(plan.learner.module) if plan.learner.module and not run else None
     learner = build_learner(plan.learner, module, folder, code)
@@ -120,7 +119,7 @@ def with_learner(plan: Plan, learner: Learner) -> Project:
 
     method = build_method(plan, no_module)
     workflow = build_workflow(plan, method, no_module)
-    method, workflow = with_functions(plan, method, workflow, Place({}))
+    method, workflow = _with_functions(plan, method, workflow, {})
     capabilities = learner.capabilities
     if not is_plain_sgd(plan.learner.optimizer):  # the learner was made before the plan
         capabilities -= {Capability.PLAIN_SGD}
@@ -128,6 +127,16 @@ def with_learner(plan: Plan, learner: Learner) -> Project:
     check_measured(plan, learner)
     tasks = tasks_in(learner)
     return Project(plan, method, workflow, learner, None, None, {}, {}, tasks=tasks)
+
+
+def _with_functions(
+    plan: Plan, method: Method, workflow: Workflow, code: dict[str, bytes]
+) -> tuple[Method, Workflow]:
+    if plan.server_functions.file is None:
+        return method, workflow
+    from hansa.functions import Place, with_functions  # and processes, for the few who have some
+
+    return with_functions(plan, method, workflow, Place(code))
 
 
 def _check_learner(method: Method, capabilities: frozenset[Capability], kind: str) -> None:

@@ -14,8 +14,7 @@ from hansa.params.model import ModelLayout
 from hansa.project import Project
 from hansa.runs.start import Start, as_seed
 from hansa.seeds import Key
-from hansa.simulation import project_population
-from hansa.simulation.population import data_place
+from hansa.simulation.population import data_place, project_population
 
 _NOT_HERE = ("data-missing", "data-unknown-name")
 """Codes of data that lie at the sites and not here."""
