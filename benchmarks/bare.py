@@ -3,8 +3,11 @@
 No proofs, no hashing, no disk, no journal, no sums: a server gives N bytes to each client of a
 round, takes N bytes from each, and opens the next round.  What Hansa's rounds are compared with.
 
-    python -m benchmarks.bare serve FOLDER PORT CLIENTS BYTES ROUNDS
-    python -m benchmarks.bare fetch FOLDER PORT BYTES
+`kept` adds what no federation can leave out: what arrives, on either side, is hashed and written to
+a file, without waiting for the disk.
+
+    python -m benchmarks.bare serve FOLDER PORT KEPT CLIENTS BYTES ROUNDS
+    python -m benchmarks.bare fetch FOLDER PORT KEPT BYTES
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import asyncio
 import http.client
 import itertools
 import json
+import os
 import socket
 import ssl
 import subprocess
@@ -21,15 +25,19 @@ import time
 from pathlib import Path
 from typing import Any
 
+from blake3 import blake3
+
 PIECE = 2**20
 
 
-def rounds(folder: Path, *, clients: int, size: int, rounds: int) -> list[float]:
+def rounds(
+    folder: Path, *, clients: int, size: int, rounds: int, kept: bool = False
+) -> list[float]:
     """Return the milliseconds of each round, the first one left out."""
     certificates(folder)
     port = free_port()
     here = [sys.executable, "-m", "benchmarks.bare"]
-    words = [str(folder), str(port)]
+    words = [str(folder), str(port), str(int(kept))]
     serving = subprocess.Popen([*here, "serve", *words, str(clients), str(size), str(rounds)])
     try:
         _until_open(port)
@@ -73,11 +81,31 @@ def _until_open(port: int) -> None:
             time.sleep(0.02)
 
 
+class Taken:
+    """What arrives: dropped, or hashed and written to a file that goes when the next one comes."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._file = path.open("wb", buffering=0) if path is not None else None
+        self._hash = blake3()
+
+    def write(self, piece: bytes | memoryview) -> None:
+        """Take a piece."""
+        if self._file is not None:
+            self._hash.update(piece)
+            self._file.write(piece)
+
+    def close(self) -> None:
+        """Have all of it."""
+        if self._file is not None:
+            self._hash.digest()
+            self._file.close()
+
+
 class App:
     """The ASGI application: GET /N waits for round N and gives the bytes; PUT takes some."""
 
-    def __init__(self, folder: Path, clients: int, size: int, rounds: int) -> None:
-        self.folder, self.clients, self.rounds = folder, clients, rounds
+    def __init__(self, folder: Path, kept: bool, clients: int, size: int, rounds: int) -> None:
+        self.folder, self.kept, self.clients, self.rounds = folder, kept, clients, rounds
         self.size, self.piece = size, bytes(min(PIECE, size))
         self.open, self.left = 1, clients
         self.changed = asyncio.Condition()
@@ -88,8 +116,7 @@ class App:
         if scope["type"] != "http":
             return
         if scope["method"] == "PUT":
-            while (await receive()).get("more_body"):
-                pass
+            await self._take(scope["path"], receive)
             await self._taken()
             await self._answer(send, 0)
             return
@@ -97,6 +124,22 @@ class App:
         async with self.changed:
             await self.changed.wait_for(lambda: self.open >= number)
         await self._answer(send, self.size if number <= self.rounds else 0)
+
+    async def _take(self, path: str, receive: Any) -> None:
+        taken, held = (
+            Taken(self.folder / path.replace("/", "-") if self.kept else None),
+            bytearray(),
+        )
+        more = True
+        while more:
+            message = await receive()
+            more = message.get("more_body", False)
+            if self.kept:
+                held += message["body"]
+                if len(held) >= PIECE or not more:
+                    await asyncio.to_thread(taken.write, bytes(held))
+                    held.clear()
+        taken.close()
 
     async def _taken(self) -> None:
         async with self.changed:
@@ -135,7 +178,7 @@ async def _serve(folder: Path, port: int, app: App) -> None:
     ).serve()
 
 
-def _fetch(folder: Path, port: int, size: int) -> None:
+def _fetch(folder: Path, port: int, kept: bool, size: int) -> None:
     """Be a client until the server has no more rounds."""
     context = ssl.create_default_context(cafile=str(folder / "ca.pem"))
     connection = http.client.HTTPSConnection("localhost", port, context=context, blocksize=PIECE)
@@ -144,24 +187,26 @@ def _fetch(folder: Path, port: int, size: int) -> None:
     while True:
         connection.request("GET", f"/{number}")
         answer = connection.getresponse()
-        got = 0
+        got, taken = 0, Taken(folder / f"got-{os.getpid()}" if kept else None)
         while count := answer.readinto(into):
             got += count
+            taken.write(into[:count])
+        taken.close()
         if not got:
             return
         assert got == size
-        connection.request("PUT", f"/{number}", body=body)
+        connection.request("PUT", f"/{os.getpid()}", body=body)
         connection.getresponse().read()
         number += 1
 
 
-async def _main(folder: Path, port: int, clients: int, size: int, rounds: int) -> None:
-    await _serve(folder, port, App(folder, clients, size, rounds))
+async def _main(folder: Path, port: int, kept: bool, clients: int, size: int, rounds: int) -> None:
+    await _serve(folder, port, App(folder, kept, clients, size, rounds))
 
 
 if __name__ == "__main__":
-    _folder, _port, *_numbers = Path(sys.argv[2]), int(sys.argv[3]), *map(int, sys.argv[4:])
+    _folder, _port, _kept, *_numbers = Path(sys.argv[2]), *map(int, sys.argv[3:])
     if sys.argv[1] == "serve":
-        asyncio.run(_main(_folder, _port, *_numbers))
+        asyncio.run(_main(_folder, _port, bool(_kept), *_numbers))
     else:
-        _fetch(_folder, _port, *_numbers)
+        _fetch(_folder, _port, bool(_kept), *_numbers)

@@ -78,7 +78,7 @@ def eventually(reached: Callable[[], Any], what: str) -> Any:
 
 @pytest.fixture
 def tiers(tmp_path: Path) -> Iterator[Tiers]:
-    above = Federation(tmp_path, heartbeat_s=30.0)
+    above = Federation(tmp_path, heartbeat_s=5.0)
     with above.served(), mock.patch.dict(os.environ, above.environment):
         port = free_port()
         settings = ServerSettings(
@@ -147,6 +147,7 @@ def test_a_combiner_takes_a_round_for_committed_when_it_is_told_so(
     found = tiers.combiner.hub._runs[run]
     assert found.settled("solo") == 0 and list((tiers.combiner.updates.folder / run).glob("1/*/*"))
     silent[0] = False
+    # With the next poll: one lasts as long as a heartbeat.
     eventually(lambda: found.settled("solo") == 1, "it is told")
     _, again = tiers.combiner.journal.since_commit(run, up_to=0)
     assert [e["round"] for e in again if e["kind"] == "opened"] == [1, 2]
