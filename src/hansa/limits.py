@@ -158,8 +158,9 @@ PATH_OPENED_S = 60.0
 READ_HERE_BYTES_MAX = 8 * 2**20
 """Bytes of a blob up to which the server's event loop reads it by itself, piece by piece."""
 
-CONNECTION_BUFFER_BYTES = 2**20
-"""Bytes of a request that a server takes off the network at once; each lot wakes its event loop."""
+CONNECTION_BUFFER_BYTES = 2**18
+"""Bytes of a request that a server takes off the network at once; each lot wakes its event loop,
+and each site that is sending takes four times as much of its memory."""
 
 UPLOAD_PIECE_BYTES = 2**18
 """Bytes of an upload that a server gathers before it writes them; it holds twice as many for each
