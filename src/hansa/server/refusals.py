@@ -74,6 +74,10 @@ _KINDS: dict[type[HansaError], int] = {
 RETRY_S: dict[int, float] = {429: 1.0, 503: 2.0}
 """Seconds after which it is worth while to ask again, by status."""
 
+MOMENTARY = ("run-busy",)
+"""Codes of what is over in milliseconds, as a round that opens again after a restart: who asks
+waits as its own patience says, or each restart would take two seconds more."""
+
 
 def status_of(error: HansaError) -> int:
     """Return the status of an error; 500 where nobody has thought of it."""
@@ -103,7 +107,7 @@ def answer(error: HansaError) -> Response:
     said = error.said if isinstance(error, RequestRefused) else error.code
     body = ErrorAnswer(error={"code": said, "message": error.happened, "hint": error.hint})
     headers = {"Cache-Control": "no-store"}
-    if status in RETRY_S:
+    if status in RETRY_S and said not in MOMENTARY:
         wait = INVITE_LOCK_S if error.code == "invite-locked" else RETRY_S[status]
         headers["Retry-After"] = f"{wait:.0f}"
     if status == 401:
