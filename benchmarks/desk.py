@@ -20,6 +20,8 @@ from benchmarks.measure import HANSA, PYTHON, Cost, Row, cost, once
 
 CALL_S, POC_S, HELLO_S, HELLO_MB, WARM_S = 0.3, 2.0, 1.0, 100.0, 1.0
 
+QUIET_S = 60.0  # for the run before to end
+
 FLOOR = "import ssl, http.client, msgspec, click"
 """Without which nobody asks a server."""
 
@@ -168,10 +170,13 @@ def _submissions(folder: Path, place: Path, app: Path) -> list[Row]:
 def _alone(place: Path, words: list[str]) -> Cost:
     """Measure a submission while no other run uses the machine's cores."""
     asked = [HANSA, "server", "runs", "--json", "--folder", str(place / "server")]
+    until = time.monotonic() + QUIET_S
     while True:
         told = subprocess.run(asked, capture_output=True, check=True).stdout
         if all(run["state"] != "running" for run in json.loads(told)["runs"]):
             break
+        if time.monotonic() > until:
+            raise RuntimeError(f"a run has not ended within {QUIET_S:g} seconds")
         time.sleep(0.2)
     time.sleep(2.0)  # in which the sites get their next workers ready
     return once(words)

@@ -116,6 +116,7 @@ def big(folder: Path, settings: Settings) -> Figures:
                     folder / f"big-{key}", clients=sites, size=bytes_, rounds=rounds, kept=kept
                 )
                 found[key] = statistics.median(plain)
+                shutil.rmtree(folder / f"big-{key}")
     mine, plain_ms, kept_ms = found[str(main)], found["bare_ms"], found["bare_kept_ms"]
     ratio = mine["transfer_ms"] / plain_ms
     told = f"{mine['transfer_ms'] / 1e3:.2f} s, bare {plain_ms / 1e3:.2f} s ({ratio:.2f}x); "

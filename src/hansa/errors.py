@@ -197,6 +197,7 @@ CODES |= {
     "run-not-found": "there is no such run",
     "run-changed": "the code or data of a run has changed since it began",
     "run-ended": "a run that has ended cannot be continued",
+    "round-not-open": "a result came before its round was open again at the server",
     "run-busy": "another process is working on the run",
     "run-damaged": "a file of the run folder is missing or does not match its digest",
     "run-all-failed": "a round closed with no update that counts",

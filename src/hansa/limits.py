@@ -401,6 +401,9 @@ UPDATE_HEADER_BYTES_MAX = 64 * 2**10
 FOLLOW_WAIT_S_MAX = 60.0
 """Seconds that a request for a run's events may wait for some."""
 
+RETRY_AFTER_S: dict[int, float] = {429: 1.0, 503: 2.0}
+"""Seconds after which whoever was refused shall ask again, by status."""
+
 RETRY_S = 1.0
 """Seconds before a run is taken up again after the disk refused something."""
 

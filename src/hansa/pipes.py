@@ -5,7 +5,6 @@ Nothing in a frame names code; models travel as files, or as plain bytes after a
 
 from __future__ import annotations
 
-import atexit
 import gc
 import os
 import select
@@ -73,7 +72,8 @@ def worker_streams(first: Callable[[], None] = lambda: None) -> tuple[BinaryIO, 
       first: called before it ends so, in another thread than the one that works.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    atexit.register(gc.freeze)  # a process that ends need not be searched for garbage
+    # At the end only what user code has made is searched for garbage: its open files hang on that.
+    gc.freeze()
     requests, replies = _take_streams()
     _end_with(requests, first)
     return requests, replies

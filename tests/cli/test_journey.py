@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -174,3 +176,38 @@ def test_a_run_made_in_python_says_that_it_cannot_be_reproduced(hansa_cli: Any) 
 
     hansa.run(learner=hansa.numpy_learner("mlp"), data=hansa.split("digits", clients=2), rounds=1)
     assert "made from Python values" in hansa_cli("reproduce", status=1)
+
+
+NOTING = """
+import numpy as np
+
+log = open(f"log-{__import__('os').getpid()}.txt", "w")
+
+
+def data(client):
+    return {"train": [client], "validation": [client]}
+
+
+def init(rng, sample):
+    return {"w": np.zeros(2, np.float32)}
+
+
+def train(params, data, ctx):
+    log.write("trained\\n")
+    return params, {}
+"""
+
+
+@pytest.mark.parametrize("engine", ["inline", "processes"])
+def test_what_code_writes_into_a_file_it_never_closes_is_in_it_at_the_end(
+    home: Path, engine: str
+) -> None:
+    """As with plain python: processes that ended without a search for garbage lost it."""
+    learner = 'learner = { kind = "function", module = "model.py" }'
+    plan = f'name = "noting"\nrounds = 2\n{learner}\ndata = {{ clients = 3 }}\n'
+    (home / "plan.toml").write_text(plan, encoding="utf-8")
+    (home / "model.py").write_text(NOTING, encoding="utf-8")
+    words = [sys.executable, "-m", "hansa", "run", ".", "--engine", engine]
+    subprocess.run(words, check=True, cwd=home)
+    logs = [path.read_text(encoding="utf-8") for path in home.rglob("log-*.txt")]
+    assert sum(text.count("trained\n") for text in logs) == 6

@@ -50,6 +50,38 @@ def test_detached_and_followed_later_from_anywhere_in_between(
     assert len(server.submissions) == 1
 
 
+def test_what_was_handed_over_before_is_said_to_be(hansa_cli: Any, server: StandIn) -> None:
+    """A command that runs each night sent nothing from the second night on, and said it had."""
+    hansa_cli("run", "study", "--on", "--detach")
+    text = hansa_cli("run", "study", "--on", "--detach")
+    assert "handed over before" in text and "nothing was sent now" in text and "--new" in text
+    assert "has been handed over" not in text and "hansa run --resume steps-1" in text
+    told = json.loads(hansa_cli("run", "study", "--on", "--detach", "--json"))
+    assert (told["run"], told["fresh"]) == ("steps-1", False)
+    told = json.loads(hansa_cli("run", "study", "--on", "--detach", "--json", "--new"))
+    assert (told["run"], told["fresh"]) == ("steps-2", True)
+    assert len(server.submissions) == 2
+
+
+def test_ctrl_c_before_it_is_handed_over_does_not_say_that_it_goes_on(
+    hansa_cli: Any, server: StandIn
+) -> None:
+    def away(path: str) -> None:
+        raise ConnectionError
+
+    def interrupt(path: str) -> None:
+        raise KeyboardInterrupt
+
+    server.before_answer = away
+    hansa_cli("run", "study", "--on", "--detach", status=1)
+    server.before_answer = interrupt
+    text = hansa_cli("run", "--resume", "steps-1", status=130)
+    assert "Interrupted" in text and "goes on at the server" not in text
+    server.before_answer = lambda path: None
+    server.run(3)
+    assert "Finished" in hansa_cli("run", "--resume", "steps-1")
+
+
 def test_a_detached_run_has_no_page_until_somebody_looks(hansa_cli: Any, server: StandIn) -> None:
     hansa_cli("run", "study", "--on", "--detach")
     page = Path("runs/steps-1/report.html")

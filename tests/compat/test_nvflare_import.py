@@ -101,6 +101,10 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], Any], str]] 
         lambda s, c: s["components"][2]["args"].update(aggregation_weights={"site-1": -1}),
         "weights"),
     "no persistor": (lambda s, c: s["components"].pop(0), "'persistor'"),
+    "a persistor that is no name": (
+        lambda s, c: s["workflows"][0]["args"].update(persistor_id=["persistor"]), "persistor"),
+    "a persistor without a module": (
+        lambda s, c: s["components"][0].update(path="MyPersistor"), "no stand-in for MyPersistor"),
     "another persistor of FLARE's": (
         lambda s, c: s["components"][0].update(path="nvflare.app_opt.tf.TFModelPersistor"),
         "no stand-in"),

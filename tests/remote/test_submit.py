@@ -138,6 +138,92 @@ def test_data_that_are_not_here_are_no_hindrance_to_a_model_that_needs_none(
     assert server.submissions[0].seed_model.digest == expected
 
 
+def test_a_test_set_is_not_made_to_learn_a_models_shape(
+    league: tuple[StandIn, Membership], tmp_path: Path
+) -> None:
+    folder = make_project(tmp_path / "study")
+    with open(folder / "model.py", "a") as file:
+        file.write('\n\ndef test_data():\n    raise FileNotFoundError("test set")\n')
+    send(folder, league[1])
+    assert len(league[0].submissions) == 1
+
+
+PATHS = """
+name = "paths"
+[learner]
+kind = "command"
+train = ["true"]
+init = ["cp", "{SEED}", "{model_out}"]
+rows = "path"
+files = ["seed.safetensors"]
+[data]
+set = "hospitals"
+"""
+
+
+def of_commands(folder: Path, *, seed: str = "seed.safetensors") -> Path:
+    folder.mkdir()
+    (folder / "plan.toml").write_text(PATHS.replace("{SEED}", seed))
+    save_params(folder / "seed.safetensors", model(1.0))
+    return folder
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_files_that_hansa_does_not_read_are_not_read_for_a_seed_model(
+    league: tuple[StandIn, Membership], tmp_path: Path, here: bool
+) -> None:
+    folder = of_commands(tmp_path / "study")
+    if here:
+        (folder / "hospitals").mkdir()
+        for name in ("north", "south"):
+            (folder / "hospitals" / f"{name}.csv").write_text("no,table,of\nours\n")
+    send(folder, league[1])
+    assert league[0].submissions[0].seed_model.digest == model(1.0).digest()
+
+
+def test_a_command_that_makes_no_seed_model_is_told_as_it_failed(
+    league: tuple[StandIn, Membership], tmp_path: Path
+) -> None:
+    folder = of_commands(tmp_path / "study", seed="nothere.safetensors")
+    with pytest.raises(HansaError, match=r"nothere\.safetensors") as error:
+        send(folder, league[1])
+    assert error.value.code == "command-failed" and not league[0].asked
+
+
+def test_a_purpose_that_is_too_long_is_refused_before_anything_is_kept(
+    league: tuple[StandIn, Membership], tmp_path: Path
+) -> None:
+    folder = make_project(tmp_path / "study")
+    with pytest.raises(PlanError, match="purpose has 2001 characters"):
+        send(folder, league[1], purpose="p" * 2001)
+    assert not (folder / "runs").exists()
+    send(folder, league[1], purpose="p" * 2000)
+
+
+def test_what_was_cut_off_is_sent_with_the_words_of_the_second_try(
+    league: tuple[StandIn, Membership], tmp_path: Path
+) -> None:
+    server, membership = league
+    folder = make_project(tmp_path / "study")
+    server.trouble = [unreachable()]
+    with pytest.raises(ServerError):
+        send(folder, membership, purpose="beds", priority=1)
+    send(folder, membership, purpose="wards")
+    (sent,) = server.submissions
+    assert (sent.purpose, sent.priority) == ("wards", 1)
+
+
+def test_of_several_unfinished_runs_the_one_with_the_same_start_goes_on(
+    league: tuple[StandIn, Membership], tmp_path: Path
+) -> None:
+    folder, names = make_project(tmp_path / "study"), []
+    for value in (1.0, 2.0, 1.0):
+        save_params(tmp_path / "seed.safetensors", model(value))
+        start = read_start(str(tmp_path / "seed.safetensors"), tmp_path)
+        names.append(send(folder, league[1], start=start).name)
+    assert names == ["steps-1", "steps-2", "steps-1"]
+
+
 def test_a_data_set_that_does_not_exist_is_told_with_those_that_do(
     league: tuple[StandIn, Membership], tmp_path: Path
 ) -> None:
@@ -156,7 +242,7 @@ def test_a_model_sized_by_data_that_are_not_here_asks_for_a_file(
     folder = tmp_path / "study"
     folder.mkdir()
     (folder / "plan.toml").write_text('name = "far"\n[data]\nset = "ward.csv"\ntarget = "y"\n')
-    with pytest.raises(PlanError, match=r"not here.*--from RUN:ROUND"):
+    with pytest.raises(PlanError, match=r"not here.*it failed: .*--from RUN:ROUND"):
         send(folder, membership)
     assert not server.asked
     save_params(tmp_path / "seed.safetensors", model(1.0))

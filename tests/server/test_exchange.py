@@ -77,7 +77,7 @@ def test_no_receipt_is_given_before_the_result_is_durable(league: League) -> Non
     held = league.server.state.database.submit(lambda _: go.wait(30))
 
     def report() -> None:
-        while (answer := league.north.report(key, done(content, 1.0))).code == "run-busy":
+        while (answer := league.north.report(key, done(content, 1.0))).code == "round-not-open":
             time.sleep(0.01)
         answers.append(answer)
 

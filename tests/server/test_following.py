@@ -234,7 +234,7 @@ def test_a_result_that_is_not_durable_yet_is_never_said_to_be_late(
         result = done(update_bytes(D["west"]), N["west"])
         again = league.west.report(key, result)
         go.set()
-        assert (again.status, again.code) == (503, "run-busy")
+        assert (again.status, again.code) == (503, "round-not-open")
         assert first.result().status == 200
     assert league.server.ended(run).state == "finished"
     assert league.west.report(key, result).status == 200  # the same receipt

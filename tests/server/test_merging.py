@@ -400,7 +400,7 @@ def test_a_partial_sum_whose_receipt_is_on_its_way_is_sent_again_and_no_other_is
     with monkeypatch.context() as patch:
         patch.setattr(journal, "receipt", lambda *_, **__: None)  # as if not written yet
         early = tiers.tier.report(task, again)
-        assert (early.status, early.code) == (503, "run-busy")
+        assert (early.status, early.code) == (503, "round-not-open")
         stranger = other.report(task, again)
         assert (stranger.status, stranger.code) == (409, "update-late")
     assert tiers.tier.report(task, again).status == 200

@@ -52,7 +52,7 @@ def test_a_result_that_comes_before_its_round_is_open_again_is_asked_for_later(
     slow_resume.clear()
     league.server.start()
     early = league.west.report(key, done(content, N["west"]))
-    assert (early.status, early.code) == (503, "run-busy")
+    assert (early.status, early.code) == (503, "round-not-open")
     # With a time to wait in it, every restart would last that much longer.
     assert "retry-after" not in early.headers
     slow_resume.set()

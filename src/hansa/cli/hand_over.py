@@ -38,17 +38,32 @@ def run_remotely(
     """
     membership = membership_at(on)
     start = start_at(membership, origin, runs) if origin is not None else None
+    known = list[RunFolder]()
     folder = submit(
-        project, membership, runs=runs, purpose=purpose, priority=priority, start=start, new=new
+        project,
+        membership,
+        runs=runs,
+        purpose=purpose,
+        priority=priority,
+        start=start,
+        new=new,
+        on_known=known.append,
     )
+    if known and not as_json:
+        click.echo(
+            f"{place(folder)} was handed over before and has not been followed to its end, so "
+            "nothing was sent now. Start another with --new."
+        )
     if not detach:
         from hansa.cli.remote import follow_run  # with all that it takes to tell of a run
 
         return follow_run(folder, runs=runs, as_json=as_json, membership=membership)
     if as_json:
-        print_json({"run": folder.name, "path": str(folder.path), "remote": folder.remote})
+        facts = {"run": folder.name, "path": str(folder.path), "remote": folder.remote}
+        print_json(facts | {"fresh": not known})
     else:
-        click.echo(f"{place(folder)} has been handed over.\n{again(folder, runs)}")
+        told = "" if known else f"{place(folder)} has been handed over.\n"
+        click.echo(told + again(folder, runs))
     return folder
 
 

@@ -84,9 +84,15 @@ def main(arguments: list[str] | None = None) -> None:
         if ours or os.environ.get("HANSA_DEBUG"):
             raise
         status = _tell(facts, words)
-    if arguments is None:  # this process ends: searching it for garbage costs a tenth of a command
-        gc.freeze()
+    if arguments is None and not _has_run_a_project():
+        gc.freeze()  # searching a process that ends for garbage costs a tenth of a command
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _has_run_a_project() -> bool:
+    """Tell whether a project's code is here: files that it left open are garbage to be found."""
+    code = sys.modules.get("hansa.code")
+    return code is not None and any(name.startswith(code.MODULE_PREFIX) for name in sys.modules)
 
 
 def _in_folder(hint: str, words: list[str]) -> str:

@@ -44,15 +44,18 @@ def follow_run(
         check_not_rehearsed(folder)
         membership = membership_at(remote["url"])
     plan = folder.plan()
-    try:
+    rounds, metric = plan["rounds"], plan["stop"]["metric"]
+    if remote["run"] is None:
         with connected(membership) as connection:
-            if remote["run"] is None:
-                hand_over(folder, connection, membership=membership)
-            if not as_json:
-                click.echo(_opening(folder))
-            rounds, metric = plan["rounds"], plan["stop"]["metric"]
-            with watching(rounds, metric, as_json=as_json) as view:
-                follow(folder, connection, membership=membership, view=view)
+            hand_over(folder, connection, membership=membership)
+    try:
+        if not as_json:
+            click.echo(_opening(folder))
+        with (
+            connected(membership) as connection,
+            watching(rounds, metric, as_json=as_json) as view,
+        ):
+            follow(folder, connection, membership=membership, view=view)
     except KeyboardInterrupt:
         write_report(folder)
         if as_json:

@@ -88,12 +88,16 @@ class ClientProcess(Generic[A]):
         options = ["-s"] if sys.flags.no_user_site else []
         # Whatever the clients' code leaves in temporary files goes when the process does.
         place = tempfile.mkdtemp(prefix=PLACE)
-        self._process = process = subprocess.Popen(
-            [sys.executable, "-P", *options, "-m", self._worker],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, "TMPDIR": place},
-        )
+        try:
+            self._process = process = subprocess.Popen(
+                [sys.executable, "-P", *options, "-m", self._worker],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env={**os.environ, "TMPDIR": place},
+            )
+        except OSError:
+            os.rmdir(place)
+            raise
         self._end = weakref.finalize(self, _end, process, place)
         try:
             send(process.stdin, self._setup)  # type: ignore[arg-type]
@@ -111,12 +115,16 @@ class ClientProcess(Generic[A]):
 
     def _lost(self) -> LearnerError:
         assert self._process is not None
-        self._process.kill()
-        status = self._process.wait()
+        try:
+            status = self._process.wait(timeout=_FAREWELL_S)
+            how = f"ended with status {status}"
+        except subprocess.TimeoutExpired:  # or the status would be our own kill's
+            how = "closed its pipe, or sent more than an answer may hold, and was ended"
+            self._process.kill()
         self.close()
         return LearnerError(
             "client-lost",
-            f"The process that runs the {self._whose} clients ended with status {status}.",
+            f"The process that runs the {self._whose} clients {how}.",
             "What it printed stands above, or in workers.log; -9 may mean too little memory.",
         )
 

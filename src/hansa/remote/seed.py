@@ -8,16 +8,20 @@ from __future__ import annotations
 from typing import Any
 
 from hansa.data import load
-from hansa.errors import DataError, HansaError, PlanError
+from hansa.errors import DataError, HansaError, LearnerError, PlanError
 from hansa.learners.learner import Seed, close
 from hansa.params.model import ModelLayout
 from hansa.project import Project
 from hansa.runs.start import Start, as_seed
 from hansa.seeds import Key
 from hansa.simulation.population import data_place, project_population
+from hansa.text import TEXT_CHARS, clean
 
 _NOT_HERE = ("data-missing", "data-unknown-name")
 """Codes of data that lie at the sites and not here."""
+
+_NEEDS_NONE = ("torch", "command")
+"""Kinds of learners that make their model without any data."""
 
 
 def seed_model(project: Project, start: Start | None = None) -> Seed:
@@ -40,7 +44,7 @@ def seed_model(project: Project, start: Start | None = None) -> Seed:
 def _made(project: Project) -> Seed:
     sample, absent = _sample(project)
     key = Key.root(project.plan.seed).child("model")
-    if sample is not None or project.plan.learner.kind == "torch":  # which needs none
+    if sample is not None or project.plan.learner.kind in _NEEDS_NONE:
         return project.learner.init(sample, key)
     try:
         return project.learner.init(None, key)
@@ -48,11 +52,17 @@ def _made(project: Project) -> Seed:
         raise PlanError(
             "plan-impossible",
             f"Making the seed model of a {project.plan.learner.kind} learner takes some data, and "
-            f"those of the plan are not here: {absent} Nothing was sent.",
+            f"those of the plan are not here: {absent} "
+            f"Without them it failed: {_said(error)} Nothing was sent.",
             "Correct data.set if it is wrong. If only the sites have the data, give a model to "
             "start from with --from RUN:ROUND or --from FILE; a simulation on data of the same "
             "shape makes one: hansa export --to safetensors",
         ) from error
+
+
+def _said(error: Exception) -> str:
+    words = error.happened if isinstance(error, HansaError) else f"{type(error).__name__}: {error}"
+    return f"{clean(words, TEXT_CHARS).removesuffix('.')}."
 
 
 def given_model(project: Project, start: Start) -> Seed:
@@ -63,7 +73,9 @@ def given_model(project: Project, start: Start) -> Seed:
     """
     try:
         own = _made(project)
-    except PlanError:
+    except (PlanError, LearnerError) as error:
+        if error.code not in ("plan-impossible", "learner-incomplete"):
+            raise
         names = _buffers(project.plan.learner.kind, list(start.params))
         own = Seed(start.params, ModelLayout(start.params.layout, names))
     return as_seed(start, own)
@@ -86,8 +98,8 @@ def _sample(project: Project) -> tuple[Any, str]:
     """Return some training data for its shapes; where only the sites have it None, and why."""
     data = project.plan.data
     try:
-        if data.set is None or data.split is not None:
-            return project_population(project).sample(), ""
+        if data.set is None or data.split is not None or project.plan.learner.rows == "path":
+            return project_population(project, test=False).sample(), ""
         folder = data_place(data.set, project.data_folder)
         return load(data.set, folder=folder, target=data.target, group=data.group).take([0]), ""
     except DataError as error:

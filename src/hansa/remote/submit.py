@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +11,10 @@ import msgspec
 from blake3 import blake3
 
 from hansa.code import Draft, identity
-from hansa.errors import RunError
+from hansa.errors import PlanError, RunError
 from hansa.failpoints import hit
 from hansa.identity import Membership, submission_text, to_text
+from hansa.limits import MESSAGE_CHARS_MAX
 from hansa.packages import build_archive
 from hansa.protocol.connection import Connection
 from hansa.protocol.messages import BlobRef, RunFacts, Submission
@@ -43,11 +45,12 @@ def submit(
     start: Start | None = None,
     new: bool = False,
     rehearsal: bool = False,
+    on_known: Callable[[RunFolder], None] = lambda _: None,
 ) -> RunFolder:
     """Hand a project to a federation and return its run folder, which `follow` fills.
 
     Repeating it is safe: an unfinished run of this plan, code and federation is found again, and
-    what was not handed over before a crash is sent with the same id.
+    what was not handed over before a crash is sent with the same id, and the words of this call.
 
     Args:
       project: what to run; one that is only read is built, and checked, here.
@@ -58,25 +61,38 @@ def submit(
       start: model to start from; by default the learner makes them.
       new: start anew although an unfinished run of the same plan and code is there.
       rehearsal: the server ends with the command that has started it; the folder remembers it.
+      on_known: told of an unfinished run that the server has already, so that nothing is sent.
 
     Raises:
-      PlanError: a federation cannot run this; nothing was sent.
+      PlanError: a federation cannot run this, or the purpose is too long; nothing was sent.
       RequestRefused: the server does not take it.
       ServerError: the server cannot be reached.
     """
     check_deployable(project)
-    folder = None if new else _unfinished(runs, project, membership)
-    if folder is None or (start is not None and not _begins_with(folder, start)):
+    _check_purpose(purpose)
+    folder = None if new else _unfinished(runs, project, membership, start)
+    if folder is None:
         remote = {"url": membership.url, "run": None} | ({"rehearsal": True} if rehearsal else {})
         seed = _seed(project, start)
         origin = start.origin if start is not None else ""
         sent = _submission(project, seed, purpose=purpose, origin=origin, priority=priority)
         folder = _make(runs, project, remote, seed=seed, submission=sent)
         hit("submit_after_folder_made")
-    if (folder.remote or {}).get("run") is None:
-        with connected(membership) as connection:
-            hand_over(folder, connection, membership=membership)
+    if (folder.remote or {}).get("run") is not None:
+        on_known(folder)
+        return folder
+    with connected(membership) as connection:
+        hand_over(folder, connection, membership=membership, purpose=purpose, priority=priority)
     return folder
+
+
+def _check_purpose(purpose: str) -> None:
+    if len(purpose) > MESSAGE_CHARS_MAX:
+        raise PlanError(
+            "plan-bad-value",
+            f"The purpose has {len(purpose)} characters. Nothing was sent.",
+            f"Tell data owners in at most {MESSAGE_CHARS_MAX} what the run is for.",
+        )
 
 
 def _seed(project: Project | Draft, start: Start | None) -> SeedFile:
@@ -88,17 +104,32 @@ def _seed(project: Project | Draft, start: Start | None) -> SeedFile:
     return seed_file(seed_model(built, start))
 
 
-def hand_over(folder: RunFolder, connection: Connection, *, membership: Membership) -> str:
+def hand_over(
+    folder: RunFolder,
+    connection: Connection,
+    *,
+    membership: Membership,
+    purpose: str = "",
+    priority: int = 0,
+) -> str:
     """Send a run that is kept here and not yet known to be at the server; return its name there.
 
     What was kept is signed anew: the certificate of that day may have expired.
+
+    Args:
+      purpose: instead of the kept one.
+      priority: instead of the kept one, unless it is 0.
 
     Raises:
       RunError: the submission kept in the folder cannot be read.
       RequestRefused: the server does not take it.
     """
     with folder.locked():
-        submission = _signed(_kept_submission(folder), membership)
+        kept = _kept_submission(folder)
+        kept = msgspec.structs.replace(
+            kept, purpose=purpose or kept.purpose, priority=priority or kept.priority
+        )
+        submission = _signed(kept, membership)
         package = _package(folder, submission)
         upload(connection, package, to="blobs")
         upload(connection, folder.model_path(0), to="blobs")
@@ -115,12 +146,15 @@ def _begins_with(folder: RunFolder, start: Start) -> bool:
     return begins_with(folder, start)
 
 
-def _unfinished(runs: Path, project: Project | Draft, membership: Membership) -> RunFolder | None:
-    """Return the newest unfinished run of this very plan, code and federation."""
+def _unfinished(
+    runs: Path, project: Project | Draft, membership: Membership, start: Start | None
+) -> RunFolder | None:
+    """Return the newest unfinished run of this very plan, code, federation and given model."""
     digest = identity(project.plan, project.code)
     for run in reversed(list(all_runs(runs))):
         here = run.about["identity"] == digest and run.state == "running" and not run.rehearsed
-        if here and (run.remote or {}).get("url") == membership.url:
+        here = here and (run.remote or {}).get("url") == membership.url
+        if here and (start is None or _begins_with(run, start)):
             return run
     return None
 

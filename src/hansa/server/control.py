@@ -151,7 +151,7 @@ class Control:
             settling = known is None and hub.is_settling(run, number, phase, site)
             if settling or hub.is_to_come(run, number, phase):
                 raise RequestRefused(
-                    "run-busy",
+                    "round-not-open",
                     f"Round {number} ({phase}) of {run} is not ready for it. Nothing was lost.",
                     "Send the result again in a moment.",
                     status=503,

@@ -18,7 +18,7 @@ from hansa.errors import (
     RunError,
     UpdateRefused,
 )
-from hansa.limits import DISK_TOLD_S, INVITE_LOCK_S
+from hansa.limits import DISK_TOLD_S, INVITE_LOCK_S, RETRY_AFTER_S
 from hansa.protocol.messages import ErrorAnswer
 
 log = logging.getLogger("hansa.server")
@@ -47,6 +47,7 @@ STATUS: dict[str, int] = {
     "run-not-found": 404,
     "run-ended": 409,
     "run-busy": 409,
+    "round-not-open": 503,
     "update-duplicate": 409,
     "server-disk-full": 507,
     "server-disk": 503,
@@ -71,12 +72,8 @@ _KINDS: dict[type[HansaError], int] = {
     UpdateRefused: 422,
 }
 
-RETRY_S: dict[int, float] = {429: 1.0, 503: 2.0}
-"""Seconds after which it is worth while to ask again, by status."""
-
-MOMENTARY = ("run-busy",)
-"""Codes of what is over in milliseconds, as a round that opens again after a restart: who asks
-waits as its own patience says, or each restart would take two seconds more."""
+_SOON = "round-not-open"
+"""Mostly over in milliseconds; who asks waits a little longer each time by itself."""
 
 
 def status_of(error: HansaError) -> int:
@@ -107,8 +104,8 @@ def answer(error: HansaError) -> Response:
     said = error.said if isinstance(error, RequestRefused) else error.code
     body = ErrorAnswer(error={"code": said, "message": error.happened, "hint": error.hint})
     headers = {"Cache-Control": "no-store"}
-    if status in RETRY_S and said not in MOMENTARY:
-        wait = INVITE_LOCK_S if error.code == "invite-locked" else RETRY_S[status]
+    if status in RETRY_AFTER_S and said != _SOON:
+        wait = INVITE_LOCK_S if error.code == "invite-locked" else RETRY_AFTER_S[status]
         headers["Retry-After"] = f"{wait:.0f}"
     if status == 401:
         headers["WWW-Authenticate"] = "Hansa-Proof"

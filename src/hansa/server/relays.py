@@ -106,7 +106,7 @@ class Relays:
         settling = hub.is_settling(run, number, phase, combiner)
         if known is None and (settling or hub.is_to_come(run, number, phase)):
             raise RequestRefused(
-                "run-busy",
+                "round-not-open",
                 f"Round {number} ({phase}) of {run} is not ready for it. Nothing was lost.",
                 "Send the result again in a moment.",
                 status=503,

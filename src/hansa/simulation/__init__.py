@@ -28,13 +28,15 @@ __all__ = [
 ]
 
 
+_WHERE = dict.fromkeys(("Simulation", "Unwatched", "continue_run", "open_run"), "simulate")
+
+
 def __getattr__(name: str) -> Any:
     """Load what runs a simulation when it is first asked for: its clients have other uses."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    simulate = ("Simulation", "Unwatched", "continue_run", "open_run")
-    where = "simulate" if name in simulate else "population"
-    return getattr(importlib.import_module(f"{__name__}.{where}"), name)
+    where = importlib.import_module(f"{__name__}.{_WHERE.get(name, 'population')}")
+    return getattr(where, name)
 
 
 def __dir__() -> list[str]:

@@ -266,8 +266,11 @@ def _no_places(folder: Path, how: str) -> DataError:
     )
 
 
-def project_population(project: Project) -> Population:
+def project_population(project: Project, *, test: bool = True) -> Population:
     """Return the population that a project's plan describes.
+
+    Args:
+      test: whether to ask a project that makes its own data for its test set, too.
 
     Raises:
       DataError: data is missing or cannot be split as asked.
@@ -277,12 +280,12 @@ def project_population(project: Project) -> Population:
     plan = project.plan
     key = data_key(plan.seed)
     if plan.data.set is None:
-        test = getattr(project.module, "test_data", None)
+        test_data = getattr(project.module, "test_data", None)
         return Asked(
             project_data(project),
             clients=plan.data.clients,
             validation=plan.data.validation,
-            test=test() if callable(test) else None,
+            test=test_data() if test and callable(test_data) else None,
             key=key,
             plan=plan.data,
         )

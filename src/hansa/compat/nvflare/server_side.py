@@ -199,7 +199,7 @@ def _component(
     components: Mapping[str, dict[str, Any]], given: Mapping[str, Any], key: str, default: str
 ) -> dict[str, Any]:
     wanted = given.get(key) or default
-    if wanted not in components:
+    if not isinstance(wanted, str) or wanted not in components:
         raise refused(f"The app's workflow names the component {wanted!r}, which is not there.")
     return components[wanted]
 
@@ -208,8 +208,8 @@ def _known(described: Mapping[str, Any], names: tuple[str, ...], what: str) -> s
     """Return the class name of one of FLARE's own components."""
     path = path_of(described)
     name = path.rpartition(".")[2]
-    if name not in names or ("." in path and not path.startswith(f"{NAME}.")):
-        own = "the app's own" if "." in path and not path.startswith(f"{NAME}.") else "not known"
+    if name not in names or is_own(path):
+        own = "the app's own" if is_own(path) else "not known"
         raise refused(f"The {what} {path} is {own}; taken over are {', '.join(names)}.")
     return name
 
@@ -230,7 +230,7 @@ def _there(described: dict[str, Any]) -> dict[str, Any]:
     path = path_of(described)
     if "." not in path:
         path = place_of(path) or path
-    if path.startswith(f"{NAME}.") and not is_there(path):
+    if "." not in path or (path.startswith(f"{NAME}.") and not is_there(path)):
         raise refused(f"Hansa has no stand-in for {path}.")
     return {"path": path, "args": arguments(described)}
 
