@@ -110,6 +110,13 @@ MESSAGE_CHARS_MAX = 2_000
 WORKER_FRAME_BYTES_MAX = 64 * 2**20
 """Bytes of one message between a simulation and its worker process; models travel as files."""
 
+WORKER_REPLY_BYTES_MAX = 2**20
+"""Bytes of what a worker tells its site beside an update: METRICS_MAX metrics, or a traceback.
+Decoded it takes some thirty times as much of the agent's memory, which no limit of a run counts."""
+
+FAILURES_KEPT = 200
+"""Tracebacks that a site keeps, of FAILURE_CHARS_MAX characters at most; the oldest go."""
+
 WORKER_DEATHS_MAX = 2
 """Times that a client may take its worker process down before it counts as failed."""
 

@@ -35,14 +35,14 @@ def send(pipe: BinaryIO, frame: msgspec.Struct) -> None:
         raise Closed from error
 
 
-def receive(pipe: BinaryIO, kind: Any) -> Any:
-    """Read one frame of a kind.
+def receive(pipe: BinaryIO, kind: Any, *, most: int = WORKER_FRAME_BYTES_MAX) -> Any:
+    """Read one frame of a kind, of at most so many bytes.
 
     Raises:
       Closed: the other process has ended, or sent something else.
     """
     length = int.from_bytes(exactly(pipe, 4), "little")
-    if length > WORKER_FRAME_BYTES_MAX:
+    if length > most:
         raise Closed
     try:
         return msgspec.msgpack.decode(exactly(pipe, length), type=kind)

@@ -130,6 +130,19 @@ def test_whoever_does_not_confirm_the_fingerprint_does_not_join(
     assert not Path("ward-3").exists()
 
 
+def test_a_join_that_was_killed_before_its_settings_goes_on_with_the_same_command(
+    typed: Any, invite: Invite
+) -> None:
+    typed("join", invite.line(), "--folder", "ward-3", "--yes")
+    before = Path("ward-3/site.toml").read_bytes()
+    Path("ward-3/site.toml").unlink()
+    found = typed("join", invite.line(), "--folder", "ward-3", "--yes")
+    assert found.status == 0, found.err
+    assert "had joined https://hansa.test:443 before" in found.out
+    assert "hansa site start --folder ward-3" in found.out
+    assert Path("ward-3/site.toml").read_bytes() == before
+
+
 def test_a_folder_is_one_site_only(typed: Any, invite: Invite) -> None:
     typed("join", invite.line(), "--folder", "ward-3", "--yes")
     before = Path("ward-3/site.toml").read_bytes()
@@ -236,6 +249,17 @@ def test_data_that_is_gone_is_told_beside_the_rest(typed: Any, site: Sample) -> 
     found = typed("data", "ls")
     assert found.status == 0
     assert "cohort" in found.err and "cohort.csv" in found.err
+
+
+def test_all_of_a_policy_is_shown(typed: Any, site: Sample) -> None:
+    from hansa.site.policy import Policy
+
+    policy = '[policy]\ntasks = ["count"]\nfilters = [{ name = "clip", norm = 1.5 }]\n'
+    (site.folder / "site.toml").write_text(f'name = "north"\n{policy}', encoding="utf-8")
+    shown = typed("policy", "show").out
+    assert "clip (norm = 1.5)" in shown and "count" in shown
+    named = {line.split()[0] for line in shown.splitlines()}
+    assert set(Policy.__struct_fields__) <= named
 
 
 def test_a_policy_is_shown_with_its_defaults(typed: Any, site: Sample) -> None:
@@ -492,6 +516,39 @@ def test_verifying_compares_with_the_servers_receipts(
     plain = typed("ledger", "--verify", "--json")
     assert plain.status == 1
     assert any(words in d["what"] for d in json.loads(plain.out)["differences"])
+
+
+def test_verifying_beside_an_agent_at_work_finds_no_difference(
+    typed: Any, sent: Sample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What leaves while the server is asked was told as something the ledger does not know."""
+    digest = f"blake3:{'e' * 64}"
+    more = signed(sent, digest, round=2)
+
+    def fetched(_: Membership) -> list[Receipt]:
+        ledger = Ledger(sent.folder / "ledger.jsonl")
+        seq = ledger.sent("update", size=2600, run=more.run, round=2, digest=digest)
+        ledger.confirmed(seq, more)
+        return [signed(sent), more]
+
+    monkeypatch.setattr("hansa.site.receipts.fetch_receipts", fetched)
+    assert typed("ledger", "--verify").status == 0
+    # A receipt that came after the server had answered is none that it denies, either.
+    monkeypatch.setattr("hansa.site.receipts.fetch_receipts", lambda _: [signed(sent), more])
+    assert typed("ledger", "--verify").status == 0
+
+
+def test_a_user_without_a_name_can_give_his_word(
+    typed: Any, site: Sample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nobody() -> str:
+        raise KeyError("getpwuid(): uid not found: 54321")
+
+    request = ask(site)
+    monkeypatch.setattr("getpass.getuser", nobody)
+    found = typed("deny", request.short)
+    assert found.status == 0, found.err
+    assert "gets no further task" in found.out
 
 
 def _facts(receipt: Receipt) -> dict[str, Any]:

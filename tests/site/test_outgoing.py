@@ -46,7 +46,7 @@ def test_named_tensors_are_found_in_the_flat_vector_whatever_their_order(tmp_pat
 def test_tensors_of_an_answer_are_filtered_and_its_facts_stay(tmp_path: Path) -> None:
     answer = tmp_path / "answer"
     save_params(answer, packed(Params.of({"w": np.array([[3.0, -4.0]])}), {"rows": 9}))
-    filtered(answer, build_filters([{"name": "clip", "norm": 1.0}]), offer())
+    filtered(answer, build_filters([{"name": "clip", "norm": 1.0}]), offer(), named=True)
     found = unpacked(load_params(answer))
     assert found.params is not None and found.facts == {"rows": 9}
     np.testing.assert_allclose(found.params["w"], [[0.6, -0.8]])
@@ -72,6 +72,25 @@ def test_what_cannot_be_filtered_does_not_leave(tmp_path: Path) -> None:
         filtered(
             update, build_filters([{"name": "clip", "norm": 1.0}]), offer({"name": "scaffold"})
         )
+    assert error.value.code == "site-filter"
+
+
+@pytest.mark.parametrize(
+    "vectors",
+    [
+        {"delta": np.arange(6.0)},
+        {"delta": np.arange(5.0).reshape(1, 5)},
+        {"delta": np.arange(5.0), "more": np.ones(2)},
+        {"delta": np.arange(5.0), "buffers": np.ones(2)},
+    ],
+)
+def test_what_is_no_vector_of_the_model_does_not_pass_a_filter_as_it_is(
+    tmp_path: Path, vectors: dict[str, Any]
+) -> None:
+    update = tmp_path / "update"
+    save_params(update, Params.of(vectors))
+    with pytest.raises(SiteError, match="not as long as the model") as error:
+        filtered(update, build_filters([{"name": "exclude", "tensors": ["head.*"]}]), offer())
     assert error.value.code == "site-filter"
 
 

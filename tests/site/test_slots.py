@@ -107,6 +107,27 @@ def test_two_runs_share_one_card_one_after_the_other_and_see_its_number(made) ->
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="processes of POSIX")
+def test_a_run_that_was_put_to_rest_counts_its_examples_without_the_card(
+    made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had started again with the number of a card that was lent to another run by then."""
+    workers, case = made
+    told = []
+    start = workers.start_worker
+
+    def noted(command, folder, more):
+        told.append(more.get("CUDA_VISIBLE_DEVICES"))
+        return start(command, folder, more)
+
+    monkeypatch.setattr(workers, "start_worker", noted)
+    for run in ("first", "second"):
+        assert train(workers, case, run).state == "done"
+    offer = msgspec.structs.replace(case.offer, run="first")
+    assert workers.ready(offer, case.package).state == "done"
+    assert told == ["0", "0", ""]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="processes of POSIX")
 def test_a_site_without_the_card_answers_and_goes_on(made) -> None:
     workers, case = made
     workers.settings = SiteSettings(name="client-0", policy=workers.settings.policy)

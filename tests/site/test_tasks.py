@@ -36,6 +36,7 @@ from hansa.protocol.messages import (
 )
 from hansa.site.agent import Agent
 from hansa.site.ledger import LEDGER_FILE, Ledger
+from hansa.site.offers import Offers
 from hansa.site.outbox import Outbox
 from hansa.site.receipts import ReceiptPage
 from hansa.site.requests import approve, deny
@@ -464,3 +465,21 @@ def test_a_strangers_plan_is_refused_before_anything_of_it_is_kept(
     assert not (table.site.folder / "requests").exists()
     assert not (table.site.folder / "cache" / "packages").exists()
     life.agent.close()
+
+
+@pytest.mark.parametrize("damage", ["site.toml", "approvals.jsonl"])
+def test_a_mistake_in_the_owners_files_is_not_told_to_the_server(
+    table: Table, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    more = 'submiters = ["anna"]\n' if damage == "site.toml" else "x\ny\n"
+    with open(table.site.folder / damage, "a", encoding="utf-8") as file:
+        file.write(more)
+    offers = Offers(table.site.folder, table.desk, patient=lambda work, _: work())
+    package = table.archive
+    monkeypatch.setattr(
+        "hansa.site.offers.download", lambda c, b, target, **_: target.write_bytes(package)
+    )
+    offers._consider(table.offer)
+    said = table.server.standings[-1]
+    assert said.state == "refused" and "its owner must look" in said.reason
+    assert str(table.site.folder) not in said.reason and "submiters" not in said.reason

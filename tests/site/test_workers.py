@@ -23,7 +23,8 @@ from hansa.clock import monotonic
 from hansa.errors import SiteError
 from hansa.hosting.process import Log
 from hansa.hosting.sandbox import trouble
-from hansa.limits import WORKER_LOG_BYTES_MAX
+from hansa.limits import FAILURE_CHARS_MAX, WORKER_LOG_BYTES_MAX
+from hansa.site.failures import keep_failure
 from hansa.site.policy import Policy
 from hansa.site.settings import DataSource, SiteLimits
 from hansa.site.workers import WorkerResult, Workers
@@ -145,6 +146,28 @@ def test_trouble_in_one_task_is_told_and_the_next_task_works(make: Make, how: st
         assert result.trace_file is not None and "model.py" in result.trace_file.read_text()
     if not top:
         assert train(workers, case, 2).state == "done" and delta(case, 2) == [3.0] * 3
+
+
+@pytest.mark.parametrize("make", MODES[:1], indirect=True)
+def test_a_worker_that_says_too_much_is_ended_before_it_is_decoded(make: Make) -> None:
+    """Sixteen megabytes of metrics took half a gigabyte of the agent's memory."""
+    first = "return {'w': np.zeros(3, np.float32)}, {'m' * 190 + str(i): 1.0 for i in range(9000)}"
+    workers, case = make(first)
+    result = train(workers, case, 1)
+    assert (result.state, result.code) == ("failed", "client-lost")
+
+
+def test_tracebacks_are_cut_and_the_oldest_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hansa.site.failures.FAILURES_KEPT", 3)
+    for number in range(5):
+        file = keep_failure(tmp_path, f"r-1-{number}-train", f"{number}" * 70_000)
+        os.utime(file, ns=(number, number))
+    keep_failure(tmp_path, "last", "end")
+    names = sorted(path.name for path in (tmp_path / "failures").iterdir())
+    assert names == ["last.txt", "r-1-3-train.txt", "r-1-4-train.txt"]
+    assert (tmp_path / "failures" / names[1]).stat().st_size == FAILURE_CHARS_MAX
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="where the system tells of processes")

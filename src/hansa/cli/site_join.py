@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from hansa.cli.options import at_folder, pasted_invite
 from hansa.cli.site import folder_option
+
+if TYPE_CHECKING:
+    from hansa.identity import Membership
 
 TEMPLATE = """\
 # The settings of this site.  Its agent reads them when it starts.
@@ -57,12 +61,16 @@ def command(invite: str, folder: Path, yes: bool) -> None:
       hansa site join 'https://hansa.example.org:443#TOKEN.FINGERPRINT' --folder ward-3
     """
     from hansa.errors import SiteError
-    from hansa.identity import parse_invite
-    from hansa.identity.authority import authority_fingerprint
+    from hansa.identity import load_membership, parse_invite
     from hansa.protocol.enrolment import enrol
     from hansa.site.settings import SITE_FILE
-    from hansa.store.files import write_durably
 
+    if (folder / "member.json").exists() and not (folder / SITE_FILE).exists():
+        membership = load_membership(folder)
+        if membership.role == "site":  # a crash has come between the two files
+            click.echo(f"{folder} had joined {membership.url} before; INVITE was not used.")
+            _written(membership)
+            return
     asked = parse_invite(pasted_invite(invite))
     for name in ("member.json", SITE_FILE):
         if (folder / name).exists():
@@ -78,7 +86,16 @@ def command(invite: str, folder: Path, yes: bool) -> None:
     if not yes and not click.confirm("Are they the same?"):
         click.echo("Not joined. Nothing was sent; call the operator.", err=True)
         raise click.exceptions.Exit(1)
-    membership = enrol(asked, folder, kind="site")
+    _written(enrol(asked, folder, kind="site"))
+
+
+def _written(membership: Membership) -> None:
+    """Write the settings of a site that has joined, and say what comes next."""
+    from hansa.identity.authority import authority_fingerprint
+    from hansa.site.settings import SITE_FILE
+    from hansa.store.files import write_durably
+
+    folder = membership.folder
     text = TEMPLATE.format(name=membership.name)
     write_durably(folder / SITE_FILE, [text.encode()])
     at = at_folder(folder)
@@ -90,7 +107,7 @@ def command(invite: str, folder: Path, yes: bool) -> None:
             f"  {' '.join(above[i : i + 4] for i in range(0, len(above), 4))}\n"
         )
     click.echo(
-        f"\nThis is now the site {membership.name} of {membership.federation or asked.url}.\n"
+        f"\nThis is now the site {membership.name} of {membership.federation or membership.url}.\n"
         f"Its key is {folder / 'key.pem'}; it never leaves this machine.\n"
         + behind
         + "Nothing runs here yet. Next:\n"

@@ -53,9 +53,10 @@ def listed(
     from hansa.site.ledger import LEDGER_FILE, Ledger
     from hansa.store.files import write_durably
 
-    entries = list(Ledger(folder / LEDGER_FILE).entries())
+    ledger = folder / LEDGER_FILE
+    entries = list(Ledger(ledger).entries())
     rows = _rows(entries)
-    differences = _verified(membership, entries) if verify else None
+    differences = _verified(membership, entries, ledger) if verify else None
     if csv_file is not None:
         write_durably(csv_file, [_csv(rows).encode()])
     if as_json:
@@ -151,13 +152,19 @@ def _csv(rows: list[dict[str, Any]]) -> str:
     return text.getvalue()
 
 
-def _verified(folder: Path, entries: list[Any]) -> list[Any]:
-    """Return what differs from the server's receipts, forged ones among them."""
+def _verified(folder: Path, entries: list[Any], ledger: Path) -> list[Any]:
+    """Return what differs from the server's receipts, forged ones among them.
+
+    An agent may be at work: the server may know what left after the ledger was read, and the
+    ledger has receipts by now that the server gave after it was asked.
+    """
     from hansa.identity import load_membership
-    from hansa.site.ledger import compare
+    from hansa.site.ledger import Ledger, compare
     from hansa.site.receipts import fetch_receipts, forged
 
     membership = load_membership(folder)
     receipts = fetch_receipts(membership)
-    kept = [entry.receipt for entry in entries if entry.receipt is not None]
-    return compare(entries, receipts) + forged([*receipts, *kept], membership)
+    confirmed = [entry for entry in entries if entry.receipt is not None]
+    left = [entry for entry in Ledger(ledger).entries() if entry.receipt is None]
+    kept = [entry.receipt for entry in confirmed]
+    return compare([*left, *confirmed], receipts) + forged([*receipts, *kept], membership)

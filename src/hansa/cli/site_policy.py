@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -50,6 +51,8 @@ def show(folder: Path, as_json: bool) -> None:
             }[policy.approve],
             "packages": ", ".join(policy.packages) or "none runs without being asked",
             "data": _names(policy.data, "all that is declared", "none"),
+            "tasks": _names(policy.tasks, "all that an approved plan names", "none"),
+            "filters": "; ".join(map(_filter_told, policy.filters)) or "none: all leaves as it is",
             "sandbox": policy.sandbox,
             "max_rounds": str(policy.max_rounds or "no limit"),
         }
@@ -57,6 +60,11 @@ def show(folder: Path, as_json: bool) -> None:
             click.echo(f"{key:<12}{told}")
     if not as_json:
         click.echo(f"Sandbox here: {sandbox_told(policy)}")
+
+
+def _filter_told(described: Mapping[str, Any]) -> str:
+    options = ", ".join(f"{k} = {v!r}" for k, v in described.items() if k != "name")
+    return f"{described.get('name')} ({options})" if options else str(described.get("name"))
 
 
 def _names(names: tuple[str, ...] | None, without: str, empty: str) -> str:

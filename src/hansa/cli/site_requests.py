@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 from pathlib import Path
 
 import click
@@ -92,7 +93,7 @@ def approve(request: str, until: str | None, max_rounds: int | None, folder: Pat
     settings = load_settings(folder)
     found = kept.find_request(folder, request)
     word = kept.approve(
-        folder, found.identity, until=ends, max_rounds=max_rounds, by=getpass.getuser()
+        folder, found.identity, until=ends, max_rounds=max_rounds, by=_who()
     )
     click.echo(f"{found.short} {kept.told(word)}.")
     planned = found.offer.plan.get("rounds")
@@ -125,9 +126,17 @@ def deny(request: str, reason: str, folder: Path) -> None:
         load_settings(folder)
     found = kept.find_request(folder, request)
     reason = clean(reason, MESSAGE_CHARS_MAX // 2)
-    word = kept.deny(folder, found.identity, reason=reason, by=getpass.getuser())
+    word = kept.deny(folder, found.identity, reason=reason, by=_who())
     click.echo(f"{found.short} {kept.told(word)}.")
     click.echo(
         "It gets no further task. To end also what is at work this minute: "
         f"hansa site stop --now{at_folder(folder)}"
     )
+
+
+def _who() -> str:
+    """Return who gives the word: in a container an id may have no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"user {os.getuid()}" if hasattr(os, "getuid") else "unknown"

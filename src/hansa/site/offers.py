@@ -32,6 +32,9 @@ from hansa.text import clean
 
 log = logging.getLogger("hansa.site")
 
+_OWN_FILES = ("site-settings", "site-damaged", "identity-membership")
+"""Codes of errors that tell places and contents of a site's own files."""
+
 
 class Known(NamedTuple):
     """A run that has asked."""
@@ -193,11 +196,18 @@ class Offers:
                 return Standing(state="refused", reason=short), None
             examples = self._desk.workers.examples(offer, request.code)
         except (HansaError, OSError) as error:
-            said = error.happened if isinstance(error, HansaError) else "its disk refused something"
             log.warning("%s: %s", offer.run, error)
-            words = clean(f"{CANNOT}: {said}", MESSAGE_CHARS_MAX)
+            words = clean(f"{CANNOT}: {self._said(error)}", MESSAGE_CHARS_MAX)
             return Standing(state="refused", reason=words), None
         return Standing(state="ready", examples=examples), Joined(offer, request.code)
+
+    def _said(self, error: HansaError | OSError) -> str:
+        """Return what the server may hear of an error: nothing of the owner's files."""
+        if not isinstance(error, HansaError):
+            return "its disk refused something"
+        if error.code in _OWN_FILES:
+            return "its owner must look at its own files"
+        return self._desk.workers.without_paths(error.happened)
 
     def _fetched(self, offer: Offer) -> Path:
         """Return the package's archive, fetched unless it is here."""

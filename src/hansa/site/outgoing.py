@@ -7,6 +7,7 @@ filtered.  Of an answer to a named task, tensors are filtered by their own names
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -113,8 +114,12 @@ def filtered(
     method = offer.plan.get("algorithm")
     name = method.get("name") if isinstance(method, dict) else method
     odd = sorted({str(v.dtype) for v in vectors.values() if v.dtype.kind not in "fiub"})
-    if name == "scaffold" or odd:
+    # What has another shape is no vector of the model: a filter would let it pass as it is.
+    strange = [] if named else _strange(found.to_dict(), offer)
+    if name == "scaffold" or odd or strange:
         what = f"values of {odd[0]}" if odd else "an algorithm that keeps a state at clients"
+        if strange:
+            what = f"a vector {strange[0]!r:.80} that is not as long as the model"
         raise SiteError(
             "site-filter",
             f"This site's filters cannot be applied to {what}. Nothing was sent.",
@@ -134,10 +139,26 @@ def filtered(
     return digest, sum(len(part) for part in file)
 
 
+def _strange(vectors: Mapping[str, np.ndarray], offer: Offer) -> list[str]:
+    """Return the names of vectors that are not flat and of the model's size."""
+    layout = _layout(offer)
+    trained = layout.trained.float_size
+    averaged = sum(math.prod(spec.shape) for spec in layout.buffers.specs)
+    return [
+        name
+        for name, vector in vectors.items()
+        if vector.ndim != 1 or vector.size != (averaged if name == BUFFERS else trained)
+    ]
+
+
+def _layout(offer: Offer) -> ModelLayout:
+    tensors = Layout.of((n, d, tuple(shape)) for n, d, shape in offer.tensors)
+    return ModelLayout(tensors, offer.buffers)
+
+
 def _spans(offer: Offer) -> Iterator[tuple[str, int, int]]:
     """Give where each trained tensor lies in a flat vector, in the order of `ModelLayout`."""
-    tensors = Layout.of((n, d, tuple(shape)) for n, d, shape in offer.tensors)
-    trained = ModelLayout(tensors, offer.buffers).trained
+    trained = _layout(offer).trained
     spans = trained.float_spans()
     for spec in trained.specs:
         wide = width(spec.dtype)

@@ -11,6 +11,7 @@ from typing import BinaryIO, NamedTuple, Protocol
 from blake3 import blake3
 
 from hansa.hosting.process import HostedProcess, Lost
+from hansa.limits import WORKER_REPLY_BYTES_MAX
 from hansa.pipes import Closed, receive, send
 from hansa.site.worker_messages import Done, Failed, Ready, Reply, Request, Setup
 
@@ -98,7 +99,7 @@ class WorkerProcess(HostedProcess[Answer]):
 
     def receive(self, pipe: BinaryIO) -> Answer:
         """Return the next reply; an update that follows it goes to its file."""
-        reply = receive(pipe, Reply)
+        reply = receive(pipe, Reply, most=WORKER_REPLY_BYTES_MAX)
         digest = ""
         if isinstance(reply, Done) and (reply.update or reply.state):
             digest = _save(pipe, reply, self._files)

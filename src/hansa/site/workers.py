@@ -6,7 +6,6 @@ cancelled or ran out of time is replaced at the next task.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import os
@@ -36,6 +35,7 @@ from hansa.limits import (
 from hansa.protocol.messages import Offer
 from hansa.rounds.questions import phase_of, unpacked
 from hansa.site.data import not_declared
+from hansa.site.failures import keep_failure
 from hansa.site.settings import DataSource, SiteSettings
 from hansa.site.slots import Lent, SlotDesk, asked_for, slot_environment
 from hansa.site.states import OwnStates
@@ -275,7 +275,9 @@ class Workers:
                 self._desk.stir()
 
     def _ready(self, slot: _Slot, offer: Offer, package: Path) -> WorkerResult:
-        self._worker(slot, offer, package)
+        # Slots that it does not have now are another's by then: it counts examples without.
+        lent = slot.lent or dict.fromkeys(asked_for(offer.plan), ())
+        self._worker(slot, offer, package, lent=lent)
         return WorkerResult("done", examples=slot.examples)
 
     def _ask(
@@ -334,18 +336,15 @@ class Workers:
         try:
             if slot.worker is not None:
                 slot.worker.close()
-                slot.worker = None
+                slot.worker, slot.lent = None, {}
             return True
         finally:
             slot.lock.release()
 
-    def _worker(
-        self, slot: _Slot, offer: Offer, package: Path, *, lent: Lent | None = None
-    ) -> Worker:
+    def _worker(self, slot: _Slot, offer: Offer, package: Path, *, lent: Lent) -> Worker:
         """Return the run's worker, set up, and started with the slots that it has now."""
         if slot.cancelled:
             raise Lost("site-cancelled", "The task was cancelled before it had begun.")
-        lent = slot.lent if lent is None else lent
         same = slot.identity == offer.identity and slot.lent == lent
         if slot.worker is not None and slot.worker.alive and same:
             return slot.worker
@@ -495,16 +494,13 @@ class Workers:
 
     def _failed(self, offer: Offer, what: str, failed: Failed) -> WorkerResult:
         """Make the result of a task that failed, and keep what its owner may want to read."""
-        reason, file = clean(self._without_paths(failed.message), MESSAGE_CHARS_MAX), None
+        reason, file = clean(self.without_paths(failed.message), MESSAGE_CHARS_MAX), None
         if failed.trace:
-            file = self._folder / "failures" / f"{offer.run}-{what}.txt"
-            with contextlib.suppress(OSError):
-                file.parent.mkdir(exist_ok=True)
-                file.write_text(failed.trace, encoding="utf-8", errors="backslashreplace")
+            file = keep_failure(self._folder, f"{offer.run}-{what}", failed.trace)
         _log.warning("Run %s, %s: %s", offer.run, what, reason)
         return WorkerResult("failed", code=failed.code[:80], reason=reason, trace_file=file)
 
-    def _without_paths(self, text: str) -> str:
+    def without_paths(self, text: str) -> str:
         """Return a message without the places where this site keeps its data and itself."""
         places = {
             str(path): name
