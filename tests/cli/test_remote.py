@@ -50,6 +50,15 @@ def test_detached_and_followed_later_from_anywhere_in_between(
     assert len(server.submissions) == 1
 
 
+@pytest.mark.parametrize("start", ["nope:1", "nope.safetensors"])
+def test_a_start_that_is_neither_a_file_nor_a_run_is_told_as_that(
+    hansa_cli: Any, server: StandIn, start: str
+) -> None:
+    text = hansa_cli("run", "study", "--on", "--from", start, status=1)
+    assert f"no file {start!r} here" in text.replace("\n", " ") and "[model-missing]" in text
+    assert not server.submissions
+
+
 def test_what_was_handed_over_before_is_said_to_be(hansa_cli: Any, server: StandIn) -> None:
     """A command that runs each night sent nothing from the second night on, and said it had."""
     hansa_cli("run", "study", "--on", "--detach")

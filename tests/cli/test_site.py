@@ -198,7 +198,7 @@ def test_a_clients_folder_of_a_split_is_counted_by_its_parts(
     assert facts["rows"] + facts["valid"] in (898, 899)
     assert (facts["classes"], facts["x"]) == (10, "float32 [64]")
     refused = typed("data", "add", "parts", "--as", "both").err
-    assert "[data-missing]" in refused and "own code reads, write [data.both] with path" in refused
+    assert "[data-missing]" in refused and "own code reads, add: --unread" in refused
 
 
 def test_a_path_outside_of_the_folder_is_kept_whole(typed: Any, site: Sample) -> None:
@@ -242,6 +242,20 @@ def test_text_labels_are_declared_only_with_the_names_of_all_classes(
     assert wrong.status == 1 and "sick" in wrong.err
     listed = {row["name"]: row for row in json.loads(typed("data", "ls", "--json").out)}
     assert listed["beds"]["classes"] == 3
+
+
+def test_data_that_hansa_does_not_read_are_declared_as_such(typed: Any, site: Sample) -> None:
+    (site.folder / "scans").mkdir()
+    (site.folder / "scans" / "a.dcm").write_bytes(b"DICM")
+    found = typed("data", "add", "scans", "--as", "scans")
+    assert found.status == 1 and "add: --unread" in found.err
+    found = typed("data", "add", "scans", "--as", "scans", "--unread")
+    assert found.status == 0 and "a folder that a run's own code reads" in found.out
+    assert load_settings(site.folder).data["scans"].path == "scans"
+    listed = typed("data", "ls")
+    assert "scans" in listed.out and "scans" not in listed.err
+    assert typed("data", "add", "none", "--as", "none", "--unread").status == 1
+    assert typed("data", "add", "scans", "--as", "b", "--unread", "--target", "y").status == 2
 
 
 def test_data_that_is_gone_is_told_beside_the_rest(typed: Any, site: Sample) -> None:
@@ -352,7 +366,7 @@ def test_from_a_request_to_an_approval_and_back(typed: Any, site: Sample) -> Non
     found = typed("requests")
     assert request.short in found.out and "waits" in found.out
     less = typed("approve", request.short[:4], "--max-rounds", "1").out
-    assert "for 1 round." in less and "has 3 rounds: after 1 it waits for you again" in less
+    assert "for 1 round." in less and "after 1 this site takes no part until you approve" in less
     assert typed("approve", request.short[:4], "--until", "2999-01-01").status == 0
     (row,) = json.loads(typed("requests", "--json").out)
     assert (row["state"], row["submitter"], row["rounds"]) == ("runs", "anna", 3)

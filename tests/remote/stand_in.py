@@ -73,6 +73,8 @@ class StandIn:
                 return self._submit(msgspec.json.decode(body, type=Submission))
             case ("GET", ["runs"]):
                 return {"runs": [self._facts()] if self.submissions else []}
+            case ("GET", ["models"]):
+                return {"models": [], "next": None}
             case ("GET", ["runs", "far-7"]):
                 return {"facts": self._facts(), "submission": self.submissions[0], "hansa": "0.1"}
             case ("GET", ["runs", "far-7", "events"]):

@@ -72,3 +72,21 @@ def test_what_goes_right_passes_through(app):
     sent: list[dict[str, Any]] = []
     ask(app, "GET", "/fine", sent)
     assert sent[0]["status"] == 200 and sent[1]["body"] == b"fine"
+
+
+def test_a_request_that_is_cancelled_ends_without_a_word() -> None:
+    """As a server ends while a killed follower is still waited for: it printed a traceback."""
+
+    async def waits(request: Request) -> Response:
+        await asyncio.Event().wait()
+        return PlainTextResponse("never")
+
+    async def cancelled() -> None:
+        app = App(Router([Route("/waits", Asked(waits), methods=["GET"])]))
+        facts = {"type": "http", "method": "GET", "path": "/waits", "headers": []}
+        asked = asyncio.ensure_future(app({**facts, "query_string": b""}, None, None))  # type: ignore[arg-type]
+        await asyncio.sleep(0)
+        asked.cancel()
+        await asked
+
+    asyncio.run(cancelled())

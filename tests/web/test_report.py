@@ -14,6 +14,20 @@ PAGES["compare"] = render_compare(samples.seeds_and_settings())
 PAGES["compare hostile"] = render_compare([samples.hostile(), samples.hello(), samples.empty()])
 PAGES["compare nothing"] = render_compare([])
 
+
+def test_a_run_of_sites_is_not_said_to_be_reproduced_here():
+    run = samples.hello()
+    assert "hansa reproduce" in render_report(run)
+    assert "hansa reproduce" not in render_report({**run, "engine": "federation"})
+
+
+def test_a_run_that_has_ended_without_a_round_promises_none():
+    started = {**samples.empty(), "final": False}
+    assert "appear with the first finished round" in render_report(started)
+    text = render_report({**started, "final": True, "state": "failed"})
+    assert "first finished round" not in text and "Nothing was measured." in text
+
+
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 
 

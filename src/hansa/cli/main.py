@@ -7,6 +7,7 @@ import gc
 import json
 import os
 import re
+import shlex
 import sys
 import traceback
 from typing import Any
@@ -102,7 +103,7 @@ def _in_folder(hint: str, words: list[str]) -> str:
         return hint
     for i, word in enumerate(words):
         if word == "--folder" and i + 1 < len(words):
-            return f"{hint} --folder {words[i + 1]}"
+            return f"{hint} --folder {shlex.quote(words[i + 1])}"
         if word.startswith("--folder="):
             return f"{hint} {word}"
     return hint

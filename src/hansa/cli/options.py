@@ -60,7 +60,7 @@ def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def at_folder(folder: Path) -> str:
     """Return the option that names a folder again in a command to type next; often nothing."""
-    return "" if folder == Path() else f" --folder {folder}"
+    return "" if folder == Path() else f" --folder {shlex.quote(str(folder))}"
 
 
 def pasted_invite(text: str) -> str:

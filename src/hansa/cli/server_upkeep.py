@@ -79,8 +79,8 @@ def backup(target: Path, folder: Path, as_json: bool) -> None:
     click.echo("It holds the federation's private keys (mode 0600); keep it as you keep them.")
     if made.linked:
         click.echo("It shares its blobs with the server's disk; copy it to another one as well.")
-    click.echo(f"Check it:   hansa server doctor --folder {target}")
-    click.echo("Restore it: stop the server, copy DIR to where it shall live, and start it there")
+    click.echo(f"Check it:   hansa server doctor{at_folder(target)}")
+    click.echo("Restore it: stop the server, copy the folder to where it shall live, and start it")
 
 
 @click.command()

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from hansa.site.settings import DataSource
 
 
+_NO_ROWS = ("data-missing", "data-bad-file")
+"""Codes of data that are there and have no form that Hansa reads."""
+
+
 @click.group()
 def command() -> None:
     """Declare data by name, and look at what is declared."""
@@ -29,6 +33,7 @@ def command() -> None:
     metavar="A,B,...",
     help="Names of all classes, in the order that all sites use, where labels are text.",
 )
+@click.option("--unread", is_flag=True, help="Only a run's own code reads it; any file or folder.")
 @folder_option
 @json_option
 def add(
@@ -37,6 +42,7 @@ def add(
     target: str | None,
     group: str | None,
     classes: str | None,
+    unread: bool,
     folder: Path,
     as_json: bool,
 ) -> None:
@@ -46,8 +52,9 @@ def add(
     when it is started next.
 
     \b
-    Example:
+    Examples:
       hansa site data add ./cohort.csv --as chest-xray --target finding
+      hansa site data add ./scans --as scans --unread
     """
     from hansa.errors import SiteError
     from hansa.site.settings import (
@@ -60,6 +67,8 @@ def add(
     )
     from hansa.store.files import write_durably
 
+    if unread and (target or group or classes):
+        raise click.UsageError("--target, --group and --classes are of a table that Hansa reads.")
     settings = load_settings(folder)
     if name in settings.data:
         raise SiteError(
@@ -73,8 +82,9 @@ def add(
     text = file.read_text(encoding="utf-8-sig").rstrip("\n") + "\n\n"
     text += "\n".join(data_lines(name, source)) + "\n"
     parse_settings(text, origin=str(file), consequence=UNCHANGED)  # also checks the name
-    facts = _rows_of(name, source, folder)
-    _check_labels(source, folder)
+    facts = _unread(name, source, folder) if unread else _rows_of(name, source, folder)
+    if not unread:
+        _check_labels(source, folder)
     write_durably(file, [text.encode()])
     if as_json:
         print_json(facts)
@@ -90,17 +100,30 @@ def _rows_of(name: str, source: Any, folder: Path) -> dict[str, Any]:
       DataError: they are no rows that Hansa reads; the hint says how a run's own code gets them.
     """
     from hansa.errors import DataError
-    from hansa.site.settings import SITE_FILE
 
     try:
         return _looked_at(name, source, folder)
     except DataError as error:
         if not (folder / source.path).exists():
             raise
-        by_hand = f"For data that a run's own code reads, write [data.{name}] with path into"
-        raise DataError(
-            error.code, error.happened, f"{error.hint} {by_hand} {folder / SITE_FILE}."
-        ) from None
+        own = "For data that a run's own code reads, add: --unread"
+        raise DataError(error.code, error.happened, f"{error.hint} {own}") from None
+
+
+def _unread(name: str, source: DataSource, folder: Path) -> dict[str, Any]:
+    """Return what is told of data that Hansa does not look into.
+
+    Raises:
+      DataError: data-missing, there is nothing at the path.
+    """
+    from hansa.errors import DataError
+
+    path = (folder / source.path).resolve()
+    if not path.exists():
+        raise DataError("data-missing", f"There is no file or folder {path}.", "Correct the path.")
+    what = "folder" if path.is_dir() else "file"
+    return {"name": name, "path": source.path, "rows": None, "valid": None,
+            "x": f"a {what} that a run's own code reads", "classes": None, "hash": None}  # fmt: skip
 
 
 def _as_written(path: Path, folder: Path) -> str:
@@ -127,7 +150,11 @@ def list_(folder: Path, as_json: bool) -> None:
         try:
             found.append(_looked_at(name, source, folder))
         except DataError as error:
-            found.append({"name": name, "path": source.path, "error": error.happened})
+            plain = not (source.target or source.group or source.classes)
+            if plain and error.code in _NO_ROWS and (folder / source.path).exists():
+                found.append(_unread(name, source, folder))
+            else:
+                found.append({"name": name, "path": source.path, "error": error.happened})
     if as_json:
         print_json(found)
     elif found:

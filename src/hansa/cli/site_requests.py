@@ -92,13 +92,14 @@ def approve(request: str, until: str | None, max_rounds: int | None, folder: Pat
             raise click.UsageError(f"--until {until!r} is over already.")
     settings = load_settings(folder)
     found = kept.find_request(folder, request)
-    word = kept.approve(
-        folder, found.identity, until=ends, max_rounds=max_rounds, by=_who()
-    )
+    word = kept.approve(folder, found.identity, until=ends, max_rounds=max_rounds, by=_who())
     click.echo(f"{found.short} {kept.told(word)}.")
     planned = found.offer.plan.get("rounds")
     if max_rounds is not None and isinstance(planned, int) and max_rounds < planned:
-        click.echo(f"The plan has {planned} rounds: after {max_rounds} it waits for you again.")
+        click.echo(
+            f"The plan has {planned} rounds: after {max_rounds} this site takes no part until you "
+            "approve it again, and a run that cannot do without it fails."
+        )
     decision = decision_on(folder, found, settings, at=wall())
     if decision.state != "run":
         click.echo(f"It does not run all the same: {decision.reason}")

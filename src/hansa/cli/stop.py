@@ -36,3 +36,5 @@ def command(run: str, on: str | None, runs: Path, as_json: bool) -> None:
     else:
         done = f"after round {facts.rounds_done} of {facts.rounds}"
         click.echo(f"{facts.run} at {server.url}: {facts.state} {done}.")
+        if on is None:
+            click.echo(f"Bring what it has done here with: hansa run --resume {run}")

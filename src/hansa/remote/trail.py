@@ -74,8 +74,17 @@ def start_at(membership: Membership, text: str, runs: Path) -> Start:
         return read_start(text, runs)
     with connected(membership) as connection:
         run = text.partition(":")[0]
+        trail = server_trail(connection, None if run == "blake3" else run)
+        if not trail.models:
+            raise RunError(
+                "model-missing",
+                f"There is no file {text!r} here, and no run {run!r} with models at "
+                f"{membership.url}. Nothing was started.",
+                "See which there are with: hansa models ls --on SERVER. A run in a folder here is "
+                "named by its path, as in runs/study-1:4.",
+            )
         try:
-            model = server_trail(connection, None if run == "blake3" else run).find(text)
+            model = trail.find(text)
         except RunError as error:
             raise RunError(
                 error.code,

@@ -90,7 +90,7 @@ def _away(folder: RunFolder, remote: dict[str, Any], *, at_work: bool) -> str:
         return f"the rehearsal ended after round {len(folder.rows())}, and its server with it"
     if at_work:
         return f"followed here: {place}"
-    return f"goes on as {place}; follow it with: hansa run --resume {folder.name}"
+    return f"when last seen; it is {place}; follow it with: hansa run --resume {folder.name}"
 
 
 def _cross_site(rows: list[dict[str, Any]]) -> dict[str, Any] | None:

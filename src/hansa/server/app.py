@@ -71,6 +71,8 @@ class App:
             await self._endpoint(scope)(scope, receive, sending)
         except HTTPException as error:
             await _no_route(scope, error)(scope, receive, send)
+        except asyncio.CancelledError:
+            return  # the server ends, and whoever has asked is gone
         except Exception as error:
             log.error("%s %s", scope["method"], scope["path"], exc_info=error)
             if sending.begun:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from hansa.errors import PlanError, SiteError
 from hansa.params import Layout, Params, encode
 from hansa.params.dtypes import width

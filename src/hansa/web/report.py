@@ -86,6 +86,7 @@ def render_report(record: RunRecord | Mapping[str, Any]) -> str:
         default=default,
         plan_digest=clean(run.plan_digest, 120),
         engine=clean(run.engine, 120),
+        final=run.final,
         environment={clean(k): clean(v, 120) for k, v in run.environment.items()},
         model_digest=clean(run.model_digest, 120),
     )

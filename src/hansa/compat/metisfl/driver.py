@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,8 @@ class DriverSession:
             tell_over(place, folder.name)
             _check_ended(folder, results)
             print(f"The training logs are in {RESULTS_FILE}.")
+            runs = shlex.quote(str(place.folder / "runs"))
+            print(f"Times and more: hansa show {folder.name} --timing --runs {runs}")
             return results
 
     def _wait(self, place: Place, names: Sequence[str]) -> None:
