@@ -122,8 +122,9 @@ def _unread(name: str, source: DataSource, folder: Path) -> dict[str, Any]:
     if not path.exists():
         raise DataError("data-missing", f"There is no file or folder {path}.", "Correct the path.")
     what = "folder" if path.is_dir() else "file"
-    return {"name": name, "path": source.path, "rows": None, "valid": None,
-            "x": f"a {what} that a run's own code reads", "classes": None, "hash": None}  # fmt: skip
+    told = f"a {what} that a run's own code reads"
+    facts: dict[str, Any] = dict.fromkeys(("name", "path", "rows", "valid", "x", "classes", "hash"))
+    return facts | {"name": name, "path": source.path, "x": told}
 
 
 def _as_written(path: Path, folder: Path) -> str:
