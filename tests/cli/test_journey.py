@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import subprocess
@@ -176,6 +177,21 @@ def test_a_run_made_in_python_says_that_it_cannot_be_reproduced(hansa_cli: Any) 
 
     hansa.run(learner=hansa.numpy_learner("mlp"), data=hansa.split("digits", clients=2), rounds=1)
     assert "made from Python values" in hansa_cli("reproduce", status=1)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_a_run_that_may_only_be_read_is_shown(
+    hansa_cli: Any, home: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    hansa_cli("init", "study")
+    hansa_cli("run", "study", "--rounds", "1")
+
+    def refused(*_: Any) -> None:
+        raise OSError(number, "no", "runs/study-1/report.html")
+
+    monkeypatch.setattr("hansa.runs.record.write_durably", refused)
+    text = hansa_cli("show")
+    assert "study-1: finished" in text and "not written: you may not write there" in text
 
 
 NOTING = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -82,7 +83,12 @@ def command(
             _show_timing(folder, as_json)
         return
     record = run_record(folder)
-    page = write_report(folder)
+    try:
+        page: Path | None = write_report(folder)
+    except OSError as error:  # a folder that one may only read is shown all the same
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        page = None
     if as_json:
         print_json(record)
         return
@@ -101,8 +107,8 @@ def command(
     click.echo(f"plan    {record['plan_digest']}\nmodel   {record['model_digest'] or 'none yet'}")
     if folder.remote is not None and folder.remote["run"] is not None:
         click.echo(f"server  {folder.remote['url']}, where it is {folder.remote['run']}")
-    click.echo(f"report  {relative(page)}")
-    if open_page:
+    click.echo(f"report  {relative(page) if page else 'not written: you may not write there'}")
+    if open_page and page is not None:
         click.launch(str(page))
 
 
