@@ -69,7 +69,7 @@ def command(
         _show_remote(run, on, as_json)
         return
     from hansa.runs import find_run
-    from hansa.runs.record import relative, run_record, write_report
+    from hansa.runs.record import relative, run_record
     from hansa.runs.result import cross_site_table
     from hansa.table import Table
     from hansa.text import ERROR_CHARS, TEXT_CHARS, clean
@@ -83,12 +83,7 @@ def command(
             _show_timing(folder, as_json)
         return
     record = run_record(folder)
-    try:
-        page: Path | None = write_report(folder)
-    except OSError as error:  # a folder that one may only read is shown all the same
-        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise
-        page = None
+    page = _page_of(folder)
     if as_json:
         print_json(record)
         return
@@ -107,9 +102,24 @@ def command(
     click.echo(f"plan    {record['plan_digest']}\nmodel   {record['model_digest'] or 'none yet'}")
     if folder.remote is not None and folder.remote["run"] is not None:
         click.echo(f"server  {folder.remote['url']}, where it is {folder.remote['run']}")
-    click.echo(f"report  {relative(page) if page else 'not written: you may not write there'}")
-    if open_page and page is not None:
+    if page is None:
+        click.echo("report  not written: you may not write there")
+        return
+    click.echo(f"report  {relative(page)}")
+    if open_page:
         click.launch(str(page))
+
+
+def _page_of(folder: RunFolder) -> Path | None:
+    """Write a run's page and return it; None in a folder that one may only read."""
+    from hansa.runs.record import write_report
+
+    try:
+        return write_report(folder)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        return None
 
 
 def _tell_answers(folder: RunFolder) -> None:
