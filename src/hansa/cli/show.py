@@ -69,7 +69,7 @@ def command(
         _show_remote(run, on, as_json)
         return
     from hansa.runs import find_run
-    from hansa.runs.record import relative, run_record
+    from hansa.runs.record import run_record
     from hansa.runs.result import cross_site_table
     from hansa.table import Table
     from hansa.text import ERROR_CHARS, TEXT_CHARS, clean
@@ -102,6 +102,12 @@ def command(
     click.echo(f"plan    {record['plan_digest']}\nmodel   {record['model_digest'] or 'none yet'}")
     if folder.remote is not None and folder.remote["run"] is not None:
         click.echo(f"server  {folder.remote['url']}, where it is {folder.remote['run']}")
+    _tell_page(page, open_page=open_page)
+
+
+def _tell_page(page: Path | None, *, open_page: bool) -> None:
+    from hansa.runs.record import relative
+
     if page is None:
         click.echo("report  not written: you may not write there")
         return
