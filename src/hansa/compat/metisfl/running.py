@@ -106,7 +106,7 @@ def _script(path: Path, environment: Environment) -> Path:
     imported = import_folder(path)
     for folder in (path.parent, imported):
         if (folder / "learner.py").is_file():
-            return (folder / "learner.py").resolve()
+            return folder.resolve() / "learner.py"  # a link to it keeps its neighbours
     raise refused(
         f"There is no learner.py beside {path}, nor in {imported}: the file says where learners "
         "are, and not what they train.",
