@@ -330,10 +330,11 @@ FUNCTION_PROCESSES_MAX = 64
 """Processes and threads of server functions in a sandbox: those of a linear algebra library."""
 
 FUNCTION_TIMES_MAX = 8
-"""Times the model that a server function may return and remember: eight moments of an optimizer."""
+"""Times the model that a server function may return and remember, and that a project's workflow may
+hold of one client: eight moments of an optimizer."""
 
 FUNCTION_SLACK_BYTES = 2**20
-"""Bytes that it may return and remember besides."""
+"""Bytes that they may besides."""
 
 FUNCTION_VALUE_BYTES_MAX = 2**18
 """Characters of a round's settings, and of what functions remember besides arrays: both travel in

@@ -81,6 +81,17 @@ def test_split_writes_client_folders_that_a_plan_can_use(hansa_cli: Any, home: P
     assert record["rounds"][-1]["validation"]["accuracy"]["weight"] == valid
 
 
+def test_a_split_is_as_its_options_say_by_whichever_of_them(hansa_cli: Any) -> None:
+    def clients(*words: str) -> int:
+        return len(json.loads(hansa_cli("split", "digits", "--json", *words))["clients"])
+
+    assert clients("-o", "a") == 3
+    assert clients("-o", "b", "--set", "clients=5") == 5
+    assert clients("-o", "c", "--clients", "4", "--set", "clients=5") == 4
+    assert clients("-o", "d", "--set", "scheme=dirichlet", "--set", "alpha=9") == 3
+    hansa_cli("split", "digits", "--set", "scheme=natural", "--clients", "4", status=2)
+
+
 def test_ctrl_c_says_how_to_go_on(
     hansa_cli: Any, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

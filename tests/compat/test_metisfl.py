@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import socket
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from site_cases import make_case
 
 import hansa.compat.metisfl
 from hansa.compat.metisfl import (
+    Controller,
     ControllerConfig,
     Learner,
     ModelStoreConfig,
@@ -24,7 +26,7 @@ from hansa.compat.metisfl import (
 )
 from hansa.compat.metisfl.config import check_config, check_signals
 from hansa.compat.metisfl.environment import import_environment
-from hansa.compat.metisfl.place import learner_name
+from hansa.compat.metisfl.place import is_here, learner_name, place_at
 from hansa.compat.metisfl.plan_text import Wanted, plan_text
 from hansa.compat.metisfl.present import Settings, functions
 from hansa.compat.metisfl.project import (
@@ -39,6 +41,7 @@ from hansa.errors import DataError, LearnerError, PlanError
 from hansa.learners.function import TrainContext
 from hansa.plan import read_plan
 from hansa.seeds import Key
+from hansa.server.settings import load_settings
 from hansa.site.policy import Policy
 from hansa.site.settings import SiteSettings
 from hansa.store.files import load_params
@@ -354,6 +357,68 @@ def test_learners_of_two_hosts_have_two_names() -> None:
                      "learner-node-2.example.org-50002"]  # fmt: skip
 
 
+def test_a_host_is_the_same_however_it_is_spelled() -> None:
+    for spelled in ("LocalHost", "[::1]", "0.0.0.0"):
+        assert learner_name(ServerParams(spelled, 50002)) == "learner-50002"
+        assert place_at(ServerParams(spelled, 7)).url == "https://localhost:7"
+    for spelled in ("FD00::2", "[fd00::2]"):
+        place = place_at(ServerParams(spelled, 7))
+        assert (place.folder.name, place.url) == ("fd00__2-7", "https://[fd00::2]:7")
+
+
+NAMES = {"node-7.example.org": "127.0.0.1", "elsewhere.example.org": "203.0.113.7"}
+"""Whose addresses are of this machine, and of nobody."""
+
+
+@pytest.mark.parametrize(
+    ("host", "here"),
+    [
+        ("127.0.0.1", True),
+        ("NODE-7", True),
+        ("node-7", True),
+        ("Node-7.example.org", True),
+        ("elsewhere.example.org", False),
+        ("203.0.113.7", False),
+        ("unknown.example.org", False),
+        ("a..b", False),
+    ],
+)
+def test_who_is_of_this_machine_is_known_by_whatever_name(
+    monkeypatch: pytest.MonkeyPatch, host: str, here: bool
+) -> None:
+    real = socket.getaddrinfo
+
+    def known(name: str, *words: Any, **more: Any) -> Any:
+        if name == "unknown.example.org":
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return real(NAMES.get(name, name), *words, **more)
+
+    monkeypatch.setattr(socket, "gethostname", lambda: "Node-7")
+    monkeypatch.setattr(socket, "getaddrinfo", known)
+    assert is_here(ServerParams(host, 50051)) is here
+
+
+@pytest.mark.parametrize(
+    ("host", "listens"),
+    [
+        ("localhost", "127.0.0.1"),
+        ("192.0.2.2", "192.0.2.2"),
+        ("[fd00::2]", "fd00::2"),
+        ("Node-7.example.org", "0.0.0.0"),
+    ],
+)
+def test_a_controller_listens_where_a_server_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str, listens: str
+) -> None:
+    """A name is none of a socket's addresses, and this machine's own may stand for loopback."""
+    monkeypatch.setenv("HANSA_HOME", str(tmp_path))
+    controller = Controller(ServerParams(host, 50051))
+    place = place_at(controller.server_params)
+    controller._found(place)
+    settings = load_settings(place.server)
+    assert (settings.host, settings.url) == (listens, place.url)
+
+
 # ---- the environment file
 
 ENVIRONMENT = """
@@ -387,6 +452,7 @@ def test_an_environment_becomes_a_project(tmp_path: Path) -> None:
     assert (plan.rounds, plan.learner.epochs, plan.cohort.minimum) == (4, 2, 1)
     for name in ("controller.py", "driver.py"):
         compile(texts[name], name, "exec")
+    assert "`plan.toml` is to look at." in texts["README.md"]  # the driver makes its own
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,11 @@ import numpy as np
 import pytest
 from metisfl_programs import LEARNER, SIZES, expected, rows
 
-from hansa.compat.metisfl.environment import left_lines, read_environment
+from hansa.compat.metisfl.environment import (
+    import_environment,
+    left_lines,
+    read_environment,
+)
 from hansa.compat.metisfl.environment_keys import sentence_of
 from hansa.dev.rehearsal import free_port
 from hansa.errors import PlanError
@@ -171,6 +175,12 @@ def test_every_key_is_taken_over_or_has_a_sentence(tmp_path: Path) -> None:
         ("LineageLengthEviction", "Sometimes", "EvictionPolicy"),
         ("Name: Synchronous", "Name: Sometimes", "scheduler"),
         ("ParticipationRatio: 1", "ParticipationRatio: 0", "participation_ratio"),
+        ("EvaluationMetric: mse", "Colour: red", "MetricCutoffScore .*no EvaluationMetric"),
+        ("FederationRounds: 9", "FederationRounds: 2.5", "FederationRounds .*2.5.*whole"),
+        ("LineageLength: 2", "LineageLength: 0.5", "LineageLength .*whole"),
+        ("LocalEpochs: 2", "LocalEpochs: 1.5", "LocalEpochs .*whole"),
+        ("BatchSize: 32", "BatchSize: 31.9", "BatchSize .*whole"),
+        ("AggregationRule: FedAvg", "StrideLength: 1.5", "StrideLength .*whole"),
     ],
 )
 def test_what_hansa_does_not_do_is_refused_with_a_sentence(
@@ -182,18 +192,63 @@ def test_what_hansa_does_not_do_is_refused_with_a_sentence(
         read_environment(path)
 
 
-def test_it_says_what_is_missing_and_starts_nothing(tmp_path: Path) -> None:
+def test_a_whole_number_may_be_written_with_a_point(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    path.write_text(path.read_text().replace("FederationRounds: 9", "FederationRounds: 9.0"))
+    assert read_environment(path).wanted.signals.federation_rounds == 9
+
+
+def test_a_length_that_means_nothing_is_not_said_to_be_taken_over(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    path.write_text(path.read_text().replace("LineageLengthEviction", "NoEviction"))
+    environment = read_environment(path)
+    assert environment.wanted.store.lineage_length == 0
+    assert "ModelStoreConfig.LineageLength" not in dict(environment.taken)
+    assert any("NoEviction all models stay" in line for line in left_lines(environment))
+
+
+def test_it_says_what_is_missing_and_starts_and_writes_nothing(tmp_path: Path) -> None:
     path = write(tmp_path)
     done = run(tmp_path, path.name)
     assert done.returncode == 1 and "no learner.py" in done.stderr
     assert "Traceback" not in done.stderr
-    assert not (tmp_path / "home").exists()
+    assert [p.name for p in tmp_path.iterdir()] == ["env.yaml"]
     text = path.read_text().replace("Hostname: localhost, Port: 50051", "Hostname: far, Port: 1")
     path.write_text(text)
     done = run(tmp_path, path.name)
     assert done.returncode == 1 and "is at far" in done.stderr
-    done = run(tmp_path, path.name, "--rounds", "3")
-    assert done.returncode == 2 and "--rounds" in done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["env.yaml"]
+
+
+@pytest.mark.parametrize(
+    "words", [("--rounds", "3"), ("--set", "a=b"), ("--from", "x"), ("--open",), ("--runs", "x")]
+)
+def test_an_option_of_projects_is_refused_by_its_own_name(
+    tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    done = run(tmp_path, write(tmp_path).name, *words)
+    assert done.returncode == 2 and f"{words[0]} is of a project" in done.stderr
+
+
+def test_a_run_changes_nothing_that_an_import_has_made_and_a_user_has_changed(
+    tmp_path: Path,
+) -> None:
+    """Its learner is taken from there; the programs are those of the file."""
+    path = write(tmp_path, port=(port := free_port()))
+    made = tmp_path / "env-hansa"
+    import_environment(path, made)
+    for name in ("controller.py", "driver.py"):
+        (made / name).write_text("raise SystemExit('changed by its user')\n")
+    (made / "notes").write_text("mine")
+    (made / "learner.py").write_text(
+        "from driver import controller_params as where\nraise SystemExit(f'at {where.port}')\n"
+    )
+    before = {p.name: p.read_bytes() for p in made.iterdir()}
+    done = run(tmp_path, path.name)
+    assert done.returncode == 1 and f"at {port}" in done.stderr, done.stderr
+    assert {p.name: p.read_bytes() for p in made.iterdir()} == before
+    programs = tmp_path / "home" / "metisfl" / f"localhost-{port}" / "programs"
+    assert sorted(p.name for p in programs.glob("*.py")) == ["controller.py", "driver.py"]
 
 
 def test_a_learner_that_fails_at_once_ends_the_command_with_its_words(tmp_path: Path) -> None:
@@ -270,7 +325,7 @@ def test_a_learner_elsewhere_gets_an_invitation_and_is_waited_for(tmp_path: Path
         process.terminate()
         process.wait(30)
         process.stdout.close()
-    log = tmp_path / "env-hansa" / "logs" / "controller.log"
+    (log,) = (tmp_path / "home" / "metisfl").glob("*/programs/logs/controller.log")
     pids = [int(p.name) for p in Path("/proc").glob("[0-9]*") if of_folder(p, tmp_path)]
     assert log.exists() and not pids  # SIGTERM has ended them all
 

@@ -131,6 +131,7 @@ def test_what_is_no_project_is_not_uploaded(admin: Desk, server: StandIn, home: 
     refused(admin, "upload_app empty", "console-app", "no plan.toml", "hansa init")
     make_app(home / "it's wrong")
     refused(admin, 'upload_app "it\'s wrong"', "console-app", "Rename the folder")
+    assert not server.blobs
     make_app(home / "typo", plan=PLAN.replace("rounds", "ronds"))
     refused(admin, "upload_app typo", "plan-unknown-key")
     assert not server.submissions
@@ -188,6 +189,36 @@ def test_todays_verbs(admin: Desk, server: StandIn) -> None:
     refused(admin, "abort_job other", "run-not-found")
 
 
+def test_a_job_that_is_cloned_leaves_a_newer_upload_as_it_is(
+    admin: Desk, server: StandIn, home: Path
+) -> None:
+    admin.do("submit_job hello")
+    server.run(3)
+    (home / "hello" / "plan.toml").write_text(PLAN.replace("rounds = 3", "rounds = 9"))
+    admin.do("upload_app hello", "clone_job far-7")
+    assert server.submissions[-1].plan["rounds"] == 3
+    admin.do("set_run_number 3", "deploy_app hello all", "start_app all")
+    assert server.submissions[-1].plan["rounds"] == 9
+
+
+def test_a_project_of_hansa_is_no_app_of_flare_whatever_lies_in_it(
+    admin: Desk, server: StandIn, home: Path
+) -> None:
+    imported: list[Path] = []
+
+    def importer(app: Path, made: Path) -> list[tuple[str, str]]:
+        imported.append(app)
+        make_app(made)
+        return [("meta.json", "a job")]
+
+    admin.seat.importer = importer
+    (home / "hello" / "meta.json").write_text("{}")
+    assert "READ AS" not in admin.do("upload_app hello") and not imported
+    (home / "flare").mkdir()
+    (home / "flare" / "meta.json").write_text("{}")
+    assert "READ AS" in admin.do("upload_app flare") and len(imported) == 1
+
+
 def test_a_run_of_another_workspace_is_looked_at_but_not_copied(
     admin: Desk, server: StandIn, home: Path
 ) -> None:
@@ -213,7 +244,9 @@ def test_what_sites_lend_is_told(
 def test_a_job_is_submitted_with_a_priority(admin: Desk, server: StandIn) -> None:
     admin.do("submit_job -p 3 hello")
     assert server.submissions[-1].priority == 3
+    server.blobs.clear()
     refused(admin, "submit_job -p much hello", "console-verb", "'much' is no priority")
+    assert not server.blobs  # nothing was done
 
 
 def test_abort_ends_the_run_everywhere_and_says_so(admin: Desk, server: StandIn) -> None:
@@ -385,3 +418,5 @@ def test_completion_knows_what_was_seen(admin: Desk, server: StandIn) -> None:
 
 def test_help_on_what_is_no_verb_says_what_is_near(admin: Desk) -> None:
     refused(admin, "? deploy", "console-verb", "Did you mean deploy_app?")
+    for word in ("''", "' '", "'#x'", "'bye '"):
+        refused(admin, f"help {word}", "console-verb", "There is no verb", "Type ? to list")

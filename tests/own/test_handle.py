@@ -83,6 +83,8 @@ def row(**values: Any) -> dict[str, Any]:
     return {"round": 1, **values}
 
 
+ONE = {"x": np.ones(1, np.float32)}
+
 ASKED: dict[str, tuple[Callable[[RemoteFederation, Commit], Any], str]] = {
     "a round to come": (lambda h, c: h.train(2, c.state, ["a"], terms=Terms()), "round 2"),
     "strangers": (lambda h, c: h.train(1, c.state, ["nobody"], terms=Terms()), "not there"),
@@ -135,6 +137,18 @@ ASKED: dict[str, tuple[Callable[[RemoteFederation, Commit], Any], str]] = {
         "not held",
     ),
     "vectors that were not held": (lambda h, c: h.held("a", 7), "not held"),
+    "vectors of strangers": (lambda h, c: h.hold("x" * 5001, 1, ONE), "who is not there"),
+    "vectors before there is a roster": (lambda h, c: h.hold("client-1", 1, ONE), "not there"),
+    "vectors of a round to come": (lambda h, c: h.hold(_one(h)[0], 2, ONE), "round 2"),
+    "vectors of no round": (lambda h, c: h.hold(_one(h)[0], -7, ONE), "round -7"),
+    "vectors of many models": (
+        lambda h, c: h.hold(_one(h)[0], 1, {"x": np.zeros(5_000_000)}),
+        "40,000,000 bytes",
+    ),
+    "more vectors than clients": (
+        lambda h, c: [h.hold(one, 1, ONE) for one in 2 * drive(h.roster(1))],
+        "more clients",
+    ),
     "a model that was not kept": (lambda h, c: h.recall(5), "not kept"),
     "rounds to come at work": (
         lambda h, c: h.arrivals(1, c.state, [], at_work={"a": AtWork(9)}, count=1),

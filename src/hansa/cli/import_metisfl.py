@@ -24,10 +24,10 @@ def metisfl(path: Path, target: Path | None) -> None:
       hansa import metisfl cifar10.yaml
       hansa import metisfl env.yaml --to my-study
     """
-    from hansa.compat.metisfl.environment import import_environment, left_lines
+    from hansa.compat.metisfl.environment import import_environment, import_folder, left_lines
     from hansa.compat.metisfl.place import learner_name
 
-    folder = target or path.with_name(f"{path.stem}-hansa")
+    folder = target or import_folder(path)
     environment = import_environment(path, folder)
     click.echo(f"Made {folder}:")
     for key, value in environment.taken:

@@ -18,23 +18,21 @@ def run_yaml(path: Path) -> None:
     """
     context = click.get_current_context()
     given = [
-        name
-        for name in context.params
-        if name not in ("project", "new")
-        and context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name not in ("project", "new")
+        and context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
     ]
     if given:
         raise click.UsageError(
-            f"--{given[0].replace('_', '-')} is of a project; a federation environment says all "
-            "in its file."
+            f"{given[0]} is of a project; a federation environment says all in its file."
         )
     from hansa.compat.metisfl.environment import left_lines, read_environment
     from hansa.compat.metisfl.running import run_environment
 
-    target = path.with_name(f"{path.stem}-hansa")
     for line in left_lines(read_environment(path)):
         click.echo(f"Not taken over: {line}")
     # Ended by whoever supervises it, it ends what it has started, as Ctrl-C does.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    run_environment(path, target, click.echo, new=context.params["new"])
-    click.echo(f"The programs that were run, and what they printed, are in {target}")
+    programs = run_environment(path, click.echo, new=context.params["new"])
+    click.echo(f"The programs that were run, and what they printed, are in {programs}")

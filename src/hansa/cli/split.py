@@ -64,13 +64,13 @@ def command(
     from hansa.web.pictures import partition_picture
 
     options: dict[str, Any] = {"scheme": scheme} | dict(parse_set(text) for text in sets)
+    scheme = str(options["scheme"])
     if scheme not in ("natural", "files"):
-        options["clients"] = 3 if clients is None else clients
+        options.setdefault("clients", 3)
     elif clients is not None:
         raise click.UsageError(f"--clients does not go with --scheme {scheme}: the data decides.")
-    if alpha is not None:
-        options["alpha"] = alpha
-    chosen = scheme_of(options)
+    given = {"clients": clients, "alpha": alpha}
+    chosen = scheme_of(options | {key: it for key, it in given.items() if it is not None})
     dataset = load(data, target=target, group=group)
     key = Key.root(seed).child("data")
     parts = partition(chosen, dataset, key.child("split"))

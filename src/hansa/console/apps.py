@@ -80,7 +80,7 @@ def deploy_app(seat: Seat, command: Command) -> Iterator[str]:
     name, target = command.words[:2]
     _check_whole("deploy_app NAME all", target, command.words[2:])
     number = _current(seat)
-    _deploy(seat, name, number)
+    _deploy(seat, name, seat.workspace.staged(name), number)
     yield f'deployed app "{name}" to Server'
     yield from _client_table(seat, "OK", "No Reply; it begins when it is back")
     yield "Sites fetch the package when the run starts, and each owner's policy decides on it."
@@ -104,18 +104,16 @@ def start_app(seat: Seat, command: Command) -> Iterator[str]:
 
 def submit_job(seat: Seat, command: Command) -> Iterator[str]:
     """Upload, deploy and start under the next free number."""
+    priority = _priority(command.options.get("-p", "0"))
     name, _ = _upload(seat, command.words[0])
-    yield from _submitted(seat, name, priority=_priority(command.options.get("-p", "0")))
+    yield from _submitted(seat, name, seat.workspace.staged(name), priority=priority)
 
 
 def clone_job(seat: Seat, command: Command) -> Iterator[str]:
     """Start once more what a run of this workspace ran."""
     number, _ = seat.own_run(command.words[0])
     app = seat.workspace.place(number) / "app"
-    name = seat.workspace.app(number)
-    files = {p.relative_to(app).as_posix(): p.read_bytes() for p in app.rglob("*") if p.is_file()}
-    seat.workspace.stage(name, app, files)
-    yield from _submitted(seat, name)
+    yield from _submitted(seat, seat.workspace.app(number), app)
 
 
 def read_app(folder: Path) -> Project:
@@ -139,7 +137,7 @@ def read_app(folder: Path) -> Project:
 def _upload(seat: Seat, name: str) -> tuple[str, Sequence[tuple[str, str]]]:
     """Stage an app; return its name, and what was read of one that is no project of Hansa."""
     folder = _find_app(seat, name)
-    app = folder.resolve().name
+    app = seat.workspace.app_name(folder)
     read: Sequence[tuple[str, str]] = ()
     if seat.importer is not None and _is_flare(folder):
         made = seat.workspace.folder / "imported" / app
@@ -149,11 +147,13 @@ def _upload(seat: Seat, name: str) -> tuple[str, Sequence[tuple[str, str]]]:
         folder = made
     files = project_files(read_app(folder))
     upload(seat.connection, build_archive(files), to="blobs")
-    seat.workspace.stage(app, folder, files)
+    seat.workspace.stage(app, files)
     return app, read
 
 
 def _is_flare(folder: Path) -> bool:
+    if (folder / PLAN_FILE).is_file():
+        return False  # a project of Hansa, whatever else lies in it
     places = (".", "config", "app", "app/config")
     return (folder / "meta.json").is_file() or any(
         (folder / place / _FLARE_CONFIG).is_file() for place in places
@@ -188,24 +188,24 @@ def _priority(text: str) -> int:
     return priority
 
 
-def _submitted(seat: Seat, name: str, *, priority: int = 0) -> Iterator[str]:
+def _submitted(seat: Seat, name: str, source: Path, *, priority: int = 0) -> Iterator[str]:
     number = seat.workspace.next_number()
     seat.workspace.set_number(number)
-    _deploy(seat, name, number)
+    _deploy(seat, name, source, number)
     folder = _start(seat, number, priority=priority)
     yield f"Submitted job: {(folder.remote or {})['run']}"
     yield f"It is run number {number}; look at it with: check_status server"
 
 
-def _deploy(seat: Seat, name: str, number: int) -> None:
+def _deploy(seat: Seat, name: str, source: Path, number: int) -> None:
     if seat.workspace.run(number) is not None:
         raise ConsoleError(
             "console-order",
             f"Run number {number} was started; what it runs is on record. Nothing was changed.",
             f"Set another number first: set_run_number {seat.workspace.next_number()}",
         )
-    read_app(seat.workspace.staged(name))
-    seat.workspace.deploy(number, name)
+    read_app(source)
+    seat.workspace.deploy(number, name, source)
 
 
 def _start(seat: Seat, number: int, *, priority: int = 0) -> RunFolder:

@@ -48,7 +48,7 @@ def parse(line: str) -> Command | None:
         words[:1] = ["?", words[0][1:]]
     name = ALIASES.get(words[0], words[0])
     if name not in VERBS:
-        raise _unknown(name)
+        raise unknown_verb(name)
     verb = VERBS[name]
     if not verb.done:
         raise ConsoleError(
@@ -131,7 +131,8 @@ def _check_words(name: str, verb: Verb, words: Sequence[str]) -> None:
         )
 
 
-def _unknown(name: str) -> ConsoleError:
+def unknown_verb(name: str) -> ConsoleError:
+    """Return the error for a word that is no verb; it says what is near."""
     near = difflib.get_close_matches(name, [*VERBS, *ALIASES], n=1)
     meant = f"Did you mean {near[0]}? " if near else ""
     return _wrong(f"There is no verb {clean(name)!r}.", f"{meant}Type ? to list the verbs.")

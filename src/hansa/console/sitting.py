@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import hansa
 from hansa.console import answers
-from hansa.console.parsing import Command, parse
+from hansa.console.parsing import Command, unknown_verb
 from hansa.console.seat import Seat, own_sites
 from hansa.console.verbs import ALIASES, VERBS
 from hansa.text import clean
@@ -19,7 +19,7 @@ def help(seat: Seat, command: Command) -> Iterator[str]:
         return
     name = ALIASES.get(command.words[0], command.words[0])
     if name not in VERBS:
-        parse(name)  # says that there is none, and what is near
+        raise unknown_verb(name)
     yield answers.help_on(name)
 
 

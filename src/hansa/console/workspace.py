@@ -116,23 +116,27 @@ class Workspace:
             )
         return path
 
-    def stage(self, name: str, source: Path, files: dict[str, bytes]) -> Path:
-        """Keep a copy of an app's files; return where.
+    def app_name(self, folder: Path) -> str:
+        """Return the name under which a folder is uploaded, which is its own.
 
         Raises:
-          ConsoleError: console-app, its name is not one.
+          ConsoleError: console-app, no app can have it.
         """
+        name = folder.resolve().name
         if not _NAME.fullmatch(name):
             raise ConsoleError(
                 "console-app",
-                f"{source} cannot be an app's name. Nothing was uploaded.",
+                f"{name!r} cannot be an app's name. Nothing was uploaded.",
                 "Rename the folder: letters, digits, . _ and -, up to 64 of them.",
             )
+        return name
+
+    def stage(self, name: str, files: dict[str, bytes]) -> Path:
+        """Keep a copy of an app's files, by what `app_name` has returned; return where."""
         return _replace(self.folder / "staged" / name, files)
 
-    def deploy(self, number: int, name: str) -> Path:
-        """Make a staged app that of a run number; return where it is."""
-        source = self.staged(name)
+    def deploy(self, number: int, name: str, source: Path) -> Path:
+        """Make what lies in a folder the app of a run number; return where it is."""
         found = [path for path in source.rglob("*") if path.is_file()]
         files = {path.relative_to(source).as_posix(): path.read_bytes() for path in found}
         place = _replace(self.place(number) / "app", files)

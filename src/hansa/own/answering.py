@@ -17,6 +17,8 @@ from hansa.algorithms import Algorithm
 from hansa.errors import RunError
 from hansa.limits import (
     AT_WORK_MAX,
+    FUNCTION_SLACK_BYTES,
+    FUNCTION_TIMES_MAX,
     FUNCTION_VALUE_BYTES_MAX,
     OWN_CALLS_MAX,
     OWN_COMMIT_BYTES_MAX,
@@ -135,7 +137,8 @@ class Answering:
     async def _do_roster(self, number: int) -> list[str]:
         self._check_round(number)
         found = list(await self._federation.roster(number))
-        self._roster, self._roster_of = frozenset(found), number
+        before = self._roster if self._roster_of == number else frozenset[str]()
+        self._roster, self._roster_of = before.union(found), number
         self._expect(len(found))
         return found
 
@@ -175,8 +178,19 @@ class Answering:
         )
 
     def _do_hold(self, client: str, number: int, vectors: Mapping[str, np.ndarray]) -> None:
+        """Hold vectors, each of which is in memory until a commit."""
+        last = self._last
+        assert last is not None
+        if not (client in self._roster or client in last.at_work):
+            raise _refused(f"to hold vectors of {client!r:.80}, who is not there")
+        if not 0 < number <= last.round + 1:
+            raise _refused(f"to hold vectors of round {number}, which has not been")
+        size = sum(vector.nbytes for vector in vectors.values())
+        most = FUNCTION_TIMES_MAX * self._federation.layout.layout.nbytes + FUNCTION_SLACK_BYTES
+        if size > most:
+            raise _refused(f"to hold vectors of {size:,} bytes; of this model it may {most:,}")
         self._holds += 1
-        if self._holds > max(1, len(self._roster)):  # each is in memory until a commit
+        if self._holds > max(1, len(self._roster)):
             raise _refused("to hold vectors of more clients in a round than there are")
         self._federation.hold(client, number, vectors)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 
 from hansa.compat.metisfl.config import (
@@ -60,14 +61,22 @@ class Controller:
     def _found(self, place: Place) -> None:
         if (place.server / SETTINGS_FILE).exists():
             return
-        host = self.server_params.hostname
         settings = ServerSettings(
             name="metisfl",
             url=place.url,
-            host="127.0.0.1" if host == "localhost" else host,
+            host=_listens_on(self.server_params.hostname),
             port=self.server_params.port,
         )
         found(place.server, settings, admin=ADMIN)
+
+
+def _listens_on(hostname: str) -> str:
+    """Return where the server listens: at all addresses for a name, which may stand for any."""
+    host = hostname.strip("[]").lower()
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return "127.0.0.1" if host == "localhost" else "0.0.0.0"
 
 
 def _say(place: Place) -> None:

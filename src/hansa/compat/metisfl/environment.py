@@ -42,6 +42,11 @@ class Environment(NamedTuple):
     around: list[dict[str, str]]  # environment variables of each learner's process
 
 
+def import_folder(path: Path) -> Path:
+    """Return the folder that an environment is imported to where nobody names another."""
+    return path.with_name(f"{path.stem}-hansa")
+
+
 def import_environment(path: Path, target: Path) -> Environment:
     """Write a project from a federation environment.
 
@@ -59,26 +64,23 @@ def import_environment(path: Path, target: Path) -> Environment:
             f"{target} exists already. Nothing was written.",
             "Name another folder with --to.",
         )
-    with whole(target) as folder:
-        return write_environment(path, folder)
-
-
-def write_environment(path: Path, target: Path) -> Environment:
-    """Write what `import_environment` does, over what an earlier call has written there.
-
-    Raises:
-      PlanError: as `import_environment`.
-    """
     environment = read_environment(path)
-    write_project(target, plan_text(environment.wanted), settings_of(environment.wanted))
-    (target / "controller.py").write_text(
-        controller_text(environment.controller, environment.wanted), encoding="utf-8"
-    )
-    (target / "driver.py").write_text(
-        driver_text(environment.learners, environment.wanted), encoding="utf-8"
-    )
-    (target / "README.md").write_text(_readme(path, environment), encoding="utf-8")
+    with whole(target) as folder:
+        write_project(folder, plan_text(environment.wanted), settings_of(environment.wanted))
+        write_programs(environment, folder)
+        (folder / "README.md").write_text(_readme(path, environment), encoding="utf-8")
     return environment
+
+
+def write_programs(environment: Environment, folder: Path) -> None:
+    """Write controller.py and driver.py into a folder, over those that are there."""
+    wanted = environment.wanted
+    texts = {
+        "controller.py": controller_text(environment.controller, wanted),
+        "driver.py": driver_text(environment.learners, wanted),
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
 
 
 def read_environment(path: Path) -> Environment:
@@ -91,15 +93,7 @@ def read_environment(path: Path) -> Environment:
     config = _config(table)
     _refuse_encryption(table)
     store = _store(table)
-    rounds = table.number("TerminationSignals.FederationRounds")
-    score = table.number("TerminationSignals.MetricCutoffScore")
-    metric = _text(table, "EvaluationMetric", default="")
-    signals = TerminationSignals(
-        None if rounds is None else int(rounds),
-        table.number("TerminationSignals.ExecutionCutoffTimeMins"),
-        metric or None,
-        score if metric else None,
-    )
+    signals = _signals(table)
     controller, learners = _hosts(table)
     around = [_around(table, index) for index in range(len(learners))]
     check_config(config, store)
@@ -140,10 +134,44 @@ class _Reading:
             return value  # which NaN is not
         raise refused(f"{key} of {self.path} is {value!r:.80}, and must be a number.")
 
+    def whole(self, key: str) -> int | None:
+        """Return a whole number, None where there is none.
+
+        Raises:
+          PlanError: it is something else.
+        """
+        value = self.number(key)
+        if value is None or value == int(value):
+            return None if value is None else int(value)
+        raise refused(f"{key} of {self.path} is {value}, and must be a whole number.")
+
     def left(self) -> list[str]:
         """Return the keys that nobody has asked for."""
         read = {key for key, _ in self.taken}
         return [key for key in _keys(self.table) if key not in read]
+
+
+def _signals(table: _Reading) -> TerminationSignals:
+    """Return when a run ends.
+
+    Raises:
+      PlanError: import-refused, a score is of no metric.
+    """
+    score = table.number("TerminationSignals.MetricCutoffScore")
+    metric = _text(table, "EvaluationMetric", default="")
+    if score is not None and not metric:
+        raise refused(
+            f"TerminationSignals.MetricCutoffScore of {table.path} is {score}, and there is no "
+            "EvaluationMetric that it is of.",
+            "Add EvaluationMetric with a name that evaluate() of the learner returns, or take the "
+            "score out.",
+        )
+    return TerminationSignals(
+        table.whole("TerminationSignals.FederationRounds"),
+        table.number("TerminationSignals.ExecutionCutoffTimeMins"),
+        metric or None,
+        score,
+    )
 
 
 def _config(table: _Reading) -> ControllerConfig:
@@ -153,9 +181,8 @@ def _config(table: _Reading) -> ControllerConfig:
     scaling = _text(table, "GlobalModelConfig.ScalingFactor", default="") or _text(
         table, f"{specifics}.ScalingFactor", default="NumTrainingExamples"
     )
-    stride = table.number("GlobalModelConfig.StrideLength") or table.number(
-        f"{specifics}.StrideLength"
-    )
+    stride = table.whole("GlobalModelConfig.StrideLength")
+    stride = stride or table.whole(f"{specifics}.StrideLength")
     protocol = "CommunicationProtocol"
     multiple = table.number(f"{protocol}.SemiSyncLambda") or table.number(
         f"{protocol}.Specifications.SemiSyncLambda"
@@ -165,7 +192,7 @@ def _config(table: _Reading) -> ControllerConfig:
         scheduler=_text(table, protocol, "Name", default="Synchronous"),
         scaling_factor=scaling,
         participation_ratio=1.0 if ratio is None else float(ratio),
-        stride_length=None if stride is None else int(stride),
+        stride_length=stride,
         semi_sync_lambda=multiple,
         semi_sync_recompute_num_updates=bool(table.get(f"{protocol}.SemiSyncRecompute")),
     )
@@ -179,21 +206,21 @@ def _store(table: _Reading) -> ModelStoreConfig:
     """
     part = "ModelStoreConfig"
     policy = _text(table, f"{part}.EvictionPolicy", "Name", default="")
-    length = table.number(f"{part}.LineageLength") or table.number(
-        f"{part}.EvictionPolicy.LineageLength"
-    )
     if policy not in ("", "NoEviction", "LineageLengthEviction"):
         raise refused(
             f"{part}.EvictionPolicy of {table.path} is {policy!r:.80}; MetisFL has NoEviction and "
             "LineageLengthEviction."
         )
-    port = table.number(f"{part}.ModelStorePort")
+    length = None
+    if policy != "NoEviction":
+        length = table.whole(f"{part}.LineageLength")
+        length = length or table.whole(f"{part}.EvictionPolicy.LineageLength")
     host = table.get(f"{part}.ModelStoreHostname")
     return ModelStoreConfig(
         _text(table, f"{part}.ModelStore", "Name", default="InMemory"),
-        0 if policy == "NoEviction" else int(length or 0),
+        length or 0,
         None if host is None else str(host),
-        None if port is None else int(port),
+        table.whole(f"{part}.ModelStorePort"),
     )
 
 
@@ -226,9 +253,10 @@ def _params(table: _Reading) -> dict[str, Parameter]:
     """Return what learners are told of local training, as the configuration that `train` gets."""
     found: dict[str, Parameter] = {}
     for key, name in _LOCAL.items():
-        value = table.number(f"LocalModelConfig.{key}")
+        share = name == "validation_percentage"
+        value = (table.number if share else table.whole)(f"LocalModelConfig.{key}")
         if value is not None:
-            found[name] = float(value) if name == "validation_percentage" else int(value)
+            found[name] = float(value) if share else value
     for part, inner in (("Optimizer", "Name"), ("OptimizerConfig", "OptimizerName")):
         if optimizer := _text(table, f"LocalModelConfig.{part}", inner, default=""):
             found["optimizer"] = optimizer

@@ -20,6 +20,8 @@ SENTENCES: dict[str, str] = {
     "SSLConfig": "Hansa makes its own authority, keys and certificates, and shares none of them.",
     "HomomorphicEncryption": "Updates are not encrypted; they travel over TLS.",
     "EncryptionScheme": "Updates are not encrypted; they travel over TLS.",
+    "ModelStoreConfig.LineageLength": "With NoEviction all models stay.",
+    "ModelStoreConfig.EvictionPolicy.LineageLength": "With NoEviction all models stay.",
     "ModelStoreConfig.ConnectionConfigs": "Name the Redis by its ModelStoreHostname and Port.",
 }
 """By the last parts of a key; a table stands for all that is in it."""

@@ -6,6 +6,7 @@ HANSA_HOME/metisfl/HOST-PORT/
   learners/NAME/    a learner's site: its key, its ledger
   weights/NAME      the weights that a learner had when it came
   project/, runs/   what the driver has made and followed
+  programs/         what `hansa run` makes of an environment, and what it printed
   over              written when a driver has ended its run: who sees it anew ends
 """
 
@@ -20,7 +21,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -40,7 +41,7 @@ ADMIN = "admin"
 """Who founds the server, invites learners and submits."""
 
 _LOOK_S = 0.3
-_THIS_MACHINE = ("localhost", "127.0.0.1", "0.0.0.0", "::", "::1", "[::]")
+_THIS_MACHINE = ("localhost", "127.0.0.1", "0.0.0.0", "::", "::1")
 
 
 class Agreed(msgspec.Struct, frozen=True):
@@ -85,6 +86,11 @@ class Place(NamedTuple):
         """Return the file with the weights that a learner came with."""
         return self.folder / "weights" / f"{name}.safetensors"
 
+    @property
+    def programs(self) -> Path:
+        """Folder of the programs that `hansa run` makes anew at each start."""
+        return self.folder / "programs"
+
     def agree(self, agreed: Agreed) -> None:
         """Write the controller's configuration down."""
         write_durably(self.folder / "controller.json", [msgspec.json.encode(agreed)])
@@ -115,24 +121,47 @@ class Place(NamedTuple):
 
 def place_at(params: ServerParams | ClientParams) -> Place:
     """Return the meeting place of the controller at an address."""
-    host = "localhost" if params.hostname in _THIS_MACHINE else params.hostname.lower()
+    host = _host_of(params)
     name = re.sub(r"[^a-z0-9.-]", "_", host)
+    shown = f"[{host}]" if ":" in host else host
     return Place(
-        hansa_home() / "metisfl" / f"{name}-{params.port}", f"https://{host}:{params.port}"
+        hansa_home() / "metisfl" / f"{name}-{params.port}", f"https://{shown}:{params.port}"
     )
 
 
 def is_here(params: ServerParams) -> bool:
-    """Tell whether an address is of this machine."""
-    return params.hostname in _THIS_MACHINE or params.hostname.lower() == socket.gethostname()
+    """Tell whether a name or an address is of this machine: one on which a program can listen."""
+    host = _host_of(params)
+    if host in ("localhost", socket.gethostname().lower()):
+        return True
+    try:
+        found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return False  # nobody knows that name, or it is none
+    return any(_can_listen(family, address) for family, _, _, _, address in found)
+
+
+def _can_listen(family: int, address: Any) -> bool:
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as tried:
+            tried.bind(address)
+    except OSError:
+        return False
+    return True
 
 
 def learner_name(params: ServerParams) -> str:
     """Return the name of the site of the learner at an address, such as learner-50002."""
-    if params.hostname in _THIS_MACHINE:
+    host = _host_of(params)
+    if host == "localhost":
         return f"learner-{params.port}"
-    host = re.sub(r"[^a-z0-9.-]", "-", params.hostname.lower())
-    return f"learner-{host}-{params.port}"[:64]
+    return f"learner-{re.sub(r'[^a-z0-9.-]', '-', host)}-{params.port}"[:64]
+
+
+def _host_of(params: ServerParams | ClientParams) -> str:
+    """Return a host as everybody finds it who spells it in another way."""
+    host = params.hostname.strip("[]").lower()
+    return "localhost" if host in _THIS_MACHINE else host
 
 
 def end_when_over(place: Place) -> None:

@@ -9,15 +9,20 @@ from hansa.compat.metisfl.plan_text import Wanted
 
 README = """# From {path}
 
-`plan.toml` is what the driver will submit. Write `learner.py` with a class derived from
-`hansa.compat.metisfl.Learner`. Then `hansa run` with the YAML file does all that follows for the
-learners of this machine; or, each in a terminal of its own:
+Write `learner.py` with a class derived from `hansa.compat.metisfl.Learner`; `hansa run` finds it
+beside the YAML file, and here if you have not named this folder yourself. `hansa run` with that
+file does all that follows for the learners of this machine, with a `controller.py` and a
+`driver.py` that it makes of the file at another place. To run those that lie here, and what you
+have changed in them, start each in a terminal of its own:
 
     python controller.py
     python learner.py -l 1      # and so on, one for each learner
     python driver.py
 
 Learners: {names}.
+
+`plan.toml` is to look at. The driver makes the plan anew of what `controller.py` and `driver.py`
+say; to change it, change those.
 
 ## Taken over
 
@@ -33,7 +38,7 @@ Hansa starts nothing on other machines. No password or key was copied.
 {left}
 """
 
-_CONTROLLER = '''"""The controller; written by hansa import metisfl."""
+_CONTROLLER = '''"""The controller; written by Hansa from a federation environment."""
 
 from hansa.compat.metisfl import Controller, ControllerConfig, ModelStoreConfig, ServerParams
 
@@ -48,7 +53,7 @@ if __name__ == "__main__":
     controller.start()
 '''
 
-_DRIVER = '''"""The driver; written by hansa import metisfl."""
+_DRIVER = '''"""The driver; written by Hansa from a federation environment."""
 
 import sys
 

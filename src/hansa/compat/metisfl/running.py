@@ -15,7 +15,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from hansa.compat.metisfl.environment import Environment, refused, write_environment
+from hansa.compat.metisfl.config import ServerParams
+from hansa.compat.metisfl.environment import (
+    Environment,
+    import_folder,
+    read_environment,
+    refused,
+    write_programs,
+)
 from hansa.compat.metisfl.place import Place, is_here, learner_name, place_at, wait_until
 from hansa.compat.metisfl.taking_part import invitation
 from hansa.dev.children import printed_last
@@ -33,48 +40,40 @@ class _Process(NamedTuple):
     log: Path
 
 
-def run_environment(path: Path, target: Path, say: Say, *, new: bool = False) -> Environment:
+def run_environment(path: Path, say: Say, *, new: bool = False) -> Path:
     """Run a federation environment to its end.
 
     Args:
-      path: of the YAML file; `learner.py` lies beside it or in `target`, and `results.json` will
-        lie beside it.
-      target: folder for the programs that are made; what was made there before is replaced.
+      path: of the YAML file; `learner.py` lies beside it or in the folder of its import, and
+        `results.json` will lie beside it.
       say: is told what is started, and what is for others to start.
       new: start anew although an unfinished run of the same file is there.
+
+    Returns:
+      The folder of the programs that were made and run, and of what they printed.
 
     Raises:
       PlanError: the file cannot be read, asks for what Hansa does not do, or has no learner.py.
       ServerError: dev-process, a program has ended with an error.
     """
-    environment = write_environment(path, target)
-    if not is_here(environment.controller):
-        raise refused(
-            f"The controller of {path} is at {environment.controller.hostname}, and this machine "
-            "is another.",
-            "Run the same command there; nobody logs in to other machines.",
-        )
-    script = next((p for p in (path.parent, target) if (p / "learner.py").is_file()), None)
-    if script is None:
-        raise refused(
-            f"There is no learner.py beside {path}, nor in {target}: the file says where learners "
-            "are, and not what they train.",
-            "Write one with a class derived from hansa.compat.metisfl.Learner; the page on coming "
-            "from MetisFL has one to begin with.",
-        )
-    logs = target / "logs"
-    logs.mkdir(exist_ok=True)
-    folder, modules = path.parent.resolve(), target.resolve()
+    environment = read_environment(path)
+    script = _script(path, environment)
     place = place_at(environment.controller)
+    folder, modules = path.parent.resolve(), place.programs.resolve()
+    logs = modules / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    write_programs(environment, modules)
     started: list[_Process] = []
     with _ended(started):
         words = [str(modules / "controller.py")]
         started.append(_start("controller", words, logs, folder=folder, modules=modules))
+        elsewhere = []
         for index, learner in enumerate(environment.learners):
             name = learner_name(learner)
             if not is_here(learner):
+                elsewhere.append((index, learner))
                 continue
-            words = [str(script.resolve() / "learner.py"), "-l", str(index + 1)]
+            words = [str(script), "-l", str(index + 1)]
             around = environment.around[index]
             more = _start(name, words, logs, folder=folder, modules=modules, around=around)
             started.append(more)
@@ -84,21 +83,49 @@ def run_environment(path: Path, target: Path, say: Say, *, new: bool = False) ->
         def check() -> None:
             _check(started, over=place.ended() != before)
 
-        _invite(environment, place, check, say)
+        _invite(elsewhere, place, check, say)
         words = [str(modules / "driver.py"), *(["--new"] if new else [])]
         driver = _start("driver", words, None, folder=folder, modules=modules)
         started.append(driver)
         _wait(driver, check, logs)
-    return environment
+    return modules
 
 
-def _invite(environment: Environment, place: Place, check: Callable[[], None], say: Say) -> None:
-    """Say what is to be done on other machines, once the controller can invite."""
-    others = [
-        (index, learner)
-        for index, learner in enumerate(environment.learners)
-        if not is_here(learner)
-    ]
+def _script(path: Path, environment: Environment) -> Path:
+    """Return the learner's program; nothing is written before.
+
+    Raises:
+      PlanError: import-refused, there is none, or the controller is for another machine.
+    """
+    if not is_here(environment.controller):
+        raise refused(
+            f"The controller of {path} is at {environment.controller.hostname}, which is no "
+            "address of this machine.",
+            "Run the same command there; nobody logs in to other machines.",
+        )
+    imported = import_folder(path)
+    for folder in (path.parent, imported):
+        if (folder / "learner.py").is_file():
+            return folder.resolve() / "learner.py"  # a link to it keeps its neighbours
+    raise refused(
+        f"There is no learner.py beside {path}, nor in {imported}: the file says where learners "
+        "are, and not what they train.",
+        "Write one with a class derived from hansa.compat.metisfl.Learner; the page on coming "
+        "from MetisFL has one to begin with.",
+    )
+
+
+def _invite(
+    others: Sequence[tuple[int, ServerParams]], place: Place, check: Callable[[], None], say: Say
+) -> None:
+    """Say what is to be done on other machines, once the controller can invite.
+
+    Args:
+      others: number from 0, and address, of each learner that is for another machine.
+      place: of the controller.
+      check: is called while the controller is waited for.
+      say: is told.
+    """
     if not others:
         return
 
@@ -119,9 +146,9 @@ def _invite(environment: Environment, place: Place, check: Callable[[], None], s
             )
             continue
         say(
-            f"{name}: on {learner.hostname}, with learner.py, controller.py and driver.py there, "
-            f"put this line into {place.invite(name).name} where the learner says that it looks, "
-            f"and run: python learner.py -l {index + 1}\n  {line}"
+            f"{name}: on {learner.hostname}, with learner.py, and controller.py and driver.py of "
+            f"{place.programs}, put this line into {place.invite(name).name} where the learner "
+            f"says that it looks, and run: python learner.py -l {index + 1}\n  {line}"
         )
 
 
