@@ -258,6 +258,54 @@ def test_a_sessions_own_server_functions_aggregate(client: APIClient, tmp_path: 
         assert np.allclose(after[name], before[name] / 2 + 1), name
 
 
+def test_a_session_goes_on_as_it_was_begun(
+    client: APIClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It went on as fedavg of all clients, whatever it was begun as."""
+    options = {"learning_rate": 0.5}
+    client.start_session("narrow", "fedopt", options, rounds=1, client_ids="south", validate=False)
+    wait(client, "narrow")
+    wanted: list[Wanted] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            "hansa.compat.fedn.api_client.start", lambda *words: wanted.append(words[2])
+        )
+        client.continue_session("narrow", rounds=2, min_clients=3)
+    (told,) = wanted
+    assert (told.aggregator, told.aggregator_kwargs, told.client_ids) == (
+        "fedopt", options, "south",
+    )  # fmt: skip
+    assert (told.rounds, told.min_clients, told.validate) == (2, 3, False)
+    assert told.package == "remote" and told.uploaded == client.get_active_package()["id"]
+    assert told.model_id == "narrow-1:1"
+    # The text of its functions is kept, not where it stood.
+    client.start_session(
+        name="again", model_id="narrow-1:0", rounds=1, server_functions=ServerFunctions
+    )
+    wait(client, "again")
+    client.continue_session("again", rounds=1)
+    wait(client, "again")
+    client.download_model("again-1:1", str(tmp_path / "before.npz"))
+    client.download_model("again-2:1", str(tmp_path / "after.npz"))
+    before, after = np.load(tmp_path / "before.npz"), np.load(tmp_path / "after.npz")
+    for name in before.files:
+        assert np.allclose(after[name], before[name] / 2 + 1), name
+    run = client.start_predictions("of again", model_id="narrow-1:0")["prediction_id"]
+    wait(client, run)
+    with pytest.raises(PlanError, match="how 'of again' was begun"):
+        client.continue_session("of again")
+
+
+def test_a_run_with_server_functions_predicts(client: APIClient) -> None:
+    """The plan of its predictions kept them, and was refused: they act in training alone."""
+    started = client.start_session(name="served", rounds=1, server_functions=ServerFunctions)
+    wait(client, started["session_id"])
+    asked = client.start_predictions("by served", model_id="served-1:1")
+    wait(client, asked["prediction_id"])
+    found = client.get_predictions(prediction_id="by served")["result"]
+    assert {entry["sender"]["name"] for entry in found} == {"north", "south"}
+
+
 def test_what_cannot_be_had_is_refused_with_the_way_of_hansa(client: APIClient) -> None:
     for call, way in [
         (lambda: client.add_attributes({}), "site.toml"),

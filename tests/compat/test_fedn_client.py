@@ -67,6 +67,27 @@ def test_a_mistake_ends_the_program_with_its_sentence(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr and not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("data", "options", "told"),
+    [
+        ("data", "--data_path=data/mnist.pt", "--data_path={data}/mnist.pt"),
+        ("data", "--data data --x=./data '--y=data'", "--data {data} --x={data} '--y={data}'"),
+        ("data", "--data_path=/mnt/data/a.data", "--data_path=/mnt/data/a.data"),
+        ("/var/data", "--a=/var/data2 --b=/var/data", "--a=/var/data2 --b={data}"),
+        ("/var/data/", "--a=/var/data/x --b /var/data", "--a={data}/x --b {data}"),
+        ("/var/data", "--a=/srv/var/data", "--a=/srv/var/data"),
+        (".", "--lr=0.5 --a=./x.pt --b=. --c=..", "--lr=0.5 --a={data}/x.pt --b={data} --c=.."),
+    ],
+)
+def test_a_path_in_options_is_replaced_as_a_whole(data: str, options: str, told: str) -> None:
+    """--data_path became --{data}_path, and each dot of a number the data."""
+    assert client.with_place(options, data) == told
+
+
+def test_options_may_name_the_data_by_their_full_path() -> None:
+    assert client.with_place(f"--a={Path('rows').resolve()}/x", "rows") == "--a={data}/x"
+
+
 def test_nothing_runs_at_a_client_whose_configuration_names_nobody() -> None:
     assert client._policy({"token": "x"}) is None
     policy = client._policy({"submitters": "ada"})

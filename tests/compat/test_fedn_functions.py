@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from fedn_packages import WITH_OPTIONS, package, rows
 from projects import run
 
+from hansa.cli.predict import command as predict_command
 from hansa.compat.fedn.writing import Import, import_package
 from hansa.errors import PlanError, RunError
 
@@ -98,6 +100,14 @@ def test_selection_settings_and_aggregate_are_fedns(tmp_path: Path) -> None:
     np.testing.assert_allclose(model["0"], expected, rtol=1e-6)
     assert made.rows()[1]["server_functions"]["settings"] == {"rate": 0.25}
     assert "sites" not in json.dumps(made.rows()[1]["server_functions"])
+
+
+def test_each_client_predicts_after_a_run_with_server_functions(tmp_path: Path) -> None:
+    made = run(imported(tmp_path, WHOLE), tmp_path / "runs", "rounds=1")
+    words = [f"{made.name}:1", "--runs", str(tmp_path / "runs"), "-o", str(tmp_path / "out")]
+    done = CliRunner().invoke(predict_command, words)
+    assert done.exit_code == 0, done.output or done.exception
+    assert {path.stem for path in (tmp_path / "out").iterdir()} == {"north", "south"}
 
 
 def test_the_incremental_form_gets_every_update_once(tmp_path: Path) -> None:

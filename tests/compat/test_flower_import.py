@@ -137,6 +137,125 @@ def test_server_class_and_its_arguments_are_read(tmp_path, call, algorithm, aggr
         assert plan["cohort"]["fraction"] == 0.5
 
 
+NEWER = "flwr.serverapp.strategy"
+
+
+@pytest.mark.parametrize(
+    ("call", "where"),
+    [
+        ('FedAvgM(server_momentum=TABLE["a"])', "server_momentum"),
+        ('FedAvg(weighted_by_key=TABLE["key"])', "weighted_by_key"),
+        ('FedAvg(fraction_train=TABLE["a"])', "fraction_train"),
+        ("FedAvg(**TABLE)", r"\*\*"),
+        ("FedAvg(*TABLE)", r"\*"),
+        ("FedAdam(0.1)", "argument 1"),
+    ],
+)
+def test_an_argument_that_decides_and_is_not_known_is_refused(tmp_path, call, where):
+    """It was taken as Flower's default, and nothing said so."""
+    source = older_project(tmp_path / "flower", server=serving(call, NEWER, 'TABLE = {"a": 0.9}'))
+    with pytest.raises(PlanError, match=f"given as {where} is not known") as caught:
+        import_project(Import(source))
+    assert caught.value.code == "import-refused" and "server_app.py, line" in str(caught.value)
+
+
+def test_arguments_without_a_name_are_those_of_their_places(tmp_path):
+    call = 'FedProx(0.5, 0.0, 1, 1, 1, "tokens", "model", "told", None, None, 0.25)'
+    source = older_project(tmp_path / "flower", server=serving(call, NEWER))
+    made = import_project(Import(source, clients=8)).folder
+    plan = plan_of(made)
+    assert plan["cohort"] == {"fraction": 0.5, "minimum": 1} and plan["evaluate"]["clients"] == 0
+    module = (made / "model.py").read_text()
+    for said in ('weighted_by="tokens"', 'arrays_in="model"', 'config_in="told"', '-mu": 0.25'):
+        assert said in module
+
+
+def test_what_nothing_stands_for_is_said(tmp_path):
+    call = "FedAvg(evaluate_fn=tried, accept_failures=True, initial_parameters=None, extra=2)"
+    source = older_project(tmp_path / "flower", server=serving(call))
+    facts = import_project(Import(source)).facts
+    assert ("to add", "extra of FedAvg, evaluate_fn of FedAvg: not taken over") in facts
+    call = serving("Bulyan(fraction_fit=0.1)")
+    facts = import_project(
+        Import(older_project(tmp_path / "other", server=call), strategy="FedAvg")
+    ).facts
+    assert ("to add", "fraction_fit of Bulyan: not taken over") in facts
+
+
+@pytest.mark.parametrize(
+    ("call", "cohort"),
+    [
+        ("FedAvg(fraction_train=0.1, min_train_nodes=10)", {"count": 10, "minimum": 10}),
+        ("FedAvg(fraction_train=0.02)", {"count": 2}),
+        ("FedAvg(fraction_train=0.33)", {"count": 6}),  # 6.6, which Flower cuts and Hansa rounds
+        ("FedAvg(fraction_train=0.5, min_available_nodes=15)", {"fraction": 0.5, "minimum": 10}),
+        ("FedAvg(min_available_nodes=4)", {"minimum": 4}),
+        ("FedAvg(min_train_nodes=2)", {"minimum": 2}),
+        ("FedAvg()", None),
+    ],
+)
+def test_a_round_asks_as_many_clients_as_flower_would(tmp_path, call, cohort):
+    source = older_project(tmp_path / "flower", server=serving(call, NEWER))
+    assert plan_of(import_project(Import(source, clients=20)).folder).get("cohort") == cohort
+
+
+@pytest.mark.parametrize(
+    ("call", "cohort"),
+    [
+        ("FedAvg(fraction_fit=0.0, min_fit_clients=7)", {"count": 7, "minimum": 7}),
+        ("FedAvg(fraction_fit=0.5, accept_failures=False)", {"fraction": 0.5, "minimum": 10}),
+        ("FaultTolerantFedAvg(min_completion_rate_fit=0.3)", {"minimum": 6}),
+    ],
+)
+def test_a_round_of_the_older_classes_asks_as_many(tmp_path, call, cohort):
+    source = older_project(tmp_path / "flower", server=serving(call))
+    assert plan_of(import_project(Import(source, clients=20)).folder).get("cohort") == cohort
+
+
+def test_a_server_class_that_trains_nobody_is_refused(tmp_path):
+    call = serving("FedAvg(fraction_train=0.0)", NEWER)
+    with pytest.raises(PlanError, match="no client would train"):
+        import_project(Import(older_project(tmp_path / "flower", server=call)))
+
+
+def script_with(folder: Path, *options: str) -> Path:
+    lines = [f"parser.add_argument({option})" for option in options]
+    said = "\n".join(["def get_parameters(self, config): ...", *lines, "fl.start_client()"])
+    return write(folder, {"client.py": said})
+
+
+@pytest.mark.parametrize(
+    ("options", "arguments"),
+    [
+        (['"--num-clients"', '"--client-id"'],
+         "--client-id {partition} --num-clients {partitions}"),
+        (['"--num_partitions"', '"-p", "--partition"', '"--server"'],
+         "--partition {partition} --num_partitions {partitions}"),
+        (['"--client-lr"', '"--min-clients"', '"--cid"', '"--node-id", action="store_true"'],
+         "--cid {partition}"),
+        (['"--server-address"'], None),
+    ],
+)  # fmt: skip
+def test_a_script_is_told_which_client_it_is_and_of_how_many(tmp_path, options, arguments):
+    """The first option about clients was given the number: `--num-clients 0`."""
+    source = script_with(tmp_path / "flower", *options)
+    made = import_project(Import(source, client="client.py")).folder
+    text = (made / "model.py").read_text()
+    assert (f'arguments="{arguments}"' in text) if arguments else ("arguments" not in text)
+
+
+@pytest.mark.parametrize("options", [['"--num-clients"'], ['"--client-id"', '"--node-id"']])
+def test_a_script_that_may_train_the_same_client_each_time_is_refused(tmp_path, options):
+    source = script_with(tmp_path / "flower", *options)
+    with pytest.raises(PlanError, match="all of them would train on the same data") as caught:
+        import_project(Import(source, client="client.py"))
+    assert "--arguments" in str(caught.value.hint)
+    words = [str(source), "--client", "client.py", "--arguments", "--rank {partition}"]
+    done = CliRunner().invoke(command, words)
+    assert done.exit_code == 0, done.output
+    assert 'arguments="--rank {partition}"' in (tmp_path / "flower-hansa/model.py").read_text()
+
+
 def test_the_class_that_is_chosen_among_several_keeps_its_arguments(tmp_path):
     server = (
         "from flwr.server.strategy import FedAdam, FedAvg\nfast = False\n"

@@ -8,7 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from flower_projects import MESSAGES, OLDER, SIZES, after, message_project, older_project, write
+from flower_projects import (
+    MESSAGES,
+    OLDER,
+    SERVER,
+    SIZES,
+    after,
+    message_project,
+    older_project,
+    write,
+)
 from projects import final_model, simulate
 
 from hansa.compat import process
@@ -301,6 +310,18 @@ def test_message_without_its_weight_is_refused(tmp_path):
     folder = imported(message_project(tmp_path / "flower", client=lacking))
     with pytest.raises(RunError, match="no 'num-examples'"):
         simulate(folder)
+
+
+def test_weights_and_records_go_by_the_names_that_the_server_class_is_given(tmp_path):
+    client = MESSAGES.replace('"num-examples": SIZES', '"tokens": SIZES')
+    client = client.replace('content["arrays"]', 'content["model"]').replace(
+        'content["config"]', 'content["told"]'
+    )
+    keys = 'weighted_by_key="tokens", arrayrecord_key="model", configrecord_key="told", '
+    server = SERVER.replace("FedAvg(", f"FedAvg({keys}")
+    source = message_project(tmp_path / "flower", client=client, server=server)
+    w, _ = final_model(simulate(imported(source))).values()
+    np.testing.assert_allclose(w, after(2), rtol=1e-6)
 
 
 def test_a_project_is_opened_without_running_client_code(tmp_path):

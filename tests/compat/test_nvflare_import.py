@@ -97,6 +97,23 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], Any], str]] 
                      "expects"),
     "left out variables": (lambda s, c: s["components"][2]["args"].update(exclude_vars="bias"),
                            "exclude_vars"),
+    "values that are weighted already": (
+        lambda s, c: s["components"][2]["args"].update(weigh_by_local_iter=False),
+        "weigh_by_local_iter"),
+    "an argument that is not known": (
+        lambda s, c: s["components"][2]["args"].update(trim=0.1), "trim, which is not known"),
+    "left out variables beside a generator of its own": (
+        lambda s, c: (s["components"][1].update(path="mine.Generator"),
+                      s["components"][2]["args"].update(exclude_vars="bias")),
+        "exclude_vars"),
+    "weighted already, beside a generator of its own": (
+        lambda s, c: (s["components"][1].update(path="mine.Generator"),
+                      s["components"][2]["args"].update(weigh_by_local_iter=False)),
+        "weigh_by_local_iter"),
+    "an order that is not known": (
+        lambda s, c: s.update(server_config(
+            "CyclicController", order="RANDOM_WITHOUT_SAME_IN_A_ROW")),
+        "RANDOM_WITHOUT_SAME_IN_A_ROW"),
     "a negative weight": (
         lambda s, c: s["components"][2]["args"].update(aggregation_weights={"site-1": -1}),
         "weights"),
@@ -135,6 +152,21 @@ def test_what_has_no_counterpart_is_refused_and_nothing_is_written(
         import_app(source)
     assert caught.value.code == "import-refused" and "Nothing was written" in caught.value.happened
     assert not (tmp_path / "app-hansa").exists()
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({}, {}), ({"order": "FIXED"}, {}), ({"order": "RANDOM"}, {"order": "random"}),
+    ],
+)  # fmt: skip
+def test_the_order_of_a_cyclic_workflow_is_taken_over(
+    tmp_path: Path, asked: dict[str, str], told: dict[str, str]
+) -> None:
+    server = server_config("CyclicController", num_rounds=2, **asked)
+    made = import_app(write_app(tmp_path / "app", server=server)).folder
+    plan = tomllib.loads((made / "plan.toml").read_text())
+    assert plan["workflow"] == {"name": "cyclic", "cycles": 2, **told}
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"a": ' * 100_000, "\x00"])

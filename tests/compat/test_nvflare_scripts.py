@@ -88,9 +88,61 @@ def test_a_script_gives_the_weighted_mean(tmp_path: Path, kind: str, transfer: s
     assert "who" not in run.rows()[-1]["train"]
 
 
+DECORATED = """
+import nvflare.client as flare
+from nvflare.app_common.np.constants import NPConstants
+
+KEY = NPConstants.NUMPY_KEY
+
+
+@flare.train
+def train(model=None, times=1):
+    step = {"site-1": 1.0, "site-2": -4.0}[flare.get_site_name()]
+    steps = 3 if step > 0 else 1
+    return flare.FLModel(
+        params={KEY: model.params[KEY] + times * step}, meta={"NUM_STEPS_CURRENT_ROUND": steps}
+    )
+
+
+@flare.evaluate()
+def measure(model, scale=1.0):
+    return SAID
+
+
+flare.init()
+config = flare.get_config()
+assert config["site_name"] == flare.get_site_name()
+assert config["TASK_EXCHANGE"]["transfer_type"] == "FULL"
+while flare.is_running():
+    model = flare.receive()
+    said = measure(model, scale=2.0)
+    assert flare.receive() is model
+    print("sent", train(times=2).metrics, said)
+"""
+
+
+@pytest.mark.parametrize(
+    ("said", "name"),
+    [
+        ('{"accuracy": scale * float(model.params[KEY].mean())}', "accuracy"),
+        ("scale * float(model.params[KEY].mean())", "metric"),  # without a name, as in FLARE
+    ],
+)
+def test_decorated_functions_train_and_measure(tmp_path: Path, said: str, name: str) -> None:
+    """Goal: (3 x 2 - 8) / 4 in each of two rounds, and metrics of what was received."""
+    run = simulate(job(tmp_path / "job", DECORATED.replace("SAID", said)))
+    found = np.load(run.path / "models" / "server.npy", allow_pickle=False)
+    np.testing.assert_allclose(found, W0 + 2 * (3 * 2.0 - 8.0) / 4, rtol=1e-6)
+    rows = [row["train"][name]["mean"] for row in run.rows() if "train" in row]
+    assert rows == pytest.approx([2 * W0.mean(), 2 * (W0.mean() - 0.5)])
+
+
 @pytest.mark.parametrize(
     ("script", "said"),
     [
+        (DECORATED.replace("SAID", "None"), "measure returned no metrics"),
+        (DECORATED.replace("SAID", "1.0").replace("return flare.FLModel(", "return dict("),
+         "train returned dict, and no FLModel"),
         ("raise ValueError('no data')", "no data"),
         ("import nvflare.client as flare\nflare.init()", "without sending"),
         (
@@ -99,7 +151,7 @@ def test_a_script_gives_the_weighted_mean(tmp_path: Path, kind: str, transfer: s
         ),
         ("import nvflare.client.lightning", "lightning"),
     ],
-)
+)  # fmt: skip
 def test_a_script_that_goes_wrong_says_how(tmp_path: Path, script: str, said: str) -> None:
     with pytest.raises(RunError) as caught:
         simulate(job(tmp_path / "job", script))

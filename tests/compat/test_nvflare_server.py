@@ -213,6 +213,18 @@ def test_the_helper_of_flares_weighs_as_told(tmp_path: Path) -> None:
     np.testing.assert_allclose(saved(run), W0 + 2 * mean, rtol=1e-6)
 
 
+def test_a_mean_of_values_that_are_weighted_already_divides_by_the_weights(tmp_path: Path) -> None:
+    """Neither sum nor weights had the steps: it was the plain mean."""
+    code = (
+        "from nvflare.app_common.aggregators import InTimeAccumulateWeightedAggregator\n"
+        "class Mine(InTimeAccumulateWeightedAggregator):\n"
+        "    def __init__(self):\n"
+        "        super().__init__(expected_data_kind='WEIGHTS', weigh_by_local_iter=False)\n"
+    )
+    found = saved(simulate(app(tmp_path, code)))
+    np.testing.assert_allclose(found, (3 * W0 + 1.5 - 4 + 0.25) / 11, rtol=1e-6)
+
+
 def test_fed_avg_takes_an_aggregator_of_models(tmp_path: Path) -> None:
     server = server_config(persistor="np_model_persistor.NPModelPersistor")
     own = {"path": "own_server.Mine", "args": {}}

@@ -38,6 +38,9 @@ command = LazyGroup(
 @click.option("--model", metavar="MODULE:OBJECT", help="Function or class of the seed model.")
 @click.option("--as", "strategy", metavar="NAME", help="Do as this server class of Flower.")
 @click.option("--clients", type=click.IntRange(1), help="Simulated clients.")
+@click.option(
+    "--arguments", metavar="TEXT", help="What a script is given; {partition} is its client."
+)
 def flower(
     path: Path,
     target: Path | None,
@@ -45,6 +48,7 @@ def flower(
     model: str | None,
     strategy: str | None,
     clients: int | None,
+    arguments: str | None,
 ) -> None:
     """Make a project from the Flower project at PATH; its client app runs unchanged.
 
@@ -58,7 +62,7 @@ def flower(
     """
     from hansa.compat.flower.writing import Import, import_project
 
-    asked = Import(path, target, client, model, strategy, clients)
+    asked = Import(path, target, client, model, strategy, clients, arguments)
     say_written(import_project(asked))
 
 

@@ -12,7 +12,13 @@ import msgspec
 
 from hansa.learners.command_answers import PREDICT
 from hansa.plan import Plan
-from hansa.plan.schema import CohortPlan, EvaluatePlan, KeepPlan, StopPlan
+from hansa.plan.schema import (
+    CohortPlan,
+    EvaluatePlan,
+    KeepPlan,
+    ServerFunctionsPlan,
+    StopPlan,
+)
 from hansa.store.files import write_durably
 
 FOLDER = "predictions"
@@ -33,6 +39,7 @@ def prediction_plan(plan: Plan) -> Plan:
         algorithm="fed_avg",
         aggregator="mean",
         transforms=(),
+        server_functions=ServerFunctionsPlan(),
         cohort=CohortPlan(where=plan.cohort.where, deadline_s=plan.cohort.deadline_s),
         evaluate=EvaluatePlan(),
         stop=StopPlan(),

@@ -27,7 +27,7 @@ from hansa.compat.fedn.desk import Desk, PackageNote, SeedNote, note_id
 from hansa.compat.fedn.formats import FORMS, read_model, write_model
 from hansa.compat.fedn.reading import read_package
 from hansa.compat.fedn.records import Records
-from hansa.compat.fedn.sessions import Wanted, refused, start
+from hansa.compat.fedn.sessions import Wanted, going_on, refused, start
 from hansa.compat.fedn.shapes import Entry, listed, matching
 from hansa.compat.fedn.writing import LABELS
 from hansa.errors import IdentityError, RunError
@@ -354,15 +354,15 @@ class APIClient:
     def continue_session(
         self, session_id: str, rounds: int = 5, round_timeout: float = 180, **more: Any
     ) -> Entry:
-        """Go on with a session from its newest model, for further rounds.
+        """Go on with a session from its newest model and as it was begun, for further rounds.
 
         Raises:
           RunError: model-missing, there is no such session.
+          PlanError: import-refused, it was not begun from here.
         """
         model = self._records.trail().of_run(self._desk.runs_of(session_id)[-1])[-1]
-        wanted = Wanted(
-            session_id, model_id=model.name, rounds=rounds, round_timeout=round_timeout, **more
-        )
+        told: dict[str, Any] = {"rounds": rounds, "round_timeout": round_timeout, **more}
+        wanted = going_on(self._desk, session_id, model_id=model.name, **told)
         return self._started(start(self._membership, self._desk, wanted))
 
     def start_splitlearning_session(

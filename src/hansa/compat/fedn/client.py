@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import threading
 from collections.abc import Mapping, Sequence
@@ -58,7 +59,7 @@ def main(words: Sequence[str] | None = None) -> None:
         sys.exit(f"Error: {error}")
     if options := os.environ.get(OPTIONS):
         # Inside a sandbox the data have another path; the call of the package puts it there.
-        os.environ[OPTIONS] = options.replace(str(asked.data), "{data}")
+        os.environ[OPTIONS] = with_place(options, asked.data)
     sys.stdout.flush()
     os.execv(
         sys.executable,
@@ -99,6 +100,22 @@ def read_config(path: Path) -> dict[str, Any]:
     if unused := [key for key in said if key in _UNUSED]:
         print(f"Not used here: {', '.join(unused)}", flush=True)
     return said
+
+
+def with_place(options: str, data: str | Path) -> str:
+    """Return options in which the path of the data is a place: {data}.
+
+    Only whole paths are meant, and what lies below one: neither an option of that name nor a path
+    that begins alike.
+
+    >>> with_place("--data_path=data/mnist.pt --data2=data2", "data")
+    '--data_path={data}/mnist.pt --data2=data2'
+    """
+    place = Path(data)
+    spellings = {str(data), str(data).rstrip("/"), str(place), f"./{place}", str(place.resolve())}
+    longest = sorted(filter(None, spellings), key=len, reverse=True)
+    paths = "|".join(map(re.escape, longest))
+    return re.sub(rf"(?<![\w./-])(?:{paths})(?=[/\s\"':;,]|$)", "{data}", options)
 
 
 def invitation(said: Mapping[str, Any]) -> Invite:

@@ -13,6 +13,7 @@ signature.  So they wait here, on the machine of whoever has set them.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, Literal
 
 import msgspec
 from blake3 import blake3
@@ -46,6 +47,22 @@ class SeedNote(msgspec.Struct, frozen=True, kw_only=True):
     at: str = ""
 
 
+class SessionNote(msgspec.Struct, frozen=True, kw_only=True):
+    """How a session was begun, and goes on."""
+
+    aggregator: str
+    aggregator_kwargs: dict[str, Any] = {}
+    validate: bool = True
+    helper: str | None = None
+    min_clients: int = 1
+    client_ids: str | list[str] | None = None
+    server_functions: str | None = None  # text of the class
+    package: Literal["local", "remote"]
+    uploaded: str = ""  # id of its package
+    labels: str | None = None
+    features: int
+
+
 class State(msgspec.Struct, frozen=True, kw_only=True):
     """All of it."""
 
@@ -54,6 +71,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     package: str = ""  # the active one
     model: str = ""  # the active one: a seed's id, or a session's name
     sessions: dict[str, list[str]] = {}  # runs by the name that the script has for them
+    begun: dict[str, SessionNote] = {}  # by the same name
 
 
 class Desk:
@@ -100,10 +118,14 @@ class Desk:
         _write(self.seed_file(note.id), content)
         self.change(seeds={**self.state.seeds, note.id: note}, model=note.id)
 
-    def add_run(self, session: str, run: str) -> None:
+    def add_run(self, session: str, run: str, note: SessionNote) -> None:
         """Keep that a session has gone on as a run; its newest model is the active one."""
         runs = [*self.state.sessions.get(session, ()), run]
-        self.change(sessions={**self.state.sessions, session: runs}, model=session)
+        self.change(
+            sessions={**self.state.sessions, session: runs},
+            begun={**self.state.begun, session: note},
+            model=session,
+        )
 
     def add_alias(self, name: str, run: str) -> None:
         """Keep a name for a run; which model is active stays."""

@@ -31,7 +31,7 @@ from typing import Any
 import msgspec
 from blake3 import blake3
 
-from hansa.compat.fedn.client import OPTIONS, invitation
+from hansa.compat.fedn.client import OPTIONS, invitation, with_place
 from hansa.compat.fedn.present import HAND_OVER, bring
 from hansa.compat.fedn.said import metrics_of
 from hansa.compat.own_process import OwnProcess
@@ -238,7 +238,7 @@ class FednClient:
         if self._remote and self._data is not None:
             data[_DATA] = DataSource(path=str(Path(self._data).resolve()))
             if options := os.environ.get(OPTIONS):  # in a sandbox the data have another path
-                os.environ[OPTIONS] = options.replace(self._data, "{data}")
+                os.environ[OPTIONS] = with_place(options, self._data)
         if self._submitters:
             policy = msgspec.structs.replace(
                 policy, submitters=self._submitters, approve="submitters"

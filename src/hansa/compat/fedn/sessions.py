@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from hansa.compat.fedn.desk import Desk
+from hansa.compat.fedn.desk import Desk, SessionNote, State
 from hansa.compat.fedn.formats import FORMS, read_model
 from hansa.compat.fedn.present import HAND_OVER, Settings
 from hansa.compat.fedn.reading import read_package
@@ -63,6 +63,24 @@ class Wanted(NamedTuple):
     package: Literal["local", "remote"] | None = None
     labels: str | None = None  # of a session of split learning: the client who holds them
     features: int = SPLIT_FEATURES  # of such a session: columns of all embeddings, at most
+    uploaded: str = ""  # id of its compute package; by default the active one
+
+
+def going_on(desk: Desk, session: str, **more: Any) -> Wanted:
+    """Return the parameters of a session that goes on: those it was begun with, and `more`.
+
+    Raises:
+      PlanError: import-refused, it was not begun from here.
+    """
+    note = desk.state.begun.get(session)
+    if note is None:
+        raise refused(
+            f"note here of how {session!r:.80} was begun",
+            "Start another from its model, with all parameters: "
+            "client.start_session(name=..., model_id=...)",
+        )
+    begun = {field: getattr(note, field) for field in note.__struct_fields__}
+    return Wanted(session, **{**begun, **more})
 
 
 def plan_changes(wanted: Wanted) -> dict[str, Any]:
@@ -146,8 +164,26 @@ def start(membership: Membership, desk: Desk, wanted: Wanted) -> str:
         runs = desk.folder / "runs"
         folder = submit(project, membership, runs=runs, start=begin, new=True)
     run = str((folder.remote or {})["run"])
-    desk.add_run(wanted.name or run, run)
+    desk.add_run(wanted.name or run, run, _note(wanted, state, local=local))
     return run
+
+
+def _note(wanted: Wanted, state: State, *, local: bool) -> SessionNote:
+    """Return what a session that goes on needs to know of how it was begun."""
+    given = wanted.server_functions
+    return SessionNote(
+        aggregator=wanted.aggregator,
+        aggregator_kwargs=dict(wanted.aggregator_kwargs or {}),
+        validate=wanted.validate,
+        helper=wanted.helper,
+        min_clients=wanted.min_clients,
+        client_ids=wanted.client_ids,
+        server_functions=None if given is None else _class_text(given),
+        package="local" if local else "remote",
+        uploaded="" if local else wanted.uploaded or state.package,
+        labels=wanted.labels,
+        features=wanted.features,
+    )
 
 
 def _write_local(target: Path, wanted: Wanted, begin: Start | None) -> None:
@@ -172,18 +208,18 @@ def _write_local(target: Path, wanted: Wanted, begin: Start | None) -> None:
 
 def _write_remote(target: Path, desk: Desk, wanted: Wanted) -> dict[str, Any]:
     """Write the project of the active package, and return what its plan lacks besides."""
-    state = desk.state
-    if state.package not in state.packages:
+    note = desk.state.packages.get(wanted.uploaded or desk.state.package)
+    if note is None:
         raise refused(
             "a session without a compute package",
             "Upload one first: client.set_active_package(path, helper)",
         )
-    note = state.packages[state.package]
     helper = wanted.helper or note.helper
     functions = None
     if wanted.server_functions is not None:
         functions = target.with_name("server_functions.py")
-        functions.write_text(_functions_text(wanted.server_functions), encoding="utf-8")
+        text = f"{_ALLOWED}\n\n{_class_text(wanted.server_functions)}"
+        functions.write_text(text, encoding="utf-8")
     asked = Import(
         desk.package_file(note),
         target,
@@ -207,20 +243,21 @@ def _write_remote(target: Path, desk: Desk, wanted: Wanted) -> dict[str, Any]:
     return {} if validates else {"evaluate": {"clients": 0}}
 
 
-def _functions_text(given: Any) -> str:
-    """Return a file of a session's server functions: as FEDn takes them, the class alone.
+def _class_text(given: Any) -> str:
+    """Return the text of a session's server functions: as FEDn takes them, the class alone.
 
     Raises:
       PlanError: import-refused, it is no class whose lines can be read.
     """
+    if isinstance(given, str):  # of a session that goes on
+        return given
     try:
-        text = textwrap.dedent(inspect.getsource(given))
+        return textwrap.dedent(inspect.getsource(given))
     except (OSError, TypeError):
         raise refused(
             f"text of the server_functions {given!r:.60}",
             "Give a class ServerFunctions that stands in a file.",
         ) from None
-    return f"{_ALLOWED}\n\n{text}"
 
 
 def refused(what: str, hint: str) -> PlanError:

@@ -59,6 +59,8 @@ class FlowerApp:
       from_plan: which keys of run_config and train_config have the plan's value: "epochs", "lr",
         "batch_size" or "steps" by key.
       weighted_by: metric of a message-based client that is its weight.
+      arrays_in: name of the record that a message-based client finds the model in.
+      config_in: name of the record that it finds its settings in.
       arguments: of a script; {partition} and {partitions} are replaced.
     """
 
@@ -75,11 +77,15 @@ class FlowerApp:
         evaluate_config: Mapping[str, Any] | None = None,
         from_plan: Mapping[str, str] | None = None,
         weighted_by: str = "num-examples",
+        arrays_in: str = "arrays",
+        config_in: str = "config",
         arguments: str = "",
     ) -> None:
         folder = Path(file).resolve().parent
         digest = code_digest(read_code(folder))
-        setup = Setup(str(folder), digest, client, arguments, model, weighted_by)
+        setup = Setup(
+            str(folder), digest, client, arguments, model, weighted_by, arrays_in, config_in
+        )
         self._process = ClientProcess(WORKER, setup, Answer, "Flower")
         self._clients, self._nodes = clients, dict(nodes or {})
         self._run_config = dict(run_config or {})

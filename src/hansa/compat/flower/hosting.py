@@ -95,7 +95,8 @@ class Host:
             message_type=GET_PARAMETERS if task.kind == "seed" else task.kind,
         )
         by_client = app.client_fn is not None
-        content = _content(task, arrays, by_client=by_client)
+        records = None if by_client else (self._setup.arrays_in, self._setup.config_in)
+        content = _content(task, arrays, records)
         reply = app(Message(content, metadata=metadata), context)
         if not isinstance(reply, Message) or reply.has_error() or not reply.has_content():
             said = reply.error.reason if isinstance(reply, Message) and reply.has_error() else ""
@@ -224,14 +225,16 @@ def _made(kind: Callable[[], Any], context: Context) -> Any:
     return kind()
 
 
-def _content(task: Task, arrays: Mapping[str, np.ndarray], *, by_client: bool) -> RecordDict:
-    """Return what a message carries, under the names of the generation that reads it."""
+def _content(
+    task: Task, arrays: Mapping[str, np.ndarray], records: tuple[str, str] | None
+) -> RecordDict:
+    """Return what a message carries, in records of these names, or of those of the older way."""
     record = ArrayRecord({name: Array(np.asarray(a)) for name, a in arrays.items()})
     config = dict(task.config)
     if task.kind != "seed":
         config |= {name: task.round for name in _ROUND}
-    if not by_client:
-        return RecordDict({"arrays": record, "config": ConfigRecord(config)})
+    if records is not None:
+        return RecordDict({records[0]: record, records[1]: ConfigRecord(config)})
     prefix = {"train": "fitins", "evaluate": "evaluateins", "seed": "getparametersins"}[task.kind]
     return RecordDict({f"{prefix}.parameters": record, f"{prefix}.config": ConfigRecord(config)})
 

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hansa.compat.flower.reading import PROJECT_FILE
-from hansa.compat.flower.strategies import KNOWN
+from hansa.compat.flower.strategies import KNOWN, by_place
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 UNKNOWN = object()
 """A value that is not known without running the code."""
 
+_PLACE = "argument "  # and a number: name of what stands at no known place
 _DEPTH = 20  # names that are followed to a value; a cycle ends here
 _TRAIN_CONFIG = ("train_config", "on_fit_config_fn")
 _EVALUATE_CONFIG = ("evaluate_config", "on_evaluate_config_fn")
@@ -32,7 +33,7 @@ class Strategy(NamedTuple):
     own: str | None  # name of the project's own class that derives from it
     line: int
     arguments: dict[str, Any]  # those whose values are known
-    unknown: list[str]  # those whose values are not
+    unknown: list[str]  # those whose values are not; "*", "**" or "argument 1" without a name
     older: bool
 
 
@@ -71,8 +72,9 @@ class ServerCode:
             name = own if own in KNOWN else self._base_of(own)
             if name is None or (own in KNOWN and not self._of_flower(call, name)):
                 continue
-            known, unknown = self._arguments(call, scope)
             older = "server.strategy" in self._origin(call, name)
+            places = by_place(name, older=older) if own == name else ()
+            known, unknown = self._arguments(call, scope, places)
             line = call.lineno
             found.append(Strategy(name, None if own == name else own, line, known, unknown, older))
         return found
@@ -204,20 +206,21 @@ class ServerCode:
         return "strategy" in self._origin(call, name)
 
     def _arguments(
-        self, call: ast.Call, scope: Function | None
+        self, call: ast.Call, scope: Function | None, places: tuple[str, ...]
     ) -> tuple[dict[str, Any], list[str]]:
+        """Return what a call is given by name, and the names of what is not known."""
         known: dict[str, Any] = {}
         unknown: list[str] = []
-        for keyword in call.keywords:
-            if keyword.arg is None:
-                unknown.append("**")
-                continue
-            told = self.value(keyword.value, scope)
+        starred = any(isinstance(node, ast.Starred) for node in call.args)
+        given = [("*", node) for node in call.args] if starred else list(_placed(call, places))
+        for name, node in [*given, *((word.arg or "**", word.value) for word in call.keywords)]:
+            # What stands at no known place may be anything.
+            told = UNKNOWN if name.startswith(("*", _PLACE)) else self.value(node, scope)
             if told is UNKNOWN:
-                unknown.append(keyword.arg)
+                unknown.append(name)
             else:
-                known[keyword.arg] = told
-        return known, unknown
+                known[name] = told
+        return known, list(dict.fromkeys(unknown))
 
     def _dict_of(
         self, node: ast.expr, scope: Function | None, depth: int = _DEPTH
@@ -277,6 +280,12 @@ def _assignment(node: ast.AST, name: str) -> ast.expr | None:
     if isinstance(node, ast.Assign) and name in map(_id, node.targets):
         return node.value
     return node.value if isinstance(node, ast.AnnAssign) and _id(node.target) == name else None
+
+
+def _placed(call: ast.Call, places: tuple[str, ...]) -> Iterator[tuple[str, ast.expr]]:
+    """Yield what a call is given without a name, by the name of its place."""
+    for number, node in enumerate(call.args):
+        yield places[number] if number < len(places) else f"{_PLACE}{number + 1}", node
 
 
 def _default(node: ast.expr) -> Any:

@@ -74,10 +74,42 @@ COUNTERPARTS: Mapping[str, Counterpart] = {
         note="those that are kept count alike, as in the paper",
     ),
     "FaultTolerantFedAvg": Counterpart(
-        "fed_avg", note="set cohort.minimum to the updates that a round needs"
+        "fed_avg", note="cohort.minimum is the updates that a round needs"
     ),
 }
 """By the name of Flower's class."""
+
+_ASKING = (
+    *("fraction_train", "fraction_evaluate"),
+    *("min_train_nodes", "min_evaluate_nodes", "min_available_nodes"),
+)
+_OLDER = (
+    *("fraction_fit", "fraction_evaluate"),
+    *("min_fit_clients", "min_evaluate_clients", "min_available_clients"),
+)
+_RECORDS = (
+    *("weighted_by_key", "arrayrecord_key", "configrecord_key"),
+    *("train_metrics_aggr_fn", "evaluate_metrics_aggr_fn"),
+)
+_BETWEEN = {
+    "Krum": ("num_malicious_nodes",),
+    "MultiKrum": ("num_malicious_nodes", "num_nodes_to_select"),
+}
+_LAST = {
+    "FedProx": ("proximal_mu",),
+    "FedAvgM": ("server_learning_rate", "server_momentum"),
+    "FedTrimmedAvg": ("beta",),
+}
+_BY_NAME_ALONE = ("FedAdagrad", "FedAdam", "FedYogi")
+
+
+def by_place(name: str, *, older: bool) -> tuple[str, ...]:
+    """Return the names of what a class may be given without a name, in order."""
+    if name not in COUNTERPARTS or name in _BY_NAME_ALONE:
+        return ()
+    newer = (*_ASKING, *_BETWEEN.get(name, ()), *_RECORDS, *_LAST.get(name, ()))
+    return _OLDER if older else newer
+
 
 _KEEPING = ("num_clients_to_keep",)
 """With this above 0, the older Krum is Multi-Krum."""
@@ -140,6 +172,14 @@ def counterpart(name: str, arguments: Mapping[str, Any], *, older: bool) -> Chos
         return {ours: _value(option, arguments, older) for ours, option in options.items()}
 
     return Chosen(found, filled(found.options), filled(found.rule), filled(found.sends))
+
+
+def options_of(name: str) -> set[str]:
+    """Return the arguments of a class that a counterpart has an option for."""
+    found = COUNTERPARTS[name]
+    options = [*found.options.values(), *found.rule.values(), *found.sends.values()]
+    keeping = _KEEPING if name == "Krum" else ()
+    return {*keeping, *(theirs for option in options for theirs in option.theirs)}
 
 
 def refused(happened: str) -> PlanError:

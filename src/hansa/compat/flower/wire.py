@@ -18,6 +18,8 @@ class Setup(msgspec.Struct, tag="setup", frozen=True):
     arguments: str  # of the script, with {partition} and {partitions}
     model: str | None  # module:object that makes the seed model
     weighted_by: str  # name of the metric that is a client's weight
+    arrays_in: str = "arrays"  # names of the records of a message
+    config_in: str = "config"
 
 
 class Task(msgspec.Struct, tag="task", frozen=True):

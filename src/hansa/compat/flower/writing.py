@@ -6,13 +6,13 @@ Nothing of the Flower project is executed, and nothing that exists is written ov
 from __future__ import annotations
 
 import ast
-import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from hansa.code import read_code
+from hansa.compat.flower.asking import ARGUMENTS, Asking
 from hansa.compat.flower.reading import (
     CLIENTS,
     PROJECT_FILE,
@@ -22,7 +22,7 @@ from hansa.compat.flower.reading import (
 )
 from hansa.compat.flower.seed_code import FUNCTION, seed_code
 from hansa.compat.flower.server_code import ServerCode, Settings, Strategy
-from hansa.compat.flower.strategies import Chosen, counterpart, refused
+from hansa.compat.flower.strategies import Chosen, counterpart, options_of, refused
 from hansa.compat.laying_out import (
     Written,
     lay_out,
@@ -43,7 +43,24 @@ _FIELDS = {  # keys of run_config that the plan decides: the field of the round'
     "lr": ("learning-rate", "learning_rate", "lr"),
     "batch_size": ("batch-size", "batch_size"),
 }
-_WHICH = re.compile(r"^--.*(partition|node|client|cid)", re.IGNORECASE)
+_ABOUT = re.compile(r"--.*(partition|node|client|cid).*", re.IGNORECASE)  # options of a script
+_WHICH = re.compile(
+    r"--(.+[-_])?(cid|(partition|node|client)([-_]?(id|idx|index|number|num|no))?)", re.IGNORECASE
+)
+_MANY = re.compile(
+    r"--(num|n|nr|total|number[-_]of)[-_]?(total[-_])?(super)?(partition|node|client)s?"
+    r"|--(partitions|nodes|clients)",
+    re.IGNORECASE,
+)
+_KEYS = {  # arguments of the server class: the options of FlowerApp
+    "weighted_by_key": "weighted_by",
+    "arrayrecord_key": "arrays_in",
+    "configrecord_key": "config_in",
+}
+_ELSEWHERE = (  # read where the settings and the seed model are; Flower itself reads no eta_l
+    *("on_fit_config_fn", "on_evaluate_config_fn", "initial_parameters", "initial_arrays"),
+    "eta_l",
+)
 _LEFT = (PROJECT_FILE, "README.md", "LICENSE", ".gitignore", "requirements.txt")
 
 
@@ -56,6 +73,7 @@ class Import(NamedTuple):
     model: str | None = None
     strategy: str | None = None
     clients: int | None = None
+    arguments: str | None = None  # of a script
 
 
 class _Found(NamedTuple):
@@ -71,6 +89,8 @@ class _Found(NamedTuple):
     rounds: tuple[int, str]  # with where it was taken from
     where: Mapping[str, str]  # what -> where it was taken from
     module: str
+    left: list[str]  # arguments of the server class that nothing stands for, and of which class
+    arguments: str | None  # of a script
 
 
 def import_project(asked: Import) -> Written:
@@ -111,6 +131,7 @@ def _read(asked: Import, source: Path, code: Mapping[str, bytes]) -> _Found:
     server = _server(source, project)
     strategy = None if server is None else _strategy(server[0], server[1], asked.strategy)
     chosen = _chosen(asked, strategy, where, server)
+    left = [] if server is None else _left(*server, strategy)
     train = evaluate = Settings({}, {}, [])
     if server is not None:
         train, evaluate = server[0].settings(train=True), server[0].settings(train=False)
@@ -134,7 +155,10 @@ def _read(asked: Import, source: Path, code: Mapping[str, bytes]) -> _Found:
         where["clients"] = "--clients"
     module = next(name for name in _MODULES if name not in code)
     rounds = _rounds(project.run_config, server)
-    return _Found(project, strategy, chosen, train, evaluate, model, seed, rounds, where, module)
+    script = asked.arguments if asked.arguments is not None else _script_arguments(project)
+    return _Found(
+        project, strategy, chosen, train, evaluate, model, seed, rounds, where, module, left, script
+    )
 
 
 def _rounds(config: Mapping[str, Any], server: tuple[ServerCode, str] | None) -> tuple[int, str]:
@@ -184,6 +208,35 @@ def _strategy(server: ServerCode, name: str, wanted: str | None) -> Strategy | N
     return found[0] if found else None
 
 
+def _left(server: ServerCode, name: str, strategy: Strategy | None) -> list[str]:
+    """Return the arguments that nothing of the new project stands for, of the class or of all.
+
+    Raises:
+      PlanError: one that decides what is trained is not known.
+    """
+    if strategy is None:  # another one was named on the command line
+        return [
+            f"{argument} of {other.own or other.name}"
+            for other in server.strategies()
+            for argument in (*other.arguments, *other.unknown)
+        ]
+    read = {*options_of(strategy.name), *ARGUMENTS, *_KEYS}
+    nameless = [n for n in strategy.unknown if n.startswith(("*", "argument "))]
+    hidden = [n for n in strategy.unknown if n in read or (n in nameless and not strategy.own)]
+    if hidden:
+        raise PlanError(
+            "import-refused",
+            f"{name}, line {strategy.line}: what {strategy.own or strategy.name} is given as "
+            f"{', '.join(hidden)} is not known without running the code, and it may decide what "
+            "is trained. Nothing was written.",
+            "Write it into that line by name and as a plain value, for example fraction_train=0.5.",
+        )
+    silent = {*read, *_ELSEWHERE}
+    given = {n: v for n, v in strategy.arguments.items() if v is not None}
+    left = [argument for argument in (*given, *strategy.unknown) if argument not in silent]
+    return [f"{argument} of {strategy.own or strategy.name}" for argument in left]
+
+
 def _chosen(
     asked: Import,
     strategy: Strategy | None,
@@ -230,7 +283,7 @@ def plan_text(found: _Found) -> str:
         "",
         "[data]",
         line("clients", _clients(found), found.where.get("clients", _from_federation(found))),
-        *_cohort_lines(found),
+        *Asking(found.strategy, config, _clients(found)).lines(),
     ]
     if (metric := _metric(found)) is not None:
         lines += ["", "[stop]", line("metric", metric, "named in the client's code")]
@@ -247,30 +300,6 @@ def _learner_lines(config: Mapping[str, Any]) -> Iterator[str]:
             yield line(field, value, comment)
 
 
-def _cohort_lines(found: _Found) -> Iterator[str]:
-    arguments = found.strategy.arguments if found.strategy else {}
-    train = _share(arguments, found.project.run_config, ("fraction_train", "fraction_fit"))
-    evaluate = _share(arguments, found.project.run_config, ("fraction_evaluate",))
-    if train is not None and 0 < train[0] < 1:
-        yield from ["", "[cohort]", line("fraction", train[0], train[1])]
-    if evaluate is not None and evaluate[0] < 1:
-        count = math.ceil(evaluate[0] * _clients(found))
-        yield from ["", "[evaluate]", line("clients", count, evaluate[1])]
-
-
-def _share(
-    arguments: Mapping[str, Any], config: Mapping[str, Any], names: tuple[str, ...]
-) -> tuple[float, str] | None:
-    """Return a share of clients from the server class's arguments, or else from run_config."""
-    spelled = [*names, *(name.replace("_", "-") for name in names)]
-    for values, place in ((arguments, "the server app"), (config, PROJECT_FILE)):
-        for name in spelled:
-            value = values.get(name)
-            if isinstance(value, int | float) and 0 <= value <= 1:
-                return float(value), f"{name} in {place}"
-    return None
-
-
 def module_text(found: _Found) -> str:
     """Return the module that hands the client side to Hansa."""
     project = found.project
@@ -283,8 +312,8 @@ def module_text(found: _Found) -> str:
     from_plan |= {name: from_plan[key] for name, key in followed.items()}
     options = [f"client={python(project.client)}", f"clients={_clients(found)}"]
     options += [f"model={python(found.model)}"] if found.model else []
-    if (arguments := _arguments(project)) is not None:
-        options.append(f"arguments={python(arguments)}")
+    if found.arguments is not None:
+        options.append(f"arguments={python(found.arguments)}")
     told = {
         "run_config": project.run_config,
         "train_config": train,
@@ -292,6 +321,8 @@ def module_text(found: _Found) -> str:
         "from_plan": from_plan,
     }
     options += [f"{name}={python(value)}" for name, value in told.items() if value]
+    given = found.strategy.arguments if found.strategy else {}
+    options += [f"{ours}={python(given[key])}" for key, ours in _KEYS.items() if key in given]
     name = plan_name(project.name)  # safe to write into code
     lines = [
         f'"""The client side of the Flower project {name}, unchanged, as a learner."""',
@@ -343,6 +374,8 @@ def _facts(found: _Found) -> Iterator[tuple[str, str]]:
     unknown = [*found.train.unknown, *found.evaluate.unknown]
     if unknown:
         yield "to add", f"{', '.join(unknown)} in {found.module}: not known without running code"
+    if found.left:
+        yield "to add", f"{', '.join(map(clean, found.left))}: not taken over"
 
 
 def _clients(found: _Found) -> int:
@@ -385,16 +418,40 @@ def _client_tree(project: FlowerProject) -> ast.Module:
         return ast.Module([], [])  # running it will say what is wrong
 
 
-def _arguments(project: FlowerProject) -> str | None:
-    """Return the arguments of a script that say which client it is, as far as they are known."""
+def _script_arguments(project: FlowerProject) -> str | None:
+    """Return the arguments that say which client a script is and of how many, if it takes any.
+
+    Raises:
+      PlanError: it is not clear which of its options says which client it is.
+    """
     if not project.client.endswith(".py"):
         return None
-    for node in ast.walk(_client_tree(project)):
+    options = list(filter(_ABOUT.fullmatch, _options(_client_tree(project))))
+    many = [option for option in options if _MANY.fullmatch(option)]
+    which = [option for option in options if _WHICH.fullmatch(option) and option not in many]
+    if options and len(which) != 1:
+        none = f"none of its options {', '.join(options)} clearly says"
+        several = f"each of its options {', '.join(which)} may say"
+        raise PlanError(
+            "import-refused",
+            f"{project.client} is run once for each client, and {several if which else none} "
+            "which one it is: all of them would train on the same data. Nothing was written.",
+            "Name what it is given, for example: --arguments "
+            f'"{(which or ["--client-id"])[0]} {{partition}}"',
+        )
+    words = [*(f"{option} {{partition}}" for option in which)]
+    words += [f"{option} {{partitions}}" for option in many]
+    return " ".join(words) or None
+
+
+def _options(tree: ast.Module) -> Iterator[str]:
+    """Yield the long options that a script declares, but for flags without a value."""
+    for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            names = [a.value for a in node.args if isinstance(a, ast.Constant)]
-            if node.func.attr == "add_argument" and any(_WHICH.search(str(n)) for n in names):
-                return f"{names[-1]!s} {{partition}}"
-    return None
+            flag = any(keyword.arg == "action" for keyword in node.keywords)
+            if node.func.attr == "add_argument" and not flag:
+                names = [str(a.value) for a in node.args if isinstance(a, ast.Constant)]
+                yield from [name for name in names if name.startswith("--")][:1]
 
 
 def _metric(found: _Found) -> str | None:

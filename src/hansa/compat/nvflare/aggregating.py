@@ -111,11 +111,16 @@ class ModelAggregator(Aggregator):
 
 
 class WeightedAggregationHelper:
-    """Weighted means by name, over those that gave the name."""
+    """Weighted means by name, over those that gave the name.
+
+    Without `weigh_by_local_iter` the values are weighted already: their sum is divided by the
+    weights all the same.
+    """
 
     def __init__(self, exclude_vars: Any = None, weigh_by_local_iter: bool = True) -> None:
-        if exclude_vars or not weigh_by_local_iter:
-            raise ValueError("exclude_vars and sums that are weighted already are not stood in for")
+        if exclude_vars:
+            raise ValueError("exclude_vars is not stood in for")
+        self._weighs = weigh_by_local_iter
         self.reset_stats()
 
     def reset_stats(self) -> None:
@@ -126,8 +131,9 @@ class WeightedAggregationHelper:
 
     def add(self, data: Any, weight: Any, contributor_name: Any, contribution_round: Any) -> None:
         """Add what one client gives."""
+        factor = weight if self._weighs else 1.0
         for name, value in data.items():
-            self.total[name] = self.total.get(name, 0.0) + np.asarray(value, np.float64) * weight
+            self.total[name] = self.total.get(name, 0.0) + np.asarray(value, np.float64) * factor
             self.counts[name] = self.counts.get(name, 0.0) + weight
         said = {"contributor_name": contributor_name, "round": contribution_round, "weight": weight}
         self.history.append(said)
@@ -166,8 +172,7 @@ class WeightedAggregator(Aggregator):
         self._single_dxo_key = key = ""
         self.aggregation_weights = {key: dict(aggregation_weights or {})}
         self.expected_data_kind = {key: expected_data_kind}
-        self._by_steps = weigh_by_local_iter
-        self._sums = WeightedAggregationHelper(exclude_vars)
+        self._sums = WeightedAggregationHelper(exclude_vars, weigh_by_local_iter)
 
     def accept(self, shareable: Shareable, fl_ctx: FLContext) -> bool:
         """Add a client's result."""
@@ -175,7 +180,7 @@ class WeightedAggregator(Aggregator):
         if dxo.data_kind != self.expected_data_kind[self._single_dxo_key]:
             return False
         name = shareable.get_peer_prop(ReservedKey.IDENTITY_NAME, "")
-        steps = dxo.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND, 1.0) if self._by_steps else 1.0
+        steps = dxo.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND, 1.0)
         number = shareable.get_header(AppConstants.CONTRIBUTION_ROUND)
         weight = self.aggregation_weights[self._single_dxo_key].get(name, 1.0)
         self._sums.add(dxo.data, weight * steps, name, number)

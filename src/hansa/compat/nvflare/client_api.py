@@ -12,12 +12,15 @@ works, everything else waits for it, so that what it draws depends on round and 
 
 from __future__ import annotations
 
+import functools
 import importlib
+import inspect
 import queue
 import runpy
 import shlex
 import sys
 import threading
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -45,7 +48,7 @@ class FLModel:
         params_type: str | None = None,
         params: Any = None,
         optimizer_params: Any = None,
-        metrics: dict[str, Any] | None = None,
+        metrics: Any = None,
         start_round: int | None = 0,
         current_round: int | None = None,
         total_rounds: int | None = None,
@@ -60,8 +63,10 @@ class FLModel:
 class _Session:
     """One client's script, and what passes to and from it."""
 
-    def __init__(self, path: Path, words: list[str], site: str) -> None:
-        self.site, self.task = site, ""
+    def __init__(self, path: Path, words: list[str], site: str, exchange: dict[str, Any]) -> None:
+        self.site, self.task, self.exchange = site, "", exchange
+        self.metrics: Any = None  # what a decorated function has said of the model
+        self._model: FLModel | None = None  # that of the task, until something is sent
         self.raised: BaseException | None = None
         self.idle = threading.Event()  # whether it waits for a task
         self._waiting: tuple[str, FLModel] | None = None
@@ -87,16 +92,23 @@ class _Session:
         """Wait for a task; return whether there is one."""
         if self._waiting is None:
             self.idle.set()
-            self._waiting = self._tasks.get()
+            self._waiting, self._model = self._tasks.get(), None
         self.task = self._waiting[0] if self._waiting else ""
         return self._waiting is not None
 
     def take(self) -> FLModel | None:
-        """Wait for a task, and return its model."""
+        """Wait for a task, and return its model: the same one until something is sent."""
+        if self._model is not None:
+            return self._model
         if not self.has_task() or self._waiting is None:
             return None
-        (_, model), self._waiting = self._waiting, None
-        return model
+        (_, self._model), self._waiting = self._waiting, None
+        return self._model
+
+    def answer(self, model: FLModel) -> None:
+        """Send a model; what is received next is the next task's."""
+        self._model = None
+        self.sent.put(model)
 
 
 _here = threading.local()
@@ -128,7 +140,7 @@ def send(model: FLModel, clear_cache: bool = True, *args: Any) -> None:
     """Send a model, or metrics."""
     if not isinstance(model, FLModel):
         raise TypeError(f"an FLModel is sent, not {type(model).__name__}")
-    _session().sent.put(model)
+    _session().answer(model)
 
 
 def is_running(*args: Any) -> bool:
@@ -166,6 +178,60 @@ def get_job_id(*args: Any) -> str:
     return "1"
 
 
+def get_config() -> dict[str, Any]:
+    """Return what the script's executor was told."""
+    exchange = dict(_session().exchange)
+    return {"site_name": get_site_name(), "job_id": get_job_id(), "TASK_EXCHANGE": exchange}
+
+
+def train(function: Callable[..., Any] | None = None, **unused: Any) -> Any:
+    """Decorate a function whose first argument is the received model: what it returns is sent."""
+
+    def run(trains: Callable[..., Any], options: dict[str, Any]) -> Any:
+        session, made = _session(), trains(**options)
+        if not isinstance(made, FLModel):
+            raise TypeError(f"{trains.__name__} returned {type(made).__name__}, and no FLModel")
+        if session.metrics is not None:
+            made.metrics, session.metrics = session.metrics, None
+        send(made)
+        return made
+
+    return _with_model(run, function)
+
+
+def evaluate(function: Callable[..., Any] | None = None, **unused: Any) -> Any:
+    """Decorate a function of the received model: its metrics go with what is trained next."""
+
+    def run(measures: Callable[..., Any], options: dict[str, Any]) -> Any:
+        session, said = _session(), measures(**options)
+        if said is None:
+            raise TypeError(f"{measures.__name__} returned no metrics")
+        session.metrics = said
+        return said
+
+    return _with_model(run, function)
+
+
+def _with_model(
+    run: Callable[[Callable[..., Any], dict[str, Any]], Any], function: Callable[..., Any] | None
+) -> Any:
+    """Return a decorator, or the function if that is given, which gets the received model first.
+
+    Only what it is called with by name is handed on, as FLARE does.
+    """
+
+    def decorate(inner: Callable[..., Any]) -> Callable[..., Any]:
+        first = next(iter(inspect.signature(inner).parameters))
+
+        @functools.wraps(inner)
+        def wrapper(*args: Any, **options: Any) -> Any:
+            return run(inner, {**options, first: receive()})
+
+        return wrapper
+
+    return decorate if function is None else decorate(function)
+
+
 def system_info(*args: Any) -> dict[str, str]:
     """Return who this is."""
     return {"site_name": get_site_name(), "job_id": get_job_id(), "identity": get_site_name()}
@@ -173,6 +239,14 @@ def system_info(*args: Any) -> dict[str, str]:
 
 def do_nothing(*args: Any, **options: Any) -> None:
     """Do nothing: metrics travel with the model, and a script ends with its run."""
+
+
+def _metrics(sent: FLModel) -> dict[str, Any]:
+    """Return what a script has measured; FLARE lets it send a number without a name too."""
+    said: Any = sent.metrics
+    if said is None or hasattr(said, "items"):
+        return dict(said or {})
+    return {"metric": float(said)}
 
 
 class ScriptExecutor(Executor):
@@ -199,6 +273,12 @@ class ScriptExecutor(Executor):
         self._as_tensors = params_exchange_format == "pytorch"
         self._script, self._words = task_script_path, shlex.split(task_script_args)
         self._tasks = {train_task_name: "train", evaluate_task_name: "evaluate"}
+        self._exchange = {
+            "exchange_format": params_exchange_format,
+            "transfer_type": str(params_transfer_type),
+            "train_task_name": train_task_name,
+            "eval_task_name": evaluate_task_name,
+        }
         self._as_difference = params_transfer_type == ParamsType.DIFF
         self._open: _Session | None = None
 
@@ -223,7 +303,7 @@ class ScriptExecutor(Executor):
         if sent is None:
             return make_reply(ReturnCode.TASK_ABORTED)
         if self._tasks[task_name] == "evaluate":
-            return DXO(DataKind.METRICS, dict(sent.metrics or {})).to_shareable()
+            return DXO(DataKind.METRICS, _metrics(sent)).to_shareable()
         return self._trained(sent, kept)
 
     def _model(self, received: dict[str, Any], shareable: Shareable) -> FLModel:
@@ -248,7 +328,8 @@ class ScriptExecutor(Executor):
                     f"There is no script {self._script} in custom/.",
                     "Correct task_script_path in model.py.",
                 )
-            self._open = _Session(path, self._words, fl_ctx.get_identity_name())
+            site = fl_ctx.get_identity_name()
+            self._open = _Session(path, self._words, site, self._exchange)
             self._open.thread.start()
             while self._open.thread.is_alive() and not self._open.idle.wait(_LOOK_S):
                 pass  # what it does before its loop belongs to its first task
@@ -294,8 +375,8 @@ class ScriptExecutor(Executor):
             kind = DataKind.WEIGHT_DIFF
             params = {name: value - kept[name] for name, value in params.items()}
         meta = dict(sent.meta)
-        if sent.metrics:
-            meta[MetaKey.INITIAL_METRICS] = dict(sent.metrics)
+        if said := _metrics(sent):
+            meta[MetaKey.INITIAL_METRICS] = said
         return DXO(kind, params, meta).to_shareable()
 
 

@@ -13,6 +13,12 @@ TRAINING = ("ScatterAndGather", "FedAvg", "CyclicController")
 INITIAL = "InitializeGlobalWeights"
 WORKFLOWS = (INITIAL, *TRAINING, "CrossSiteModelEval", "GlobalModelEval")
 AGGREGATORS = ("InTimeAccumulateWeightedAggregator", "AccumulateWeightedAggregator")
+AGGREGATOR_ARGUMENTS = (
+    *("aggregation_weights", "expected_data_kind"),
+    *("exclude_vars", "weigh_by_local_iter"),
+)
+ORDERS = {"FIXED": "fixed", "RANDOM": "random"}
+"""Whose turn comes next in a cyclic workflow: Hansa's word for FLARE's."""
 GENERATORS = ("FullModelShareableGenerator",)
 
 
@@ -33,6 +39,7 @@ class ServerSide(NamedTuple):
     train_task: str
     validate_task: str
     cross_site: str | None  # FLARE's name of an evaluation after the training
+    order: str = "fixed"  # of turns, in a cyclic workflow
     initial_task: str = ""  # whose results are the first model
     initial_site: str = ""  # the one client that gives it
     served: Mapping[str, dict[str, Any]] = MappingProxyType(
@@ -92,6 +99,7 @@ def server_side(app: App) -> ServerSide:
         train_task=str(given.get("train_task_name") or given.get("task_name") or "train"),
         validate_task=str(told.get("validation_task_name") or "validate"),
         cross_site=after[0] if after else None,
+        order=_order(given) if cyclic else "fixed",
         initial_task=initial[0],
         initial_site=initial[1],
         served=served,
@@ -146,6 +154,8 @@ def _at_server(described: dict[str, Any], names: tuple[str, ...], what: str) -> 
     path = path_of(described)
     if not is_own(path):
         name = _known(described, names, what)
+        if name in AGGREGATORS:
+            _check_weighted(name, arguments(described))
         path = place_of(name) or path
     return {"path": path, "args": arguments(described)}
 
@@ -166,12 +176,39 @@ def _aggregator(
     described = _component(components, given, "aggregator_id", "aggregator")
     name = _known(described, AGGREGATORS, "aggregator")
     told = arguments(described)
-    if told.get("exclude_vars"):
-        raise refused(f"{name} leaves variables out (exclude_vars), which has no counterpart.")
+    _check_weighted(name, told)
     expects = told.get("expected_data_kind", "WEIGHT_DIFF")
     if expects not in ("WEIGHTS", "WEIGHT_DIFF"):
         raise refused(f"{name} expects {expects!r}; WEIGHTS or WEIGHT_DIFF are taken over.")
     return name, expects, _weights(told, name)
+
+
+def _check_weighted(name: str, told: Mapping[str, Any]) -> None:
+    """Refuse arguments of a weighted mean that nothing here does."""
+    if odd := [key for key in told if key not in AGGREGATOR_ARGUMENTS]:
+        raise refused(
+            f"{name} has the argument {odd[0]}, which is not known.",
+            f"Known are {', '.join(AGGREGATOR_ARGUMENTS)}.",
+        )
+    if told.get("exclude_vars"):
+        raise refused(f"{name} leaves variables out (exclude_vars), which has no counterpart.")
+    if not told.get("weigh_by_local_iter", True):
+        raise refused(
+            f"{name} has weigh_by_local_iter = false: it divides by weights what clients have "
+            "weighted already, which has no counterpart.",
+            "Let clients send plain values, and leave it out.",
+        )
+
+
+def _order(given: Mapping[str, Any]) -> str:
+    """Return in which order the clients of a cyclic workflow have their turns."""
+    order = given.get("order", "FIXED")
+    if order not in ORDERS:
+        raise refused(
+            f"CyclicController has the order {order!r:.60}; taken over are {', '.join(ORDERS)}.",
+            "RANDOM draws the order of each cycle anew.",
+        )
+    return ORDERS[order]
 
 
 def _of_fed_avg(

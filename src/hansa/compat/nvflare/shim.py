@@ -77,6 +77,7 @@ _CLIENT = {
     **_of(
         client_api, "init", "receive", "send", "is_running", "is_train", "is_evaluate",
         "is_submit_model", "get_task_name", "get_site_name", "get_job_id", "system_info",
+        "get_config", "train", "evaluate",
     ),
     **{name: client_api.do_nothing for name in ("log", "shutdown", "clear")},
 }  # fmt: skip

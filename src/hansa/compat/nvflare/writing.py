@@ -279,7 +279,8 @@ def plan_text(found: _Found) -> str:
 
 def _workflow(server: ServerSide) -> Any:
     if server.workflow == "cyclic":
-        return {"name": "cyclic", "cycles": server.rounds}
+        order = {"order": server.order} if server.order != "fixed" else {}
+        return {"name": "cyclic", "cycles": server.rounds, **order}
     if server.cross_site is None:
         return "synchronous"
     if server.cross_site == "CrossSiteModelEval":
