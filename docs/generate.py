@@ -36,6 +36,7 @@ from hansa.optimizers.named import OPTIMIZERS
 from hansa.plan.explain import meanings
 from hansa.plan.schema import Change, Named, Plan
 from hansa.rounds import round as machine
+from hansa.seeds import Key
 from hansa.transforms import TRANSFORMS
 from hansa.workflows import WORKFLOWS
 
@@ -334,6 +335,7 @@ def _factory_row(title: str, name: str, value: Any) -> str:
     options = [
         f"`{p.name}`" + ("" if p.default is p.empty else f" = {_plain(p.default)}")
         for p in inspect.signature(value).parameters.values()
+        if typing.get_type_hints(value).get(p.name) is not Key  # the run gives it, no plan
     ]
     what = re.sub(r"^Build ", "", inspect.getdoc(value) or "")
     return f"| `{name}` | {_first(what)} | {', '.join(options)} |"

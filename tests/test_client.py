@@ -13,11 +13,12 @@ from hansa.algorithms import ALGORITHMS, Algorithm, Vectors, fed_avg, scaffold
 from hansa.client import Client, Update
 from hansa.errors import LearnerError
 from hansa.learners import NumPyLearner
-from hansa.learners.learner import Hyper, Seed, Task
+from hansa.learners.learner import ClientData, Hyper, Seed, Task
 from hansa.metrics import Mean
 from hansa.params import Params
 from hansa.params.model import ModelLayout
 from hansa.plan import Plan, read_plan
+from hansa.rounds.questions import packed, unpacked
 from hansa.seeds import Key
 from hansa.transforms import Transform, cast, chain, clip
 
@@ -229,3 +230,24 @@ def test_the_same_key_gives_the_same_bytes_and_writes_to_nothing(name: str) -> N
     assert train(KEY.child(1)) == train(KEY.child(1))
     if name != "fed_sgd":  # full batches have no order
         assert train(KEY.child(1)) != train(KEY.child(2))
+
+
+@pytest.mark.torch
+def test_a_named_task_draws_from_every_generator_by_seed_client_and_round() -> None:
+    torch = pytest.importorskip("torch")
+
+    def draw(params, data, ctx):
+        return {"drawn": np.array([np.random.rand(), torch.rand(1).item()])}, {}
+
+    def drawn(name: str, number: int) -> list[float]:
+        client = Client(
+            Plan(), fed_avg(), chain(), RecordingLearner(), LAYOUT, tasks={"draw": draw}
+        )
+        question = packed(None, {})
+        data = ClientData(DATA)
+        found, _ = client.answer("draw", question, data, name=name, number=number, step=0)
+        return unpacked(found).params["drawn"].tolist()
+
+    one, same, other, later = (drawn(n, i) for n, i in (("a", 1), ("a", 1), ("b", 1), ("a", 2)))
+    assert one == same
+    assert all(len({a, b, c}) == 3 for a, b, c in zip(one, other, later, strict=True))

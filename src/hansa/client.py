@@ -10,6 +10,7 @@ import numpy as np
 from hansa.algorithms import Algorithm, Vectors
 from hansa.errors import HansaError, LearnerError
 from hansa.learners.batches import steps_per_epoch
+from hansa.learners.generators import seeded
 from hansa.learners.learner import ClientData, Hyper, Learner, LocalWork, Task
 from hansa.learners.named_tasks import NamedTask, TaskContext, bad_answer, perform
 from hansa.limits import MESSAGE_CHARS_MAX
@@ -21,7 +22,7 @@ from hansa.params.model import ModelLayout
 from hansa.plan import Plan, weighting_of
 from hansa.rounds import BUFFERS
 from hansa.rounds.questions import from_state, most_bytes, packed, phase_of, unpacked
-from hansa.seeds import Key, global_generators
+from hansa.seeds import Key
 from hansa.store.addresses import digest_of
 from hansa.traces import sound, trace_of
 from hansa.transforms import Transform, Wire
@@ -133,7 +134,7 @@ class Client(NamedTuple):
         key = root.child(phase_of(task, step))
         before = {} if mine is None else mine.copy().to_dict()
         ctx = TaskContext(name, number, step, settings, key.child("task").generator(), before)
-        with global_generators(key):
+        with seeded(key):
             tensors, facts = perform(self._tasks(), task, params, data, ctx)
         state = Params.of(ctx.state) if ctx.state else None
         most = most_bytes(self.layout.layout.nbytes)

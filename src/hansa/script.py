@@ -71,7 +71,7 @@ def local_data() -> Any:
             f"The script asks for local data, but no run has started it, and {path} names no data.",
             'Add data.set to the plan, such as set = "digits", or start the script with: hansa run',
         )
-    return load(plan.set, target=plan.target, group=plan.group)
+    return load(plan.set, target=plan.target, group=plan.group, classes=plan.classes)
 
 
 def local_client() -> str:

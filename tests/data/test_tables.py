@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hansa.data import load
-from hansa.data.tables import read_csv, typed_target
+from hansa.data.tables import read_csv
 from hansa.errors import DataError
 
 PATIENTS = """age,dose,hospital,outcome
@@ -63,20 +63,34 @@ def test_rows_come_in_order_across_blocks(tmp_path, monkeypatch):
     ("cells", "y", "classes"),
     [
         (["b", "a", "b"], [1, 0, 1], ("a", "b")),
-        (["10", "9", "10"], [1, 0, 1], ("9", "10")),
-        (["1.0", "0.0", "1"], [1, 0, 1], ("0", "1")),
+        (["3", "1", "3"], [3, 1, 3], ("0", "1", "2", "3")),
+        (["+2", "00", "2"], [2, 0, 2], ("0", "1", "2")),
+        (["1.0", "2.0", "1.0"], [1, 2, 1], None),
+        (["1.", "0", ".5"], [1, 0, 0.5], None),
+        (["1", "1e0"], [1, 1], None),
         (["-1", "1", "1"], [0, 1, 1], ("-1", "1")),
         (["1", "b", "1"], [0, 1, 0], ("1", "b")),
         (["0.5", "1", "-2e1"], [0.5, 1, -20], None),
-        ([str(1000 + i) for i in range(101)], [1000 + i for i in range(101)], None),
+        (["9007199254740993", "9007199254740992"], [1, 0], "9007199254740992 9007199254740993"),
         ([str(i) for i in range(100)], list(range(100)), tuple(map(str, range(100)))),
     ],
 )
-def test_a_target_column_means_what_its_cells_say(cells, y, classes):
-    got, names = typed_target(np.array(cells))
-    assert got.tolist() == y
-    assert names == classes
-    assert got.dtype == (np.float32 if classes is None else np.int64)
+def test_a_target_column_means_what_its_cells_say(cells, y, classes, tmp_path):
+    data = load(table(tmp_path, "a,y\n" + "".join(f"0,{c}\n" for c in cells)), target="y")
+    assert data.y.tolist() == y
+    assert data.classes == (tuple(classes.split()) if isinstance(classes, str) else classes)
+    assert data.y.dtype == (np.float32 if classes is None else np.int64)
+
+
+def test_whole_numbers_of_many_values_are_neither_guessed_to_be_classes_nor_to_be_numbers(tmp_path):
+    cells = [str(1000 + 3 * i) for i in range(101)]
+    path = table(tmp_path, "a,y\n" + "".join(f"0,{c}\n" for c in cells))
+    with pytest.raises(DataError, match="101 different whole numbers, from 1000 to 1300") as error:
+        load(path, target="y")
+    assert error.value.code == "data-labels" and "250.0" in error.value.hint
+    assert load(path, target="y", classes=1301).y.tolist() == [int(c) for c in cells]
+    with pytest.raises(DataError, match="different whole numbers"):
+        load(table(tmp_path, f"a,y\n0,1\n0,{2**64}\n"), target="y", classes=2)
 
 
 BAD_CELLS = [
@@ -87,6 +101,11 @@ BAD_CELLS = [
     ("a,b,y\n1,2,p\n-inf,2,p\n", "row 3, column 'a', the cell is '-inf'"),
     ("a,b,y\n1,1e39,p\n", "row 2, column 'b', the cell is '1e39'"),
     ("a,b,y\n1,2,\n", "row 2, column 'y', the cell is empty"),
+    ("a,b_c,y\n1,2,p_q\n3,1_000,q\n", "row 3, column 'b_c', the cell is '1_000'"),
+    ("a,b,y\n1,2,1\n3,4,inf\n", "row 3, column 'y', the cell is 'inf'"),
+    ("a,b,y\n1,2,-Infinity\n", "row 2, column 'y', the cell is '-Infinity'"),
+    ("a,b,y\n1,2,1_000\n3,4,2\n", "row 2, column 'y', the cell is '1_000'"),
+    ("a,b,y\n1,2,\u0661\n", "row 2, column 'y', the cell is '\u0661'"),
     ("a,b,y\n1,2,NA\n", "row 2, column 'y', the cell is 'NA'"),
     ("y,a,b\np,1,2\nq,1,x\n", "row 3, column 'b', the cell is 'x'"),
     ("a,b,y\n1,2," + "p" * 257, "row 2, column 'y'"),

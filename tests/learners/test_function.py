@@ -70,6 +70,40 @@ def test_global_generators_are_seeded_and_restored(blobs, start):
     assert (random.random(), np.random.rand()) == expected
 
 
+def test_evaluation_and_prediction_draw_the_same_every_time(blobs):
+    def evaluate(params, data):
+        return {"noise": random.random() + np.random.rand()}
+
+    def predict(params, data):
+        return np.random.rand(len(data.y)), data.y
+
+    made = FunctionLearner(init, lambda p, d, c: p, evaluate, predict=predict)
+    params = made.init(None, Key.root(1)).params
+    random.seed(1)
+    np.random.seed(1)
+    assert made.evaluate(params, blobs(8)) == made.evaluate(params, blobs(8))
+    (one,), (other,) = (list(made.predictions(params, blobs(8))) for _ in range(2))
+    assert one.scores.tolist() == other.scores.tolist()
+    predicted = made.predictions(params, blobs(8))
+    next(predicted)
+    assert np.random.rand() == np.random.RandomState(1).rand()  # also between two predictions
+    assert random.random() == random.Random(1).random()
+
+
+@pytest.mark.torch
+def test_functions_that_draw_from_torch_are_seeded_as_well(blobs, start):
+    torch = pytest.importorskip("torch")
+
+    def train(params, data, ctx):
+        return params | {"w": torch.rand(2).numpy()}
+
+    torch.manual_seed(1)
+    drawn = [run(train, blobs(8), start, key=key)[2].tolist() for key in (5, 5, 6)]
+    assert drawn[0] == drawn[1] != drawn[2]
+    outside = torch.Generator().manual_seed(1)
+    assert torch.rand(1).tolist() == torch.rand(1, generator=outside).tolist()
+
+
 @pytest.mark.parametrize(
     ("returned", "code", "said"),
     [

@@ -1,3 +1,5 @@
+import random
+
 import numpy as np
 import pytest
 
@@ -104,6 +106,80 @@ def test_plain_sgd_is_offered_only_when_it_is():
     assert Capability.PLAIN_SGD in NumPyLearner(Perceptron()).capabilities
     momentum = NumPyLearner(Perceptron(), plain_sgd=False).capabilities
     assert momentum == {Capability.CORRECT, Capability.GRADIENT, Capability.CHAIN}
+
+
+class Dropping(Perceptron):
+    """Drops inputs by NumPy's global generator, and measures with noise of Python's."""
+
+    measures = None
+
+    def init(self, rng, sample):
+        tensors = super().init(rng, sample)
+        return tensors | {"layer0.bias": np.random.normal(size=3).astype(np.float32)}
+
+    def loss(self, params, x, y):
+        return super().loss(params, x * (np.random.random(x.shape) > 0.3), y)
+
+    def metrics(self, params, x, y):
+        return {"noise": np.array([random.random() for _ in y])}
+
+    def predict(self, params, x):
+        return super().predict(params, x) + np.random.random((len(x), 3))
+
+
+def test_what_a_model_drops_follows_from_the_key_alone(blobs, start):
+    """Oracle: the loop by hand, with a generator that is seeded from the documented key."""
+    data, hyper, learner = (
+        blobs(20),
+        Hyper(epochs=1, batch_size=8, lr=0.2),
+        NumPyLearner(Dropping()),
+    )
+    seed = learner.init(data, Key.root(1))
+    assert seed.params == learner.init(data, Key.root(1)).params
+    assert seed.params != learner.init(data, Key.root(2)).params
+    work, x = start(learner, seed, data, hyper)
+    key = Key.root(5).child("train")
+    drawn = np.random.RandomState(key.integer(32))
+    w, b = np.zeros((4, 3)), seed.params["layer0.bias"].astype(np.float64)
+    for rows in batches(20, hyper, key):
+        kept = data.x[rows] * (drawn.random_sample((len(rows), 4)) > 0.3)
+        p = np.exp(kept @ w + b) / np.exp(kept @ w + b).sum(1, keepdims=True)
+        p[np.arange(len(p)), data.y[rows]] -= 1
+        w, b = w - 0.2 * kept.T @ p / len(p), b - 0.2 * p.mean(0)
+    for _ in range(2):
+        np.random.random()  # what happens outside changes nothing
+        found = seed.layout.join(work.train(x), work.buffers)
+        np.testing.assert_allclose(found["layer0.weight"], w, atol=1e-5)
+        np.testing.assert_allclose(found["layer0.bias"], b, atol=1e-5)
+
+
+def test_each_gradient_draws_anew_and_alike_in_every_process(blobs, start):
+    data, learner = blobs(8), NumPyLearner(Dropping())
+    seed = learner.init(data, Key.root(1))
+    outside = random.Random(1).random(), np.random.RandomState(1).random_sample()
+    random.seed(1)
+    np.random.seed(1)
+    told = []
+    for key in (5, 5, 6):
+        work, x = start(learner, seed, data, Hyper(batch_size=None), key=key)
+        told.append([work.gradient(x), work.gradient(x), work.full_gradient(x)])
+    for one, same, other in zip(*told, strict=True):
+        assert one.tolist() == same.tolist() != other.tolist()
+    first, second, whole = (g.tolist() for g in told[0])
+    assert first != second != whole != first
+    assert (random.random(), np.random.random()) == outside
+
+
+def test_a_model_is_measured_with_the_same_draws_every_time(monkeypatch, blobs):
+    monkeypatch.setattr("hansa.learners.numpy._EVALUATION_BATCH", 7)
+    data, learner = blobs(20), NumPyLearner(Dropping())
+    params = learner.init(data, Key.root(1)).params
+    assert learner.evaluate(params, data) == learner.evaluate(params, data)
+    one, other = (list(learner.predictions(params, data)) for _ in range(2))
+    assert [p.scores.tolist() for p in one] == [p.scores.tolist() for p in other]
+    plain = Perceptron().predict(params, data.x)
+    noise = np.concatenate([p.scores for p in one]) - plain
+    assert len(np.unique(noise.round(4))) > 50  # no batch repeats what another drew
 
 
 class Broken(Quadratic):

@@ -87,6 +87,20 @@ def test_a_weight_of_its_own_comes_before_the_examples(script, blobs, start):
     assert (work.weight, x.tolist()) == (2.5, [1, 1])
 
 
+def test_metrics_are_means_over_the_examples_that_the_script_names(script, blobs, start):
+    body = "task.send(task.params, examples=9, weight=2.5, loss=-0.75)"
+    work, _ = turn(script(LOOP.format(body=body)), blobs(5), start)
+    assert work.metrics == {"loss": Mean(-6.75, 9.0)}
+    assert work.weight == 2.5
+
+
+@pytest.mark.parametrize("examples", ["0", "-3", "float('nan')"])
+def test_examples_that_are_no_number_of_them_are_refused(examples, script, blobs, start):
+    learner = script(LOOP.format(body=f"task.send(task.params, examples={examples})"))
+    with pytest.raises(LearnerError, match="above 0"):
+        turn(learner, blobs(5), start)
+
+
 def test_the_task_tells_what_the_plan_asks_for(script, blobs, start):
     learner = script(
         """

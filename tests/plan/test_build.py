@@ -39,7 +39,13 @@ def unresolved(mu: Decimal = 1):  # its annotation exists for type checkers only
     return fed_avg()._replace(name=f"unresolved-{mu}")
 
 
+def drawing(key: Key, *, mu: float = 1.0):
+    """A user's algorithm whose name shows a draw."""
+    return fed_avg(lr=mu)._replace(name=f"drawing-{key.child(4).integer(16)}")
+
+
 MINE = SimpleNamespace(
+    drawing=drawing,
     slow=slow,
     value=fed_avg()._replace(name="value"),
     unresolved=unresolved,
@@ -95,6 +101,13 @@ def test_the_projects_own_methods_are_imported_by_name() -> None:
     assert (method.algorithm.name, method.transform.name) == ("slow-b", "squeeze")
     assert built(algorithm="mine.py:value").algorithm.name == "value"
     assert built(algorithm={"name": "mine.py:unresolved", "mu": 7}).algorithm.name == "unresolved-7"
+
+
+def test_a_method_that_asks_for_a_key_gets_one_of_the_runs_seed() -> None:
+    for seed in (1, 2):
+        drawn = Key.root(seed).child("server").child(4).integer(16)
+        for named in ("mine.py:drawing", {"name": "mine.py:drawing", "mu": 2}):
+            assert built(seed=seed, algorithm=named).algorithm.name == f"drawing-{drawn}"
 
 
 def test_scaffold_with_a_median_is_refused() -> None:

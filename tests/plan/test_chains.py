@@ -98,6 +98,29 @@ def test_a_module_of_the_projects_own_can_be_named_on_both_sides() -> None:
     assert after.x.tolist() == [3.0]
 
 
+def test_the_servers_noise_follows_from_the_plans_seed_and_the_round() -> None:
+    """Oracle: the documented key, by hand; after two rounds the server is built anew."""
+    ends = []
+    for seed in (1, 2):
+        noisy = {"name": "fed_opt", "lr": 0.5, "chain": [{"name": "gaussian_noise", "std": 0.25}]}
+        before = built(seed=seed, algorithm=noisy).algorithm
+        after = built(seed=seed, algorithm=noisy).algorithm
+        x, delta = np.array([1.0, -2.0, 4.0]), np.array([0.5, 3.0, -8.0])
+        state = before.init(x)
+        for number in (1, 2, 3):
+            state = (before if number < 3 else after).server(state, Vectors(delta=delta), 1.0)
+            key = Key.root(seed).child("server").child(number).child("step", number)
+            x = x + 0.5 * (delta + 0.25 * key.generator().standard_normal(3))
+            np.testing.assert_allclose(state.x, x, rtol=1e-12)
+        ends.append(x)
+    assert (ends[0] != ends[1]).all()
+
+
+def test_the_key_of_a_method_is_the_runs_and_no_option_of_a_plan() -> None:
+    error = refused(algorithm={"name": "fed_opt", "key": 3})
+    assert (error.code, "an option 'key'" in error.happened) == ("plan-unknown-key", True)
+
+
 @pytest.mark.parametrize(
     ("optimizer", "code", "said"),
     [

@@ -182,6 +182,105 @@ def test_fractions_of_a_table_are_numbers_to_predict(tmp_path: Path) -> None:
     assert found.classes is None and found.y.tolist() == [0.5, 1, 2, 3]
 
 
+def both_sides(
+    tmp_path: Path, north: list[str], south: list[str], *sets: str, classes: tuple[str, ...] = ()
+) -> tuple[dict[str, Dataset], dict[str, Dataset]]:
+    """Return what simulated clients get of a folder of tables, and sites each of their own one."""
+    tables, code = tmp_path / "tables", tmp_path / "code"
+    tables.mkdir(exist_ok=True)
+    if not code.exists():
+        write_project(code, set=str(tables), scheme="files", more="")
+    for name, cells in (("north", north), ("south", south)):
+        rows = (f"{i}.5,{-i},{cell}" for i, cell in enumerate(cells))
+        (tables / f"{name}.csv").write_text("\n".join(["a,b,grade", *rows]) + "\n")
+    every = ("data.target=grade", "data.test=0", "data.validation=0")
+    project = open_project(code, [*every, *sets])
+    population = project_population(project)
+    own = {
+        name: site_data(
+            project,
+            {str(tables): Declared(str(tables / f"{name}.csv"), classes=classes)},
+            name=name,
+        )
+        for name in ("north", "south")
+    }
+    simulated = {name: population.data(name).train for name in own}
+    return simulated, {name: data.train for name, data in own.items()}
+
+
+@pytest.mark.parametrize(
+    ("north", "south", "sets", "classes", "expected"),
+    [
+        (["1", "2", "1"], ["2", "3", "3"], [], (), ([1, 2, 1], [2, 3, 3])),
+        (["1", "2", "1"], ["2", "3", "3"], ["data.classes=4"], (), ([1, 2, 1], [2, 3, 3])),
+        (["2.0", "1"], ["0.5", "-3.0"], [], (), ([2, 1], [0.5, -3])),
+        (
+            [*map(str, range(60))],
+            [*map(str, range(59, 130))],
+            ["data.classes=130"],
+            (),
+            ([*range(60)], [*range(59, 130)]),
+        ),
+        (
+            ["low", "mid"],
+            ["mid", "high"],
+            ["data.classes=['low', 'mid', 'high']"],
+            (),
+            ([0, 1], [1, 2]),
+        ),
+        (
+            ["1", "2"],
+            ["2", "3"],
+            ["data.classes=['1', '2', '3']"],
+            ("1", "2", "3"),
+            ([0, 1], [1, 2]),
+        ),
+        (["oak", "elm"], ["ash", "oak"], [], ("ash", "elm", "oak"), ([2, 1], [0, 2])),
+    ],
+    ids=["whole", "counted", "decimal", "many", "named by the plan", "named twice", "by name"],
+)
+def test_a_table_has_the_same_labels_at_its_site_as_in_a_simulation(
+    tmp_path: Path,
+    north: list[str],
+    south: list[str],
+    sets: list[str],
+    classes: tuple[str, ...],
+    expected: tuple[list[float], list[float]],
+) -> None:
+    simulated, own = both_sides(tmp_path, north, south, *sets, classes=classes)
+    for name, y in zip(("north", "south"), expected, strict=True):
+        assert simulated[name].y.tolist() == own[name].y.tolist() == y
+        assert simulated[name].y.dtype == own[name].y.dtype
+        assert simulated[name].x.tobytes() == own[name].x.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("north", "south", "sets", "classes"),
+    [
+        (["1", "2"], ["0.5", "2"], [], ()),  # north alone would be classes
+        (["1", "2"], ["1", "ill"], [], ()),  # north alone would keep its numbers
+        (["low"], ["high"], [], ("low", "high")),  # simulated, high comes first
+        (["1", "2"], ["2", "3"], [], ("1", "2", "3")),  # simulated, 1 is 1
+        (["low"], ["high"], ["data.classes=['low', 'high']"], ("high", "low")),
+        (["low"], ["high"], ["data.classes=['low', 'mid']"], ()),
+        ([*map(str, range(60))], [*map(str, range(59, 170))], [], ()),
+    ],
+)
+def test_labels_that_could_differ_between_a_site_and_a_simulation_are_refused(
+    tmp_path: Path, north: list[str], south: list[str], sets: list[str], classes: tuple[str, ...]
+) -> None:
+    with pytest.raises(DataError) as error:
+        both_sides(tmp_path, north, south, *sets, classes=classes)
+    assert error.value.code in ("data-mismatch", "data-labels")
+
+
+def test_a_site_tells_nobody_the_order_of_classes_that_it_has_declared(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="an order of its own") as error:
+        both_sides(tmp_path, ["benign"], ["acute"], classes=("benign", "acute"))
+    assert "benign" not in str(error.value)
+    assert "data.classes" in error.value.hint
+
+
 def test_data_that_is_not_declared_is_refused(tmp_path: Path) -> None:
     project = open_project(write_project(tmp_path / "code"))
     with pytest.raises(SiteError) as raised:

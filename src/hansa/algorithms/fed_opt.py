@@ -20,12 +20,14 @@ from hansa.seeds import Key
 _KNOWN = frozenset({Need.PARAMS, Need.COUNT, Need.KEY})
 """What a chain may look at here."""
 
+_UNSEEDED = Key.root(0).child("server")
+
 
 def fed_opt(
     chain: tuple[Module, ...] = (),
     lr: float = 1.0,
     regularizers: tuple[Module, ...] = (),
-    seed: int = 0,
+    key: Key = _UNSEEDED,
 ) -> Algorithm:
     """Build FedAvg with any chain of modules as the server's optimizer.
 
@@ -35,13 +37,13 @@ def fed_opt(
       chain: modules in order; none is FedAvg.
       lr: server learning rate, behind the chain.
       regularizers: penalties of the global model, before the chain.
-      seed: of what the chain draws at random.
+      key: of what the chain draws at random; a plan gives its seed's.
 
     Raises:
       PlanError: a setting is out of range, or a module cannot work at the server.
     """
     positive("fed_opt", lr=lr)
-    module, root = joined(*regularizers, *chain), Key.root(seed).child("fed_opt")
+    module = joined(*regularizers, *chain)
     for part in (*regularizers, *chain):
         if part.needs - _KNOWN:
             raise PlanError(
@@ -62,7 +64,8 @@ def fed_opt(
         # A delta points where x goes, a gradient where it comes from: seen from -x, the step
         # x + lr * u goes down along u, so that penalties of -x have the right sign too.
         mirrored = -state.x if Need.PARAMS in module.needs else None
-        u, after = module.update(mean.delta, kept, Point(mirrored, step=t, round=t, key=root))
+        at = Point(mirrored, step=t, round=t, key=key.child(t))
+        u, after = module.update(mean.delta, kept, at)
         stepped = Vectors(x=state.x + (u if lr == 1.0 else lr * u), **after)
         return Vectors(stepped, t=np.array(t, np.int64)) if counts else stepped
 

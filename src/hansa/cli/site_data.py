@@ -31,7 +31,7 @@ def command() -> None:
 @click.option(
     "--classes",
     metavar="A,B,...",
-    help="Names of all classes, in the order that all sites use, where labels are text.",
+    help="Names of all classes where labels are text, in the order of the plan or by name.",
 )
 @click.option("--unread", is_flag=True, help="Only a run's own code reads it; any file or folder.")
 @folder_option
@@ -189,8 +189,8 @@ def _check_labels(source: DataSource, folder: Path) -> None:
             raise DataError(
                 "data-labels",
                 f"{error.happened} No run could use them, so nothing was declared.",
-                "Name all classes, in the order that all sites of the federation use: "
-                "--classes negative,positive. Or number them from 0 in the file.",
+                "Name all classes, in the order of the plan's data.classes or else in alphabetical "
+                "order: --classes negative,positive. Or number them from 0 in the file.",
             ) from None
 
 

@@ -10,7 +10,7 @@ the scheme `files` gives each client its own back.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -23,9 +23,15 @@ from hansa.errors import DataError
 
 SUFFIXES = (".csv", ".npz")
 
+Asked: TypeAlias = int | tuple[str, ...] | None
+"""What a plan says of the classes: how many, or their names in order."""
+
 
 class _Part(NamedTuple):
-    """One file's arrays before labels are numbered, so that all files share one numbering."""
+    """One file's arrays before labels are numbered, so that all files share one numbering.
+
+    A table's target is text where it is names of classes.
+    """
 
     path: Path
     x: Array
@@ -37,20 +43,26 @@ class _Part(NamedTuple):
     @property
     def kind(self) -> tuple[object, ...]:
         """Return what must be the same in all files of a folder."""
-        return (self.x.shape[1:], self.y.shape[1:], self.y.dtype.kind, self.classes, self.features)
+        kind = _KINDS.get(self.y.dtype.kind, self.y.dtype.kind)
+        return (self.x.shape[1:], self.y.shape[1:], kind, self.classes, self.features)
 
 
-def load_file(path: Path, *, target: str | None = None, group: str | None = None) -> Dataset:
+_KINDS = {"i": "whole numbers", "f": "decimal numbers", "U": "text"}
+
+
+def load_file(
+    path: Path, *, target: str | None = None, group: str | None = None, asked: Asked = None
+) -> Dataset:
     """Read one .csv or .npz file.
 
     A .npz file holds the arrays x and y, and may hold groups and classes (names of the labels).
+    Text labels are numbered in the order of their names in the plan, or else by name.
 
     Raises:
       DataError: see `read_csv`, `read_npz` and `Dataset.of`.
 
     """
-    part = _read(path, target=target, group=group)
-    return _dataset(part, path.stem)
+    return _dataset(_read(path, target=target, group=group, asked=asked), path.stem, asked)
 
 
 def load_own(
@@ -59,23 +71,32 @@ def load_own(
     target: str | None = None,
     group: str | None = None,
     classes: tuple[str, ...] | None = None,
+    asked: Asked = None,
 ) -> Dataset:
     """Read one client's own .csv or .npz file, where the others' files cannot be seen.
 
-    Labels are then numbered by the names of all classes, which the file or `classes` gives, or
-    they are numbers from 0 already; never by what happens to occur in this one file.
+    Labels are then numbered by the names of all classes, which the file, the client's `classes` or
+    the plan gives, or they are numbers from 0 already; never by what happens to occur in this one
+    file.
 
     Raises:
       DataError: data-labels, the labels would be numbered otherwise elsewhere; and all that
         `load_file` raises.
 
     """
-    part = _read(path, target=target, group=group)
-    names, y = part.classes or classes, part.y
+    part = _read(path, target=target, group=group, asked=classes or asked)
+    names = part.classes or classes or _names(part, asked)
     if names is None:
-        y = y if part.features is None else _whole_numbers(y)
-        check_own_labels(y, f"The rows of {path.name}")
-    return Dataset.of(part.x, y, name=path.stem, classes=names, groups=part.groups)
+        check_own_labels(part.y, f"The rows of {path.name}")
+    return Dataset.of(part.x, part.y, name=path.stem, classes=names, groups=part.groups)
+
+
+def in_own_order(names: tuple[str, ...]) -> bool:
+    """Tell whether names of classes stand as a table with all of them would number its labels."""
+    y = typed_target(np.array(names), Path(), counted=True)
+    if y.dtype.kind == "f":
+        return False
+    return np.array_equal(Dataset.of(np.zeros(len(y)), y).y, np.arange(len(y)))
 
 
 def check_own_labels(y: Array, whose: str) -> None:
@@ -94,22 +115,14 @@ def check_own_labels(y: Array, whose: str) -> None:
         "data-labels",
         f"{whose} have labels {what}, which each client would number in its own way.",
         "Number them from 0, or return hansa.Dataset.of(x, y, classes=...) so that all clients "
-        "number labels alike; a site's data is declared with classes = [...].",
+        "number labels alike; for a file name all of them in the plan's data.classes, or declare "
+        "the site's data with classes = [...].",
     )
 
 
-def _whole_numbers(cells: Array) -> Array:
-    """Return a target column as its numbers where they are, not where they stand in a list."""
-    y, classes = typed_target(cells)
-    if classes is None:
-        return y
-    try:
-        return np.array([int(name) for name in classes], np.int64)[y]
-    except ValueError:
-        return cells
-
-
-def load_folder(folder: Path, *, part: str = "train", target: str | None = None) -> Dataset | None:
+def load_folder(
+    folder: Path, *, part: str = "train", target: str | None = None, asked: Asked = None
+) -> Dataset | None:
     """Read one part, train or valid, of every client of a folder.
 
     Returns:
@@ -125,7 +138,7 @@ def load_folder(folder: Path, *, part: str = "train", target: str | None = None)
         return None
     parts, size = [], 0
     for name in names:
-        parts.append(_read(clients[name], target=target, group=None))
+        parts.append(_read(clients[name], target=target, group=None, asked=asked))
         _check_alike(parts[0], parts[-1])
         size += parts[-1].x.nbytes
         if size > limits.DATA_BYTES_MAX:
@@ -139,7 +152,7 @@ def load_folder(folder: Path, *, part: str = "train", target: str | None = None)
         y=np.concatenate([p.y for p in parts]),
         groups=np.repeat(names, [len(p.x) for p in parts]),
     )
-    return _dataset(joined, folder.name)
+    return _dataset(joined, folder.name, asked)
 
 
 def _clients(folder: Path, part: str) -> dict[str, Path]:
@@ -159,10 +172,13 @@ def _clients(folder: Path, part: str) -> dict[str, Path]:
     return {p.stem: p for p in single} if part == "train" else {}
 
 
-def _read(path: Path, *, target: str | None, group: str | None) -> _Part:
+def _read(path: Path, *, target: str | None, group: str | None, asked: Asked) -> _Part:
     if path.suffix.lower() == ".csv":
         table = read_csv(path, target=target, group=group)
-        return _Part(path, table.x, table.target, table.groups, None, table.features)
+        y = table.target  # cells are names where names are known
+        if not isinstance(asked, tuple):
+            y = typed_target(y, path, counted=asked is not None)
+        return _Part(path, table.x, y, table.groups, None, table.features)
     if target is not None or group is not None:
         raise DataError(
             "data-option",
@@ -193,11 +209,14 @@ def _class_names(names: Array, path: Path) -> tuple[str, ...]:
     return tuple(names.tolist())
 
 
-def _dataset(part: _Part, name: str) -> Dataset:
-    if part.features is None:
-        return Dataset.of(part.x, part.y, name=name, classes=part.classes, groups=part.groups)
-    y, classes = typed_target(part.y)
-    return Dataset.of(part.x, y, name=name, classes=classes, groups=part.groups)
+def _dataset(part: _Part, name: str, asked: Asked) -> Dataset:
+    classes = part.classes or _names(part, asked)
+    return Dataset.of(part.x, part.y, name=name, classes=classes, groups=part.groups)
+
+
+def _names(part: _Part, asked: Asked) -> tuple[str, ...] | None:
+    """Return the plan's names of classes where the labels are such names."""
+    return asked if isinstance(asked, tuple) and part.y.dtype.kind == "U" else None
 
 
 def _check_alike(first: _Part, other: _Part) -> None:
@@ -208,7 +227,10 @@ def _check_alike(first: _Part, other: _Part) -> None:
             "data-mismatch",
             f"Clients differ in their {names[at]}: {first.path} has {first.kind[at]}, "
             f"{other.path} has {other.kind[at]}.",
-            "All clients of a folder need the same shapes, columns and classes.",
+            "Write labels as whole numbers or names, and numbers to predict with a decimal point, "
+            "alike in all files."
+            if names[at] == "kind of y"
+            else "All clients of a folder need the same shapes, columns and classes.",
         )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from hansa.data.dataset import Array, Dataset
-from hansa.data.folders import SUFFIXES, load_file, load_folder
+from hansa.data.folders import SUFFIXES, Asked, load_file, load_folder
 from hansa.data.mnist import load_mnist, load_mnist5k
 from hansa.errors import DataError
 
@@ -24,6 +24,7 @@ def load(
     folder: Path | None = None,
     target: str | None = None,
     group: str | None = None,
+    classes: Asked = None,
 ) -> Dataset:
     """Load a dataset: one of `NAMES`, a .csv or .npz file, or a folder of clients' files.
 
@@ -36,6 +37,7 @@ def load(
       folder: where to look first; a relative path is relative to it.
       target: the column of a .csv file to predict.
       group: the column of a .csv file with natural keys.
+      classes: what a plan says of them: how many, or names, by whose order text is numbered.
 
     Raises:
       DataError: there is no such dataset, it is not installed, or its files cannot be used.
@@ -49,15 +51,17 @@ def load(
         return _named(str(name), folder)
     path = _path(name, folder)
     if not path.is_dir():
-        return load_file(path, target=target, group=group)
+        return load_file(path, target=target, group=group, asked=classes)
     if group is not None:
         _refuse_columns(f"The folder {path}", target=None, group=group)
-    found = load_folder(path, target=target)
+    found = load_folder(path, target=target, asked=classes)
     assert found is not None  # a folder without train parts was refused
     return found
 
 
-def load_test(name: str | Path, *, folder: Path | None = None) -> Dataset | None:
+def load_test(
+    name: str | Path, *, folder: Path | None = None, classes: Asked = None
+) -> Dataset | None:
     """Load the held-out rows that come with a dataset, or None where there are none.
 
     These are MNIST's official test images, and the valid.npz parts of a folder that `write_split`
@@ -72,7 +76,7 @@ def load_test(name: str | Path, *, folder: Path | None = None) -> Dataset | None
     if name in NAMES:
         return None
     path = _path(name, folder)
-    return load_folder(path, part="valid") if path.is_dir() else None
+    return load_folder(path, part="valid", asked=classes) if path.is_dir() else None
 
 
 def _named(name: str, folder: Path | None) -> Dataset:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import re
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
@@ -20,7 +21,10 @@ BLOCK_ROWS = 10_000
 """Rows held as text at a time; text takes ten times the memory of the numbers."""
 
 INTEGER_CLASSES_MAX = 100
-"""Distinct whole numbers up to which a target column means classes; beyond, regression."""
+"""Distinct whole numbers of a target column that are classes without a word of the plan."""
+
+_WHOLE = re.compile(r"[+-]?[0-9]+")
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 MISSING = frozenset({"", "?", "na", "n/a", "nan", "null"})
 """What programs write into a cell that has no value, in lower case."""
@@ -74,28 +78,45 @@ def read_csv(path: Path, *, target: str | None, group: str | None) -> Table:
     return Table(x, targets, None if group is None else groups, features)
 
 
-def typed_target(cells: Array) -> tuple[Array, tuple[str, ...] | None]:
-    """Decide from its cells what a target column means.
+def typed_target(cells: Array, path: Path, *, counted: bool = False) -> Array:
+    """Decide from how its cells are written what a target column means.
 
-    Text means classes, sorted by name.  Whole numbers mean classes, sorted by value, when at most
-    `INTEGER_CLASSES_MAX` of them are distinct.  Other numbers mean regression.
+    Whole numbers are labels, and keep their value; numbers with a point or an exponent among them
+    mean regression; all else is names of classes.  So a cell means the same in any file of its
+    kind, whatever else is there.
+
+    Args:
+      cells: as text.
+      path: of the table, for messages.
+      counted: whether the plan says how many classes there are.
 
     Returns:
-      (y, classes): int64 labels and the names of the classes, or float32 values and None.
+      int64 labels, float32 numbers to predict, or the cells as they are.
 
-    >>> typed_target(np.array(["3", "1", "3"]))
-    (array([1, 0, 1]), ('1', '3'))
+    Raises:
+      DataError: data-labels, so many whole numbers are hardly classes.
+
+    >>> typed_target(np.array(["3", "1", "3"]), Path("t.csv"))
+    array([3, 1, 3])
 
     """
-    try:
-        numbers = cells.astype(np.float64)
-    except ValueError:
-        names, labels = np.unique(cells, return_inverse=True)
-        return labels.astype(np.int64), tuple(names.tolist())
-    values, labels = np.unique(numbers, return_inverse=True)
-    if len(values) <= INTEGER_CLASSES_MAX and np.array_equal(values, np.rint(values)):
-        return labels.astype(np.int64), tuple(f"{value:.0f}" for value in values.tolist())
-    return numbers.astype(np.float32), None
+    texts, places = np.unique(cells, return_inverse=True)
+    if not all(map(_NUMBER.fullmatch, texts.tolist())):
+        return cells
+    if not all(map(_WHOLE.fullmatch, texts.tolist())):
+        with np.errstate(over="ignore"):  # too large a number is refused as infinity
+            return cells.astype(np.float64).astype(np.float32)
+    values = [int(text) for text in texts.tolist()]
+    least, most, different = min(values), max(values), len(set(values))
+    if (different > INTEGER_CLASSES_MAX and not counted) or max(-least, most) >= 2**63:
+        raise DataError(
+            "data-labels",
+            f"The target of {path} has {different:,} different whole numbers, from {least} to "
+            f"{most}, and whole numbers are classes.",
+            "Write numbers to predict with a decimal point, such as 250.0; for classes say how "
+            "many in the plan: data.classes.",
+        )
+    return np.array(values, np.int64)[places]
 
 
 def _check_size(path: Path) -> None:
@@ -162,10 +183,29 @@ def _block(rows: list[tuple[int, list[str]]], columns: _Columns) -> tuple[Array,
 
 def _text(rows: list[tuple[int, list[str]]], columns: _Columns, *, place: int) -> Array:
     cells = [row[place].strip() for _, row in rows]
-    for (number, _), cell in zip(rows, cells, strict=True):
-        if cell.lower() in MISSING or len(cell) > limits.LABEL_CHARS_MAX:
+    is_target = place == columns.target
+    bad = {cell for cell in set(cells) if _is_bad(cell) or (is_target and _only_looks(cell))}
+    for (number, _), cell in zip(rows, cells, strict=True) if bad else ():
+        if cell in bad:
             _refuse_cell(cell, number, columns, place=place)
     return np.array(cells)
+
+
+def _is_bad(cell: str) -> bool:
+    return cell.lower() in MISSING or len(cell) > limits.LABEL_CHARS_MAX
+
+
+def _only_looks(cell: str) -> bool:
+    """Tell whether Python would read a cell as a number, and other programs would not."""
+    return _is_float(cell) and not _NUMBER.fullmatch(cell)
+
+
+def _is_float(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
 
 
 def _numbers(rows: list[tuple[int, list[str]]], columns: _Columns) -> Array:
@@ -175,6 +215,8 @@ def _numbers(rows: list[tuple[int, list[str]]], columns: _Columns) -> Array:
         flat = np.fromiter(map(float, cells), np.float64, count=len(rows) * len(features))
     except ValueError:
         _refuse_first(rows, columns)
+    if any("_" in cell for _, row in rows for cell in row):  # float("1_000") is 1000
+        _refuse_underscores(rows, columns)
     with np.errstate(over="ignore"):
         x = flat.astype(np.float32).reshape(len(rows), len(features))
     if not np.isfinite(x).all():
@@ -187,11 +229,17 @@ def _numbers(rows: list[tuple[int, list[str]]], columns: _Columns) -> Array:
 def _refuse_first(rows: list[tuple[int, list[str]]], columns: _Columns) -> NoReturn:
     for number, row in rows:
         for place in columns.features:
-            try:
-                float(row[place])
-            except ValueError:
+            if not _is_float(row[place]):
                 _refuse_cell(row[place], number, columns, place=place)
     raise AssertionError("a cell was not a number, and now all are")
+
+
+def _refuse_underscores(rows: list[tuple[int, list[str]]], columns: _Columns) -> None:
+    """Refuse a feature with an underscore, if it is not a label or a group that has it."""
+    for number, row in rows:
+        for place in columns.features:
+            if "_" in row[place]:
+                _refuse_cell(row[place], number, columns, place=place)
 
 
 def _refuse_cell(cell: str, number: int, columns: _Columns, *, place: int) -> NoReturn:
@@ -204,6 +252,8 @@ def _refuse_cell(cell: str, number: int, columns: _Columns, *, place: int) -> No
         if cell.strip().lower() in MISSING
         else "Features are finite numbers; encode text as numbers, or drop the column."
         if place in columns.features
+        else "Write a number to predict as 1000 or 1e3, and a class by another name."
+        if _is_float(cell)
         else f"A label has at most {limits.LABEL_CHARS_MAX} characters.",
     )
 

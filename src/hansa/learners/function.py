@@ -22,12 +22,13 @@ import numpy as np
 from hansa.algorithms import Capability, Correct
 from hansa.errors import LearnerError
 from hansa.learners.batches import local_steps
+from hansa.learners.generators import EVALUATION, seeded
 from hansa.learners.learner import Hyper, Seed, Task, TrainingOnly
 from hansa.learners.named_tasks import NamedTask
 from hansa.metrics import Mean, Metrics, Predicted
 from hansa.params import Params
 from hansa.params.model import ModelLayout
-from hansa.seeds import Key, global_generators
+from hansa.seeds import Key
 
 STATISTICS = ("running_mean", "running_var")
 """BatchNorm's tensors in a state_dict."""
@@ -46,7 +47,7 @@ class TrainContext:
     options: Mapping[str, float]
     rng: np.random.Generator  # this client's and round's own stream
     weight: float | None = None  # counts when the plan says weighting = "user"
-    examples: int | None = None  # that its metrics are means over; by default the client's
+    examples: float | None = None  # that its metrics are means over; by default the client's
     settings: Mapping[str, Any] = field(default_factory=dict)  # of server functions, this round
 
 
@@ -81,7 +82,7 @@ class FunctionLearner:
 
     def init(self, sample: Any, key: Key) -> Seed:
         key = key.child("init")
-        with global_generators(key):
+        with seeded(key):
             arrays = self._init(key.generator(), sample)
         if not isinstance(arrays, Mapping | list | tuple):
             raise LearnerError(
@@ -98,12 +99,16 @@ class FunctionLearner:
     def evaluate(self, params: Params, data: Any) -> Metrics:
         if self._evaluate is None:
             return {}
-        values = self._evaluate(params.copy().to_dict(), data)
+        with seeded(EVALUATION):
+            values = self._evaluate(params.copy().to_dict(), data)
         return as_metrics(values, self.examples(data), "evaluate")
 
     def predictions(self, params: Params, data: Any) -> Iterator[Predicted]:
-        if self._predict is not None:
-            yield as_predicted(self._predict(params.copy().to_dict(), data))
+        if self._predict is None:
+            return
+        with seeded(EVALUATION):  # and not around what the caller does
+            found = self._predict(params.copy().to_dict(), data)
+        yield as_predicted(found)
 
     def examples(self, data: Any) -> int:
         return count_examples(data)
@@ -129,7 +134,7 @@ class FunctionWork(TrainingOnly):
         layout, hyper, key = self._task.layout, self._task.hyper, self._task.key.child("train")
         ctx = _context(self._task.client, hyper, key)
         params = layout.join(x, self.buffers).copy().to_dict()
-        with global_generators(key):
+        with seeded(key):
             returned = self._train(params, self._data, ctx)
         arrays, metrics = returned if isinstance(returned, tuple) else (returned, {})
         trained = _same_tensors(layout, arrays)
@@ -140,7 +145,7 @@ class FunctionWork(TrainingOnly):
         return x_new
 
 
-def as_metrics(values: Any, examples: int, where: str) -> dict[str, Mean]:
+def as_metrics(values: Any, examples: float, where: str) -> dict[str, Mean]:
     """Return the user's means as totals; each counts for the examples it was measured on.
 
     A value may be a `Mean` itself, where user code knows better what it counts for.

@@ -11,6 +11,9 @@ from typing import Any
 
 from hansa.seeds import Key, global_generators
 
+EVALUATION = Key.root(0).child("evaluate")
+"""The fixed key of evaluation: a model is measured with the same draws everywhere, if any."""
+
 
 def local_threads() -> int:
     """Return how many threads one client's torch code may use: 1, or what HANSA_THREADS says.

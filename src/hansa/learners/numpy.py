@@ -7,12 +7,14 @@ The user's module has three functions on plain arrays:
     def metrics(params, x, y):  return {"accuracy": per_example}      # one value per example
     def predict(params, x):     return probabilities                 # [n, classes], or [n] numbers
 
-`predict` is needed only for the metrics that a plan asks for by name.
+`predict` is needed only for the metrics that a plan asks for by name.  While any of them runs, the
+global generators are seeded for this one purpose, client and round.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,11 +23,16 @@ from hansa.algorithms import Capability, Correct
 from hansa.errors import LearnerError
 from hansa.learners.batches import batches, endless, local_steps
 from hansa.learners.descent import Descent
+from hansa.learners.generators import EVALUATION, seeded
 from hansa.learners.learner import Seed, Task
+from hansa.learners.numpy_models import Perceptron
 from hansa.metrics import Mean, Metrics, Predicted
 from hansa.params import Params
 from hansa.params.model import ModelLayout, zeros
 from hansa.seeds import Key
+
+Around = Callable[[Key], AbstractContextManager[None]]
+"""What a model's functions run in."""
 
 
 class NumPyModel(Protocol):
@@ -58,6 +65,8 @@ class NumPyLearner:
         known = getattr(model, "measures", None)  # of a model that comes with Hansa
         self.measures = known if isinstance(known, frozenset) else None
         self.can_predict = callable(getattr(model, "predict", None))
+        # Hansa's own model draws nothing, and a tenth of a millisecond is much for a small client.
+        self._around: Around = _nothing if type(model) is Perceptron else seeded
         extra = {Capability.PLAIN_SGD} if plain_sgd else set()
         steps = {Capability.CORRECT, Capability.GRADIENT, Capability.CHAIN}
         self.capabilities = frozenset(steps | extra)
@@ -65,29 +74,33 @@ class NumPyLearner:
     def init(self, sample: Any, key: Key) -> Seed:
         if sample is not None:  # a model that knows its own size needs none
             _check_data(sample)
-        params = Params.of(self._model.init(key.child("init").generator(), sample))
+        key = key.child("init")
+        with self._around(key):
+            params = Params.of(self._model.init(key.generator(), sample))
         return Seed(params, ModelLayout(params.layout))
 
     def begin(self, task: Task, data: Any) -> NumPyWork:
         _check_data(data)
-        return NumPyWork(self._model, task, data)
+        return NumPyWork(self._model, task, data, around=self._around)
 
     def evaluate(self, params: Params, data: Any) -> Metrics:
         tensors = params.to_dict()
         totals: dict[str, Mean] = {}
-        for start in range(0, len(data.x), _EVALUATION_BATCH):
-            part = slice(start, start + _EVALUATION_BATCH)
-            for name, values in self._model.metrics(tensors, data.x[part], data.y[part]).items():
-                seen = totals.get(name, Mean(0.0, 0.0))
-                total = float(np.sum(values, dtype=np.float64))
-                totals[name] = Mean(seen.total + total, seen.weight + len(values))
+        with self._around(EVALUATION):
+            for part in _parts(len(data.x)):
+                measured = self._model.metrics(tensors, data.x[part], data.y[part])
+                for name, values in measured.items():
+                    seen = totals.get(name, Mean(0.0, 0.0))
+                    total = float(np.sum(values, dtype=np.float64))
+                    totals[name] = Mean(seen.total + total, seen.weight + len(values))
         return totals
 
     def predictions(self, params: Params, data: Any) -> Iterator[Predicted]:
         tensors, predict = params.to_dict(), getattr(self._model, "predict")  # noqa: B009
-        for start in range(0, len(data.x), _EVALUATION_BATCH):
-            part = slice(start, start + _EVALUATION_BATCH)
-            yield Predicted(np.asarray(predict(tensors, data.x[part])), np.asarray(data.y[part]))
+        for part in _parts(len(data.x)):
+            with self._around(EVALUATION.child(part.start)):  # not around what the caller does
+                scores = np.asarray(predict(tensors, data.x[part]))
+            yield Predicted(scores, np.asarray(data.y[part]))
 
     def examples(self, data: Any) -> int:
         _check_data(data)
@@ -102,9 +115,11 @@ class NumPyWork:
 
     weight: float | None = None
 
-    def __init__(self, model: NumPyModel, task: Task, data: Any) -> None:
+    def __init__(self, model: NumPyModel, task: Task, data: Any, *, around: Around) -> None:
         self._model, self._data, self._task = model, data, task
+        self._around = around
         self._examples = len(data.x)
+        self._gradients = 0
         self._next = endless(self._examples, task.hyper, task.key.child("gradient"))
         self._loss = Mean(0.0, 0.0)
         self.buffers = task.buffers
@@ -112,18 +127,22 @@ class NumPyWork:
         self.lr = task.hyper.lr
 
     def train(self, x: np.ndarray, correct: Correct | None = None) -> np.ndarray:
-        descent = Descent(self._task, x)
+        descent, key = Descent(self._task, x), self._task.key.child("train")
         x = x.copy()
-        for batch in batches(self._examples, self._task.hyper, self._task.key.child("train")):
-            g = self._gradient(x, batch)
-            x -= self.lr * descent.direction(x, g if correct is None else correct(x, g))
+        with self._around(key):
+            for batch in batches(self._examples, self._task.hyper, key):
+                g = self._gradient(x, batch)
+                x -= self.lr * descent.direction(x, g if correct is None else correct(x, g))
         return x
 
     def gradient(self, x: np.ndarray) -> np.ndarray:
-        return self._gradient(x, next(self._next))
+        self._gradients += 1
+        with self._around(self._task.key.child("gradient", self._gradients)):
+            return self._gradient(x, next(self._next))
 
     def full_gradient(self, x: np.ndarray) -> np.ndarray:
-        return self._gradient(x, slice(0, self._examples))
+        with self._around(self._task.key.child("full_gradient")):
+            return self._gradient(x, slice(0, self._examples))
 
     def _gradient(self, x: np.ndarray, batch: np.ndarray | slice) -> np.ndarray:
         layout = self._task.layout
@@ -143,6 +162,14 @@ class NumPyWork:
 
     def lower(self, vector: np.ndarray) -> np.ndarray:
         return vector
+
+
+def _nothing(key: Key) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
+def _parts(examples: int) -> Iterator[slice]:
+    return (slice(i, i + _EVALUATION_BATCH) for i in range(0, examples, _EVALUATION_BATCH))
 
 
 def _check_data(data: Any) -> None:

@@ -19,7 +19,7 @@ from hansa.learners.function import (
     count_examples,
     statistics,
 )
-from hansa.learners.generators import import_torch_if_named, seeded
+from hansa.learners.generators import EVALUATION, import_torch_if_named, seeded
 from hansa.learners.learner import Seed, Task
 from hansa.learners.script_session import Session, describe
 from hansa.learners.script_task import ScriptTask
@@ -67,15 +67,14 @@ class ScriptLearner:
         return FunctionWork(functools.partial(self._train, task.key.child("script")), task, data)
 
     def evaluate(self, params: Params, data: Any) -> Metrics:
-        key = Key.root(0).child("evaluate")
         session = self._sessions.get(_OBSERVER)
         if session is None or session.ended:
-            session = self._open(_OBSERVER, data, key)
+            session = self._open(_OBSERVER, data, EVALUATION)
         self._sessions.move_to_end(_OBSERVER)
         if session.evaluate is None:
             return {}
         arrays: Any = params.copy().to_dict()
-        with seeded(key):
+        with seeded(EVALUATION):
             values = session.measure(_shaped(arrays, session.initial), data)
         return as_metrics(values, self.examples(data), "evaluate")
 
@@ -108,7 +107,7 @@ class ScriptLearner:
         except BaseException:
             del self._sessions[ctx.client]  # what it kept may be half done
             raise
-        ctx.weight = sent.weight
+        ctx.weight, ctx.examples = sent.weight, sent.examples
         return sent.params, sent.metrics
 
     def _open(self, client: str, data: Any, key: Key) -> Session:

@@ -26,6 +26,7 @@ class Sent(NamedTuple):
     params: Any  # a dict or a list of arrays
     weight: float | None
     metrics: dict[str, float]
+    examples: float | None = None  # that its metrics are means over; by default the client's
 
 
 @dataclass
@@ -54,20 +55,26 @@ class ScriptTask:
 
         Args:
           params: a state_dict, or whatever `tasks` was given; copied.
-          examples: how many the script trained on.
+          examples: how many the script trained on; by default all that the client has.
           weight: counts, or else `examples`, when the plan says weighting = "user".
           metrics: means over those examples, such as loss=0.3.
 
         Raises:
-          LearnerError: something was sent for this task before.
+          LearnerError: something was sent for this task before, or `examples` is no number of them.
         """
         if self.sent is not None:
             raise script_error(
                 f"The script sent two results for round {self.round}.",
                 "Call task.send once in each turn of the loop.",
             )
+        if examples is not None and not 0 < examples < 2**53:
+            raise script_error(
+                f"The script sent examples={examples!r} for round {self.round}.",
+                "Give how many examples it trained on, above 0, or leave examples out.",
+            )
         weight = examples if weight is None else weight
-        self.sent = Sent(as_arrays(params), None if weight is None else float(weight), metrics)
+        weight = None if weight is None else float(weight)
+        self.sent = Sent(as_arrays(params), weight, metrics, examples)
 
 
 class Channel(Protocol):

@@ -21,7 +21,7 @@ import numpy as np
 from hansa.algorithms import Capability, Correct
 from hansa.errors import LearnerError
 from hansa.learners.batches import batches, local_steps
-from hansa.learners.generators import seeded
+from hansa.learners.generators import EVALUATION, seeded
 from hansa.learners.learner import Hyper, Seed, Task, TrainingOnly
 from hansa.learners.optional import optional
 from hansa.metrics import Mean, Metrics, Predicted
@@ -72,7 +72,7 @@ class SklearnLearner:
         return SklearnWork(estimator, task, data)
 
     def evaluate(self, params: Params, data: Any) -> Metrics:
-        with seeded(Key.root(0).child("evaluate")):
+        with seeded(EVALUATION):
             estimator = self._estimator(_Shape.of(data), Hyper())
             _write(estimator, params)
             totals: dict[str, Mean] = {}
@@ -85,7 +85,7 @@ class SklearnLearner:
         return totals
 
     def predictions(self, params: Params, data: Any) -> Iterator[Predicted]:
-        with seeded(Key.root(0).child("evaluate")):
+        with seeded(EVALUATION):
             estimator = self._estimator(_Shape.of(data), Hyper())
             _write(estimator, params)
             scores, sure = estimator.predict, True

@@ -24,6 +24,7 @@ from hansa.optimizers.named import OPTIMIZERS
 from hansa.optimizers.schedules import cosine_factor, step_factor
 from hansa.plan.rules import check_cohort, check_keep
 from hansa.plan.schema import Named, Optimizer, Plan
+from hansa.seeds import Key
 from hansa.text import nearest
 from hansa.transforms import TRANSFORMS, Transform, chain
 
@@ -53,7 +54,8 @@ def build_method(plan: Plan, import_module: Import) -> Method:
       PlanError: an unknown name or option, a wrong type, or parts that cannot work together.
     """
     build = functools.partial(build_named, import_module=import_module)
-    algorithm = build("algorithm", plan.algorithm, ALGORITHMS, kind=Algorithm)
+    key = Key.root(plan.seed).child("server")
+    algorithm = build("algorithm", plan.algorithm, ALGORITHMS, kind=Algorithm, key=key)
     aggregator = build("aggregator", plan.aggregator, AGGREGATORS, kind=Aggregator)
     steps = [
         build(f"transforms[{i}]", named, TRANSFORMS, kind=Transform)
@@ -241,7 +243,13 @@ def _modules(where: str, named: Any, import_module: Import) -> tuple[Module, ...
 
 
 def build_named(
-    where: str, named: Named, table: Mapping[str, Any], *, kind: type[Made], import_module: Import
+    where: str,
+    named: Named,
+    table: Mapping[str, Any],
+    *,
+    kind: type[Made],
+    import_module: Import,
+    key: Key | None = None,
 ) -> Made:
     """Return what `named` names, with its options checked against its factory's types.
 
@@ -251,6 +259,7 @@ def build_named(
       table: built-in names, each with a value or with a function that makes one.
       kind: what it must be.
       import_module: gives a file of the project.
+      key: of the run, for a factory that has an argument of type `Key`; no option of a plan.
 
     Raises:
       PlanError: an unknown name or option, a wrong type, or a value that is out of range.
@@ -277,7 +286,11 @@ def build_named(
         )
     made = factory
     if callable(factory):
-        made = factory(**_checked(name, factory, options, where=where, import_module=import_module))
+        keys = {} if key is None else dict.fromkeys(_keys(factory), key)
+        checked_options = _checked(
+            name, factory, options, where=where, import_module=import_module, given=keys
+        )
+        made = factory(**checked_options, **keys)
     elif options:
         raise PlanError(
             "plan-unknown-key",
@@ -301,11 +314,14 @@ def _checked(
     *,
     where: str,
     import_module: Import,
+    given: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return the options in the types that the factory asks for."""
+    """Return the options in the types that the factory asks for, beside what it is given."""
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     parameters = {
-        p.name: p for p in inspect.signature(factory).parameters.values() if p.kind in named
+        p.name: p
+        for p in inspect.signature(factory).parameters.values()
+        if p.kind in named and p.name not in given
     }
     hints = _hints(factory)
     for key, value in options.items():
@@ -368,6 +384,11 @@ _EXAMPLES: dict[Any, str] = {
     tuple[int, ...]: "[10, 20]",
     tuple[float, ...]: "[0.5, 0.1]",
 }
+
+
+def _keys(factory: Callable[..., Any]) -> list[str]:
+    """Return the names of a factory's arguments that are keys of random numbers."""
+    return [name for name, hint in _hints(factory).items() if hint is Key and name != "return"]
 
 
 def _hints(factory: Callable[..., Any]) -> dict[str, Any]:

@@ -155,8 +155,8 @@ class DataPlan(_Part, frozen=True):
     shape: tuple[int, ...] | None = None
     """shape of one example, such as [28, 28]; who has others takes no part, and says only that"""
     classes: int | tuple[str, ...] | None = None
-    """number of classes, or their names in order; who has others takes no part, and says only
-    that"""
+    """number of classes, or their names in order, by which labels that are text are numbered; who
+    has others takes no part, and says only that"""
 
 
 class CohortPlan(_Part, frozen=True):

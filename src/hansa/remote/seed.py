@@ -101,7 +101,14 @@ def _sample(project: Project) -> tuple[Any, str]:
         if data.set is None or data.split is not None or project.plan.learner.rows == "path":
             return project_population(project, test=False).sample(), ""
         folder = data_place(data.set, project.data_folder)
-        return load(data.set, folder=folder, target=data.target, group=data.group).take([0]), ""
+        rows = load(
+            data.set,
+            folder=folder,
+            target=data.target,
+            group=data.group,
+            classes=data.classes,
+        )
+        return rows.take([0]), ""
     except DataError as error:
         if error.code not in _NOT_HERE:
             raise

@@ -298,9 +298,16 @@ def project_population(project: Project, *, test: bool = True) -> Population:
             'Add split = { scheme = "iid", clients = 10 } under [data].',
         )
     folder = data_place(plan.data.set, project.data_folder)
-    dataset = load(plan.data.set, folder=folder, target=plan.data.target, group=plan.data.group)
+    asked = plan.data
+    dataset = load(
+        plan.data.set,
+        folder=folder,
+        target=asked.target,
+        group=asked.group,
+        classes=asked.classes,
+    )
     validation: float | Dataset = plan.data.validation
-    test_part = load_test(plan.data.set, folder=folder)
+    test_part = load_test(plan.data.set, folder=folder, classes=asked.classes)
     if test_part is not None and isinstance(plan.data.split, Files):
         validation, test_part = test_part, None  # the clients' own valid parts stay theirs
     elif test_part is None and plan.data.test:

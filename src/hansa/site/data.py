@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hansa.client_data import answered, check_fits, cut, data_key
 from hansa.data import Dataset
-from hansa.data.folders import load_own
+from hansa.data.folders import in_own_order, load_own
 from hansa.errors import DataError, SiteError
 from hansa.learners.command_rows import DataPath
 from hansa.learners.learner import ClientData, Learner
@@ -101,12 +101,29 @@ def _load(source: Declared, plan: Plan) -> tuple[Dataset, Dataset | None]:
     return train, validation
 
 
+def _own_order(source: Declared) -> DataError:
+    """Return the error of classes whose order nobody else can know; it does not tell them."""
+    error = DataError(
+        "data-labels",
+        "The site declares its classes in an order of its own, and the plan does not name them; "
+        "elsewhere the same labels would have other numbers.",
+        "Name all classes in the plan's data.classes, in the order of site.toml; or declare them "
+        "in alphabetical order, and numbers from 0 up.",
+    )
+    error.__cause__ = ValueError(f"{source.classes}")
+    return error
+
+
 def _read(path: Path, source: Declared, plan: Plan) -> Dataset:
     table = path.suffix.lower() == ".csv"  # only a table has columns that the plan can name
+    named = isinstance(plan.data.classes, tuple)
+    if table and source.classes and not named and not in_own_order(source.classes):
+        raise _own_order(source)
     found = load_own(
         path,
         target=source.target or (plan.data.target if table else None),
         group=source.group or (plan.data.group if table else None),
         classes=source.classes or None,
+        asked=plan.data.classes,
     )
     return found._replace(name=Path(str(plan.data.set)).stem)  # as in simulation

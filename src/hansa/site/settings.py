@@ -42,8 +42,8 @@ class DataSource(_Table, frozen=True):
     group: str | None = None
     """column of a CSV file that says whose row it is"""
     classes: tuple[str, ...] = ()
-    """names of all classes, in the order that all sites of a federation use, where a CSV file's
-    target is text"""
+    """names of all classes where a CSV file's target is text: in the order of the plan's
+    data.classes, or else in alphabetical order"""
 
 
 class SiteLimits(_Table, frozen=True):
