@@ -32,8 +32,11 @@ def watched(row: dict[str, Any], metric: str) -> float | None:
     return None
 
 
-LATEST = "latest"
-"""Key of the memory: each client's latest value of the metric, where the mean is over clients."""
+LATEST = "stop.latest"
+"""Key of the memory: each client's latest value of the metric, where the mean is over clients.
+
+The memory is the workflow's too, and no workflow's own key begins with "stop.".
+"""
 
 
 def latest(memory: dict[str, Any], row: dict[str, Any], metric: str) -> dict[str, Any]:
