@@ -50,7 +50,11 @@ def latest(memory: dict[str, Any], row: dict[str, Any], metric: str) -> dict[str
 
 
 def _over_clients(progress: Progress, row: dict[str, Any], metric: str) -> tuple[Any, Progress]:
-    """Return the mean of clients' latest values, None if nobody was asked, and what to remember."""
+    """Return the mean of clients' latest values, None if nobody was asked, and what to remember.
+
+    A client whose examples leave the metric undefined has no value, and does not count.  One that
+    has measured what is no number does, so that the mean is none: its model has diverged.
+    """
     if metric not in row.get("validation", {}):
         return None, progress
     known = latest(progress.memory, row, metric)
