@@ -232,3 +232,33 @@ def test_r2_is_told_with_three_digits_or_not_at_all(noise: float, known: bool) -
     value = MEASURES["r2"].shown(found, 1)["r2"].value
     true = 1 - ((y - p) ** 2).sum() / ((y - y.mean()) ** 2).sum()  # two passes lose no digits
     assert value == pytest.approx(true, abs=5e-4) if known else np.isnan(value)
+
+
+def test_a_client_whose_examples_leave_a_metric_undefined_is_not_in_its_spread() -> None:
+    """One class alone has no area, and that of no numbers is none: the first is no failure."""
+    asked = Asked(("roc_auc", "log_loss", "f1_per_class"))
+    scores = {"both": [0.9, 0.1, 0.6, 0.2], "one": [0.7, 0.4], "diverged": [math.nan, 0.5]}
+    targets = {"both": [1, 0, 0, 1], "one": [0, 0], "diverged": [1, 0]}
+    reports = {c: sums(asked, Predicted(np.array(scores[c]), np.array(targets[c]))) for c in scores}
+    found = summarise_all(reports, asked)
+    # Of the four pairs of "both", 0.2 and 0.6 alone lie the wrong way round.
+    assert found["roc_auc"]["by_client"] == {"both": 0.75, "diverged": None}
+    assert found["roc_auc"]["mean"] is None
+    assert found["f1/1"]["by_client"] == {"both": 0.5, "one": 0.0, "diverged": None}
+    assert found["log_loss"]["by_client"].keys() == scores.keys()
+    del reports["diverged"]
+    found = summarise_all(reports, asked)
+    assert found["roc_auc"]["by_client"] == {"both": 0.75}
+    # Together there are four more pairs: 0.9 above both, 0.2 below both.
+    assert found["roc_auc"]["mean"] == (3 + 2) / 8
+    alone = summarise_all({"one": reports["one"]}, asked)
+    assert (alone["roc_auc"]["mean"], alone["roc_auc"]["by_client"]) == (None, {})
+
+
+def test_an_error_that_is_no_number_is_no_undefined_one() -> None:
+    asked = Asked(("mse", "r2"))
+    lost = Predicted(np.array([1.0, -2.0]), np.array([math.nan, 3.0]))
+    flat = Predicted(np.array([1.0, -2.0]), np.array([-0.5, -0.5]))  # has an error, and no r2
+    found = summarise_all({"lost": sums(asked, lost), "flat": sums(asked, flat)}, asked)
+    assert found["mse"]["by_client"] == {"flat": 2.25, "lost": None}
+    assert found["r2"]["by_client"] == {"lost": None}

@@ -296,3 +296,60 @@ def test_what_clients_measured_last_counts_where_they_are_at_work(tmp_path: Path
         latest[name] = float(w[0]) + SIZES[name]  # what its evaluate() returns
         assert row["validation"]["first"]["mean"] == pytest.approx(np.mean(list(latest.values())))
     assert len(latest) > 2
+
+
+@pytest.mark.parametrize("rule", ["fed_rec", "fed_buff", "fed_async"])
+def test_every_rule_can_be_stopped_by_the_mean_over_clients(tmp_path: Path, rule: str) -> None:
+    """What the stop remembers of clients and what FedRec does are kept apart."""
+    sets = ("keep.every=1", "evaluate.every=2", 'stop.over="clients"', "stop.target=1e6")
+    run = simulate(project(tmp_path, 11, rule=rule, buffer=1), *sets)
+    latest, means = dict[str, float](), list[float]()
+    for number, [(name, _)] in enumerate(race(11), start=1):
+        asked = NAMES if number == 11 else [name] if number % 2 == 0 else []
+        w = float(load_params(run.model_path(number))["w"][0])
+        latest |= {client: w + SIZES[client] for client in asked}
+        means += [float(np.mean(list(latest.values())))] if asked else []
+    progress = run.commits()[-1]["progress"]
+    assert progress["best"] == pytest.approx(max(means), rel=1e-6)
+    assert progress["ended"] == "all 11 rounds are done"
+    if rule == "fed_rec":
+        assert np.allclose(final_model(run)["w"], fed_rec(11, SIZES)[-1], rtol=2e-6, atol=1e-6)
+
+
+def test_the_measurements_that_count_are_the_newest_and_not_the_first_by_name(
+    tmp_path: Path,
+) -> None:
+    run = simulate(project(tmp_path, 12), "evaluate.clients=2")
+    newest = list[str]()
+    for row, [(name, _)] in zip(run.rows()[:-1], race(11), strict=True):
+        newest = [client for client in newest if client != name] + [name]
+        assert row["validation"]["first"]["by_client"].keys() == set(newest)
+        newest = newest[-2:]
+
+
+ARRAYS = """
+
+def data(client):
+    x = np.full((SIZES[client], 2), VALUES[client])
+    return {"train": (x, np.ones(len(x)))}
+
+
+def train(params, data, ctx):
+    params["w"] += np.float32(data[0][0, 0] * ctx.lr) * np.arange(1, 4, dtype=np.float32)
+    return params, {"loss": 1.0}
+"""
+
+
+@pytest.mark.parametrize("made", ["", "return {'train': hansa.Dataset.of(x, np.ones(len(x)))}"])
+def test_a_client_with_more_rows_takes_longer_whatever_holds_them(
+    tmp_path: Path, made: str
+) -> None:
+    """Arrays in a tuple or a Dataset, whose own lengths say nothing of their rows."""
+    folder = project(tmp_path, 20)
+    code = ARRAYS.replace('return {"train": (x, np.ones(len(x)))}', made) if made else ARRAYS
+    code = code.replace("data[0][0, 0]", "data.x[0, 0]") if made else code
+    (folder / "model.py").write_text("import hansa\n" + (folder / "model.py").read_text() + code)
+    rows = simulate(folder, "learner.batch_size=2").rows()
+    expected = [{n: k - asked for n, asked in come} for k, come in enumerate(race(20, 1, STEPS), 1)]
+    assert [row["staleness"] for row in rows] == expected
+    assert expected != [{n: k - a for n, a in come} for k, come in enumerate(race(20), 1)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -113,3 +114,52 @@ def test_filters_that_cannot_be_are_refused_with_the_settings(filters: str) -> N
     with pytest.raises(SiteError) as error:
         parse_settings(f'name = "north"\n[policy]\nfilters = [{filters}]\n')
     assert error.value.code == "site-settings"
+
+
+@pytest.mark.parametrize(
+    ("step", "left"),
+    [
+        ({"name": "percentile", "share": 25, "bound": 2.5}, [0, -2, 2.5, -2.5, 2.5]),
+        ({"name": "clip", "norm": 1.0}, np.array([1, -2, 3, -4, 5]) / np.sqrt(55)),
+        ({"name": "exclude", "tensors": ["head.*"]}, [1, -2, 3, 0, 0]),
+        (
+            {"name": "sparse_vector", "fraction": 1.0, "epsilon": 1e12, "noise": 1e12,
+             "bound": 3.5, "threshold": 2.5},
+            [0, 0, 3, -3.5, 3.5],
+        ),
+    ],
+    ids=lambda case: case["name"] if isinstance(case, dict) else "",
+)  # fmt: skip
+def test_an_update_in_bfloat16_is_filtered(tmp_path: Path, step: Any, left: Any) -> None:
+    """What a plan with the transform cast sends."""
+    update = tmp_path / "update"
+    bfloat16 = np.dtype(ml_dtypes.bfloat16)
+    save_params(update, Params.of({"delta": np.array([1.0, -2, 3, -4, 5]).astype(bfloat16)}))
+    filtered(update, build_filters([step]), offer())
+    found = load_params(update)["delta"]
+    assert found.dtype == bfloat16
+    np.testing.assert_allclose(found.astype(np.float64), left, rtol=2.0**-8)
+
+
+@pytest.mark.parametrize("name", ["percentile", "sparse_vector"])
+@pytest.mark.parametrize("dtype", ["int64", "bool"])
+def test_counts_do_not_leave_around_a_filter_of_floats(
+    tmp_path: Path, name: str, dtype: str
+) -> None:
+    answer = tmp_path / "answer"
+    counts = np.array([5, 900, 3]).astype(dtype)
+    save_params(answer, packed(Params.of({"counts": counts, "w": np.array([0.5])}), {"rows": 9}))
+    before = answer.read_bytes()
+    with pytest.raises(SiteError, match=f"site's filter {name} cannot change 'counts'") as error:
+        filtered(answer, build_filters([{"name": name}]), offer(), named=True)
+    assert error.value.code == "site-filter"
+    assert answer.read_bytes() == before
+
+
+def test_counts_that_an_owner_clips_are_cut_towards_0(tmp_path: Path) -> None:
+    """12, -4 and 3 have the norm 13."""
+    answer = tmp_path / "answer"
+    save_params(answer, packed(Params.of({"counts": np.array([12, -4, 3])}), {}))
+    filtered(answer, build_filters([{"name": "clip", "norm": 6.5}]), offer(), named=True)
+    found = unpacked(load_params(answer)).params
+    assert found is not None and found["counts"].tolist() == [6, -2, 1]

@@ -8,12 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
+import numpy as np
 import pytest
 from blake3 import blake3
 from site_cases import Case, function_package, make_case
 
 from hansa.hosting.confined import Limits
 from hansa.pipes import Closed, receive, send
+from hansa.site.worker import _finite
 from hansa.site.worker_messages import (
     Declared,
     Done,
@@ -105,3 +108,12 @@ def test_a_frame_that_is_none_ends_the_worker(worker: subprocess.Popen[bytes]) -
     with pytest.raises(Closed):
         receive(worker.stdout, Reply)  # type: ignore[arg-type]
     assert worker.wait(5) == 0
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
+def test_an_update_that_the_server_will_refuse_is_known_in_every_precision(dtype: Any) -> None:
+    """It leaves no state behind; in bfloat16, which NumPy does not count among floats, it did."""
+    assert _finite(np.array([1.5, -2.0]).astype(dtype))
+    assert not _finite(np.array([1.5, -np.inf]).astype(dtype))
+    assert not _finite(np.array([np.nan]).astype(dtype))
+    assert _finite(np.array([-3, 7]))

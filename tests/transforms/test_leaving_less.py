@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import pytest
 
-from hansa.errors import PlanError
+from hansa.errors import PlanError, UpdateRefused
 from hansa.seeds import Key
 from hansa.testing import check_transform
-from hansa.transforms import percentile, sparse_vector
+from hansa.transforms import Transform, cast, chain, clip, percentile, sparse_vector
 from hansa.transforms.exclude import without
 from hansa.transforms.percentile import largest
 from hansa.transforms.sparse_vector import sparse
@@ -78,3 +79,66 @@ def test_they_keep_the_laws_of_transforms(transform: object) -> None:
 def test_arguments_out_of_range_are_refused(wrong: object) -> None:
     with pytest.raises(PlanError):
         wrong()  # type: ignore[operator]
+
+
+HALVES = {"bf16": (np.dtype(ml_dtypes.bfloat16), 2.0**-8), "fp16": (np.dtype(np.float16), 2.0**-11)}
+D = np.array([0.5, -0.25, 1e-4, 3.0, -0.07], np.float32)
+
+
+@pytest.mark.parametrize("half", HALVES)
+def test_what_a_cast_has_made_smaller_is_filtered_as_well(half: str) -> None:
+    """bfloat16 is no kind of NumPy's own; it left unfiltered and without noise."""
+    dtype, unit = HALVES[half]
+    narrowing: Transform = cast(half)  # type: ignore[arg-type]
+    narrow = D.astype(dtype).astype(np.float64)
+    few = chain(narrowing, percentile(50, 0.1))
+    sent = few.encode({"delta": D}, KEY)["delta"]
+    expected = np.where(np.abs(narrow) < np.percentile(np.abs(narrow), 50), 0, narrow)
+    assert sent.dtype == dtype and np.count_nonzero(expected) == 3
+    found = few.decode({"delta": sent})["delta"]
+    np.testing.assert_allclose(found, np.clip(expected, -0.1, 0.1), rtol=unit)
+
+    noisy = chain(narrowing, sparse_vector(1.0, 1e12, noise=5e2, bound=1.0, threshold=0.2))
+    sent = noisy.encode({"delta": D}, KEY)["delta"]
+    found = noisy.decode({"delta": sent})["delta"].astype(np.float64)
+    assert sent.dtype == dtype and np.flatnonzero(found).tolist() == [0, 1, 3]
+    noise = found[[0, 1, 3]] - [0.5, -0.25, 1.0]  # Lap(2 * 5 / 500): beyond 0.3 in 3 of 10 million
+    assert np.count_nonzero(noise) >= 2 and (np.abs(noise) < 0.3).all()
+
+
+FILTERS = {"percentile": percentile(50, 0.01), "sparse_vector": sparse_vector(1.0)}
+
+
+@pytest.mark.parametrize("name", FILTERS)
+@pytest.mark.parametrize("dtype", ["int64", "uint8", "bool"])
+def test_what_they_cannot_change_is_refused_and_does_not_leave(name: str, dtype: str) -> None:
+    vectors = {"delta": D, "counts": np.array([5, 90, 3]).astype(dtype)}
+    with pytest.raises(UpdateRefused, match=f"{name} cannot change 'counts'.*{dtype}") as refused:
+        FILTERS[name].encode(vectors, KEY)
+    assert refused.value.code == "update-dtype"
+
+
+def test_clipping_holds_for_integers_and_refuses_booleans() -> None:
+    """12, -4 and 3 have the norm 13; half of True is no boolean, so it would leave as it is."""
+    made = clip(6.5).encode({"n": np.array([12, -4], np.int16), "m": np.array([3], np.uint8)}, KEY)
+    assert [made["n"].tolist(), made["m"].tolist()] == [[6, -2], [1]]
+    assert made["n"].dtype == np.int16
+    with pytest.raises(UpdateRefused, match="bool"):
+        clip(1.0).encode({"flags": np.ones(9, bool)}, KEY)
+
+
+def test_clipping_a_large_update_of_half_floats_holds_its_norm() -> None:
+    """The factor is 2^-24.8, between the two smallest numbers of float16."""
+    vector = np.tile(np.array([60000.0, -60000.0], np.float16), 5000)
+    made = clip(0.2).encode({"delta": vector}, KEY)["delta"].astype(np.float64)
+    np.testing.assert_allclose(np.linalg.norm(made), 0.2, rtol=2.0**-11)
+
+
+@pytest.mark.parametrize(
+    ("share", "size", "leave"), [(0.07, 100, 7), (0.29, 100, 29), (1e-9, 5, 1)]
+)
+def test_no_more_than_the_stated_share_leaves(share: float, size: int, leave: int) -> None:
+    """In floats 0.07 * 100 is 7.000000000000001."""
+    d = np.where(np.arange(size) % 3, 2.0, -5.0)
+    made = sparse({"d": d}, KEY.generator(), share, (1e12, 1e12), bound=4.0, threshold=1.0)["d"]
+    assert np.count_nonzero(made) == leave

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 from collections.abc import Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ import pytest
 
 import hansa
 from hansa.errors import LearnerError, PlanError, RunError
-from hansa.learners.named_tasks import perform
+from hansa.learners.learner import ClientData
+from hansa.learners.named_tasks import TaskContext, perform
 from hansa.learners.statistics import statistics
 from hansa.params import Params
 from hansa.params.model import ModelLayout
@@ -65,6 +68,50 @@ def test_federated_statistics_are_those_of_all_rows_together(tmp_path: Path) -> 
         column = together[~np.isnan(together[:, j]), j]
         assert counts == np.histogram(column, 6)[0].tolist()
     assert report["clients"] == sorted(ROWS)
+
+
+def test_sums_are_correctly_rounded_in_any_order_of_rows() -> None:
+    """Of 1e16, 1 and -1e16, and of their squared deviations; the oracle is exact arithmetic."""
+    columns = [[1e16, 1.0, -1e16, 0.1, -0.7], [3.0, -1e-17, 1e17, -1e17, 2.0**-60]]
+    mean = [-4.5, 0.25]
+    found = set()
+    for order in itertools.permutations(range(5)):
+        rows = np.array(columns).T[list(order)]
+        data = ClientData(hansa.Dataset(rows, np.zeros(5), None, "rows"))
+        rng = np.random.default_rng(0)
+        first = statistics(None, data, TaskContext("north", 1, 1, {}, rng, {}))
+        told = {"mean": mean, "low": [0.0, 0.0], "high": [1.0, 1.0], "bins": 0}
+        second = statistics(None, data, TaskContext("north", 1, 2, told, rng, {}))
+        found.add((*first["sum"], *second["squares"]))
+    sums = [float(sum(map(Fraction, column))) for column in columns]
+    squares = [
+        float(sum(Fraction((value - m) ** 2) for value in column))
+        for column, m in zip(columns, mean, strict=True)
+    ]
+    assert found == {(*sums, *squares)}
+
+
+@pytest.mark.parametrize("wild", [[np.inf, -np.inf, 1.0], [1e308, 1e308, -3.0]])
+def test_sums_that_are_no_numbers_are_not_counted(tmp_path: Path, wild: list[float]) -> None:
+    data = hansa.clients(
+        lambda name: {
+            "train": hansa.Dataset(
+                np.array([wild if name == "client-1" else [2.0, -5.0, 0.5]]).T,
+                np.zeros(3), None, "rows",
+            )
+        },
+        3,
+    )  # fmt: skip
+    learner = hansa.function_learner(
+        lambda rng, sample: {"w": np.zeros(1)}, lambda p, d, c: p, tasks={"statistics": statistics}
+    )
+    workflow = {"name": "broadcast_and_process", "task": "statistics", "process": "statistics",
+                "settings": {"bins": 0}}  # fmt: skip
+    made = hansa.run(learner=learner, data=data, workflow=workflow, runs=tmp_path, rounds=1)
+    (row,) = made.folder.rows()
+    assert row["report"]["clients"] == ["client-0", "client-2"]
+    assert row["report"]["sum"] == [-5.0]
+    assert (row["clients"]["accepted"], row["clients"]["refused"]) == (2, 1)
 
 
 def test_a_client_with_too_few_rows_tells_nothing_of_them(tmp_path: Path) -> None:

@@ -182,3 +182,18 @@ def test_a_users_algorithm_is_tried_and_not_asked_for_its_name() -> None:
     client = fed_avg().client
     assert hands_on(Algorithm("mine", client=client, server=adding))
     assert not hands_on(Algorithm("mine", client=client, server=sharing))
+
+
+def test_what_each_client_measured_last_counts_through_all_turns() -> None:
+    """One of three evaluates a round, so that their mean is of values of different rounds."""
+    federation = clients()
+    stop = {"metric": "first", "over": "clients", "target": 1e9}
+    progress = run(federation, plan_of(rounds=9, evaluate={"clients": 1}, stop=stop))
+    latest, means = dict[str, float](), list[float]()
+    for number, commit in enumerate(federation.commits, start=1):
+        [client] = commit.row["validation"]["first"]["by_client"]
+        latest[client] = float(number)  # each turn adds one
+        means.append(np.mean(list(latest.values())))
+    assert len(latest) == 3 and means[-1] < 9
+    assert progress.best == pytest.approx(max(means))
+    assert turns(federation) == NAMES * 3

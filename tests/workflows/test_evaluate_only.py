@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+import hansa
 from hansa.errors import PlanError, RunError
 from hansa.plan import read_plan
 from hansa.runs.record import run_record
@@ -45,3 +48,33 @@ def test_one_round_is_announced_whatever_the_plan_says() -> None:
 def test_an_evaluation_by_nobody_is_refused() -> None:
     with pytest.raises(PlanError):
         Case(plan={"workflow": "evaluate_only", "evaluate": {"clients": 0}})
+
+
+def test_a_client_whose_rows_leave_every_metric_undefined_has_evaluated_too(tmp_path: Path) -> None:
+    """Rows of one class have no area under a curve; there is nothing else that is asked for."""
+    learner = hansa.function_learner(
+        lambda rng, sample: {"w": np.array([2.0])},
+        lambda params, data, ctx: params,
+        predict=lambda params, data: (1 / (1 + np.exp(-data[0] * params["w"])), data[1]),
+    )
+    rows = {"client-0": [0, 1, 1], "client-1": [1, 1, 1], "client-2": [0, 0, 0]}
+
+    def own(name: str) -> dict[str, Any]:
+        part = np.array([-0.5, -1.5, 3.0]), np.array(rows[name])
+        return {"train": part, "validation": part}
+
+    made = hansa.run(
+        learner=learner,
+        data=hansa.clients(own, 3),
+        workflow="evaluate_only",
+        evaluate={"metrics": ["roc_auc"]},
+        cohort={"minimum": 3},
+        runs=tmp_path,
+    )
+    (row,) = made.folder.rows()
+    assert row["clients"]["accepted"] == 3
+    assert row["validation"]["roc_auc"]["by_client"] == {"client-0": 0.5}
+    # Of all rows together: every pair of one row of each class.
+    own_scores, others = [-1.5, 3.0, -0.5, -1.5, 3.0], [-0.5, -0.5, -1.5, 3.0]
+    pairs = [(a > b) + 0.5 * (a == b) for a in own_scores for b in others]
+    assert row["validation"]["roc_auc"]["mean"] == pytest.approx(np.mean(pairs))

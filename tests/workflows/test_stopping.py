@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import math
 
+import numpy as np
 import pytest
 
+from hansa.metrics import Asked, Predicted, summarise_all, sums
 from hansa.plan.schema import StopPlan
 from hansa.workflows.stopping import Progress, advance, watched
 
@@ -142,3 +144,32 @@ def test_a_client_that_measured_no_number_makes_their_mean_none() -> None:
     row = {"round": 1, "validation": {"accuracy": {"mean": 0.5, "by_client": {"a": None, "b": 1}}}}
     ended = advance(Progress(), row, stop, rounds=9, minutes=0.0)
     assert ended.best is None and ended.ended is not None
+
+
+def test_clients_whose_examples_leave_a_metric_undefined_do_not_count_in_its_mean() -> None:
+    """Areas by hand, over clients of which some have one class; a diverged one is not hidden."""
+    asked, stop = Asked(("roc_auc",)), StopPlan(metric="roc_auc", patience=2, over="clients")
+    cases = {
+        "a": ([0.9, 0.1, 0.6, 0.2], [1, 0, 0, 1]),  # three pairs of four lie the right way round
+        "b": ([0.8, 0.3, 0.95], [1, 0, 0]),  # one pair of two
+        "c": ([0.7, 0.4], [1, 1]),  # no pair
+    }
+
+    def after(progress: Progress, *clients: str, **other: list[float]) -> Progress:
+        given = {c: (other.get(c, cases[c][0]), cases[c][1]) for c in (*clients, *other)}
+        reports = {
+            c: sums(asked, Predicted(np.array(s), np.array(t))) for c, (s, t) in given.items()
+        }
+        row = {"round": progress.best_round + 1, "validation": summarise_all(reports, asked)}
+        return advance(progress, row, stop, rounds=9, minutes=0.0)
+
+    progress = after(Progress(), *cases)
+    assert (progress.best, progress.evaluations_since) == (0.625, 0)
+    progress = after(Progress(), "c")
+    assert (progress.best, progress.evaluations_since) == (None, 1)
+    progress = after(progress, "b")
+    assert (progress.best, progress.evaluations_since) == (0.5, 0)
+    assert after(progress, "a").best == 0.625
+    lost = after(progress, "a", b=[math.nan, 0.3, 0.2])
+    assert (lost.best, lost.evaluations_since, lost.ended) == (0.5, 1, None)
+    assert after(lost, "a", "c").ended is not None  # "b" has diverged, and nothing else is known

@@ -108,6 +108,16 @@ def means(
     return vectors
 
 
+ROUNDING = Fraction(1, 2**23)
+"""How much more than its weight times its bound a contribution may come to, as a share of that.
+
+A client that clips to 0.1 sends float32(0.1), up to 2^-24 more, and admission takes it; what a rule
+scales down to a norm is off by some 2^-50, since norm, factor and product are rounded.  Sums have
+room for both: all weights times the bound are 2^62 units at most, which with this share, and a unit
+for each client, stays far below the 2^63 of an int64, in whatever parts it is merged.
+"""
+
+
 def _possible(total: Integers, members: Members, spec: VectorSpec) -> bool:
     """Return whether contributions of these weights, within their bound, can add up to a total.
 
@@ -119,11 +129,13 @@ def _possible(total: Integers, members: Members, spec: VectorSpec) -> bool:
     limit = members.spec.weight_limit
     if spec.bound is not None:
         k = fixed_point.point(spec.bound, limit)
-        return largest <= members.weight * Fraction(spec.bound) * Fraction(2) ** k + rounding
+        exact = members.weight * Fraction(spec.bound) * Fraction(2) ** k
+        return largest <= exact * (1 + ROUNDING) + rounding
     high, low = total
     if int(low.min()) < 0 or int(low.max()) >= fixed_point.LOW_ONE:
         return False
     largest = max(int(high.max()), -int(high.min()))
+    # Nothing scales these down, and their bound is a power of two: no product is rounded past it.
     return largest <= members.weight * Fraction(fixed_point.wide_bound(limit)) + rounding
 
 

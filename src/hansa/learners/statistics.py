@@ -4,7 +4,8 @@
 
 It takes two questions.  The first asks for counts, sums and ranges; the second, which brings the
 mean and the range over all clients, for squared deviations and a histogram.  So variances are exact
-and all histograms have the same bins, while no row leaves.
+and all histograms have the same bins, while no row leaves.  Sums are correctly rounded, so that
+the order of rows does not matter.
 
 Source: NVFlare's Statistics.  Ours differs: a client with fewer rows than the question's `minimum`
 answers nothing at all.
@@ -12,6 +13,7 @@ answers nothing at all.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -46,7 +48,7 @@ def statistics(params: Any, data: Any, ctx: TaskContext) -> dict[str, Any]:
         return {
             "count": known.sum(0).tolist(),
             "missing": (~known).sum(0).tolist(),
-            "sum": np.where(known, rows, 0.0).sum(0).tolist(),
+            "sum": _sums(np.where(known, rows, 0.0)),
             "low": np.where(known.any(0), np.where(known, rows, np.inf).min(0), 0.0).tolist(),
             "high": np.where(known.any(0), np.where(known, rows, -np.inf).max(0), 0.0).tolist(),
         }
@@ -57,6 +59,18 @@ def statistics(params: Any, data: Any, ctx: TaskContext) -> dict[str, Any]:
         for j in range(rows.shape[1])
     ]
     return {
-        "squares": (np.where(known, rows - mean, 0.0) ** 2).sum(0).tolist(),
+        "squares": _sums(np.where(known, rows - mean, 0.0) ** 2),
         "histogram": counts,
     }
+
+
+def _sums(rows: np.ndarray) -> list[float]:
+    """Return the sum of each column, rounded once; NaN, which is refused, where it is none."""
+    return [_sum(column.tolist()) for column in rows.T]
+
+
+def _sum(values: list[float]) -> float:
+    try:
+        return math.fsum(values)
+    except (OverflowError, ValueError):  # beyond the largest float, or infinities of both signs
+        return math.nan

@@ -29,7 +29,8 @@ def summarise_all(
     """Return the summary of every metric that any client reported; `reports` is by client.
 
     Sums that stand for a metric which the plan asks for are not shown; the metric is, as it would
-    be on all clients' examples together, and, for its spread, on each client's own.
+    be on all clients' examples together, and, for its spread, on each client's own.  A client whose
+    examples leave it undefined, such as an area where all are of one class, is not in the spread.
     """
     names = sorted({name for metrics in reports.values() for name in metrics})
     means = {
@@ -38,9 +39,9 @@ def summarise_all(
         if not is_sum(asked, name)
     }
     together = shown(asked, _pooled_sums(reports, asked))
-    alone = {c: shown(asked, metrics) for c, metrics in reports.items()}
+    alone = {c: _own(asked, metrics) for c, metrics in reports.items()}
     derived = {
-        name: _summary(value, {c: found[name].value for c, found in alone.items() if name in found})
+        name: _summary(value, {c: found[name] for c, found in alone.items() if name in found})
         for name, value in together.items()
     }
     return dict(sorted((means | derived).items()))
@@ -58,6 +59,19 @@ def confusions(reports: Mapping[str, Metrics], asked: Asked) -> list[list[int]] 
         return None
     counts: list[list[int]] = matrix.astype(np.int64).tolist()
     return counts
+
+
+def _own(asked: Asked, metrics: Metrics) -> dict[str, float]:
+    """Return the metrics that are asked for on one client's examples, where they are defined.
+
+    They are not where its sums are numbers and make none.  Sums that are no numbers are those of a
+    model that has diverged; its metrics are kept as they are, so that nobody takes it for well.
+    """
+    values = {name: value.value for name, value in shown(asked, metrics).items()}
+    sums = [mean for name, mean in metrics.items() if is_sum(asked, name)]
+    if not all(math.isfinite(number) for mean in sums for number in mean):
+        return values
+    return {name: value for name, value in values.items() if not math.isnan(value)}
 
 
 def _pooled_sums(reports: Mapping[str, Metrics], asked: Asked) -> dict[str, Mean]:

@@ -75,6 +75,15 @@ def numpy_dtype(dtype: str) -> np.dtype[Any]:
     return np.dtype("<" + _CODES[dtype])
 
 
+def is_float(dtype: np.dtype[Any]) -> bool:
+    """Return whether a NumPy dtype is one of floats; bfloat16 is, though its kind is "V".
+
+    >>> is_float(np.dtype(np.float16)), is_float(numpy_dtype("BF16")), is_float(np.dtype(bool))
+    (True, True, False)
+    """
+    return dtype.kind == "f" or dtype.name == "bfloat16"
+
+
 @functools.cache
 def dtype_name(dtype: np.dtype[Any]) -> str:
     """Return the name of a NumPy dtype, whatever its byte order.

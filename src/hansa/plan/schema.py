@@ -217,7 +217,7 @@ class StopPlan(_Part, frozen=True):
     """metric that target and patience look at, on the test part or else on the clients"""
     over: Literal["examples", "clients"] = "examples"
     """what the metric is a mean over: all examples of an evaluation, or clients, each counting
-    once with its latest value, for which the test part is not looked at"""
+    once with its latest value if its examples have one, for which the test part is not looked at"""
     target: float | None = None
     """stop once the metric has reached this value"""
     patience: int | None = None

@@ -227,10 +227,10 @@ def timed(project: Project, name: str, update: Update) -> Metrics:
     return with_pace(update.metrics, seconds=seconds, steps=steps, epoch_steps=update.epoch_steps)
 
 
-def examples_of(population: Population, name: str) -> int | None:
+def examples_of(project: Project, population: Population, name: str) -> int | None:
     """Return how many examples a client trains on; None where only its own code can tell."""
     try:
-        return len(population.data(name).train)
+        return project.learner.examples(population.data(name).train)
     except (Exception, SystemExit):  # noqa: BLE001 - the user's; it is told when the client trains
         return None
 

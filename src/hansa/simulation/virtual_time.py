@@ -42,7 +42,8 @@ def later(at_work: Mapping[str, AtWork], seconds: float) -> dict[str, AtWork]:
 
 def _seconds(project: Project, population: Population, number: int, client: str) -> float:
     """Return how long a client takes for its local steps in a round."""
-    hyper, examples = hyper_at(project.plan, number), examples_of(population, client)
+    hyper = hyper_at(project.plan, number)
+    examples = examples_of(project, population, client)
     steps = local_steps(examples, hyper) if examples else hyper.steps or hyper.epochs
     key = speed_key(project.plan.seed, client)
     return drawn_seconds(key, steps=steps, spread=project.workflow.spread)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hansa.errors import PlanError, SiteError
+from hansa.errors import PlanError, SiteError, UpdateRefused
 from hansa.params import Layout, Params, encode
 from hansa.params.dtypes import width
 from hansa.params.model import ModelLayout
@@ -115,24 +115,26 @@ def filtered(
     vectors = {name: v for name, v in found.to_dict().items() if named or name != BUFFERS}
     method = offer.plan.get("algorithm")
     name = method.get("name") if isinstance(method, dict) else method
-    odd = sorted({str(v.dtype) for v in vectors.values() if v.dtype.kind not in "fiub"})
+    if name == "scaffold":
+        raise _unfit(
+            "This site's filters cannot be applied to an algorithm that keeps a state at clients. "
+            "Nothing was sent."
+        )
     # What has another shape is no vector of the model: a filter would let it pass as it is.
-    strange = [] if named else _strange(found.to_dict(), offer)
-    if name == "scaffold" or odd or strange:
-        what = f"values of {odd[0]}" if odd else "an algorithm that keeps a state at clients"
-        if strange:
-            what = f"a vector {strange[0]!r:.80} that is not as long as the model"
-        raise SiteError(
-            "site-filter",
-            f"This site's filters cannot be applied to {what}. Nothing was sent.",
-            "Its owner can leave the filters out, or the plan such values.",
+    if strange := [] if named else _strange(found.to_dict(), offer):
+        raise _unfit(
+            f"This site's filters cannot be applied to a vector {strange[0]!r:.80} that is not as "
+            "long as the model. Nothing was sent."
         )
     # Noise must be a secret of the site's, so its key is no function of the run's seed.
     key = Key.root(int.from_bytes(os.urandom(7)))
     spans = list(_spans(offer))
     made: Wire = {name: v.copy() for name, v in vectors.items()}
     for position, step in enumerate(filters):
-        made = step.apply(made, spans, key.child(position))
+        try:
+            made = step.apply(made, spans, key.child(position))
+        except UpdateRefused as refusal:
+            raise _unfit(f"This site's filter {refusal.happened}") from None
     arrays = {name: made.get(name, v) for name, v in found.to_dict().items()}
     file = encode(Params.of(arrays, found.metadata))
     digest = digest_of(*file)
@@ -156,6 +158,11 @@ def _strange(vectors: Mapping[str, np.ndarray], offer: Offer) -> list[str]:
 def _layout(offer: Offer) -> ModelLayout:
     tensors = Layout.of((n, d, tuple(shape)) for n, d, shape in offer.tensors)
     return ModelLayout(tensors, offer.buffers)
+
+
+def _unfit(happened: str) -> SiteError:
+    hint = "Its owner can leave the filter out, or the plan what it cannot be applied to."
+    return SiteError("site-filter", happened, hint)
 
 
 def _spans(offer: Offer) -> Iterator[tuple[str, int, int]]:

@@ -20,6 +20,7 @@ from hansa.errors import RunError
 from hansa.hosting.confined import limit
 from hansa.learners.learner import ClientData, close, evaluate
 from hansa.params import Layout, Params, encode
+from hansa.params.dtypes import is_float
 from hansa.params.model import ModelLayout
 from hansa.pipes import Closed, receive, send, worker_streams
 from hansa.plan import Plan, hyper_at
@@ -188,7 +189,7 @@ def _answered(work: Work, ask: Ask) -> Result:
 
 
 def _finite(vector: np.ndarray) -> bool:
-    return vector.dtype.kind != "f" or bool(np.isfinite(vector).all())
+    return not is_float(vector.dtype) or bool(np.isfinite(vector).all())
 
 
 def _answer(replies: BinaryIO, result: Result) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from hansa.errors import PlanError
 from hansa.seeds import Key
-from hansa.transforms.transform import Transform, Wire, unchanged
+from hansa.transforms.transform import Transform, Wire, unchanged, unfit, widened
 
 
 def clip(norm: float) -> Transform:
@@ -19,13 +19,15 @@ def clip(norm: float) -> Transform:
 
     The norm holds up to the rounding of each value: 2^-24 of it in float32, and 2^-8 (bf16) or
     2^-11 (fp16) beside a `cast`, which may exceed `norm` by so much.  Let `clip` be the last
-    transform, or the last before `cast`: what others do after it is not bounded.
+    transform, or the last before `cast`: what others do after it is not bounded.  Integers are cut
+    towards 0.
 
     Args:
       norm: C > 0, the largest L2 norm that leaves the client.
 
     Raises:
       PlanError: `norm` is not a positive finite number.
+      UpdateRefused: from `encode`, a vector holds booleans, half of which is no boolean.
     """
     if not (math.isfinite(norm) and norm > 0):
         raise PlanError(
@@ -35,11 +37,15 @@ def clip(norm: float) -> Transform:
         )
 
     def encode(vectors: Wire, key: Key) -> Wire:
+        for name, v in vectors.items():
+            if v.dtype.kind == "b":
+                raise unfit("clip", name, v)
         length = _length(vectors)
         # NaN and infinity stay as they are, so that admission still sees and refuses them.
         if not norm < length < math.inf:
             return vectors
-        return {name: (v * (norm / length)).astype(v.dtype) for name, v in vectors.items()}
+        factor = norm / length
+        return {name: (widened(v) * factor).astype(v.dtype) for name, v in vectors.items()}
 
     return Transform("clip", encode, unchanged)
 

@@ -7,14 +7,15 @@ import math
 import numpy as np
 
 from hansa.errors import PlanError
-from hansa.transforms.transform import Transform, Wire, unchanged
+from hansa.transforms.transform import Transform, Wire, require_floats, unchanged, widened
 
 
 def percentile(share: float = 10.0, bound: float = 0.01) -> Transform:
     """Set the smallest values of an update to 0 and cut the others off at a bound.
 
     The cutoff is a percentile of the absolute values of all vectors together; those below it are
-    set to 0.  This hides small changes; it is not differential privacy, and has no epsilon.
+    set to 0.  This hides small changes; it is not differential privacy, and has no epsilon.  The
+    bound holds up to the rounding of each value, as that of `clip` does.
 
     Args:
       share: q, from 0 to 100: the percentile of |d| below which values are set to 0.
@@ -22,6 +23,7 @@ def percentile(share: float = 10.0, bound: float = 0.01) -> Transform:
 
     Raises:
       PlanError: an argument is out of range.
+      UpdateRefused: from `encode`, a vector holds no floats.
     Source: NVFlare's PercentilePrivacy: cutoff = percentile(|d|, q); d = 0 where |d| < cutoff;
       clip to +-gamma.  Ours differs: steps are not divided out, see `largest` for that.
     """
@@ -43,16 +45,20 @@ def largest(vectors: Wire, share: float, bound: float, *, steps: float = 1.0) ->
       share: percentile, 0 to 100.
       bound: on the absolute value of a change by step.
       steps: that the changes were made in; they are divided out, and multiplied in after.
+
+    Raises:
+      UpdateRefused: update-dtype, one of them holds no floats.
     """
-    floats = {name: v for name, v in vectors.items() if v.dtype.kind == "f"}
-    if not floats or not sum(v.size for v in floats.values()):
+    require_floats(vectors, "percentile")
+    wide = {name: widened(v) for name, v in vectors.items()}
+    if not sum(v.size for v in wide.values()):
         return vectors
-    absolute = {name: np.abs(v) / steps for name, v in floats.items()}
+    absolute = {name: np.abs(v) / steps for name, v in wide.items()}
     cutoff = np.percentile(np.concatenate([v.ravel() for v in absolute.values()]), share)
-    made = dict(vectors)
-    for name, vector in floats.items():
+    made = {}
+    for name, vector in wide.items():
         kept = np.where(absolute[name] < cutoff, 0, vector / steps)
         cut = np.clip(kept, -bound, bound) * steps
         # NaN and infinity stay as they are, so that admission still sees and refuses them.
-        made[name] = np.where(np.isfinite(vector), cut, vector).astype(vector.dtype)
+        made[name] = np.where(np.isfinite(vector), cut, vector).astype(vectors[name].dtype)
     return made

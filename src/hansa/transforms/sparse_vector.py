@@ -8,7 +8,7 @@ import numpy as np
 
 from hansa.errors import PlanError
 from hansa.seeds import Key
-from hansa.transforms.transform import Transform, Wire, unchanged
+from hansa.transforms.transform import Transform, Wire, require_floats, unchanged, widened
 
 
 def sparse_vector(
@@ -35,6 +35,7 @@ def sparse_vector(
 
     Raises:
       PlanError: an argument is out of range.
+      UpdateRefused: from `encode`, a vector holds no floats.
     Source: Lyu, Su and Li 2017, Alg. 1, as NVFlare's SVTPrivacy has it: tau + Lap(gamma / e1),
       queries + Lap(2 gamma c / e2), released values + Lap(2 gamma c / e3).  Ours differs: the
       queries are asked once, in an order that is drawn, and the first c above leave.
@@ -66,13 +67,19 @@ def sparse(
     bound: float,
     threshold: float,
 ) -> Wire:
-    """Return vectors of any shapes with all values 0 but those that the technique lets leave."""
-    floats = {name: v for name, v in vectors.items() if v.dtype.kind == "f" and v.size}
-    if not floats:
+    """Return vectors of any shapes with all values 0 but those that the technique lets leave.
+
+    Raises:
+      UpdateRefused: update-dtype, one of them holds no floats.
+    """
+    require_floats(vectors, "sparse_vector")
+    wide = {name: widened(v) for name, v in vectors.items()}
+    if not sum(v.size for v in wide.values()):
         return vectors
-    flat = np.concatenate([v.ravel().astype(np.float64) for v in floats.values()])
+    flat = np.concatenate([v.ravel().astype(np.float64) for v in wide.values()])
     clipped = np.clip(flat, -bound, bound)
-    count = math.ceil(fraction * flat.size)
+    # 0.07 * 100 is a little more than 7, and means 7.
+    count = max(1, math.ceil(round(fraction * flat.size, 6)))
     first, third = epsilons
     second = first * (2.0 * count) ** (2.0 / 3.0)
     above = threshold + rng.laplace(scale=bound / first)
@@ -82,11 +89,12 @@ def sparse(
     made = np.zeros_like(flat)
     released = rng.laplace(scale=2 * bound * count / third, size=len(leaving))
     made[leaving] = clipped[leaving] + released
-    out, start = dict(vectors), 0
-    for name, vector in floats.items():
+    out: dict[str, np.ndarray] = {}
+    start = 0
+    for name, vector in wide.items():
         part = made[start : start + vector.size]
         # NaN and infinity stay as they are, so that admission still sees and refuses them.
         passed = np.where(np.isfinite(vector), part.reshape(vector.shape), vector)
-        out[name] = passed.astype(vector.dtype)
+        out[name] = passed.astype(vectors[name].dtype)
         start += vector.size
     return out

@@ -18,6 +18,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hansa.errors import UpdateRefused
+from hansa.params.dtypes import Array, is_float
 from hansa.seeds import Key
 
 Wire = Mapping[str, np.ndarray]
@@ -38,6 +40,33 @@ class Transform(NamedTuple):
 def unchanged(vectors: Wire) -> Wire:
     """Decode half of a transform that has nothing to undo."""
     return vectors
+
+
+def widened(vector: Array) -> Array:
+    """Return a vector to compute with: 16-bit floats as float32, in which they are exact."""
+    half = vector.dtype.itemsize == 2 and is_float(vector.dtype)
+    return vector.astype(np.float32) if half else vector
+
+
+def require_floats(vectors: Wire, transform: str) -> None:
+    """Refuse what a transform that has something to say of floats alone would leave as it is.
+
+    Raises:
+      UpdateRefused: update-dtype.
+    """
+    for name, vector in vectors.items():
+        if not is_float(vector.dtype):
+            raise unfit(transform, name, vector)
+
+
+def unfit(transform: str, name: str, vector: Array) -> UpdateRefused:
+    """Return the refusal of a vector that a transform can do nothing to."""
+    return UpdateRefused(
+        "update-dtype",
+        f"{transform} cannot change {name!r}, which holds {vector.dtype} and would leave as it is. "
+        "Nothing was sent.",
+        f"Put {transform} before what makes such values, or send them as float32.",
+    )
 
 
 def chain(*transforms: Transform) -> Transform:

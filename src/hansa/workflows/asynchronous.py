@@ -235,12 +235,13 @@ def _measured(progress: Progress) -> dict[str, Metrics]:
 
 def _remembering(progress: Progress, latest: Mapping[str, Metrics], clients: int) -> Progress:
     """Keep what clients measured last, of as many as the plan has evaluate at a time."""
+    newest = list(latest)[max(0, len(latest) - clients) :]
     kept = {
         client: {
             name: [value if math.isfinite(value) else None for value in (mean.total, mean.weight)]
             for name, mean in latest[client].items()
         }
-        for client in sorted(latest)[:clients]
+        for client in newest
     }
     return progress._replace(memory={**progress.memory, "measured": kept})
 

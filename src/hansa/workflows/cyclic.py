@@ -151,7 +151,8 @@ async def _turn(
     row["seconds"] = federation.elapsed() - began
     minutes = federation.elapsed() / 60
     progress = advance(progress, row, plan.stop, rounds=plan.rounds, minutes=minutes)
-    progress = progress._replace(memory={"cycle": {**cycle._asdict(), "left": list(cycle.left)}})
+    kept = {**cycle._asdict(), "left": list(cycle.left)}
+    progress = progress._replace(memory={**progress.memory, "cycle": kept})
     return Commit(number, state, row, progress._asdict()), problems
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from hansa.algorithms import Algorithm
 from hansa.errors import PlanError, RunError
+from hansa.metrics import Metrics
 from hansa.plan import Method, Plan
 from hansa.workflows.federation import Commit, Federation, Trained
 from hansa.workflows.stopping import Progress, advance
@@ -32,9 +33,11 @@ async def evaluate_only(federation: Federation, plan: Plan, algorithm: Algorithm
         return progress
     began, roster = federation.elapsed(), await federation.roster(1)
     row = row_of(1, [], _NOTHING)
-    problems = await evaluate_into(federation, plan, row, state=commit.state, roster=roster)
-    measured = row.get("validation", {}).values()
-    clients = max((len(summary["by_client"]) for summary in measured), default=0)
+    measured: dict[str, Metrics] = {}
+    problems = await evaluate_into(
+        federation, plan, row, state=commit.state, roster=roster, latest=measured
+    )
+    clients = sum(bool(metrics) for metrics in measured.values())
     if clients < plan.cohort.minimum:
         raise RunError(
             "run-too-few",

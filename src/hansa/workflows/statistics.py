@@ -4,7 +4,8 @@
                  settings = { bins = 20, minimum = 10 }, send_model = false }
 
 The report has, for each column, count, missing, sum, mean, min, max, variance (over count - 1) and
-a histogram, equal to those of all rows together: sums are correctly rounded, in any order.
+a histogram, equal to those of all rows together: a client's sums and those over clients are each
+correctly rounded, so neither the order of rows nor that of clients matters.
 """
 
 from __future__ import annotations

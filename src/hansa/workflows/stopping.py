@@ -32,8 +32,11 @@ def watched(row: dict[str, Any], metric: str) -> float | None:
     return None
 
 
-LATEST = "latest"
-"""Key of the memory: each client's latest value of the metric, where the mean is over clients."""
+LATEST = "stop.latest"
+"""Key of the memory: each client's latest value of the metric, where the mean is over clients.
+
+The memory is the workflow's too, and no workflow's own key begins with "stop.".
+"""
 
 
 def latest(memory: dict[str, Any], row: dict[str, Any], metric: str) -> dict[str, Any]:
@@ -47,7 +50,11 @@ def latest(memory: dict[str, Any], row: dict[str, Any], metric: str) -> dict[str
 
 
 def _over_clients(progress: Progress, row: dict[str, Any], metric: str) -> tuple[Any, Progress]:
-    """Return the mean of clients' latest values, None if nobody was asked, and what to remember."""
+    """Return the mean of clients' latest values, None if nobody was asked, and what to remember.
+
+    A client whose examples leave the metric undefined has no value, and does not count.  One that
+    has measured what is no number does, so that the mean is none: its model has diverged.
+    """
     if metric not in row.get("validation", {}):
         return None, progress
     known = latest(progress.memory, row, metric)

@@ -282,7 +282,9 @@ async def evaluate_into(
     asked = asked_of(plan)
     measured = evaluated.metrics
     if latest is not None:
-        latest.update(measured)
+        for client in sorted(measured):
+            latest.pop(client, None)  # the last one measured is the last one forgotten
+            latest[client] = measured[client]
         measured = latest
     for part, reports in (("validation", measured), ("test", {"server": test})):
         if not any(reports.values()):

@@ -104,8 +104,8 @@ class PercentilePrivacy(DXOFilter):
     def process_dxo(self, dxo: DXO, shareable: Shareable, fl_ctx: FLContext) -> DXO:
         """Return the DXO with the smallest changes set to 0."""
         steps = float(dxo.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND, 1) or 1)
-        made = largest(_arrays(dxo), self._percentile, self._gamma, steps=steps)
-        return DXO(dxo.data_kind, dict(made), dxo.meta)
+        made = largest(_floats(dxo), self._percentile, self._gamma, steps=steps)
+        return DXO(dxo.data_kind, _as_they_were(made, dxo), dxo.meta)
 
 
 class SVTPrivacy(DXOFilter):
@@ -143,9 +143,17 @@ class SVTPrivacy(DXOFilter):
         key = fl_ctx.get_prop(KEY) or Key.root(0)
         rng = key.child("SVTPrivacy").generator()
         fraction, epsilons = self._told
-        made = sparse(_arrays(dxo), rng, fraction, epsilons, **self._bounds)
-        return DXO(dxo.data_kind, dict(made), dxo.meta)
+        made = sparse(_floats(dxo), rng, fraction, epsilons, **self._bounds)
+        return DXO(dxo.data_kind, _as_they_were(made, dxo), dxo.meta)
 
 
-def _arrays(dxo: DXO) -> Mapping[str, np.ndarray]:
-    return {name: np.asarray(value) for name, value in dxo.data.items()}
+def _floats(dxo: DXO) -> dict[str, np.ndarray]:
+    """Return the variables; changes of counters are filtered like others, as FLARE does."""
+    arrays = {name: np.asarray(value) for name, value in dxo.data.items()}
+    return {n: v.astype(np.float64) if v.dtype.kind in "iub" else v for n, v in arrays.items()}
+
+
+def _as_they_were(made: Mapping[str, np.ndarray], dxo: DXO) -> dict[str, np.ndarray]:
+    """Return filtered variables, those of counters as whole numbers; cut, so bounds still hold."""
+    whole = {name for name, value in dxo.data.items() if np.asarray(value).dtype.kind in "iub"}
+    return {n: np.trunc(v).astype(np.int64) if n in whole else v for n, v in made.items()}
