@@ -94,11 +94,14 @@ class TaskRun:
       task: what is asked.
       desk: the site's.
       patient: calls something until the server is reached, unless `dropped` is set meanwhile.
+      stopped: says why the run may not go on, if the owner has changed something; empty if it may.
     """
 
-    def __init__(self, task: Task, desk: Desk, *, patient: Patient) -> None:
+    def __init__(
+        self, task: Task, desk: Desk, *, patient: Patient, stopped: Callable[[], str] = lambda: ""
+    ) -> None:
         self.key, self._task, self._desk = task.key, task, desk
-        self._patient = patient
+        self._patient, self._stopped = patient, stopped
         self.dropped = threading.Event()
         self.computing = False
         self.over = False  # nothing is done about it any more
@@ -232,6 +235,8 @@ class TaskRun:
         hit("site_after_message_fetched")
         if self.dropped.is_set():
             raise Dropped
+        if why := self._stopped():
+            raise NotDone(why)
         desk, key = self._desk, self.key
         place = desk.outbox.place(key)
         began = monotonic()
@@ -284,6 +289,7 @@ class TaskRun:
 
         Raises:
           Dropped: it was cancelled meanwhile.
+          NotDone: the owner has denied the run meanwhile.
         """
         result = self._tried(joined, message, update)
         if result.code == "client-lost" and not self.dropped.is_set():
@@ -293,6 +299,9 @@ class TaskRun:
         if self.dropped.is_set():
             self._uncounted()
             raise Dropped
+        if why := self._stopped():  # the update is here, and stays here
+            self._uncounted()
+            raise NotDone(why)
         return result
 
     def _tried(self, joined: Joined, message: Path, update: Path) -> WorkerResult:
