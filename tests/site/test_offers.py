@@ -11,6 +11,7 @@ import pytest
 from sample_site import make_offer, make_site
 from test_tasks import OPEN, Life, Table, encoded, ref
 
+from hansa.errors import ServerError
 from hansa.protocol.messages import BlobRef, Offer, Task, TaskKey
 from hansa.site.requests import approve, deny
 
@@ -162,6 +163,23 @@ def test_a_denial_while_the_message_is_fetched_keeps_its_task_from_beginning(
     owner.ask("study-1")
     assert owner.reasons(1) == [DENIED]
     assert not owner.workers.trained
+
+
+def test_a_denial_keeps_back_what_waits_for_a_server_that_is_away(
+    owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [offer] = owner.ready("study-1")
+    tries = []
+
+    def away(*args: Any, **facts: Any) -> None:
+        tries.append(args)
+        owner.deny(offer)
+        raise ServerError("server-unreachable", "It is away.", "Wait.")
+
+    monkeypatch.setattr("hansa.site.tasks.upload", away)
+    owner.ask("study-1")
+    assert owner.reasons(1) == [DENIED]
+    assert len(tries) == 1 and not owner.server.receipts
 
 
 def test_a_run_that_goes_on_is_looked_at_without_its_worker(owner: Owner) -> None:

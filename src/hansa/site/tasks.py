@@ -417,6 +417,13 @@ class TaskRun:
         )
 
     def _sent(self, kept: Kept) -> Receipt:
+        """Send a result, once.
+
+        Raises:
+          NotDone: the owner has denied the run since it was made, which may be long ago.
+        """
+        if kept.result.state == "done" and (why := self._stopped()):
+            raise NotDone(why)
         key, connection = self.key, self._desk.connection
         path = f"/v1/runs/{key.run}/rounds/{key.round}/{key.phase}/result"
         if kept.result.update is not None:
