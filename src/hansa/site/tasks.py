@@ -12,7 +12,7 @@ import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
 from blake3 import blake3
@@ -293,7 +293,7 @@ class TaskRun:
 
     def _told(self) -> str:
         """Return what the server says about the training, as the ledger has it."""
-        said = {} if self._task.steps is None else {"steps": self._task.steps}
+        said: dict[str, Any] = {} if self._task.steps is None else {"steps": self._task.steps}
         said |= {"settings": self._task.settings} if self._task.settings else {}
         words = ", ".join(f"{name} {msgspec.json.encode(v).decode()}" for name, v in said.items())
         return clean(words, MESSAGE_CHARS_MAX) if self.key.phase == "train" else ""
