@@ -279,7 +279,7 @@ CODES |= {
     # workers at a site
     "site-data": "a run asks for data that a site has not declared",
     "site-no-sandbox": "a site has no sandbox, and its policy does not run code without one",
-    "site-task": "a site's policy does not let its code answer a named task",
+    "site-task": "a server asks for more than a site's policy or the approved plan lets it",
     "site-filter": "a site's filters cannot be applied to what a run would send",
     "site-limit": "a run's code used more time or processes than a site allows",
     "site-busy": "other runs have the slots of a site that a run needs",

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hansa.errors import SiteError
 from hansa.protocol.messages import Receipt
-from hansa.site.ledger import Entry, Ledger, compare, rounds_taken
+from hansa.site.ledger import Entry, Ledger, compare
 
 D = f"blake3:{'d' * 64}"
 
@@ -174,30 +174,6 @@ def test_small_messages_are_one_line_a_minute(
     assert sum(e.size for e in entries) == 121 * 100
     assert 2 <= len(entries) <= 3
     assert sum(int(e.detail.split()[0]) for e in entries) == 123
-
-
-def test_rounds_are_counted_once_and_from_a_time_on(tmp_path: Path) -> None:
-    facts = [("a", 1, "update"), ("a", 1, "metrics"), ("a", 2, "update"), ("b", 1, "metrics"),
-             ("c", 1, "update"), ("a", 3, "failure"), ("a", 0, "standing")]  # fmt: skip
-    entries = [
-        Entry(seq=i, at=f"2026-01-0{i + 1}", kind=kind, run=run, round=number)  # type: ignore[arg-type]
-        for i, (run, number, kind) in enumerate(facts)
-    ]
-    assert rounds_taken(entries, ["a", "b"], since="2026-01-01") == 3
-    assert rounds_taken(entries, ["a", "b"], since="2026-01-02") == 3
-    assert rounds_taken(entries, ["a", "b"], since="2026-01-03") == 2
-    assert rounds_taken(entries, [], since="") == 0
-
-
-def test_every_other_update_of_a_round_counts_though_one_of_it_may_be_finished() -> None:
-    facts = [(1, "u"), (1, "u"), (1, "v"), (1, "w"), (2, "u")]
-    entries = [
-        Entry(seq=i, at="2026", kind="update", run="a", round=number, digest=digest)
-        for i, (number, digest) in enumerate(facts)
-    ]
-    assert rounds_taken(entries, ["a"], since="") == 4
-    assert rounds_taken(entries, ["a"], since="", beside=("a", 1)) == 3
-    assert rounds_taken(entries, ["a"], since="", beside=("a", 3)) == 4
 
 
 def test_small_messages_that_a_full_disk_did_not_take_are_still_counted(

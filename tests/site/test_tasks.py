@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import pytest
 from blake3 import blake3
-from sample_site import Sample, make_offer, make_site
+from sample_site import CODE, Sample, make_offer, make_site
 
 import hansa.site.agent
 import hansa.site.ledger
@@ -266,7 +266,55 @@ def test_a_state_is_the_next_rounds_start_only_if_its_update_counted(
     assert table.workers.began_from == [None, 1.0, 2.0 if counted else 1.0, 3.0]
 
 
+SERVED = {"server.py": b"def select(clients):\n    return clients\n"}
+SETTINGS = {"server.py": b"def settings(round):\n    return {}\n"}
+OWN = {"mine.py": b"workflow = None\n"}
+FUNCTIONS = {"server_functions": {"file": "server.py"}}
+
+
+@pytest.mark.parametrize(
+    ("code", "plan", "asked", "odd"),
+    [
+        ({}, {}, {"steps": 1}, "1 local steps"),
+        ({}, {}, {"settings": {"batch_size": 1, "lr": 9}}, "settings (batch_size, lr)"),
+        ({}, {"workflow": "semi_synchronous"}, {"steps": 7}, ""),
+        ({}, {"workflow": "semi_synchronous"}, {"settings": {"lr": 9}}, "settings (lr)"),
+        (SETTINGS, FUNCTIONS, {"settings": {"lr": 9}}, ""),
+        (SETTINGS, FUNCTIONS, {"settings": {"lr": 9}, "steps": 1}, "1 local steps"),
+        (SERVED, FUNCTIONS, {"settings": {"lr": 9}}, "settings (lr)"),
+        (OWN, {"workflow": "mine.py:workflow"}, {"settings": {"lr": 9}, "steps": 7}, ""),
+    ],
+)
+def test_a_server_says_no_more_about_the_training_than_the_approved_plan_lets_it(
+    table: Table, code: dict[str, bytes], plan: dict[str, Any], asked: dict[str, Any], odd: str
+) -> None:
+    """One step on one example would be the gradient of one record, and no plan had said so."""
+    table.offer, _ = make_offer(table.site, CODE | code, **plan)
+    for name, text in code.items():
+        (table.site.folder / name).write_bytes(text)
+    table.perform(msgspec.structs.replace(table.task(1), **asked))
+    [(_, result)] = table.server.results
+    if odd:
+        told = f"The server asks for {odd}, which the plan does not leave to it."
+        assert (result.code, result.reason) == ("site-task", told)
+    assert table.workers.trained == ([] if odd else [1])
+
+
+def test_the_ledger_says_what_the_server_has_said_about_the_training(table: Table) -> None:
+    table.offer, _ = make_offer(table.site, workflow="semi_synchronous")
+    for number, steps in ((1, None), (2, 70)):
+        table.perform(msgspec.structs.replace(table.task(number), steps=steps))
+    first, second = (e.detail for e in table.ledger.entries() if e.kind == "update")
+    assert "asked" not in first and second.endswith("; the server asked for steps 70")
+    table.offer, _ = make_offer(table.site, CODE | SETTINGS, **FUNCTIONS)
+    (table.site.folder / "server.py").write_bytes(SETTINGS["server.py"])
+    table.perform(msgspec.structs.replace(table.task(3), settings={"lr": 0.5}))
+    *_, entry = (e for e in table.ledger.entries() if e.kind == "update")
+    assert entry.detail.endswith('; the server asked for settings {"lr":0.5}')
+
+
 def test_a_site_takes_the_steps_that_it_is_asked_for(table: Table) -> None:
+    table.offer, _ = make_offer(table.site, workflow="semi_synchronous")
     for number, steps in ((1, None), (2, 70), (3, 3)):
         task = msgspec.structs.replace(table.task(number), steps=steps)
         assert table.perform(task) is not None

@@ -24,10 +24,15 @@ from hansa.errors import SiteError
 from hansa.hosting.process import Log
 from hansa.hosting.sandbox import trouble
 from hansa.limits import FAILURE_CHARS_MAX, WORKER_LOG_BYTES_MAX
+from hansa.params import encode
+from hansa.rounds.questions import packed
 from hansa.site.failures import keep_failure
 from hansa.site.policy import Policy
 from hansa.site.settings import DataSource, SiteLimits
+from hansa.site.worker_messages import Ask, Done, Ready, Setup
+from hansa.site.worker_process import Answer, Files
 from hansa.site.workers import WorkerResult, Workers
+from hansa.store.addresses import digest_of_file
 from hansa.store.files import load_params
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and limits of POSIX")
@@ -196,6 +201,33 @@ def test_what_the_code_prints_goes_to_a_log_and_not_into_the_exchange(make: Make
     assert wait_for(lambda: log.exists() and log.stat().st_size >= 5_001_000)
 
 
+TWICE = """
+import msgspec
+from hansa.params import Params, encode
+from hansa.site.worker_messages import Done
+said = b""
+for value in (0, 42):
+    body = b"".join(encode(Params.of({"delta": np.full(650, value, np.float32)})))
+    frame = msgspec.msgpack.encode(Done({}, 1.0, 1, len(body)))
+    said += len(frame).to_bytes(4, "little") + frame + body
+for fd in range(3, 20):
+    try: os.write(fd, said)
+    except OSError: pass
+"""
+
+
+@pytest.mark.parametrize("make", MODES, indirect=True)
+def test_an_answer_that_comes_twice_changes_nothing_of_the_first(make: Make) -> None:
+    """The ledger names the digest of what leaves, so the file must stay what was digested."""
+    workers, case = make(TWICE)
+    result = train(workers, case, 1)
+    train(workers, case, 2)  # the second answer has been read by now
+    update = case.package.parent / "update-1"
+    assert result.state == "done" and result.digest == digest_of_file(update)[0]
+    assert not list(update.parent.glob("*.part"))
+    assert train(workers, case, 3).state == "done"
+
+
 def test_nan_passes_through_for_the_server_to_refuse(make: Make) -> None:
     workers, case = make("return {'w': params['w'] * np.float32('nan')}")
     assert train(workers, case, 1).state == "done"
@@ -311,6 +343,34 @@ def test_a_message_that_is_damaged_is_a_result_too(make: Make, tmp_path: Path) -
     result = workers.train(case.offer, case.package, 1, damaged, tmp_path / "up")
     assert result.state == "failed" and result.code.startswith("params-")
     assert workers.train(case.offer, case.package, 1, tmp_path / "no", tmp_path / "up").code
+
+
+def test_a_question_that_is_none_is_a_result_too(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Code and server together must not end the agent with an error that nobody expects."""
+
+    class Liar:
+        alive = True
+
+        def ask(self, request: Any, *, seconds: float, files: Files | None = None) -> Answer:
+            if isinstance(request, Setup):
+                return Answer(Ready(3))
+            assert files is not None
+            for file in (files.update, files.state):
+                file.write_bytes(b"".join(encode(packed(None, {}))))
+            return Answer(Done({}, update=1, state=1))
+
+        def close(self) -> None:
+            pass
+
+    workers, case = make("pass")
+    monkeypatch.setattr(workers, "start_worker", lambda *_: Liar())
+    ask, up = Ask(1, str(case.message), "rows", 0), tmp_path / "up"
+    result = workers.answer(case.offer, case.package, ask, answer=up, limit=10**6)
+    assert (result.state, result.code) == ("failed", "task-answer")
+    assert result.reason.startswith("What the server asked cannot be read: its facts are missing")
+    assert not up.exists()
 
 
 def test_without_a_sandbox_a_site_that_requires_one_runs_nothing(

@@ -50,7 +50,7 @@ def with_functions(
     """
     if plan.server_functions.file is None:
         return method, workflow
-    defined = _defined(plan.server_functions.file, place.code)
+    defined = defined_in(plan.server_functions.file, place.code)
     _check(plan, method, workflow, defined)
     if "aggregate" in defined:
         method = method._replace(aggregator=gathered(method.aggregator))
@@ -80,8 +80,12 @@ def told(plan: Plan) -> str:
     )
 
 
-def _defined(file: str, code: Mapping[str, bytes]) -> frozenset[Function]:
-    """Return which functions a file defines, without executing it."""
+def defined_in(file: str, code: Mapping[str, bytes]) -> frozenset[Function]:
+    """Return which functions a file defines, without executing it.
+
+    Raises:
+      PlanError: plan-bad-value, there is no such file, or none of them in it.
+    """
     if file not in code:
         raise PlanError(
             "plan-bad-value",

@@ -15,6 +15,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -228,7 +229,8 @@ class Agent:
 
     def _take(self, task: Task) -> bool:
         """Have a task done, unless it is in hand; its thread finds out whether it may be."""
-        task_run = TaskRun(task, self._desk, patient=self._patiently)
+        stopped = partial(self._offers.stopped, task.key.run, task.key.round)
+        task_run = TaskRun(task, self._desk, patient=self._patiently, stopped=stopped)
         with self._lock:
             if task.key in self._holding:
                 return False
@@ -271,13 +273,13 @@ class Agent:
         def over() -> bool:
             return task.dropped.is_set() or self._ending.is_set()
 
-        word = self._offers.word_on(task.key.run, task.key.round, over=over)
-        if over():
-            return
-        if isinstance(word, Joined):
-            task.perform(word, answered)
-        else:
-            task.refuse(word)
+        with self._offers.word_on(task.key.run, task.key.round, over=over) as word:
+            if over():
+                return
+            if isinstance(word, Joined):
+                task.perform(word, answered)
+            else:
+                task.refuse(word)
 
     def _drop(self, task: TaskRun) -> None:
         with self._lock:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from hansa.errors import IdentityError
@@ -14,10 +16,11 @@ from hansa.identity import (
     verify,
 )
 from hansa.protocol.messages import Offer
-from hansa.site.ledger import LEDGER_FILE, Ledger
-from hansa.site.policy import Decision, decide
-from hansa.site.requests import Request, read_approvals, rounds_done
+from hansa.site.ledger import LEDGER_FILE, Entry, Place, read_ledger
+from hansa.site.policy import Approval, Decision, decide
+from hansa.site.requests import Request, read_approvals, word_on
 from hansa.site.settings import SiteSettings
+from hansa.site.taken import Rounds
 
 CANNOT = "The site cannot take part"
 """How a site begins what it reports of a run that is allowed and cannot be begun."""
@@ -51,19 +54,13 @@ def cannot_run(folder: Path) -> dict[str, str]:
     Raises:
       SiteError: the ledger is damaged.
     """
-    last = {e.run: e.detail for e in Ledger(folder / LEDGER_FILE).entries() if e.kind == "standing"}
+    entries = (entry for entry, _ in read_ledger(folder / LEDGER_FILE))
+    last = {e.run: e.detail for e in entries if e.kind == "standing"}
     start = f"refused: {CANNOT}: "
     return {run: d.removeprefix(start) for run, d in last.items() if d.startswith(start)}
 
 
-def decision_on(
-    folder: Path,
-    request: Request,
-    settings: SiteSettings,
-    *,
-    at: float,
-    task: tuple[str, int] | None = None,
-) -> Decision:
+def decision_on(folder: Path, request: Request, settings: SiteSettings, *, at: float) -> Decision:
     """Return what the site does about a request now.
 
     Args:
@@ -71,7 +68,6 @@ def decision_on(
       request: what asks.
       settings: of the site.
       at: now, seconds since 1970.
-      task: a run and a round of it that is asked for; if it has begun here, it may be finished.
 
     Raises:
       SiteError: a record of the site is damaged; then nothing may run.
@@ -83,13 +79,40 @@ def decision_on(
         if error.code == "identity-membership":
             raise
         return Decision("refuse", error.happened)
+    rounds = Rounds(folder, request.identity, partial(_read, folder))
+    return decision_about(request.offer, folder, settings, key=key, at=at, done=rounds.done)
+
+
+def _read(folder: Path, place: Place) -> Iterator[tuple[Entry, Place]]:
+    return read_ledger(folder / LEDGER_FILE, after=place)
+
+
+def decision_about(
+    offer: Offer,
+    folder: Path,
+    settings: SiteSettings,
+    *,
+    key: str,
+    at: float,
+    done: Callable[[Approval], int],
+) -> Decision:
+    """Return what the site does about an offer, as its owner's files are now.
+
+    Args:
+      offer: the offer; its signature has been checked.
+      folder: of the site.
+      settings: of the site.
+      key: fingerprint of the key that signed the offer.
+      at: now, seconds since 1970.
+      done: says how many rounds count towards an approval; asked only of one that is for so many.
+
+    Raises:
+      SiteError: a record of the site is damaged; then nothing may run.
+    """
     approvals = read_approvals(folder)
-    bounded = any(a.max_rounds is not None for a in approvals if a.identity == request.identity)
-    done = 0
-    if bounded:
-        ledger = Ledger(folder / LEDGER_FILE)
-        done = rounds_done(folder, ledger, request.identity, beside=task)
+    word = word_on(approvals, offer.identity)
+    count = 0 if word is None or word.max_rounds is None else done(word)
     return decide(
-        request.offer, settings.policy, approvals, submitter_fingerprint=key, at=at,
-        declared=settings.data, rounds_done=done,
+        offer, settings.policy, approvals, submitter_fingerprint=key, at=at,
+        declared=settings.data, rounds_done=count,
     )  # fmt: skip

@@ -51,6 +51,18 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     receipt: Receipt | None = None
 
 
+class Place(NamedTuple):
+    """Where an entry ends, from which the ledger can be read on."""
+
+    seq: int = 0  # of the entry
+    size: int = 0  # bytes of the file up to here
+    chain: str = ""
+
+
+BEGINNING = Place()
+"""Of a ledger: what is behind it are all entries."""
+
+
 class Difference(NamedTuple):
     """One disagreement of a ledger and its server's receipts."""
 
@@ -77,7 +89,10 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
-        self._seq, self._whole, self._chain = _last(path)
+        end = BEGINNING
+        for _, place in read_ledger(path):
+            end = place
+        self._seq, self._whole, self._chain = end
         self._control_bytes = self._control_messages = 0
         self._control_at = monotonic()
 
@@ -157,7 +172,17 @@ class Ledger:
         Raises:
           SiteError: site-damaged, with the line.
         """
-        return (entry for entry, _, _ in _walk(self._path))
+        return (entry for entry, _ in read_ledger(self._path))
+
+    def after(self, place: Place) -> Iterator[tuple[Entry, Place]]:
+        """Yield the entries behind a place, each with the place where it ends.
+
+        Raises:
+          SiteError: site-damaged, with the line.
+        """
+        with self._lock:
+            whole = self._whole  # what is behind is being written, and may not stay
+        return read_ledger(self._path, after=place, whole=whole)
 
     def check(self) -> int:
         """Return the number of entries after going through the whole chain.
@@ -200,35 +225,40 @@ def _link(before: str, body: bytes) -> str:
     return blake3(before.encode() + body).hexdigest()
 
 
-def _last(path: Path) -> tuple[int, int, str]:
-    """Return the last number, the bytes of all whole lines, and the chain's end."""
-    seq, whole, chain = 0, 0, ""
-    for entry, size, link in _walk(path):
-        seq, whole, chain = entry.seq, whole + size, link
-    return seq, whole, chain
+def read_ledger(
+    path: Path, *, after: Place = BEGINNING, whole: int | None = None
+) -> Iterator[tuple[Entry, Place]]:
+    """Yield entries, each with the place where it ends; stop before a torn last one.
 
+    Args:
+      path: of the file; if it is not there, it has no entries.
+      after: where to begin.
+      whole: bytes of the file to read at most; None: all.
 
-def _walk(path: Path) -> Iterator[tuple[Entry, int, str]]:
-    """Yield entries with the size of their lines and their links; stop before a torn last one."""
+    Raises:
+      SiteError: site-damaged, with the line.
+    """
     try:
         file = path.open("rb")
     except FileNotFoundError:
         return
-    chain = ""
     with file:
-        for number, line in enumerate(_lines(file), start=1):
+        file.seek(after.size)
+        for line in _lines(file):
+            if whole is not None and after.size + len(line) > whole:
+                return
             body = line[:-_LINK_BYTES] + b"}"
-            expected = _LINK + _link(chain, body).encode() + b'"}\n'
+            expected = _LINK + _link(after.chain, body).encode() + b'"}\n'
             entry = None
             if line.endswith(expected) and len(line) > len(expected):
                 with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):
                     entry = msgspec.json.decode(body, type=Entry)
-            if entry is None or entry.seq != number:
+            if entry is None or entry.seq != after.seq + 1:
                 if line.endswith(b"\n"):
-                    raise _damaged(path, number)
+                    raise _damaged(path, after.seq + 1)
                 return  # torn by a crash, so it never left
-            chain = _link(chain, body)
-            yield entry, len(line), chain
+            after = Place(entry.seq, after.size + len(line), _link(after.chain, body))
+            yield entry, after
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:
@@ -243,38 +273,6 @@ def _damaged(path: Path, number: int) -> SiteError:
         "was removed or put in. Nothing was sent or written.",
         "Restore the file from a backup; or move it away to begin a new one, and keep it.",
     )
-
-
-def rounds_taken(
-    entries: Iterable[Entry],
-    runs: Iterable[str],
-    *,
-    since: str,
-    beside: tuple[str, int] | None = None,
-) -> int:
-    """Return how often this site has let something out in some runs, as an approval counts it.
-
-    Each update is counted that differs from the others of its round, for each says something new;
-    an honest server gets one a round.  A round in which the site evaluated alone counts as one.
-
-    Args:
-      entries: of the ledger.
-      runs: names of runs.
-      since: results sent before this time, ISO 8601 in UTC, do not count.
-      beside: a run and a round that counts one less, because it has begun and may be finished.
-    """
-    wanted = set(runs)
-    updates: dict[tuple[str, int], set[str]] = {}
-    for entry in entries:
-        if (
-            entry.kind in ("update", "metrics", "answer")
-            and entry.run in wanted
-            and entry.at >= since
-        ):
-            found = updates.setdefault((entry.run, entry.round), set())
-            if entry.kind == "update":
-                found.add(entry.digest)
-    return sum(max(1, len(found)) for found in updates.values()) - (beside in updates)
 
 
 Answered = dict[tuple[int, str], str]

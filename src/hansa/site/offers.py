@@ -1,7 +1,8 @@
 """Runs that ask for this site: shown to the owner, decided by policy and word, and reported.
 
 A decision holds until the owner's files change: then every run is looked at again, so that an
-approval is felt within a second, and a denial too.
+approval is felt within a second, and a denial too.  A denial waits for nobody: what it needs are
+the owner's files alone, no worker and no server.  It is looked for before each task besides.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import logging
 import queue
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,11 +24,12 @@ from hansa.errors import HansaError, PackageError, RequestRefused, SiteError
 from hansa.limits import MESSAGE_CHARS_MAX, OWNER_FILES_S, PACKAGE_BYTES_MAX, SITE_PAUSE_S
 from hansa.protocol.messages import Offer, Standing
 from hansa.protocol.transfer import download
-from hansa.site.decision import CANNOT, decision_on, submitter_key
+from hansa.site.decision import CANNOT, decision_about, submitter_key
 from hansa.site.policy import may_not_ask
-from hansa.site.requests import read_approvals, save_request
+from hansa.site.requests import save_request
 from hansa.site.settings import SITE_FILE, load_settings
 from hansa.site.slots import asked_for, lacking
+from hansa.site.taken import InHand, Rounds
 from hansa.site.tasks import Desk, Joined, Patient
 from hansa.text import clean
 
@@ -40,8 +43,10 @@ class Known(NamedTuple):
     """A run that has asked."""
 
     offer: Offer
+    key: str  # fingerprint of the key that signed it; empty if none has
     standing: Standing
     joined: Joined | None
+    told: Standing | None = None  # what the server has heard last
 
 
 class Offers:
@@ -67,6 +72,9 @@ class Offers:
         self._closed = threading.Event()
         self._known: dict[str, Known] = {}
         self._queued: set[str] = set()
+        self._again: set[str] = set()  # of those that are queued: to be judged once more
+        self._beginning: tuple[Offer, str] | None = None  # whose code is started to count examples
+        self._rounds: dict[str, Rounds] = {}
         self._seen = self._stamp()
 
     def put(self, offer: Offer) -> bool:
@@ -77,6 +85,14 @@ class Offers:
             self._queued.add(offer.run)
         self._queue.put(offer)
         return True
+
+    def _judge_again(self, offer: Offer) -> None:
+        """Have an offer judged anew, also if it is being judged now."""
+        with self._lock:
+            queued = offer.run in self._queued
+            (self._again if queued else self._queued).add(offer.run)
+        if not queued:
+            self._queue.put(offer)
 
     def close(self) -> None:
         """Let the thread of `work` end."""
@@ -94,27 +110,40 @@ class Offers:
                 self._queue.put(offer)
                 continue
             except BaseException:
-                self._unqueue(offer.run)
+                self._again.discard(offer.run)
+                self._unqueue(offer)
                 raise
-            self._unqueue(offer.run)
+            self._unqueue(offer)
 
-    def _unqueue(self, run: str) -> None:
+    def _unqueue(self, offer: Offer) -> None:
         with self._decided:
-            self._queued.discard(run)
+            if offer.run in self._again:
+                self._queue.put(offer)
+                return
+            self._queued.discard(offer.run)
             self._decided.notify_all()
 
     def look_again(self) -> bool:
-        """Consider every run anew if the owner's files have changed; return whether they have."""
+        """Consider every run anew if the owner's files have changed; return whether they have.
+
+        What may not go on ends here; what else there is to do is left to `work`.
+        """
         stamp = self._stamp()
         if stamp == self._seen:
             return False
-        self._seen = stamp
         with contextlib.suppress(SiteError):  # told wherever the settings are needed
             self._desk.workers.settings = load_settings(self._folder)
         with self._lock:
-            offers = [known.offer for known in self._known.values()]
-        for offer in offers:
-            self.put(offer)
+            known = list(self._known.values())
+            self._again |= self._queued
+        for run in known:
+            self._judge_again(run.offer)
+        for run in known:
+            if run.joined is not None and (against := self._against(run.offer, run.key)):
+                self._withdraw(run.offer.run, against)
+        if (begins := self._beginning) is not None and self._against(*begins):
+            self._desk.workers.cancel(begins[0].run)
+        self._seen = stamp
         return True
 
     def reported(self) -> list[str]:
@@ -122,11 +151,12 @@ class Offers:
         with self._lock:
             return sorted({*self._known, *self._queued})
 
-    def word_on(self, run: str, number: int, *, over: Callable[[], bool]) -> Joined | str:
-        """Return the run that a task of a round belongs to, or why it is not done.
+    @contextlib.contextmanager
+    def word_on(self, run: str, number: int, *, over: Callable[[], bool]) -> Iterator[Joined | str]:
+        """Give the run that a task of a round belongs to, or why it is not done.
 
-        A run that is still looked at is waited for.  An approval that has an end is looked at
-        again before each task.
+        A run that is still looked at is waited for.  While the task is in hand its round counts
+        for all runs of the same plan.
 
         Args:
           run: name.
@@ -138,14 +168,38 @@ class Offers:
                 self._decided.wait(OWNER_FILES_S)
             known = self._known.get(run)
         if known is None:
-            return "Nobody waits for it."
+            yield "Nobody waits for it."
+            return
+        try:
+            yield self._let_through(known, number)
+        finally:
+            self._rounds_of(known.offer).end(run)
+
+    def _let_through(self, known: Known, number: int) -> Joined | str:
+        offer, task, rounds = known.offer, (known.offer.run, number), self._rounds_of(known.offer)
         if known.joined is None:
             return known.standing.reason
-        approvals = read_approvals(self._folder)
-        words = [a for a in approvals if a.identity == known.offer.identity]
-        if any(a.max_rounds is not None or a.until is not None for a in words):
-            known = self._consider(known.offer, task=(run, number))
-        return known.joined or known.standing.reason
+        with rounds.lock:
+            against = self._against(offer, known.key, task=task, others=True)
+            if against is None:
+                rounds.begin(task)
+                return known.joined
+        if self._against(offer, known.key, task=task):  # also once other runs have ended theirs
+            self._withdraw(offer.run, against)
+        return against.reason
+
+    def stopped(self, run: str, number: int) -> str:
+        """Return why a task that was let through may not go on; empty if it may."""
+        with self._lock:
+            known = self._known.get(run)
+        if known is None:
+            return ""
+        if known.joined is None:
+            return known.standing.reason
+        if self._stamp() == self._seen:
+            return ""
+        against = self._against(known.offer, known.key, task=(run, number))
+        return "" if against is None else against.reason
 
     def forget(self, run: str) -> bool:
         """Forget a run that is over; return whether it was known."""
@@ -160,46 +214,117 @@ class Offers:
         """Remove the archives of an earlier life; one that is needed is fetched again."""
         shutil.rmtree(self._folder / "cache" / "packages", ignore_errors=True)
 
-    def _consider(self, offer: Offer, *, task: tuple[str, int] | None = None) -> Known:
+    def _consider(self, offer: Offer) -> None:
         """Decide on an offer, and tell the server."""
-        standing, joined = self._judged(offer, task)
-        with self._decided:
-            before = self._known.get(offer.run)
-            known = self._known[offer.run] = Known(offer, standing, joined)
-            self._decided.notify_all()
-        if before is not None and before.joined is not None and joined is None:
+        while True:
+            with self._lock:
+                self._again.discard(offer.run)
+                before = self._known.get(offer.run)
+            known = self._judged(offer, before)
+            with self._decided:
+                if offer.run in self._again:
+                    continue  # the owner has changed something meanwhile
+                if before is not None:
+                    known = known._replace(told=before.told)
+                self._known[offer.run] = known
+                self._decided.notify_all()
+            break
+        if before is not None and before.joined is not None and known.joined is None:
             self._desk.workers.cancel(offer.run)
-        if before is None or before.standing != standing:
-            log.info("%s: %s %s", offer.run, standing.state, standing.reason)
-            try:
-                self._report(offer.run, standing)
-            except OSError:
-                with self._lock:  # not said yet: the next look says it
-                    self._known.pop(offer.run, None)
-                raise
-        return known
+        if known.told != known.standing:
+            self._tell(known)
 
-    def _judged(self, offer: Offer, task: tuple[str, int] | None) -> tuple[Standing, Joined | None]:
+    def _tell(self, known: Known) -> None:
+        run, standing = known.offer.run, known.standing
+        log.info("%s: %s %s", run, standing.state, standing.reason)
+        self._report(run, standing)
+        with self._lock:
+            if (now := self._known.get(run)) is not None:
+                self._known[run] = now._replace(told=standing)
+
+    def _withdraw(self, run: str, standing: Standing) -> None:
+        """Let a run go no further from now on, and end what it does; `work` tells the server."""
+        with self._lock:
+            known = self._known.get(run)
+            if known is None or known.joined is None:
+                return
+            self._known[run] = known._replace(standing=standing, joined=None)
+        self._judge_again(known.offer)
+        self._desk.workers.cancel(run)
+
+    def _judged(self, offer: Offer, before: Known | None) -> Known:
+        """Return an offer with what the site does about it.
+
+        Args:
+          offer: the offer.
+          before: the same run when it was judged last.
+        """
+        key = ""
         try:
             key = submitter_key(offer, self._desk.membership.trusted_pem)
-            settings = load_settings(self._folder)
-            if settings.policy and (fault := may_not_ask(offer, settings.policy, key)):
-                return Standing(state="refused", reason=fault), None  # nothing of it is kept
+            policy = load_settings(self._folder).policy
+            if policy and (fault := may_not_ask(offer, policy, key)):
+                # Nothing of it is kept.
+                return Known(offer, key, Standing(state="refused", reason=fault), None)
+            if before is not None and before.joined is not None and before.offer == offer:
+                # It is here and has begun: nothing has to be fetched or waited for.
+                against = self._against(offer, key)
+                return before if against is None else Known(offer, key, against, None)
             request = save_request(self._folder, offer, self._fetched(offer))
-            self._desk.workers.settings = settings
-            decision = decision_on(self._folder, request, settings, at=wall(), task=task)
-            if decision.state == "ask":
-                return Standing(state="waiting", reason=decision.reason), None
-            if decision.state == "refuse":
-                return Standing(state="refused", reason=decision.reason), None
-            if short := lacking(asked_for(offer.plan), settings.resources):
-                return Standing(state="refused", reason=short), None
+            self._beginning = (offer, key)
+            if against := self._against(offer, key):
+                return Known(offer, key, against, None)
+            self._desk.workers.settings = load_settings(self._folder)
             examples = self._desk.workers.examples(offer, request.code)
         except (HansaError, OSError) as error:
-            log.warning("%s: %s", offer.run, error)
-            words = clean(f"{CANNOT}: {self._said(error)}", MESSAGE_CHARS_MAX)
-            return Standing(state="refused", reason=words), None
-        return Standing(state="ready", examples=examples), Joined(offer, request.code)
+            return Known(offer, key, self._cannot(offer, error), None)
+        finally:
+            self._beginning = None
+        ready = Standing(state="ready", examples=examples)
+        return Known(offer, key, ready, Joined(offer, request.code))
+
+    def _against(
+        self, offer: Offer, key: str, *, task: InHand | None = None, others: bool = False
+    ) -> Standing | None:
+        """Return the standing of a run that may not run; None if it may.
+
+        It is as the owner's files say now, and waits for nothing.
+
+        Args:
+          offer: the run.
+          key: fingerprint of the key that signed it.
+          task: a round that may be finished once it has begun; None: the one in hand.
+          others: whether the rounds count that other runs of the plan have in hand.
+        """
+        rounds = self._rounds_of(offer)
+        try:
+            settings = load_settings(self._folder)
+            decision = decision_about(
+                offer, self._folder, settings, key=key, at=wall(),
+                done=partial(rounds.done, task=task or rounds.in_hand(offer.run), others=others),
+            )  # fmt: skip
+        except (HansaError, OSError) as error:
+            return self._cannot(offer, error)
+        if decision.state == "ask":
+            return Standing(state="waiting", reason=decision.reason)
+        if decision.state == "refuse":
+            return Standing(state="refused", reason=decision.reason)
+        if short := lacking(asked_for(offer.plan), settings.resources):
+            return Standing(state="refused", reason=short)
+        return None
+
+    def _rounds_of(self, offer: Offer) -> Rounds:
+        with self._lock:
+            if offer.identity not in self._rounds:
+                self._rounds[offer.identity] = Rounds(
+                    self._folder, offer.identity, self._desk.ledger.after
+                )
+            return self._rounds[offer.identity]
+
+    def _cannot(self, offer: Offer, error: HansaError | OSError) -> Standing:
+        log.warning("%s: %s", offer.run, error)
+        words = clean(f"{CANNOT}: {self._said(error)}", MESSAGE_CHARS_MAX)
+        return Standing(state="refused", reason=words)
 
     def _said(self, error: HansaError | OSError) -> str:
         """Return what the server may hear of an error: nothing of the owner's files."""

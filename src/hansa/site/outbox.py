@@ -24,6 +24,7 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     result: TaskResult
     message: str = ""  # digest of the server's message that it was made from
     tensors: list[TensorFacts] = []
+    told: str = ""  # what the server said besides, in words
 
 
 class Place(NamedTuple):

@@ -98,7 +98,8 @@ def decide(
     if word.until is not None and not at < word.until:
         return Decision("ask", f"The owner's approval ended at {time_told(word.until)}.")
     if word.max_rounds is not None and not rounds_done < word.max_rounds:
-        return Decision("ask", f"The owner's approval was for {word.max_rounds} rounds, all done.")
+        told = f"The owner's approval was for {word.max_rounds} rounds, all done or begun."
+        return Decision("ask", told)
     return Decision("run", f"{word.by} has approved it.")
 
 

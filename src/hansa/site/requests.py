@@ -21,7 +21,6 @@ from hansa.errors import HansaError, PackageError, RunError, SiteError
 from hansa.limits import REQUESTS_MAX, REQUESTS_OF_SUBMITTER_MAX
 from hansa.protocol.messages import Offer
 from hansa.runs.events import EventLog
-from hansa.site.ledger import Ledger, rounds_taken
 from hansa.site.policy import Approval, time_told
 from hansa.store.files import write_durably
 from hansa.text import clean
@@ -280,22 +279,9 @@ def word_on(approvals: list[Approval], identity: str) -> Approval | None:
     return next((a for a in reversed(approvals) if a.identity == identity), None)
 
 
-def rounds_done(
-    folder: Path, ledger: Ledger, identity: str, *, beside: tuple[str, int] | None = None
-) -> int:
-    """Return the rounds that the site did for an identity since its last approval.
-
-    Args:
-      folder: of the site.
-      ledger: of the site; it is read whole.
-      identity: digest of plan and code.
-      beside: a run and a round of it that is not counted.
-    """
-    word = word_on(read_approvals(folder), identity)
-    if word is None or not any(_offer_files(request_folder(folder, identity))):
-        return 0
-    runs = _request(request_folder(folder, identity)).runs
-    return rounds_taken(ledger.entries(), runs, since=word.at, beside=beside)
+def runs_of(folder: Path, identity: str) -> set[str]:
+    """Return the names of the runs of an identity that have asked here."""
+    return {path.stem for path in _offer_files(request_folder(folder, identity))}
 
 
 def told(approval: Approval) -> str:

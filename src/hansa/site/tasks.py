@@ -12,13 +12,13 @@ import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
 from blake3 import blake3
 
 from hansa.clock import monotonic
-from hansa.errors import HansaError, RequestRefused, SiteError
+from hansa.errors import HansaError, PlanError, RequestRefused, SiteError
 from hansa.failpoints import hit
 from hansa.identity import Membership
 from hansa.limits import (
@@ -94,11 +94,14 @@ class TaskRun:
       task: what is asked.
       desk: the site's.
       patient: calls something until the server is reached, unless `dropped` is set meanwhile.
+      stopped: says why the run may not go on, if the owner has changed something; empty if it may.
     """
 
-    def __init__(self, task: Task, desk: Desk, *, patient: Patient) -> None:
+    def __init__(
+        self, task: Task, desk: Desk, *, patient: Patient, stopped: Callable[[], str] = lambda: ""
+    ) -> None:
         self.key, self._task, self._desk = task.key, task, desk
-        self._patient = patient
+        self._patient, self._stopped = patient, stopped
         self.dropped = threading.Event()
         self.computing = False
         self.over = False  # nothing is done about it any more
@@ -115,6 +118,7 @@ class TaskRun:
         hit("site_after_task_received")
         try:
             self._check_policy(joined.offer)
+            self._check_told(joined)
             self._check_message(joined, answered)
             kept = self._desk.outbox.kept(self.key) or self._computed(joined)
             answered[self.key.round, self.key.phase] = self._task.message.digest
@@ -169,6 +173,28 @@ class TaskRun:
         allowed = None if policy is None else policy.tasks
         if allowed is not None and asked[0] not in allowed:
             raise NotDone(f"The policy does not let the task {asked[0]} run.", "site-task")
+
+    def _check_told(self, joined: Joined) -> None:
+        """See that the server says no more about the training than the approved plan lets it.
+
+        How many steps on how many examples decides what an update says of each of them.
+
+        Raises:
+          NotDone: the plan says these things itself.
+        """
+        steps, settings = self._task.steps, self._task.settings
+        if self.key.phase != "train" or not (steps or settings):
+            return
+        from hansa.workflows.building import of_project, steps_told  # as above
+
+        plan, odd = msgspec.convert(joined.offer.plan, Plan), []
+        if steps and not steps_told(plan):
+            odd.append(f"{steps} local steps")
+        if settings and not (of_project(plan) or _has_settings(plan, joined.package)):
+            odd.append(f"settings ({', '.join(settings)})")
+        if odd:
+            told = f"The server asks for {' and '.join(odd)}, which the plan does not leave to it."
+            raise NotDone(told, "site-task")
 
     def _check_message(self, joined: Joined, answered: Answered) -> None:
         """See that the message is one that this site may take.
@@ -232,6 +258,8 @@ class TaskRun:
         hit("site_after_message_fetched")
         if self.dropped.is_set():
             raise Dropped
+        if why := self._stopped():
+            raise NotDone(why)
         desk, key = self._desk, self.key
         place = desk.outbox.place(key)
         began = monotonic()
@@ -257,10 +285,18 @@ class TaskRun:
             ),
             message=self._task.message.digest,
             tensors=[(n, d, list(s)) for n, d, s in result.tensors],
+            told=self._told(),
         )
         desk.outbox.keep(key, kept)
         hit("site_after_update_kept")
         return kept
+
+    def _told(self) -> str:
+        """Return what the server says about the training, as the ledger has it."""
+        said: dict[str, Any] = {} if self._task.steps is None else {"steps": self._task.steps}
+        said |= {"settings": self._task.settings} if self._task.settings else {}
+        words = ", ".join(f"{name} {msgspec.json.encode(v).decode()}" for name, v in said.items())
+        return clean(words, MESSAGE_CHARS_MAX) if self.key.phase == "train" else ""
 
     def _filtered(self, result: WorkerResult, update: Path, offer: Offer) -> WorkerResult:
         """Do to a result what the owner's policy says about all that leaves.
@@ -284,6 +320,7 @@ class TaskRun:
 
         Raises:
           Dropped: it was cancelled meanwhile.
+          NotDone: the owner has denied the run meanwhile.
         """
         result = self._tried(joined, message, update)
         if result.code == "client-lost" and not self.dropped.is_set():
@@ -293,6 +330,9 @@ class TaskRun:
         if self.dropped.is_set():
             self._uncounted()
             raise Dropped
+        if why := self._stopped():  # the update is here, and stays here
+            self._uncounted()
+            raise NotDone(why)
         return result
 
     def _tried(self, joined: Joined, message: Path, update: Path) -> WorkerResult:
@@ -396,6 +436,7 @@ class TaskRun:
                 detail=_facts_told(asked, load_params(self._desk.outbox.place(key).update)) + spent,
             )
         detail = f"weight {result.weight:g}" + (f", totals of {names}" if names else "") + spent
+        detail += f"; the server asked for {kept.told}" if kept.told else ""
         return ledger.sent(
             "update",
             size=result.update.size + len(body),
@@ -408,6 +449,13 @@ class TaskRun:
         )
 
     def _sent(self, kept: Kept) -> Receipt:
+        """Send a result, once.
+
+        Raises:
+          NotDone: the owner has denied the run since it was made, which may be long ago.
+        """
+        if kept.result.state == "done" and (why := self._stopped()):
+            raise NotDone(why)
         key, connection = self.key, self._desk.connection
         path = f"/v1/runs/{key.run}/rounds/{key.round}/{key.phase}/result"
         if kept.result.update is not None:
@@ -426,6 +474,18 @@ class TaskRun:
                 # It may count already, and only its receipt was lost: the answer below says so.
             hit("site_after_update_sent")
         return connection.call("POST", path, kept.result, kind=Receipt)
+
+
+def _has_settings(plan: Plan, package: Path) -> bool:
+    """Return whether a plan names server functions, and they say settings."""
+    if (file := plan.server_functions.file) is None:
+        return False
+    from hansa.functions.serving import defined_in
+
+    try:
+        return "settings" in defined_in(file, {file: (package / file).read_bytes()})
+    except PlanError:
+        return False
 
 
 def _facts_told(asked: tuple[str, int], answer: Params) -> str:

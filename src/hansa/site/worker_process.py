@@ -91,18 +91,26 @@ class WorkerProcess(HostedProcess[Answer]):
         """
         self._files = files
         expected = (Ready, Failed) if isinstance(request, Setup) else (Done, Failed)
-        answer = self.asked(lambda pipe: send(pipe, request), seconds=seconds)
+        try:
+            answer = self.asked(lambda pipe: send(pipe, request), seconds=seconds)
+        finally:
+            self._files = None
         if not isinstance(answer.reply, expected):
             self.kill()
             raise Lost("client-lost", "The worker process answered something else.")
         return answer
 
     def receive(self, pipe: BinaryIO) -> Answer:
-        """Return the next reply; an update that follows it goes to its file."""
+        """Return the next reply; an update that follows it goes to its file.
+
+        There is one file a question, and it is written once: whoever answers twice would else
+        change bytes whose digest has been told already.
+        """
         reply = receive(pipe, Reply, most=WORKER_REPLY_BYTES_MAX)
+        files, self._files = self._files, None
         digest = ""
         if isinstance(reply, Done) and (reply.update or reply.state):
-            digest = _save(pipe, reply, self._files)
+            digest = _save(pipe, reply, files)
         return Answer(reply, digest)
 
 

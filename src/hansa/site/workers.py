@@ -33,6 +33,7 @@ from hansa.limits import (
     WORKER_PROCESSES_MAX,
 )
 from hansa.protocol.messages import Offer
+from hansa.rounds.questions import Answer as Unpacked
 from hansa.rounds.questions import phase_of, unpacked
 from hansa.site.data import not_declared
 from hansa.site.failures import keep_failure
@@ -71,9 +72,7 @@ class WorkerResult(NamedTuple):
     code: str = ""  # of `failed`
     reason: str = ""  # of `failed`: a sentence that may leave the site
     trace_file: Path | None = None  # of `failed`: stays here
-    tensors: tuple[
-        tuple[str, str, tuple[int, ...]], ...
-    ] = ()  # of the update: names, dtypes, shapes
+    tensors: Tensors = ()  # of the update
     digest: str = ""  # of the update
     size: int = 0  # bytes of the update
     steps: int = 0  # local steps that were taken
@@ -207,9 +206,10 @@ class Workers:
                 given = self._ask(slot, offer, package_folder, request=ask, files=files)
                 result = _result(given)
                 if result.state == "done":
-                    result = result._replace(tensors=_answered(files.update))
+                    _unpacked(files.update, "What the code answered")
+                    result = result._replace(tensors=_tensors(files.update))
                     if isinstance(given.reply, Done) and given.reply.state:
-                        begun = unpacked(load_params(ask.message)).state
+                        begun = _unpacked(Path(ask.message), "What the server asked").state
                         self.states.keep_of_task(offer.run, ask.number, files.state, begun=begun)
                     os.replace(files.update, answer)
                 return result
@@ -564,21 +564,20 @@ def _tensors(update: Path) -> Tensors:
     return tuple((s.name, s.dtype, tuple(s.shape)) for s in load_params(update).layout.specs)
 
 
-def _answered(answer: Path) -> Tensors:
-    """Return names, dtypes and shapes of an answer to a named task.
+def _unpacked(file: Path, what: str) -> Unpacked:
+    """Return what a named task's question or answer says.
 
     Raises:
       RunError: it is none.
     """
     try:
-        unpacked(load_params(answer))
+        return unpacked(load_params(file))
     except ValueError as error:
         raise RunError(
             "task-answer",
-            f"What the code answered cannot be read: {error}.",
+            f"{what} cannot be read: {error}.",
             "Nothing was sent; see what else writes to the worker's output.",
         ) from None
-    return _tensors(answer)
 
 
 def _inside(name: str, path: Path) -> str:

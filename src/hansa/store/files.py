@@ -147,8 +147,7 @@ def load_params(path: str | os.PathLike[str]) -> Params:
 
     try:
         with Path(path).open("rb") as file:
-            empty = os.fstat(file.fileno()).st_size == 0  # which cannot be mapped
-            data = b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            data = _mapped(file)
     except OSError as error:
         raise ParamsError(
             "params-missing",
@@ -156,3 +155,10 @@ def load_params(path: str | os.PathLike[str]) -> Params:
             "Check the path; a file of tensors usually ends in .safetensors.",
         ) from error
     return decode(memoryview(data), source=str(path))
+
+
+def _mapped(file: BinaryIO) -> bytes | mmap.mmap:
+    try:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except ValueError:  # it is empty: the size is not asked before, for it could change meanwhile
+        return b""

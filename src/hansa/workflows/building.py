@@ -59,14 +59,32 @@ def named_tasks(plan: Plan) -> frozenset[str] | None:
     >>> sorted(named_tasks(Plan(initial="mean")) or ())
     ['initial_weights']
     """
-    said = plan.workflow if isinstance(plan.workflow, Mapping) else {"name": plan.workflow}
-    if said.get("name") not in WORKFLOWS:
+    if of_project(plan):
         return None
+    said = _said(plan)
     found = {VALIDATE} if plan.evaluate.reports else set()
     found |= {INITIAL} if plan.initial != "server" else set()
     found |= set(TASKS) if said["name"] == "split" else set()
     found |= {str(said.get("task"))} if said["name"] == "broadcast_and_process" else set()
     return frozenset(found)
+
+
+def steps_told(plan: Plan) -> bool:
+    """Return whether a plan lets its server say how many local steps each client takes.
+
+    >>> steps_told(Plan()), steps_told(Plan(workflow="semi_synchronous"))
+    (False, True)
+    """
+    return of_project(plan) or _said(plan).get("name") == "semi_synchronous"
+
+
+def of_project(plan: Plan) -> bool:
+    """Return whether a plan's workflow is the project's own, which may do what its code says."""
+    return _said(plan).get("name") not in WORKFLOWS
+
+
+def _said(plan: Plan) -> Mapping[str, Any]:
+    return plan.workflow if isinstance(plan.workflow, Mapping) else {"name": plan.workflow}
 
 
 _TELLS = "Weights that are made from your data alone are sent before the first round."

@@ -56,7 +56,7 @@ def semi_synchronous(
             await federation.commit(commit, problems)
         return progress
 
-    tells = "This site says how long its local steps take."
+    tells = "This site says how long its local steps take, and the server how many it takes."
     return Workflow("semi_synchronous", run, _check, tells, timed=True, spread=spread)
 
 
