@@ -57,8 +57,8 @@ def doctor(folder: Path, quick: bool, clean: bool, as_json: bool) -> None:
 def backup(target: Path, folder: Path, as_json: bool) -> None:
     """Copy all of it into DIR, also while it runs; the next time only what is new.
 
-    The copy is a folder that can be started: that restores it.  It holds the federation's keys, so keep
-    it as you keep them.
+    The copy is a folder that can be started: that restores it.  It holds the federation's keys, so
+    keep it as you keep them.
 
     \b
     Examples:
