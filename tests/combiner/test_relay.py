@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import subprocess
@@ -18,6 +19,7 @@ from in_process import SEED, Member, digest_of, done, submission_of, update_byte
 from served import HANSA, Federation, connected
 
 from hansa.clock import wall
+from hansa.combiner import relay
 from hansa.combiner.folding import CombinedRun
 from hansa.combiner.relay import Relay
 from hansa.combiner.state import CombinerState, found_combiner
@@ -173,7 +175,21 @@ def test_a_poll_that_fails_does_not_end_the_combiner(
     assert ended(tiers, run)["state"] == "finished"
 
 
-def test_a_run_that_ended_while_the_combiner_was_away_is_forgotten(tiers: Tiers) -> None:
+@pytest.mark.parametrize("first", ["answered", "disk full", "about to end"])
+def test_a_run_that_ended_while_the_combiner_was_away_is_forgotten(
+    tiers: Tiers, monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    """Also when the combiner stumbles at its first poll, or the server above was ending then."""
+    stumbles, asked = [first], Relay._asked
+
+    def stumbling(self: Relay, **named: Any) -> PollAnswer:
+        how = stumbles.pop() if stumbles and "runs" in named else "answered"
+        if how == "disk full":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return PollAnswer() if how == "about to end" else asked(self, **named)
+
+    monkeypatch.setattr(Relay, "_asked", stumbling)
+    monkeypatch.setattr(relay, "SITE_PAUSE_S", 0.1)
     key, certificate = tiers.admin.key(), tiers.admin.certificate()
     submission, *_ = submission_of(Member(tiers.admin.name, "admin", key, certificate))
     facts = msgspec.to_builtins(submission)
@@ -189,6 +205,7 @@ def test_a_run_that_ended_while_the_combiner_was_away_is_forgotten(tiers: Tiers)
         return row is not None and row.state == "finished"
 
     eventually(over, "it has ended")
+    eventually(lambda: "ghost-1" not in tiers.combiner.hub._expected, "no site waits for it")
 
 
 def test_nothing_is_submitted_or_stopped_at_a_combiner(tiers: Tiers) -> None:
@@ -224,6 +241,10 @@ def test_a_combiner_is_made_and_looked_at_with_commands(tmp_path: Path) -> None:
         assert "This is now the combiner west of Heart." in made
         for words in (("sites",), ("status",), ("ledger", "--verify")):
             above.hansa("combiner", *words, "--folder", "west", folder=False)
+        told = above.hansa("combiner", "backup", "copy", "--folder", "west", folder=False)
+        assert "hansa combiner start --folder DIR" in told
+        for words in (("status",), ("ledger", "--verify"), ("doctor",)):
+            above.hansa("combiner", *words, "--folder", "copy", folder=False)
         invited = above.hansa("combiner", "invite", "ward-3", "--folder", "west", folder=False)
         assert invited.startswith(f"hansa site join 'https://localhost:{port}#")
         key = new_key()

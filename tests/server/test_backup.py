@@ -1,3 +1,5 @@
+import errno
+import os
 import shutil
 import stat
 import threading
@@ -10,13 +12,16 @@ from server_cases import record_run
 from hansa.clock import monotonic
 from hansa.dev import SERVER, Rehearsal
 from hansa.errors import HansaError, ServerError
+from hansa.identity.keys import write_secret
 from hansa.params import Params
 from hansa.server import backing_up, doctor
+from hansa.server.audit import newest
 from hansa.server.backing_up import back_up
 from hansa.server.founding import found
 from hansa.server.journal import Journal
-from hansa.server.opening import opened
+from hansa.server.opening import check_combiner, opened, refuse_combiner
 from hansa.server.settings import ServerSettings
+from hansa.site.ledger import LEDGER_FILE, Ledger
 from hansa.store.blobs import BlobStore
 from hansa.store.files import load_params
 from hansa.store.lineage import DiskLineage
@@ -61,6 +66,115 @@ def test_a_second_backup_brings_the_first_up_to_date(folder, tmp_path):
     kept = set(BlobStore(made.folder / "blobs", durable=True).digests())
     assert kept == set(BlobStore(folder / "blobs", durable=True).digests())
     assert bad_findings(made.folder) == []
+
+
+@pytest.mark.parametrize("step", ["blobs", "lineages", "database"])
+@pytest.mark.parametrize("end", [KeyboardInterrupt, OSError(28, "No space left on device")])
+def test_a_backup_that_is_cut_off_leaves_the_one_before_whole(
+    folder, tmp_path, monkeypatch, step, end
+):
+    """Study-2 is committed while blobs are copied; the end comes while the writers are held."""
+    target, held = tmp_path / "backup", []
+    copy_blobs, hold = BlobStore.backup, backing_up._writers_held
+
+    def copying(self, folder):
+        count = copy_blobs(self, folder)
+        if not held:
+            record_run(server, rounds=2, number=2)
+        elif step == "blobs":
+            raise end
+        return count
+
+    def stopping(name, real):
+        def stop(*arguments):
+            if held and step == name:
+                raise end
+            return real(*arguments)
+
+        return stop
+
+    with opened(folder) as server:
+        record_run(server, rounds=2)
+        back_up(server, target)
+        before = (target / "hansa.db").read_bytes()
+        monkeypatch.setattr(BlobStore, "backup", copying)
+        monkeypatch.setattr(backing_up, "_writers_held", lambda path: held.append(1) or hold(path))
+        for name, function in (("lineages", "copy_lineages"), ("database", "copy_database")):
+            real = getattr(backing_up, function)
+            monkeypatch.setattr(backing_up, function, stopping(name, real))
+        with pytest.raises((KeyboardInterrupt, OSError)):
+            back_up(server, target)
+    assert (target / "hansa.db").read_bytes() == before
+    assert bad_findings(target) == []
+    with opened(target) as copy:
+        assert [row.run for row in Journal(copy.database, lambda _: None).runs()] == ["study-1"]
+
+
+def test_a_model_that_only_the_backup_has_is_not_dropped_from_it(folder, tmp_path):
+    with opened(folder) as server:
+        models = record_run(server, rounds=2)
+        back_up(server, tmp_path / "backup")
+        BlobStore(folder / "blobs", durable=True).remove(models[2])
+        back_up(server, tmp_path / "backup")
+    assert bad_findings(tmp_path / "backup") == []
+
+
+@pytest.mark.parametrize("name", ["tls-key.pem", "receipt-key.pem"])
+def test_a_key_that_cannot_be_copied_leaves_the_one_before(folder, tmp_path, monkeypatch, name):
+    with opened(folder) as server:
+        back_up(server, tmp_path / "backup")
+        before = (tmp_path / "backup" / name).read_bytes()
+        (folder / name).write_bytes(before + b"\n")
+        with monkeypatch.context() as patch, pytest.raises(ServerError, match="server-disk-full"):
+            patch.setattr(backing_up, "write_secret", _full)
+            backing_up._copy_keys(folder, tmp_path / "backup")
+        assert (tmp_path / "backup" / name).read_bytes() == before
+        back_up(server, tmp_path / "backup")
+    assert (tmp_path / "backup" / name).read_bytes() == before + b"\n"
+    assert not list((tmp_path / "backup").glob(".hansa-*"))
+
+
+def _full(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_backup_that_failed_does_not_count_as_made(folder, tmp_path, monkeypatch):
+    def found() -> doctor.Finding:
+        with opened(folder) as server:
+            return next(f for f in doctor.examine(server) if f.about == "backup")
+
+    with opened(folder) as server:
+        record_run(server, rounds=1)
+        with monkeypatch.context() as patch, pytest.raises(ServerError, match="server-disk-full"):
+            patch.setattr(os, "fsync", _full)
+            back_up(server, tmp_path / "backup")
+        assert (found().grade, found().told) == ("warn", "none was made yet")
+        assert [line["action"] for line in newest(server.database, 1)] == ["server.backup-begun"]
+        back_up(server, tmp_path / "backup")
+    assert found().grade == "good"
+
+
+def test_a_combiners_backup_is_a_combiner_with_its_membership_and_ledger(folder, tmp_path):
+    upward = folder / "upward"
+    upward.mkdir()
+    for name in ("member.json", "key.pem", "authority.pem"):
+        write_secret(upward / name, name.encode())
+    ledger = Ledger(folder / LEDGER_FILE)
+    ledger.sent("update", size=8, run="study-1", round=1)
+    with opened(folder) as server:
+        found = {f.about: f for f in doctor.examine(server)}
+        assert found["backup"].command == "hansa combiner backup DIR"
+        back_up(server, tmp_path / "backup")
+        (upward / "certificate.pem").write_text("renewed")
+        ledger.sent("update", size=8, run="study-1", round=2)
+        copy = back_up(server, tmp_path / "backup").folder
+    for path in upward.iterdir():
+        assert (copy / "upward" / path.name).read_bytes() == path.read_bytes()
+        assert stat.S_IMODE((copy / "upward" / path.name).stat().st_mode) == 0o600
+    assert [entry.round for entry in Ledger(copy / LEDGER_FILE).entries()] == [1, 2]
+    check_combiner(copy)
+    with pytest.raises(ServerError, match="hansa combiner start"):
+        refuse_combiner(copy)
 
 
 def _no_link(*_):

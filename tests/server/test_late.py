@@ -6,11 +6,15 @@ bit.  With "refuse", the default, see test_exchange.
 
 from __future__ import annotations
 
+import errno
+
 import numpy as np
+import pytest
 from in_process import SEED, Reply, Site, done, key_of, update_bytes
 from league import D, League, N, expected, refused
 
 from hansa.protocol.messages import Receipt
+from hansa.server import round_files
 
 HURRY = {"minimum": 2, "grace_s": 1.0, "late": "discount", "late_discount": 0.25}
 
@@ -82,6 +86,41 @@ def test_a_late_update_survives_a_restart_with_the_same_bytes(league: League) ->
     for site in league.sites.values():
         site.poll([run])
     assert report(league.west, run, 1, content).read(Receipt) == first
+    close(league, run, 2)
+    assert league.server.ended(run).state == "finished"
+    two = late_mean("west", 0.25, expected("north", "south"), "north", "south")
+    assert np.array_equal(league.server.model(run, 2), two)
+
+
+def test_a_late_update_survives_a_loss_of_power(league: League) -> None:
+    """What was not synchronised is gone, and west has dropped what was of a committed round."""
+    run, content = first_round_without_west(league, rounds=2)
+    assert report(league.west, run, 1, content).status == 200
+    league.server.leave()
+    for path in (league.server.folder / "updates").rglob("*~"):
+        path.unlink()
+    league.server.start()
+    for site in league.sites.values():
+        site.poll([run])
+    close(league, run, 2)
+    assert league.server.ended(run).state == "finished"
+    two = late_mean("west", 0.25, expected("north", "south"), "north", "south")
+    assert np.array_equal(league.server.model(run, 2), two)
+
+
+def test_a_late_update_that_cannot_be_kept_is_not_counted_and_may_come_again(
+    league: League, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, content = first_round_without_west(league, rounds=2)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(round_files, "sync_folder", full)
+        assert refused(report(league.west, run, 1, content)) == (507, "server-disk-full")
+    assert league.west.receipts() == []
+    assert report(league.west, run, 1, content).status == 200
     close(league, run, 2)
     assert league.server.ended(run).state == "finished"
     two = late_mean("west", 0.25, expected("north", "south"), "north", "south")

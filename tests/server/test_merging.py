@@ -179,6 +179,32 @@ def test_a_partial_sum_that_counted_is_merged_again_after_a_restart(tiers: Tiers
     assert np.array_equal(tiers.server.model(run, 1), expected(*D))
 
 
+@pytest.mark.parametrize("names", [BOTH, ["north"]])
+def test_a_sum_in_place_of_a_lost_one_counts_after_another_crash(
+    tiers: Tiers, names: list[str]
+) -> None:
+    """The combiner has the receipt of its second sum, and is away from then on."""
+    run = tiers.begin()
+    task = tiers.tier.task(run)
+    wrong = folded(task, BOTH, scale=2)
+    assert tiers.tier.send(task, wrong, said(BOTH)).status == 200
+    tiers.server.leave()
+    for path in (tiers.server.folder / "updates").rglob("*"):
+        if path.is_file():
+            path.unlink()
+    tiers.server.start()
+    task = tiers.tier.task(run)
+    gone = {name: Unable(code="client-failed") for name in BOTH if name not in names}
+    assert tiers.tier.send(task, folded(task, names), said(names, gone)).status == 200
+    tiers.server.restart()
+    tiers.tier.poll(run)
+    tiers.server.until(lambda: tiers.server.state.hub.exchange(run, 1, "train"), "it is open")
+    tiers.server.lose("tier", *BOTH)
+    tiers.send_west(run)
+    assert tiers.server.ended(run).state == "finished"
+    assert np.array_equal(tiers.server.model(run, 1), expected(*names, "west"))
+
+
 def test_a_sum_that_is_lost_everywhere_comes_again_from_those_who_still_can(tiers: Tiers) -> None:
     """South was in the lost sum and cannot train again: north's counts, and the round ends."""
     run = tiers.begin()

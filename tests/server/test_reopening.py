@@ -16,7 +16,7 @@ from blake3 import blake3
 from in_process import done, in_process, key_of, update_bytes
 from league import D, League, N, expected
 
-from hansa.protocol.messages import PollAnswer, Standing
+from hansa.protocol.messages import PollAnswer, Receipt, Standing
 from hansa.server.federation import DeployedFederation
 from hansa.server.run_models import RunModels
 
@@ -178,16 +178,60 @@ def test_a_late_update_leaves_no_ghost_in_the_cohort_after_a_crash(
     assert all("@" not in name for accepted in closed for name in accepted)
 
 
+def power_cut(league: League) -> None:
+    """Restart the server without the updates: none had been synchronised."""
+    league.server.leave()
+    for path in (league.server.folder / "updates").rglob("*"):
+        if path.is_file():
+            path.unlink()
+    league.server.start()
+
+
+@pytest.mark.parametrize("again", ["", "A"])
+def test_an_update_in_place_of_a_lost_one_counts_after_another_crash(
+    league: League, again: str
+) -> None:
+    """North has the receipt of its second update, and is away from then on.
+
+    The first one's file counts for nothing any more, even if it has been uploaded again.
+    """
+    run = league.begin(rounds=1, cohort={"minimum": 2})
+    first = league.north.send(league.north.task(run).key, [9.0, 9.0, 9.0], N["north"])
+    power_cut(league)
+    task = league.north.task(run)
+    assert task.attempt == 2
+    second = league.north.send(task.key, D["north"], N["north"])
+    assert first.read(Receipt).digest != second.read(Receipt).digest
+    if again:
+        store = league.server.state.updates.of(run, 1, "north")
+        store.put_bytes(update_bytes([9.0, 9.0, 9.0]))
+    league.server.restart()
+    for name in ("south", "west"):
+        league.send(name, run)
+    assert league.server.ended(run).state == "finished"
+    assert np.array_equal(league.server.model(run, 1), expected(*D))
+    assert [r.digest for r in league.north.receipts()] == [second.read(Receipt).digest]
+    assert not league.server.events(run, "problem")
+
+
+def test_an_update_that_is_lost_twice_is_asked_for_again(league: League) -> None:
+    run = league.begin(rounds=1, cohort={"minimum": 3})
+    for values in ([9.0, 9.0, 9.0], [7.0, 7.0, 7.0]):
+        assert league.north.send(league.north.task(run).key, values, N["north"]).status == 200
+        power_cut(league)
+        assert league.north.task(run).attempt == 2
+    for name in D:
+        league.send(name, run)
+    assert league.server.ended(run).state == "finished"
+    assert np.array_equal(league.server.model(run, 1), expected(*D))
+
+
 def test_a_site_that_cannot_give_a_lost_update_again_does_not_hold_the_round(
     league: League,
 ) -> None:
     run = league.begin(rounds=1, cohort={"minimum": 1, "deadline_s": 60.0})
     league.send("west", run)
-    league.server.leave()
-    for path in (league.server.state.folder / "updates").rglob("*"):
-        if path.is_file():
-            path.unlink()
-    league.server.start()
+    power_cut(league)
     again = league.west.task(run)
     assert again.attempt == 2
     assert league.west.fail(again.key, "its disk is gone").status == 200

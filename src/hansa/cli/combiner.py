@@ -18,6 +18,7 @@ VERBS = {
     "revoke": Verb("server_members:revoke", "End a membership, within seconds."),
     "ledger": Verb("combiner_ledger", "List what has left for the server above."),
     "doctor": Verb("server_upkeep:doctor", "Check clock, disk, certificates, database, files."),
+    "backup": Verb("server_upkeep:backup", "Copy the whole combiner while it runs."),
 }
 """Every command of a combiner's operator, in the order in which one meets them."""
 

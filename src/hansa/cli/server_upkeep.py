@@ -1,4 +1,4 @@
-"""`hansa server doctor`, `backup` and `certificate`: looking after a server."""
+"""`hansa server doctor`, `backup` and `certificate`: looking after a server, or a combiner."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ def doctor(folder: Path, quick: bool, clean: bool, as_json: bool) -> None:
 @folder_option
 @json_option
 def backup(target: Path, folder: Path, as_json: bool) -> None:
-    """Copy the whole server into DIR, also while it runs; the next time only what is new.
+    """Copy all of it into DIR, also while it runs; the next time only what is new.
 
-    The copy is a server's folder: to restore, start it.  It holds the federation's keys, so keep
-    it as you keep them.
+    The copy is a folder that can be started: that restores it.  It holds the federation's keys, so
+    keep it as you keep them.
 
     \b
     Examples:
@@ -67,10 +67,12 @@ def backup(target: Path, folder: Path, as_json: bool) -> None:
     """
     from hansa.server.backing_up import back_up
     from hansa.server.opening import opened
+    from hansa.server.settings import operated_by
     from hansa.web.words import byte_size
 
     with opened(folder) as server:
         made = back_up(server, target)
+    operated = operated_by(folder)
     if as_json:
         facts = made._asdict()
         print_json({**facts, "folder": str(made.folder)})
@@ -79,8 +81,9 @@ def backup(target: Path, folder: Path, as_json: bool) -> None:
     click.echo("It holds the federation's private keys (mode 0600); keep it as you keep them.")
     if made.linked:
         click.echo("It shares its blobs with the server's disk; copy it to another one as well.")
-    click.echo(f"Check it:   hansa server doctor{at_folder(target)}")
-    click.echo("Restore it: stop the server, copy the folder to where it shall live, and start it")
+    click.echo(f"Check it:   {operated} doctor{at_folder(target)}")
+    click.echo("Restore it: stop what runs, copy this folder to where it shall live, and there:")
+    click.echo(f"            {operated} start")
 
 
 @click.command()

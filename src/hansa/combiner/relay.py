@@ -124,9 +124,9 @@ class Relay(Runs):
     # ---- polling
 
     def _poll(self) -> None:
-        self._settled(lambda: self._patiently(self._forget_ended))
         while not self._leaving.is_set():
             began = monotonic()
+            self._settled(lambda: self._patiently(self._forget_ended))
             answer = self._settled(lambda: self._patiently(self._asked))
             if answer is None:
                 continue
@@ -148,7 +148,11 @@ class Relay(Runs):
         return None
 
     def _forget_ended(self) -> None:
-        """End what has ended above while this combiner was away; all other runs are offered."""
+        """End what has ended above while this combiner was away; all other runs are offered.
+
+        It is asked before each poll: a disk may have been full, or the server above about to end.
+        Once all runs that are not over are known, nothing is left to ask.
+        """
         rows = self._desk.journal.runs(unfinished=True)
         left = {row.run for row in rows} | set(self._outgoing.outbox.runs())
         if left := left - self._known.keys():

@@ -1,10 +1,13 @@
 """A copy of a whole server, made while it runs; the copy is a server's folder that can be started.
 
 First the blobs are linked or copied, which may take long and disturbs nobody.  Then the writers of
-the database are held for a moment, in which the database and the blobs that are new since then are
-copied: so all that the copied database speaks of is there.  Models that plans keep besides are cut
-to the rounds that the copied database has.  Updates and messages of rounds that are
+the database are held for a moment, in which the blobs that are new since then are copied, and the
+database after them: so all that the copied database speaks of is there.  Wherever it is cut off, an
+earlier copy keeps its old database and all that one speaks of.  Models that plans keep besides are
+cut to the rounds that the copied database has.  Updates and messages of rounds that are
 going on are left out; sites send them again (law L5).
+
+A combiner's copy also has its membership of the server above, and its ledger.
 """
 
 from __future__ import annotations
@@ -22,14 +25,14 @@ from hansa.limits import BACKUP_HOLD_S, BACKUP_NEW_MAX, BACKUP_PASSES_MAX
 from hansa.server.audit import write_audit
 from hansa.server.journal import Journal
 from hansa.server.keeping import LINEAGES
-from hansa.server.opening import BACKED_UP, DATABASE_FILE, OPERATOR, SECRET, Opened
-from hansa.server.settings import SETTINGS_FILE
-from hansa.server.upkeep import missing_models
+from hansa.server.opening import BACKED_UP, BACKUP_BEGUN, DATABASE_FILE, OPERATOR, SECRET, Opened
+from hansa.server.settings import SETTINGS_FILE, UPWARD, UPWARD_LEDGER
+from hansa.server.upkeep import missing_models, wanted_blobs
 from hansa.store.blobs import BlobStore
 from hansa.store.database import Database, open_database
 from hansa.store.database import backup as copy_database
 from hansa.store.faults import disk_faults
-from hansa.store.files import write_durably
+from hansa.store.files import sync_folder, write_durably
 from hansa.store.lineage import copy_lineages, cut_lineages
 
 PUBLIC = ("ca.pem", "tls.pem")
@@ -58,21 +61,23 @@ def back_up(server: Opened, target: Path) -> BackedUp:
     with disk_faults(f"a backup in {target}"):
         target.mkdir(parents=True, exist_ok=True, mode=0o700)
         target.chmod(0o700)  # it holds the federation's keys
-    detail = "with the federation's keys"
-    write_audit(server.database, OPERATOR, BACKED_UP, object=str(target.resolve()), detail=detail)
+    where, detail = str(target.resolve()), "with the federation's keys"
+    write_audit(server.database, OPERATOR, BACKUP_BEGUN, object=where, detail=detail)
     _copy_keys(server.folder, target)
+    if (server.folder / UPWARD).exists():
+        _copy_upward(server.folder, target)
     store = BlobStore(server.folder / "blobs", durable=True)
     _copy_most(store, target / "blobs")
     models, copies = server.folder / LINEAGES, target / LINEAGES
     copy_lineages(models, copies)
     with _writers_held(server.database.path):
-        copy_database(server.database, target)
         store.backup(target / "blobs")
         present = set(store.digests())
         copy_lineages(models, copies)
-    _drop_others(target / "blobs", present)
+        copy_database(server.database, target)
     copy = open_database(target / DATABASE_FILE)
     try:
+        _drop_others(target / "blobs", present | {w.digest for w in wanted_blobs(copy)})
         _check_whole(copy, target)
         cut_lineages(models, copies, Journal(copy, lambda _: None).last_rounds())
     finally:
@@ -80,6 +85,7 @@ def back_up(server: Opened, target: Path) -> BackedUp:
     text = (server.folder / SETTINGS_FILE).read_bytes()
     with disk_faults(f"a backup in {target}"):
         write_durably(target / SETTINGS_FILE, [text])
+    write_audit(server.database, OPERATOR, BACKED_UP, object=where, detail=detail)
     return _measured(server.folder, target)
 
 
@@ -111,10 +117,37 @@ def _copy_keys(source: Path, target: Path) -> None:
         for name in PUBLIC:
             write_durably(target / name, [(source / name).read_bytes()])
         for name in SECRET:
-            content, copy = (source / name).read_bytes(), target / name
-            if not copy.exists() or copy.read_bytes() != content:
-                copy.unlink(missing_ok=True)  # it is a copy; the key itself is not touched
-                write_secret(copy, content)
+            _copy_secret(source / name, target / name)
+
+
+def _copy_upward(source: Path, target: Path) -> None:
+    """Copy what makes a server a combiner: its membership of the server above, and its ledger.
+
+    What waits to be sent is left out: its sites send again what it is made of (law L5).
+    """
+    with disk_faults(f"a backup in {target}"):
+        (target / UPWARD).mkdir(mode=0o700, exist_ok=True)
+        for path in sorted((source / UPWARD).iterdir()):
+            if path.is_file():
+                _copy_secret(path, target / UPWARD / path.name)
+        ledger = source / UPWARD_LEDGER
+        if ledger.exists():  # lines are only added: what is there of it now is a ledger too
+            with ledger.open("rb") as lines:
+                write_durably(target / UPWARD_LEDGER, lines)
+
+
+def _copy_secret(source: Path, target: Path) -> None:
+    """Copy a file that only this user may read; a crash leaves the copy before it, or this one."""
+    content = source.read_bytes()
+    if target.exists() and target.read_bytes() == content:
+        return
+    temporary = target.with_name(f".hansa-{os.urandom(8).hex()}.tmp")
+    try:
+        write_secret(temporary, content)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(target.parent)
 
 
 @contextlib.contextmanager
@@ -135,9 +168,9 @@ def _writers_held(path: Path) -> Iterator[None]:
         lock.close()
 
 
-def _drop_others(folder: Path, present: set[str]) -> None:
-    """Remove blobs of earlier backups that the server has no more."""
-    names = {digest.removeprefix("blake3:") for digest in present}
+def _drop_others(folder: Path, needed: set[str]) -> None:
+    """Remove blobs of earlier backups that nobody needs any more."""
+    names = {digest.removeprefix("blake3:") for digest in needed}
     for path in folder.iterdir():
         if path.is_file() and path.name not in names:
             path.unlink()

@@ -211,7 +211,7 @@ def _orphans(checkup: Checkup) -> Iterator[Finding]:
         size = sum(path.stat().st_size for path in paths if path.exists())
         if paths:
             told = f"{len(paths)} files that nothing refers to, {byte_size(size)}"
-            command = f"hansa server doctor --clean{checkup.where}"
+            command = f"{operated_by(folder)} doctor --clean{checkup.where}"
             yield Finding("warn", what, told, command)
         else:
             yield Finding("good", what, "hold nothing that is left over")
@@ -219,7 +219,7 @@ def _orphans(checkup: Checkup) -> Iterator[Finding]:
 
 def _backups(checkup: Checkup) -> Iterator[Finding]:
     lines = newest(checkup.server.database, 1, action=BACKED_UP)
-    command = f"hansa server backup DIR{checkup.where}"
+    command = f"{operated_by(checkup.server.folder)} backup DIR{checkup.where}"
     if not lines:
         yield Finding("warn", "backup", "none was made yet", command)
         return
@@ -289,4 +289,5 @@ def _updates_left_over(folder: Path, journal: Journal) -> list[Path]:
 
 
 def _restart(checkup: Checkup) -> str:
-    return f"hansa server start{checkup.where}, once the one that runs has been stopped"
+    operated = operated_by(checkup.server.folder)
+    return f"{operated} start{checkup.where}, once the one that runs has been stopped"

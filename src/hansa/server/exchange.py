@@ -13,9 +13,8 @@ folded again from their files, and those whose files are gone are asked for agai
 
 from __future__ import annotations
 
-import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import NamedTuple
@@ -24,11 +23,11 @@ import msgspec
 
 from hansa.aggregators import Aggregate, Contribution
 from hansa.clock import monotonic
-from hansa.errors import AggregationError, RequestRefused, RunError, ServerError, UpdateRefused
+from hansa.errors import AggregationError, RunError, ServerError, UpdateRefused
 from hansa.failpoints import hit
 from hansa.identity import MemberKey
 from hansa.limits import FOLDS_AT_ONCE
-from hansa.metrics import Mean, Metrics
+from hansa.metrics import Metrics
 from hansa.protocol.messages import Receipt, TaskResult
 from hansa.rounds.questions import Answer
 from hansa.rounds.round import (
@@ -49,13 +48,14 @@ from hansa.rounds.round import (
     Status,
     Stop,
     Terms,
+    Together,
     open_round,
     step,
 )
 from hansa.server.answers import Answers
 from hansa.server.journal import Event, Journal
 from hansa.server.receipts import signed, unsigned
-from hansa.server.results import result_digest
+from hansa.server.results import means, rejected, result_digest
 from hansa.server.round_files import Updates
 from hansa.server.sums import Ask, RoundSum
 from hansa.store.client_states import ClientStates
@@ -117,7 +117,7 @@ class Exchange:
         self._away: set[str] = set()  # not heard of
         self._given: dict[str, Future[Receipt]] = {}  # receipts, done once they are durable
         self._late: dict[str, str] = {}  # digests of updates of earlier rounds, by client@round
-        self.state: RoundState = open_round(_asked(ask, past), _terms(ask, past))
+        self.state: RoundState = _opened(ask, past)
         self._again(past)
         if begun is not None:
             begun.add_done_callback(self._check_begun)
@@ -164,12 +164,10 @@ class Exchange:
                 if self.state.status is not Status.OPEN or self._leave or label in self._late:
                     if label not in self._late:
                         self._sum.give_up(label)
-                    raise _rejected("update-late", self.ask, client)
+                    raise rejected("update-late", self.ask, client)
                 self._late[label] = digest
                 self._open_answers += 1
-            return self._count(
-                label, contribution, _means(result.metrics), digest=digest, size=size
-            )
+            return self._count(label, contribution, means(result.metrics), digest=digest, size=size)
 
     def lost(self, client: str) -> None:
         """A client has not been heard of."""
@@ -311,7 +309,7 @@ class Exchange:
 
     def _take(self, client: str, result: TaskResult) -> Receipt:
         """Check, decide, record, fold."""
-        metrics = _means(result.metrics)
+        metrics = means(result.metrics)
         digest, size = result_digest(result)
         contribution = None
         if self._can_count(client):
@@ -325,11 +323,8 @@ class Exchange:
                 self._break(error)
                 raise
         with self._lock:
-            again = client in self._missing
-            self._missing.discard(client)
-            if again:  # the site has trained once more, perhaps to other bytes
-                digests = {**self.state.digests, client: digest}
-                self.state = self.state._replace(digests=digests)
+            again = self._in_place_of_lost((client,), digest)
+            if again:
                 self._open_answers += 1
                 self._given[client] = Future()
         if again:
@@ -345,7 +340,7 @@ class Exchange:
                 case Reject(code=code):
                     if self._sum is not None and client not in self.state.digests:
                         self._sum.give_up(client)
-                    raise _rejected(code, self.ask, client)
+                    raise rejected(code, self.ask, client)
         raise AssertionError("a result is counted, repeated or rejected")
 
     def _can_count(self, client: str) -> bool:
@@ -480,7 +475,7 @@ class Exchange:
         try:
             for effect in effects:
                 if isinstance(effect, Reject):
-                    raise _rejected(effect.code, self.ask, event.client)
+                    raise rejected(effect.code, self.ask, event.client)
             if changed:
                 self._note(event, reason)
         finally:
@@ -509,27 +504,52 @@ class Exchange:
             },
         )
 
+    def _in_place_of_lost(self, clients: Collection[str], digest: str) -> bool:
+        """Let a result take the place of those that were lost, perhaps with other bytes."""
+        if not self._missing.issuperset(clients):
+            return False
+        self._missing.difference_update(clients)
+        digests = {**self.state.digests, **dict.fromkeys(clients, digest)}
+        self.state = self.state._replace(digests=digests)
+        return True
+
     def _again(self, past: Sequence[Event]) -> None:
-        """Go through what happened before a crash."""
-        for event in past:
-            if event["kind"] != "result":
-                continue
-            client, what = event["client"], event["state"]
-            if what == "accepted" and "@" in client:
-                self._late[client] = event["digest"]
+        """Go through what happened before a crash, in the same order."""
+        last = {e["client"]: at for at, e in enumerate(past) if e.get("state") == "accepted"}
+        for at, event in enumerate(past):
+            clients = event.get("clients") or (event.get("client"),)
+            self._happened(past, at, replaced=any(last.get(c, at) > at for c in clients))
+
+    def _happened(self, past: Sequence[Event], at: int, *, replaced: bool) -> None:
+        """Decide as before about event `at`; when `replaced`, it was lost and another counts."""
+        event = past[at]
+        if event["kind"] != "result" or "via" in event:
+            return
+        client, what = event["client"], event["state"]
+        if what == "accepted" and "@" in client:
+            self._late[client] = event["digest"]
+            self._refold(event)
+            if client in self._missing:  # its round is committed, so nobody has it any more
+                self._give_up_missing(client)
+        elif what == "accepted":
+            counted = self._counted((client,), Answered(client, event["digest"]))
+            if counted and replaced:
+                self._missing.add(client)
+            elif counted:
                 self._refold(event)
-                if client in self._missing:  # its round is committed, so nobody has it any more
-                    self._give_up_missing(client)
-            elif what == "accepted":
-                self.state, effects = step(self.state, Answered(client, event["digest"]))
-                if any(isinstance(e, Count) for e in effects):
-                    self._refold(event)
-            elif what in ("failed", "refused"):
-                kind = Failed if what == "failed" else Refused
-                self.state, _ = step(self.state, kind(client, event["code"]))
-                self._problems[client] = Problem(
-                    self.ask.number, client, what, event["code"], event["reason"]
-                )
+        elif what in ("failed", "refused"):
+            kind = Failed if what == "failed" else Refused
+            self.state, _ = step(self.state, kind(client, event["code"]))
+            self._problems[client] = Problem(
+                self.ask.number, client, what, event["code"], event["reason"]
+            )
+
+    def _counted(self, clients: Collection[str], event: Answered | Together) -> bool:
+        """Take a step of before a crash; tell whether it made a result count."""
+        if self._in_place_of_lost(clients, event.digest):
+            return True
+        self.state, effects = step(self.state, event)
+        return any(isinstance(effect, Count) for effect in effects)
 
     def _refold(self, event: Event) -> None:
         client = event["client"]
@@ -539,7 +559,7 @@ class Exchange:
                 self._missing.add(client)
                 return
             self._sum.fold(contribution)
-        self._results[client] = (_means(event["metrics"]), event["size"])
+        self._results[client] = (means(event["metrics"]), event["size"])
         self._durable.append(client)
 
     def _check_begun(self, begun: Future[None]) -> None:
@@ -567,34 +587,9 @@ class Exchange:
             self._changed.notify_all()
 
 
-def _asked(ask: Ask, past: Sequence[Event]) -> Sequence[str]:
-    """Return the cohort; once an exchange has been closed, only those that counted are left."""
+def _opened(ask: Ask, past: Sequence[Event]) -> RoundState:
+    """Open the round; once it has been closed, only those that counted are left."""
     closed = next((e for e in past if e["kind"] == "closed"), None)
-    return ask.cohort if closed is None else closed["accepted"]
-
-
-def _terms(ask: Ask, past: Sequence[Event]) -> Terms:
-    closed = any(e["kind"] == "closed" for e in past)
-    return Terms(minimum=0, goal=None) if closed else ask.terms
-
-
-def _means(pairs: Mapping[str, Sequence[float | None]]) -> Metrics:
-    """Return metrics as they were before they travelled; JSON knows no NaN."""
-    nan = math.nan
-    told = {
-        name: [nan if value is None else value for value in pair] for name, pair in pairs.items()
-    }
-    return {name: Mean(*pair) for name, pair in told.items()}
-
-
-def _rejected(code: str, ask: Ask, client: str) -> RequestRefused:
-    where = f"round {ask.number} ({ask.phase}) of {ask.run}"
-    told = {
-        "update-conflict": f"{client} has sent another result for {where} before; that one counts.",
-        "update-late": f"{client} has answered {where} after it was closed.",
-        "update-not-asked": f"{client} was not asked in {where}.",
-        "update-failed": f"{client} has reported before that it failed in {where}.",
-    }
-    return RequestRefused(
-        code, f"{told[code]} The result was not counted.", "Go on with the next task.", status=409
-    )
+    if closed is None:
+        return open_round(ask.cohort, ask.terms)
+    return open_round(closed["accepted"], Terms(minimum=0, goal=None))

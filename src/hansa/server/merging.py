@@ -22,11 +22,11 @@ from hansa.errors import HansaError, UpdateRefused
 from hansa.failpoints import hit
 from hansa.metrics import Metrics
 from hansa.protocol.messages import BlobRef, Partial, Receipt
-from hansa.rounds.round import ClientStatus, Count, Failed, Refused, Reject, Repeat, Together, step
-from hansa.server.exchange import Exchange, _means, _rejected
+from hansa.rounds.round import ClientStatus, Count, Failed, Refused, Reject, Repeat, Together
+from hansa.server.exchange import Exchange
 from hansa.server.journal import Event
 from hansa.server.receipts import signed, unsigned
-from hansa.server.results import result_digest
+from hansa.server.results import means, rejected, result_digest
 from hansa.server.sums import RoundSum
 
 
@@ -73,7 +73,7 @@ class MergingExchange(Exchange):
         """
         strangers = sorted(partial.metrics.keys() - set(behind))
         if strangers:
-            raise _rejected("update-not-asked", self.ask, f"{strangers[0]} through {combiner}")
+            raise rejected("update-not-asked", self.ask, f"{strangers[0]} through {combiner}")
         receipt = unsigned(self.ask, combiner)
         if partial.metrics:
             with self._folding:
@@ -113,11 +113,8 @@ class MergingExchange(Exchange):
                     self._decide(Refused(client, refusal.code), reason=reason)
                 raise
         with self._lock:
-            again = self._missing.issuperset(clients)
-            if again:  # counted before, then lost with this server's disk
-                self._missing.difference_update(clients)
-                digests = {**self.state.digests, **dict.fromkeys(clients, digest)}
-                self.state = self.state._replace(digests=digests)
+            again = self._in_place_of_lost(clients, digest)
+            if again:
                 self._open_answers += 1
                 self._given[combiner] = Future()
         if again:
@@ -133,7 +130,7 @@ class MergingExchange(Exchange):
                 case Reject(code=code):
                     if self._total is not None:
                         self._total.give_up(combiner)
-                    raise _rejected(code, self.ask, combiner)
+                    raise rejected(code, self.ask, combiner)
         raise AssertionError("a partial sum is counted, repeated or rejected")
 
     def _read(self, combiner: str, partial: Partial, clients: Sequence[str]) -> Any:
@@ -198,23 +195,21 @@ class MergingExchange(Exchange):
         facts.append({**merged, "size": size, "weight": weight})
         return self._desk.journal.count(receipt, *facts, weight=weight)
 
-    def _again(self, past: Sequence[Event]) -> None:
-        """Go through what happened before a crash; partial sums are merged again."""
-        super()._again([event for event in past if "via" not in event])
-        metrics = {e["client"]: e["metrics"] for e in past if "via" in e}
-        for event in past:
-            if event["kind"] != "merged":
-                continue
-            clients = tuple(event["clients"])
-            digest, size = event["digest"], event["size"]
-            self.state, effects = step(self.state, Together(event["combiner"], clients, digest))
-            if not any(isinstance(effect, Count) for effect in effects):
-                continue
-            if self._total is not None and not self._merged_again(self._total, event):
-                self._missing.update(clients)
-                continue
-            self._results |= _results({client: metrics[client] for client in clients}, size)
-            self._durable += clients
+    def _happened(self, past: Sequence[Event], at: int, *, replaced: bool) -> None:
+        """Decide as before about one event; partial sums are merged again."""
+        super()._happened(past, at, replaced=replaced)
+        event = past[at]
+        if event["kind"] != "merged":
+            return
+        clients = tuple(event["clients"])
+        if not self._counted(clients, Together(event["combiner"], clients, event["digest"])):
+            return
+        if self._total is not None and (replaced or not self._merged_again(self._total, event)):
+            self._missing.update(clients)
+            return
+        metrics = {e["client"]: e["metrics"] for e in past[:at] if "via" in e}
+        self._results |= _results({client: metrics[client] for client in clients}, event["size"])
+        self._durable += clients
 
     def _merged_again(self, total: RoundSum, event: Event) -> bool:
         """Merge a partial sum that counted before a crash; False if it is lost or damaged."""
@@ -229,4 +224,4 @@ class MergingExchange(Exchange):
 def _results(metrics: Mapping[str, Any], size: int) -> dict[str, tuple[Metrics, int]]:
     """Return the results of those in a partial sum, which has travelled once."""
     first = min(metrics, default="")
-    return {c: (_means(m), size if c == first else 0) for c, m in sorted(metrics.items())}
+    return {c: (means(m), size if c == first else 0) for c, m in sorted(metrics.items())}

@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 OPERATOR = "operator"
 """Who does what is done at the server's own command line, in the audit trail."""
 
+BACKUP_BEGUN = "server.backup-begun"
+"""The action that the audit trail has before keys are copied, whatever becomes of the backup."""
+
 BACKED_UP = "server.backup"
-"""The action that the audit trail has of each backup; the doctor looks for the last one."""
+"""The action that it has of each backup that is whole; the doctor looks for the last one."""
 
 DATABASE_FILE = "hansa.db"
 

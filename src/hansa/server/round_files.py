@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from hansa.limits import UPLOADS_PER_TASK_MAX
 from hansa.store.addresses import Bytes
 from hansa.store.blobs import BlobStore
+from hansa.store.faults import disk_faults
+from hansa.store.files import sync_folder
 
 if TYPE_CHECKING:
     from hansa.server.keeping import Lineages
@@ -29,7 +31,8 @@ class _Place(NamedTuple):
 class Updates:
     """What sites upload, below `<run>/<round>/<site>`; thread-safe.
 
-    Not synchronised: a site keeps its update until the round is committed (law L5).
+    Not synchronised: a site keeps its update until the round is committed (law L5).  One that
+    comes when it is, `harden` makes durable.
 
     Args:
       folder: of the server; made when the first update comes.
@@ -63,6 +66,18 @@ class Updates:
                 return None
             place.claimed.add(digest)
             return place.store
+
+    def harden(self, run: str, number: int, *, site: str, digest: str) -> None:
+        """Let an update that is there survive a loss of power, with the folders that lead to it.
+
+        Raises:
+          ServerError: server-disk-full or server-disk.
+        """
+        store = self.of(run, number, site)
+        if store.harden(digest):
+            with disk_faults(f"the update {digest} of {site}"):
+                for folder in (store.folder, *store.folder.parents[:3]):
+                    sync_folder(folder.parent)
 
     def forget(self, run: str, *, up_to: int | None = None) -> None:
         """Remove a run's updates, or those of its rounds up to one.

@@ -24,6 +24,9 @@ SETTINGS_FILE = "server.toml"
 UPWARD = "upward"
 """Folder below a combiner's: its membership of the server above."""
 
+UPWARD_LEDGER = "ledger.jsonl"
+"""And its ledger of what leaves for that server, named as a site's is."""
+
 
 class ServerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The operator's choices."""

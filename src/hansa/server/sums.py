@@ -79,6 +79,7 @@ class RoundSum:
         Raises:
           UpdateRefused: it must not be aggregated.
           RequestRefused: it has not been uploaded.
+          ServerError: server-disk-full or server-disk, one of an earlier round cannot be kept.
         """
         began = monotonic()
         updates = self._updates_of(client)
@@ -107,6 +108,7 @@ class RoundSum:
             ) from None
         contribution = Contribution(client, decoded(params, self._ask), result.weight)
         admit(contribution, self._spec)
+        self._harden_late(client, result.update.digest)
         self._keep_free(client, Fraction(contribution.weight), most=most)
         self._lasted(client, "select_s", began)
         return contribution
@@ -214,6 +216,12 @@ class RoundSum:
         """Return what a client, or client@round, has uploaded for its round."""
         client, _, earlier = label.partition("@")  # no name holds one
         return self._updates.of(self._ask.run, int(earlier or self._ask.number), client)
+
+    def _harden_late(self, label: str, digest: str) -> None:
+        """Make an update of an earlier round durable: that is committed, so its site drops it."""
+        client, _, earlier = label.partition("@")
+        if earlier:
+            self._updates.harden(self._ask.run, int(earlier), site=client, digest=digest)
 
     def _keep_free(self, label: str, weight: Fraction, *, most: float | None) -> None:
         """Keep room for a weight in the round's sum, which holds no more than its limit.

@@ -216,7 +216,8 @@ def open_database(path: str | os.PathLike[str], *, check: bool = True) -> Databa
 def backup(database: Database, folder: str | os.PathLike[str]) -> Path:
     """Copy the database as it is at one moment, while it is written to.
 
-    Copy blobs after it (`BlobStore.backup`), so that all it speaks of is there.
+    All blobs that it speaks of must be in the folder before it, so that they are there whenever
+    it is; see `hansa.server.backing_up`.
 
     Returns:
       the copy, `folder/hansa.db`, durable.
