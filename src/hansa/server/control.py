@@ -17,7 +17,7 @@ from hansa.server.auth import Principal
 from hansa.server.hub import Said
 from hansa.server.members import active_names
 from hansa.server.results import result_digest
-from hansa.server.routes import Route, answer, in_thread, number, read_message
+from hansa.server.routes import Route, answer, in_thread, number, read_message, round_number
 from hansa.server.state import ServerState
 from hansa.spans import effort
 
@@ -28,9 +28,7 @@ def routes(state: ServerState) -> list[Route]:
     return [
         Route("/v1/poll", "POST", ("site", "combiner"), control.poll),
         Route("/v1/runs/{run}/standing", "POST", ("site",), control.standing),
-        Route(
-            "/v1/runs/{run}/rounds/{number:int}/{phase}/result", "POST", ("site",), control.result
-        ),
+        Route("/v1/runs/{run}/rounds/{number}/{phase}/result", "POST", ("site",), control.result),
         Route("/v1/receipts", "GET", ("site", "combiner"), control.receipts),
     ]
 
@@ -123,9 +121,8 @@ class Control:
         phase: Phase = where["phase"]
         if phase not in ("train", "evaluate") and asked_in(phase) is None:
             raise _no_run(where["run"])
-        given = await in_thread(
-            self._take, where["run"], int(where["number"]), phase, principal.name, result
-        )
+        asked = round_number(request)
+        given = await in_thread(self._take, where["run"], asked, phase, principal.name, result)
         return answer(given)
 
     def _take(self, run: str, number: int, phase: Phase, site: str, result: TaskResult) -> Receipt:

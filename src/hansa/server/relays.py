@@ -10,7 +10,7 @@ from hansa.limits import EXAMPLES_MAX, RELAYED_STANDINGS_MAX
 from hansa.protocol.messages import ENDED, Partial, Phase, Receipt, Standings
 from hansa.server.auth import Principal
 from hansa.server.results import result_digest
-from hansa.server.routes import Route, answer, in_thread, read_message
+from hansa.server.routes import Route, answer, in_thread, read_message, round_number
 from hansa.server.state import ServerState
 
 
@@ -20,10 +20,7 @@ def routes(state: ServerState) -> list[Route]:
     return [
         Route("/v1/runs/{run}/standings", "POST", ("combiner",), relays.standings),
         Route(
-            "/v1/runs/{run}/rounds/{number:int}/{phase}/partial",
-            "POST",
-            ("combiner",),
-            relays.partial,
+            "/v1/runs/{run}/rounds/{number}/{phase}/partial", "POST", ("combiner",), relays.partial
         ),
     ]
 
@@ -82,9 +79,8 @@ class Relays:
         phase: Phase = "evaluate" if where["phase"] == "evaluate" else "train"
         if where["phase"] != phase:
             raise no_run(where["run"])
-        given = await in_thread(
-            self._take, where["run"], int(where["number"]), phase, principal.name, partial
-        )
+        asked = round_number(request)
+        given = await in_thread(self._take, where["run"], asked, phase, principal.name, partial)
         return answer(given)
 
     def _take(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import re
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
@@ -18,6 +19,9 @@ from hansa.limits import HANDLER_THREADS, JSON_BYTES_MAX
 from hansa.server.auth import Principal
 
 T = TypeVar("T")
+
+WHOLE = re.compile(r"0|[1-9][0-9]{0,17}", re.ASCII)
+"""A whole number that a database can hold."""
 
 Handler = Callable[[Request, Principal, str | None], Awaitable[Response]]
 """Takes a request, who has made it, and the digest that its body must have."""
@@ -121,6 +125,23 @@ def number(request: Request, name: str, default: float, *, top: float) -> float:
             status=422,
         )
     return value
+
+
+def round_number(request: Request) -> int:
+    """Return the number of a round out of a path, which may hold anything, of any length.
+
+    Raises:
+      RequestRefused: it is none.
+    """
+    text = request.path_params["number"]
+    if not WHOLE.fullmatch(text):
+        raise RequestRefused(
+            "request-message",
+            f"{text[:40]!r} is not the number of a round. Nothing was done.",
+            "It is a whole number in decimal digits, from 0 on.",
+            status=422,
+        )
+    return int(text)
 
 
 def _too_long(limit: int) -> ServerError:
