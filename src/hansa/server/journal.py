@@ -42,6 +42,17 @@ from hansa.store.tables import events, receipts, runs, standings, trail
 
 Event = dict[str, Any]
 
+_NO_MODEL: Event = {
+    "kind": "committed",
+    "round": 0,
+    "model": "",
+    "model_size": 0,
+    "state": None,
+    "row": {},
+    "progress": {},
+    "elapsed": 0.0,
+}
+
 
 class RunRow(NamedTuple):
     """A run as it stands."""
@@ -135,8 +146,7 @@ class Journal:
             if c.execute(select(runs.c.run).where(runs.c.run == offer.run)).first() is None:
                 c.execute(insert(runs).values(row))
                 append(c, offer.run, {"kind": "submitted", "submitter": offer.submitter})
-                begun = {"kind": "committed", "round": 0, "model": "", "row": {}}
-                append(c, offer.run, begun)
+                append(c, offer.run, {**_NO_MODEL})
 
         self._db.write(work)
         self._changed(offer.run)
