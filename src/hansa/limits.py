@@ -300,6 +300,13 @@ round of milliseconds is not held up by those who look on."""
 AWAY_PAUSE_S = 10.0
 """Seconds at most between two tries to reach a server that is away; a restart takes two."""
 
+AUDIT_REFUSED_BURST = 50
+"""Lines of the audit trail about refused results of one member, at once: a site that has fallen
+behind a few runs makes no more."""
+
+AUDIT_REFUSED_RATE = 1 / 60
+"""Such lines a second after these, so that no member fills the disk: 1,440 a day, about 300 KiB."""
+
 AUDIT_PAGE = 1_000
 """Lines of the audit trail in one answer, about 200 KiB."""
 

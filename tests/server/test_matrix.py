@@ -348,7 +348,7 @@ def test_a_number_of_a_round_that_is_none_is_refused_and_never_a_defect(
 
 def test_a_run_that_does_not_exist_is_nobodys(server: InProcess) -> None:
     site, root = Site(server, "north"), server.join("root", "admin")
-    assert site.fail(key_of("study-9")).code == "update-late"
+    assert site.fail(key_of("study-9")).code == "run-not-found"
     assert server.ask(root, "POST", "/v1/runs/study-9/stop", {}).code == "run-not-found"
     assert server.ask(root, "GET", "/v1/runs/study-9").code == "run-not-found"
     assert server.ask(root, "GET", "/v1/runs/study-9/events").code == "run-not-found"

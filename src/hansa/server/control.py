@@ -132,7 +132,7 @@ class Control:
             try:
                 return exchange.answer(site, result)
             except (RequestRefused, UpdateRefused) as refusal:
-                self._state.audit(site, "result", f"{run}/{number}/{phase}", refusal.code)
+                self._state.audit_refused(site, "result", f"{run}/{number}/{phase}", refusal.code)
                 raise
         known = self._state.journal.receipt(run, number, phase=phase, client=site)
         if known is not None and result.state == "done":
@@ -140,6 +140,8 @@ class Control:
                 return known
             code, what = "update-conflict", "another result was counted before"
         else:
+            if known is None and self._state.journal.run(run) is None:
+                raise _no_run(run)
             code, what = "update-late", "that exchange is not open"
             late = self._state.runs.late(run, number, phase=phase, site=site, result=result)
             if late is not None:
@@ -153,7 +155,7 @@ class Control:
                     "Send the result again in a moment.",
                     status=503,
                 )
-        self._state.audit(site, "result", f"{run}/{number}/{phase}", code)
+        self._state.audit_refused(site, "result", f"{run}/{number}/{phase}", code)
         raise RequestRefused(
             code,
             f"The result of {site} for round {number} ({phase}) of {run} was not counted: {what}.",

@@ -93,11 +93,13 @@ class Relays:
             try:
                 return exchange.merged(combiner, partial, behind=behind)
             except (RequestRefused, UpdateRefused) as refusal:
-                state.audit(combiner, "partial", where, refusal.code)
+                state.audit_refused(combiner, "partial", where, refusal.code)
                 raise
         known = state.journal.receipt(run, number, phase=phase, client=combiner)
         if known is not None and known.digest == result_digest(partial)[0]:
             return known
+        if known is None and state.journal.run(run) is None:
+            raise no_run(run)
         hub = state.hub
         settling = hub.is_settling(run, number, phase, combiner)
         if known is None and (settling or hub.is_to_come(run, number, phase)):
@@ -108,7 +110,7 @@ class Relays:
                 status=503,
             )
         code = "update-late" if known is None else "update-conflict"
-        state.audit(combiner, "partial", where, code)
+        state.audit_refused(combiner, "partial", where, code)
         raise RequestRefused(
             code,
             f"The partial sum of {combiner} for round {number} ({phase}) of {run} was not counted: "
