@@ -17,6 +17,7 @@ from league import League, refused
 
 from hansa.limits import SITES_PER_HEARTBEAT_SECOND
 from hansa.protocol.messages import Poll, PollAnswer, TaskResult
+from hansa.rounds.round import ClientStatus
 from hansa.server import hub as hub_module
 from hansa.server import members
 from hansa.server.hub import Hub
@@ -47,6 +48,54 @@ def test_a_site_is_lost_after_two_heartbeats_and_there_again_when_it_is_heard(
     assert 1.7 <= time.monotonic() - began < 10
     league.north.poll()
     assert hub.online()["north"].online
+
+
+def test_a_site_that_comes_back_while_its_loss_is_told_takes_part(
+    league: League, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Method: it polls when the exchange has been found and has not been told yet."""
+    server, hub = league.server, league.server.state.hub
+    run = league.begin(cohort={"minimum": 2})
+    task = league.west.task(run)
+    exchange = hub.exchange(run, 1, "train")
+    assert exchange is not None
+    lost = exchange.lost
+
+    def late(client: str) -> None:
+        monkeypatch.undo()
+        league.west.poll([run], [task.key])
+        assert hub.online()["west"].online
+        lost(client)
+
+    monkeypatch.setattr(exchange, "lost", late)
+    with hub._lock:
+        hub._presence["west"] = hub._presence["west"]._replace(heard=float("-inf"))
+    hub.overdue()
+    assert exchange.state.clients["west"] is ClientStatus.WAITING
+    for name in ("north", "south"):
+        assert league.send(name, run).status == 200
+    assert exchange.waits_for("west")
+    assert league.send("west", run).status == 200
+    assert server.ended(run).state == "finished"
+
+
+def test_a_site_is_there_again_for_each_of_its_rounds_though_the_disk_fails_at_one(
+    league: League, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = league.server.state.hub
+    runs = [league.begin("north", "south", name=name) for name in ("one", "two")]
+    for run in runs:
+        league.north.task(run)
+    first, second = (hub.exchange(run, 1, "train") for run in runs)
+    assert first is not None and second is not None
+    league.server.lose("north")
+
+    def full(client: str) -> None:
+        raise disk_full("a word")
+
+    monkeypatch.setattr(first, "returned", full)
+    assert league.north.ask("POST", "/v1/poll", Poll(wait=False)).status == 200
+    assert second.state.clients["north"] is ClientStatus.WAITING
 
 
 def test_the_watch_over_sites_goes_on_after_a_disk_was_full(
