@@ -396,6 +396,10 @@ heartbeat grows, so that 5,000 of them are heard of every 12.5 s."""
 HANDLER_THREADS = 16
 """Threads in which requests read, compute and wait for the disk."""
 
+RESULT_THREADS = 16
+"""Threads in which results are checked, folded and recorded, of which two fold at a time; no other
+request waits behind large models, and one write to the disk holds what all of them bring."""
+
 JSON_BYTES_MAX = 16 * 2**20
 """Bytes of one message: a submission with a plan and a model's tensor names is the longest."""
 

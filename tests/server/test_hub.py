@@ -12,15 +12,16 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from in_process import in_process, key_of
+from in_process import Site, in_process, key_of
 from league import League, refused
 
-from hansa.limits import SITES_PER_HEARTBEAT_SECOND
+from hansa.limits import HANDLER_THREADS, SITES_PER_HEARTBEAT_SECOND
 from hansa.protocol.messages import Poll, PollAnswer, TaskResult
 from hansa.rounds.round import ClientStatus
 from hansa.server import hub as hub_module
 from hansa.server import members
 from hansa.server.hub import Hub
+from hansa.server.sums import RoundSum
 from hansa.store.faults import disk_full
 
 
@@ -273,3 +274,45 @@ def test_a_poll_is_answered_while_a_run_leaves_whose_exchange_is_still_open(
     for name in ("north", "south"):
         assert league.send(name, run).status == 200
     assert league.server.ended(run).state == "finished"
+
+
+def test_a_round_does_not_wait_for_a_site_that_was_revoked(league: League) -> None:
+    """Its minimum cannot be reached any more, and its deadline is an hour away."""
+    root = league.server.join("root", "admin")
+    run = league.begin(cohort={"minimum": 3})
+    league.west.task(run)
+    for name in ("north", "south"):
+        assert league.send(name, run).status == 200
+    assert league.server.ask(root, "POST", "/v1/members/west/revoke", {}).status == 200
+    ended = league.server.ended(run)
+    assert ended.state == "failed" and "west is no member any more" in ended.reason
+
+
+def test_a_revocation_does_not_wait_behind_results_that_are_folded(
+    league: League, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Method: more results than threads have come, and none is done before the revocation is."""
+    server, folded = league.server, threading.Event()
+    root = server.join("root", "admin")
+    sites = [Site(server, f"s{i:02d}") for i in range(HANDLER_THREADS + 4)]
+    run = server.begin(league.ada, dict.fromkeys(sites, 1))
+    keys = {site: site.task(run).key for site in sites}
+    admitted, coming = RoundSum.admitted, threading.Semaphore(0)
+
+    def slow(self: RoundSum, *given: object, **named: object) -> object:
+        coming.release()
+        assert folded.wait(60)
+        return admitted(self, *given, **named)
+
+    monkeypatch.setattr(RoundSum, "admitted", slow)
+    sent = [threading.Thread(target=s.send, args=(keys[s], [1.0, 2.0, 3.0], 1.0)) for s in sites]
+    for thread in sent:
+        thread.start()
+    assert coming.acquire(timeout=20)
+    time.sleep(0.5)  # the others wait behind it
+    began = time.monotonic()
+    answer = server.ask(root, "POST", "/v1/members/s00/revoke", {})
+    assert answer.status == 200 and time.monotonic() - began < 5
+    folded.set()
+    for thread in sent:
+        thread.join(30)

@@ -17,7 +17,15 @@ from hansa.server.auth import Principal
 from hansa.server.hub import Said
 from hansa.server.members import active_names
 from hansa.server.results import result_digest
-from hansa.server.routes import Route, answer, in_thread, number, read_message, round_number
+from hansa.server.routes import (
+    Route,
+    answer,
+    in_result_thread,
+    in_thread,
+    number,
+    read_message,
+    round_number,
+)
 from hansa.server.state import ServerState
 from hansa.spans import effort
 
@@ -122,7 +130,9 @@ class Control:
         if phase not in ("train", "evaluate") and asked_in(phase) is None:
             raise _no_run(where["run"])
         asked = round_number(request)
-        given = await in_thread(self._take, where["run"], asked, phase, principal.name, result)
+        given = await in_result_thread(
+            self._take, where["run"], asked, phase, principal.name, result
+        )
         return answer(given)
 
     def _take(self, run: str, number: int, phase: Phase, site: str, result: TaskResult) -> Receipt:

@@ -256,13 +256,18 @@ class Hub:
             return dict(self._presence)
 
     def forget(self, site: str) -> None:
-        """A site is revoked: it is lost for every exchange, and its poll ends."""
+        """A site is revoked: nothing is waited for from it any more, and its poll ends."""
         with self._lock:
             names = {site} | self._through.behind(site)
             for name in names & self._presence.keys():  # away: nobody waits for its return
                 self._presence[name] = self._presence[name]._replace(online=False)
             affected = [(exchange, name) for name in names for exchange in self._exchanges_of(name)]
         self._tell(affected)
+        for exchange, name in affected:
+            try:
+                _give_up(exchange, name, f"{site} is no member any more: it was revoked")
+            except (HansaError, OSError) as error:  # it has failed all the same
+                log.error("%s is revoked, which could not be recorded: %s", site, error)
         self.wake([site])
         self.stir()
 
@@ -487,10 +492,8 @@ class Hub:
         """A site does not take part in a run any more: nothing is waited for from it."""
         with self._lock:
             exchanges = [t.exchange for (name, _, _), t in self._open.items() if name == run]
-        result = TaskResult(state="failed", code="site-cancelled", reason=reason)
         for exchange in exchanges:
-            if exchange.waits_for(site):
-                exchange.answer(site, result)
+            _give_up(exchange, site, reason)
 
     def waiting(self, site: str) -> Bell:
         """Give a bell that is rung whenever something may have changed for a site."""
@@ -539,3 +542,9 @@ class Hub:
         with self._changed:
             self._changed.wait_for(lambda: mark() != since, seconds)
             return mark()
+
+
+def _give_up(exchange: MergingExchange, site: str, reason: str) -> None:
+    """Wait for nothing of a site any more, whatever comes."""
+    if exchange.waits_for(site):
+        exchange.answer(site, TaskResult(state="failed", code="site-cancelled", reason=reason))

@@ -10,7 +10,14 @@ from hansa.limits import EXAMPLES_MAX, RELAYED_STANDINGS_MAX
 from hansa.protocol.messages import ENDED, Partial, Phase, Receipt, Standings
 from hansa.server.auth import Principal
 from hansa.server.results import result_digest
-from hansa.server.routes import Route, answer, in_thread, read_message, round_number
+from hansa.server.routes import (
+    Route,
+    answer,
+    in_result_thread,
+    in_thread,
+    read_message,
+    round_number,
+)
 from hansa.server.state import ServerState
 
 
@@ -80,7 +87,9 @@ class Relays:
         if where["phase"] != phase:
             raise no_run(where["run"])
         asked = round_number(request)
-        given = await in_thread(self._take, where["run"], asked, phase, principal.name, partial)
+        given = await in_result_thread(
+            self._take, where["run"], asked, phase, principal.name, partial
+        )
         return answer(given)
 
     def _take(

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from hansa.errors import RequestRefused, ServerError
-from hansa.limits import HANDLER_THREADS, JSON_BYTES_MAX
+from hansa.limits import HANDLER_THREADS, JSON_BYTES_MAX, RESULT_THREADS
 from hansa.server.auth import Principal
 
 T = TypeVar("T")
@@ -37,6 +37,12 @@ class Route(NamedTuple):
 
 
 _threads = ThreadPoolExecutor(HANDLER_THREADS, thread_name_prefix="hansa-handler")
+_results = ThreadPoolExecutor(RESULT_THREADS, thread_name_prefix="hansa-result")
+
+
+async def in_result_thread(work: Callable[..., T], *arguments: Any) -> T:
+    """Run what takes a result, which may wait for others to be folded, where only results wait."""
+    return await asyncio.get_running_loop().run_in_executor(_results, work, *arguments)
 
 
 async def in_thread(work: Callable[..., T], *arguments: Any) -> T:
