@@ -597,6 +597,9 @@ ENVIRONMENT_BYTES_MAX = 2**20
 MEMBERS_NAMED_MAX = 1_000
 """Learners of a federation environment, and keys of one of its tables; each is named in a file."""
 
+RUNS_PER_PAGE = 100
+"""Runs in one answer of a server, with the word of each site: 3 MB of JSON of 150 sites."""
+
 MODELS_PER_PAGE = 1_000
 """Models of the trail in one answer of a server: 300 KiB of JSON."""
 

@@ -11,7 +11,7 @@ import pytest
 from league import League, refused
 
 from hansa.identity import parse_invite
-from hansa.protocol.messages import EventPage, ModelPage, Offer
+from hansa.protocol.messages import EventPage, ModelPage, Offer, RunPage
 
 
 def test_whoever_follows_hears_at_once_what_happens(league: League) -> None:
@@ -82,6 +82,15 @@ def test_an_invitation_that_cannot_be_is_refused(
 ) -> None:
     root = league.server.join("root", "admin")
     assert league.server.ask(root, "POST", "/v1/invites", asked).code == code
+
+
+def test_runs_are_listed_in_pages(league: League, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hansa.server.people.RUNS_PER_PAGE", 2)
+    runs = [league.server.submit(league.ada, name=f"study-{i}") for i in range(3)]
+    first = league.server.ask(league.ada, "GET", "/v1/runs").read(RunPage)
+    assert ([facts.run for facts in first.runs], first.next) == (runs[:2], 2)
+    second = league.server.ask(league.ada, "GET", "/v1/runs?after=2").read(RunPage)
+    assert ([facts.run for facts in second.runs], second.next) == (runs[2:], None)
 
 
 def test_models_are_listed_beside_a_run_from_above_which_has_none_here(league: League) -> None:

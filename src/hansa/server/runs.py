@@ -80,18 +80,17 @@ class Runs:
         for row in rows:
             self._hold(row)
         for row in rows:
-            events = self._desk.journal.all_events(row.run, "started")
-            if events:
+            if self._desk.journal.has(row.run, "started"):
                 self._desk.journal.record(row.run, {"kind": "resumed"})
             self._launch(row)
 
     def _hold(self, row: RunRow) -> None:
         """Let a run that was at work keep its place, and the slots of its last round's sites."""
         asks = row.submission.plan.get("resources") or {}
-        waits = self._desk.journal.all_events(row.run, "waiting") if row.state == "waiting" else []
-        if row.state == "running" or (waits and waits[-1].get("kept")):
-            opened = self._desk.journal.all_events(row.run, "opened") if asks else []
-            self.places.hold(row.run, opened[-1]["clients"] if opened else (), asks)
+        waits = self._desk.journal.last(row.run, "waiting") if row.state == "waiting" else None
+        if row.state == "running" or (waits and waits.get("kept")):
+            opened = self._desk.journal.last(row.run, "opened") if asks else None
+            self.places.hold(row.run, opened["clients"] if opened else (), asks)
 
     def submit(self, submission: Submission, submitter: str) -> str:
         """Record a submission that has been checked, and start it; return the run's name."""
@@ -233,7 +232,7 @@ class Runs:
     def _begin(self, row: RunRow) -> None:
         """Make the seed model the run's round 0, if it is not yet."""
         journal = self._desk.journal
-        if not journal.all_events(row.run, "committed"):
+        if not journal.has(row.run, "committed"):
             seed = row.submission.seed_model
             fact = {
                 "kind": "committed",
@@ -246,7 +245,7 @@ class Runs:
                 "elapsed": 0.0,
             }
             journal.commit(row.run, fact, keep=lambda _: True)
-        if not journal.all_events(row.run, "started"):
+        if not journal.has(row.run, "started"):
             journal.record(row.run, {"kind": "started", "engine": "federation"})
 
     def _drive(self, row: RunRow) -> Progress:
