@@ -307,6 +307,13 @@ round of milliseconds is not held up by those who look on."""
 AWAY_PAUSE_S = 10.0
 """Seconds at most between two tries to reach a server that is away; a restart takes two."""
 
+AUDIT_REFUSED_BURST = 50
+"""Lines of the audit trail about refused results of one member, at once: a site that has fallen
+behind a few runs makes no more."""
+
+AUDIT_REFUSED_RATE = 1 / 60
+"""Such lines a second after these, so that no member fills the disk: 1,440 a day, about 300 KiB."""
+
 AUDIT_PAGE = 1_000
 """Lines of the audit trail in one answer, about 200 KiB."""
 
@@ -396,6 +403,10 @@ heartbeat grows, so that 5,000 of them are heard of every 12.5 s."""
 
 HANDLER_THREADS = 16
 """Threads in which requests read, compute and wait for the disk."""
+
+RESULT_THREADS = 16
+"""Threads in which results are checked, folded and recorded, of which two fold at a time; no other
+request waits behind large models, and one write to the disk holds what all of them bring."""
 
 JSON_BYTES_MAX = 16 * 2**20
 """Bytes of one message: a submission with a plan and a model's tensor names is the longest."""
@@ -593,6 +604,9 @@ ENVIRONMENT_BYTES_MAX = 2**20
 
 MEMBERS_NAMED_MAX = 1_000
 """Learners of a federation environment, and keys of one of its tables; each is named in a file."""
+
+RUNS_PER_PAGE = 100
+"""Runs in one answer of a server, with the word of each site: 3 MB of JSON of 150 sites."""
 
 MODELS_PER_PAGE = 1_000
 """Models of the trail in one answer of a server: 300 KiB of JSON."""

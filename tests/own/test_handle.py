@@ -124,6 +124,10 @@ ASKED: dict[str, tuple[Callable[[RemoteFederation, Commit], Any], str]] = {
         lambda h, c: h.commit(c._replace(round=1, row=row(clients=[1])), []),
         "nobody can read",
     ),
+    "a row without counts, by that name": (
+        lambda h, c: h.commit(c._replace(round=1, row=row(clients=None)), []),
+        "nobody can read",
+    ),
     "a progress of its own kind": (
         lambda h, c: h.commit(c._replace(round=1, row=row(), progress={"mine": 1}), []),
         "nobody can read",

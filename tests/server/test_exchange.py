@@ -26,6 +26,7 @@ from league import D, League, expected, refused
 
 from hansa.errors import IdentityError
 from hansa.identity import check_receipt
+from hansa.limits import AUDIT_REFUSED_BURST
 from hansa.params import Params
 from hansa.protocol.messages import BlobRef, Receipt, TaskResult
 
@@ -161,6 +162,17 @@ def test_an_update_of_the_round_before_never_reaches_the_next_one(league: League
     assert league.audit() == [("west", f"{run}/1/train", "update-late")]
 
 
+def test_no_site_fills_the_disk_with_what_is_refused(league: League) -> None:
+    """Of runs that never were nothing is noted, and of others not each line."""
+    run = league.begin()
+    for number in range(2, 2 + AUDIT_REFUSED_BURST + 10):
+        late = league.north.report(key_of(run, number), TaskResult(state="failed", reason="x"))
+        assert refused(late) == (409, "update-late")
+        assert league.south.fail(key_of(f"ghost-{number}")).code == "run-not-found"
+    assert len(league.audit()) == AUDIT_REFUSED_BURST
+    assert {who for who, _, _ in league.audit()} == {"north"}
+
+
 def test_what_comes_after_the_end_or_for_another_run_is_refused(league: League) -> None:
     """D4: after the run, after a stop, of a round that never was, of another run."""
     content = update_bytes(D["west"])
@@ -168,8 +180,10 @@ def test_what_comes_after_the_end_or_for_another_run_is_refused(league: League) 
     for name in D:
         league.send(name, run)
     league.server.ended(run)
-    for key in (key_of(run, 2), key_of(run, 1, "evaluate"), key_of("study-9"), key_of(run, 10**6)):
+    for key in (key_of(run, 2), key_of(run, 1, "evaluate"), key_of(run, 10**6)):
         assert refused(league.north.report(key, done(content, 1.0))) == (409, "update-late")
+    answer = league.north.report(key_of("study-9"), done(content, 1.0))
+    assert refused(answer) == (404, "run-not-found")
     assert league.north.put(content).code == "upload-unwanted"
     stopped = league.begin(name="other")
     key = league.west.task(stopped).key
@@ -179,7 +193,7 @@ def test_what_comes_after_the_end_or_for_another_run_is_refused(league: League) 
     assert league.west.receipts() == [r for r in league.west.receipts() if r.run == run]
     for odd in ("rounds/0/train", "rounds/1/predict", "rounds/-1/train", "rounds/x/train"):
         answer = league.west.ask("POST", f"/v1/runs/{run}/{odd}/result", done(content, 1.0))
-        assert answer.status in (404, 409), odd
+        assert answer.status in (404, 409, 422), odd
 
 
 def test_a_site_that_was_not_asked_does_not_count(league: League) -> None:

@@ -12,14 +12,16 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from in_process import in_process, key_of
+from in_process import Site, in_process, key_of
 from league import League, refused
 
-from hansa.limits import SITES_PER_HEARTBEAT_SECOND
+from hansa.limits import HANDLER_THREADS, SITES_PER_HEARTBEAT_SECOND
 from hansa.protocol.messages import Poll, PollAnswer, TaskResult
+from hansa.rounds.round import ClientStatus
 from hansa.server import hub as hub_module
 from hansa.server import members
 from hansa.server.hub import Hub
+from hansa.server.sums import RoundSum
 from hansa.store.faults import disk_full
 
 
@@ -47,6 +49,54 @@ def test_a_site_is_lost_after_two_heartbeats_and_there_again_when_it_is_heard(
     assert 1.7 <= time.monotonic() - began < 10
     league.north.poll()
     assert hub.online()["north"].online
+
+
+def test_a_site_that_comes_back_while_its_loss_is_told_takes_part(
+    league: League, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Method: it polls when the exchange has been found and has not been told yet."""
+    server, hub = league.server, league.server.state.hub
+    run = league.begin(cohort={"minimum": 2})
+    task = league.west.task(run)
+    exchange = hub.exchange(run, 1, "train")
+    assert exchange is not None
+    lost = exchange.lost
+
+    def late(client: str) -> None:
+        monkeypatch.undo()
+        league.west.poll([run], [task.key])
+        assert hub.online()["west"].online
+        lost(client)
+
+    monkeypatch.setattr(exchange, "lost", late)
+    with hub._lock:
+        hub._presence["west"] = hub._presence["west"]._replace(heard=float("-inf"))
+    hub.overdue()
+    assert exchange.state.clients["west"] is ClientStatus.WAITING
+    for name in ("north", "south"):
+        assert league.send(name, run).status == 200
+    assert exchange.waits_for("west")
+    assert league.send("west", run).status == 200
+    assert server.ended(run).state == "finished"
+
+
+def test_a_site_is_there_again_for_each_of_its_rounds_though_the_disk_fails_at_one(
+    league: League, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = league.server.state.hub
+    runs = [league.begin("north", "south", name=name) for name in ("one", "two")]
+    for run in runs:
+        league.north.task(run)
+    first, second = (hub.exchange(run, 1, "train") for run in runs)
+    assert first is not None and second is not None
+    league.server.lose("north")
+
+    def full(client: str) -> None:
+        raise disk_full("a word")
+
+    monkeypatch.setattr(first, "returned", full)
+    assert league.north.ask("POST", "/v1/poll", Poll(wait=False)).status == 200
+    assert second.state.clients["north"] is ClientStatus.WAITING
 
 
 def test_the_watch_over_sites_goes_on_after_a_disk_was_full(
@@ -224,3 +274,45 @@ def test_a_poll_is_answered_while_a_run_leaves_whose_exchange_is_still_open(
     for name in ("north", "south"):
         assert league.send(name, run).status == 200
     assert league.server.ended(run).state == "finished"
+
+
+def test_a_round_does_not_wait_for_a_site_that_was_revoked(league: League) -> None:
+    """Its minimum cannot be reached any more, and its deadline is an hour away."""
+    root = league.server.join("root", "admin")
+    run = league.begin(cohort={"minimum": 3})
+    league.west.task(run)
+    for name in ("north", "south"):
+        assert league.send(name, run).status == 200
+    assert league.server.ask(root, "POST", "/v1/members/west/revoke", {}).status == 200
+    ended = league.server.ended(run)
+    assert ended.state == "failed" and "west is no member any more" in ended.reason
+
+
+def test_a_revocation_does_not_wait_behind_results_that_are_folded(
+    league: League, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Method: more results than threads have come, and none is done before the revocation is."""
+    server, folded = league.server, threading.Event()
+    root = server.join("root", "admin")
+    sites = [Site(server, f"s{i:02d}") for i in range(HANDLER_THREADS + 4)]
+    run = server.begin(league.ada, dict.fromkeys(sites, 1))
+    keys = {site: site.task(run).key for site in sites}
+    admitted, coming = RoundSum.admitted, threading.Semaphore(0)
+
+    def slow(self: RoundSum, *given: object, **named: object) -> object:
+        coming.release()
+        assert folded.wait(60)
+        return admitted(self, *given, **named)
+
+    monkeypatch.setattr(RoundSum, "admitted", slow)
+    sent = [threading.Thread(target=s.send, args=(keys[s], [1.0, 2.0, 3.0], 1.0)) for s in sites]
+    for thread in sent:
+        thread.start()
+    assert coming.acquire(timeout=20)
+    time.sleep(0.5)  # the others wait behind it
+    began = time.monotonic()
+    answer = server.ask(root, "POST", "/v1/members/s00/revoke", {})
+    assert answer.status == 200 and time.monotonic() - began < 5
+    folded.set()
+    for thread in sent:
+        thread.join(30)

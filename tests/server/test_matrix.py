@@ -41,10 +41,10 @@ ALLOWED: dict[tuple[str, str], str] = {
     ("POST", "/v1/certificates"): "site combiner viewer submitter admin",
     ("POST", "/v1/poll"): "site combiner",
     ("POST", "/v1/runs/{run}/standing"): "site",
-    ("POST", "/v1/runs/{run}/rounds/{number:int}/{phase}/result"): "site",
+    ("POST", "/v1/runs/{run}/rounds/{number}/{phase}/result"): "site",
     ("GET", "/v1/receipts"): "site combiner",
     ("POST", "/v1/runs/{run}/standings"): "combiner",
-    ("POST", "/v1/runs/{run}/rounds/{number:int}/{phase}/partial"): "combiner",
+    ("POST", "/v1/runs/{run}/rounds/{number}/{phase}/partial"): "combiner",
     ("GET", "/v1/blobs/{digest}"): "site combiner viewer submitter admin",
     ("GET", "/v1/blobs/{digest}/chunks"): "site combiner viewer submitter admin",
     ("PUT", "/v1/blobs/{digest}"): "submitter admin",
@@ -65,7 +65,7 @@ ALLOWED: dict[tuple[str, str], str] = {
 }
 FILLED = {
     "{run}": "study-1",
-    "{number:int}": "1",
+    "{number}": "1",
     "{phase}": "train",
     "{digest}": "blake3:" + "0" * 64,
     "{n}": "0",
@@ -330,9 +330,25 @@ def test_a_submission_under_another_name_is_refused(server: InProcess) -> None:
     assert server.state.journal.runs() == []
 
 
+@pytest.mark.parametrize("number", ["9" * 30, "9" * 4_301, "1.5", "-1", "x"])
+def test_a_number_of_a_round_that_is_none_is_refused_and_never_a_defect(
+    server: InProcess, number: str
+) -> None:
+    """Python converts no more than 4,300 digits, and a database holds 19."""
+    site, combiner = Site(server, "north"), server.join("hub", "combiner")
+    target = f"/v1/runs/study-1/rounds/{number}/train"
+    asked = f"{target}/result"
+    assert server.raw("POST", asked).code == "identity-proof"
+    failed = {"state": "failed", "code": "client-failed"}
+    answer = site.ask("POST", asked, failed)
+    assert (answer.status, answer.code) == (422, "request-message")
+    answer = server.ask(combiner, "POST", asked.replace("result", "partial"), {"weight": 1.0})
+    assert (answer.status, answer.code) == (422, "request-message")
+
+
 def test_a_run_that_does_not_exist_is_nobodys(server: InProcess) -> None:
     site, root = Site(server, "north"), server.join("root", "admin")
-    assert site.fail(key_of("study-9")).code == "update-late"
+    assert site.fail(key_of("study-9")).code == "run-not-found"
     assert server.ask(root, "POST", "/v1/runs/study-9/stop", {}).code == "run-not-found"
     assert server.ask(root, "GET", "/v1/runs/study-9").code == "run-not-found"
     assert server.ask(root, "GET", "/v1/runs/study-9/events").code == "run-not-found"

@@ -203,6 +203,17 @@ def test_after_ten_wrong_guesses_an_address_is_not_listened_to_for_a_minute(db, 
     assert trail(db).count(("stranger", "member.lock", HERE, "refused")) == 1
 
 
+def test_who_tries_a_used_invitation_on_and_on_is_locked_out_as_one_who_guesses(db, redeem):
+    token = invite(db)
+    redeem(token, new_key())
+    for _ in range(INVITE_GUESSES):
+        assert code(redeem, token, new_key()) == "invite-refused"
+    lines = len(trail(db))
+    assert trail(db).count(("stranger", "member.lock", HERE, "refused")) == 1
+    assert code(redeem, token, new_key()) == "invite-locked"
+    assert len(trail(db)) == lines
+
+
 def test_the_minute_of_a_lock_begins_with_the_guess_that_closed_it(db, redeem, clock):
     for _ in range(INVITE_GUESSES):
         clock.now += 5

@@ -6,11 +6,12 @@ import threading
 import time
 from typing import Any
 
+import msgspec
 import pytest
 from league import League, refused
 
 from hansa.identity import parse_invite
-from hansa.protocol.messages import EventPage
+from hansa.protocol.messages import EventPage, ModelPage, Offer, RunPage
 
 
 def test_whoever_follows_hears_at_once_what_happens(league: League) -> None:
@@ -81,3 +82,24 @@ def test_an_invitation_that_cannot_be_is_refused(
 ) -> None:
     root = league.server.join("root", "admin")
     assert league.server.ask(root, "POST", "/v1/invites", asked).code == code
+
+
+def test_runs_are_listed_in_pages(league: League, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hansa.server.people.RUNS_PER_PAGE", 2)
+    runs = [league.server.submit(league.ada, name=f"study-{i}") for i in range(3)]
+    first = league.server.ask(league.ada, "GET", "/v1/runs").read(RunPage)
+    assert ([facts.run for facts in first.runs], first.next) == (runs[:2], 2)
+    second = league.server.ask(league.ada, "GET", "/v1/runs?after=2").read(RunPage)
+    assert ([facts.run for facts in second.runs], second.next) == (runs[2:], None)
+
+
+def test_models_are_listed_beside_a_run_from_above_which_has_none_here(league: League) -> None:
+    """A combiner adopts runs; its round 0 is where it has begun."""
+    submission, *_ = league.server.submission(league.ada)
+    offer = msgspec.to_builtins(submission) | {"run": "above-1", "submitter": "ada"}
+    league.server.state.journal.adopt(msgspec.convert(offer, Offer))
+    run = league.begin("north")
+    league.send("north", run)
+    league.server.ended(run)
+    page = league.server.ask(league.ada, "GET", "/v1/models").read(ModelPage)
+    assert [model.name for model in page.models] == [f"{run}:0", f"{run}:1"]

@@ -479,6 +479,29 @@ def test_a_restart_resumes_from_the_last_commit_without_a_word_from_the_submitte
     assert len(league.server.events(run, "resumed")) == 2
 
 
+def test_a_run_is_taken_up_again_without_all_of_its_commits_being_read(
+    league: League, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a long run with many clients they are hundreds of megabytes."""
+    read, run = [], league.begin(rounds=2)
+    for name in D:
+        assert league.send(name, run).status == 200
+    league.north.task(run, 2)
+    every = journal.Journal.all_events
+
+    def noted(self: journal.Journal, run: str, kind: str | None = None) -> list[dict[str, Any]]:
+        read.append(kind)
+        return every(self, run, kind)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journal.Journal, "all_events", noted)
+        league.restart(run)
+        for name in D:
+            assert league.send(name, run, 2).status == 200
+        assert league.server.ended(run).state == "finished"
+    assert read == []
+
+
 def test_a_fourth_site_takes_part_from_the_next_round_on(league: League) -> None:
     run = league.begin("north", "south", rounds=2)
     league.north.task(run)

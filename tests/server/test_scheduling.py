@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import msgspec
 import numpy as np
 import pytest
-from in_process import SEED, InProcess, Member, Site, in_process
+from in_process import CODE, SEED, InProcess, Member, Site, in_process
 from league import D, League, N
 
-from hansa.protocol.messages import Poll, PollAnswer, RunFacts, Standing, TaskResult
+from hansa.protocol.messages import Poll, PollAnswer, RunFacts, Standing, Submission, TaskResult
+from hansa.server.submissions import read_plan
 
 GPU = {"resources": {"gpu": 1}}
 
@@ -254,6 +257,44 @@ def test_a_site_that_stays_away_does_not_let_other_runs_wait_for_ever(
 
 def _measured() -> TaskResult:
     return TaskResult(state="done", metrics={"loss": (1.0, 1.0)})
+
+
+def test_a_run_that_cannot_go_on_says_why_once_and_lets_others_go_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its package is gone from the disk in the midst of a round, until somebody brings it back."""
+    monkeypatch.setattr("hansa.server.stuck.PLACE_KEPT_S", 1.5)
+    lost: set[str] = set()
+
+    def read(submission: Submission, *others: Any) -> Any:
+        if submission.package.digest in lost:
+            raise FileNotFoundError(2, "No such file", str(tmp_path / submission.package.digest))
+        return read_plan(submission, *others)
+
+    monkeypatch.setattr("hansa.server.runs.read_plan", read)
+    with in_process(tmp_path, runs=1) as server:
+        ada, north = server.join("ada", "submitter"), Site(server, "north")
+        first = server.begin(ada, {north: 1})
+        north.task(first)
+        lost.add(server.state.journal.run(first).submission.package.digest)
+        server.restart()
+        north.poll([first])
+        with mock.patch.dict(CODE, {"more.py": b""}):
+            second = server.submit(ada)
+        north.ready(second, 1)
+        server.until(lambda: "No such file" in server.facts(first).reason, "it says why")
+        facts = server.facts(first)
+        assert facts.state == "waiting" and str(tmp_path) not in facts.reason
+        task = north.task(second)  # after a while the place is free
+        lost.clear()
+        server.until(lambda: server.facts(first).reason == "other runs are at work", "its turn")
+        told = [e for e in server.events(first, "waiting") if "No such file" in e["reason"]]
+        assert [e.get("kept", False) for e in told] == [True, False]
+        assert len([r for r in caplog.records if f"run {first} waits" in r.getMessage()]) == 1
+        assert north.send(task.key, [1.0, 1.0, 1.0], 1.0).status == 200
+        assert server.ended(second).state == "finished"
+        assert north.send(north.task(first).key, [1.0, -2.0, 4.0], 1.0).status == 200
+        assert server.ended(first).state == "finished"
 
 
 def test_a_site_that_lends_more_than_it_did_is_believed(tmp_path: Path) -> None:

@@ -198,3 +198,22 @@ def test_a_certificate_that_finds_no_room_is_renewed_later_and_kept_meanwhile(
             serve._renewed_or_kept(folder, moved)
     assert serve._is_renewed(folder, moved)
     assert not serve._is_renewed(folder, moved)
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("https://[2001:0db8::7]:8443", "0.0.0.0"),
+        ("https://[2001:DB8:0:0::7]:8443", "0.0.0.0"),
+        ("https://[fe80::1%25eth0]:8443", "fe80::1%eth0"),
+        ("https://hansa.example", "0:0:0:0:0:0:0:0"),
+        ("https://hansa.example", "0:0:0:0:0:0:0:1"),
+    ],
+)
+def test_an_address_in_another_spelling_is_no_reason_to_renew_a_certificate(
+    tmp_path, monkeypatch, url, host
+):
+    monkeypatch.setenv("HANSA_HOME", str(tmp_path / "home"))
+    settings = ServerSettings(url=url, host=host)
+    folder = found(tmp_path / "server", settings).folder
+    assert not serve.renew_tls(folder, settings)

@@ -149,6 +149,25 @@ def test_the_plan_may_let_a_failing_function_give_way(
         assert "ZeroDivisionError" in row["server_functions"]["failed"]["aggregate"]
 
 
+def test_a_run_whose_functions_are_refused_after_a_restart_ends_and_says_so(
+    tmp_path: Path, code: dict[str, bytes]
+) -> None:
+    """The operator has thought better of it: no time of waiting lets this run go on."""
+    with in_process(tmp_path, server_functions="preferred") as server:
+        league = League(server)
+        run = begun(league, rounds=2)
+        for site in ("north", "south"):
+            assert league.send(site, run).status == 200
+        server.until(lambda: len(server.events(run, "committed")) == 2, "round 1 is committed")
+        settings = server.folder / "server.toml"
+        settings.write_text(settings.read_text().replace('"preferred"', '"refused"'))
+        league.restart(run)
+        facts = server.ended(run)
+        assert facts.state == "failed" and "this server runs none" in facts.reason
+        assert server.events(run, "ended")[0]["code"] == "function-refused"
+        server.until(lambda: league.north.poll([run]).ended == [run], "north is told")
+
+
 def test_code_of_functions_that_a_killed_server_has_left_is_swept(tmp_path: Path) -> None:
     with in_process(tmp_path, heartbeat_s=30.0) as server:
         scratch = Serving("preferred", folder=server.state.folder).place({}).scratch

@@ -48,6 +48,8 @@ def test_every_key_has_a_meaning_and_a_default(tmp_path):
         ('url = "https://a.example/path"', "url"),
         ('url = "https://u:p@a.example"', "url"),
         ('url = "https://a.example:x"', "url"),
+        ('url = "https://bücher.example"', "xn--"),
+        ('host = "bücher.example"', "host"),
         ("port = ", "cannot be used"),
         ("port = 1\nport = 2", "cannot be used"),
     ],

@@ -64,8 +64,8 @@ class _Row(msgspec.Struct):
     """A round's row, as far as others read it; what is left out is made up for."""
 
     round: int
-    clients: _Counts | None = None
-    bytes: _Bytes | None = None
+    clients: _Counts = msgspec.field(default_factory=_Counts)
+    bytes: _Bytes = msgspec.field(default_factory=_Bytes)
     train: dict[str, _Summary] = {}
     validation: dict[str, _Summary] = {}
     test: dict[str, _Summary] = {}

@@ -314,6 +314,13 @@ class RunFacts(_Message, frozen=True):
     sites: list[SiteStanding] = []
 
 
+class RunPage(_Message, frozen=True):
+    """Runs from a position on, the oldest first."""
+
+    runs: list[RunFacts]
+    next: int | None = None  # ask from here; None: these were the last
+
+
 class RunDetails(_Message, frozen=True):
     """A run with what is needed to follow it into a run folder."""
 

@@ -8,11 +8,7 @@ from urllib.parse import quote
 import msgspec
 
 from hansa.protocol.connection import Connection
-from hansa.protocol.messages import EventPage, RunDetails, RunFacts
-
-
-class _Runs(msgspec.Struct, frozen=True):
-    runs: list[RunFacts]
+from hansa.protocol.messages import EventPage, RunDetails, RunFacts, RunPage
 
 
 class _Members(msgspec.Struct, frozen=True):
@@ -34,7 +30,13 @@ class _Nothing(msgspec.Struct, frozen=True):
 
 def all_facts(connection: Connection) -> list[RunFacts]:
     """Return the runs of a server, oldest first."""
-    return connection.call("GET", "/v1/runs", kind=_Runs).runs
+    found: list[RunFacts] = []
+    after: int | None = 0
+    while after is not None:
+        page = connection.call("GET", f"/v1/runs?after={after}", kind=RunPage)
+        found += page.runs
+        after = page.next
+    return found
 
 
 def details(connection: Connection, run: str) -> RunDetails:

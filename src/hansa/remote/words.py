@@ -98,7 +98,7 @@ def _result(event: Event) -> str:
 def _committed(event: Event) -> str:
     if event["round"] == 0:
         return f"the seed model is {event['model'][:19]}"
-    counts = event["row"].get("clients", {})
+    counts = event["row"].get("clients") or {}
     told = f"{counts.get('accepted', 0)} of {counts.get('asked', 0)} clients"
     return f"{_round(event)}: committed, {told}, model {event['model'][:19]}"
 

@@ -103,6 +103,6 @@ def whole(row: Mapping[str, Any]) -> dict[str, Any]:
         "train": {},
         "seconds": 0.0,
     }
-    made = {**row, **{key: value for key, value in nothing.items() if key not in row}}
+    made = {**row, **{key: value for key, value in nothing.items() if row.get(key) is None}}
     counts = {key: {**nothing[key], **made[key]} for key in ("clients", "bytes")}
     return made | counts

@@ -191,7 +191,7 @@ def model_facts(
         at=event["at"],
         origin=origin if event["round"] == 0 else "",
         kept=kept,
-        clients=row.get("clients", {}).get("accepted", 0),
+        clients=(row.get("clients") or {}).get("accepted", 0),
         metric=metric if metric in measured else "",
         value=value,
         best=bool(event["round"]) and best == event["round"],

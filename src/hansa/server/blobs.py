@@ -31,7 +31,7 @@ from hansa.limits import (
 )
 from hansa.protocol.messages import BlobChunks
 from hansa.server.auth import Principal
-from hansa.server.routes import Route, answer, in_thread
+from hansa.server.routes import WHOLE, Route, answer, in_thread
 from hansa.store.addresses import Bytes, hex_of
 from hansa.store.blobs import BlobStore
 from hansa.store.faults import disk_failed, missing, too_large, wrong_digest
@@ -40,7 +40,6 @@ READERS: tuple[Role, ...] = ("site", "combiner", "submitter", "viewer", "admin")
 SUBMITTERS: tuple[Role, ...] = ("submitter", "admin")
 SITES: tuple[Role, ...] = ("site", "combiner")
 
-_NUMBER = re.compile(r"0|[1-9][0-9]{0,17}", re.ASCII)
 _RANGE = re.compile(r"bytes=([0-9]{1,18})-([0-9]{1,18})?", re.ASCII)
 
 
@@ -406,7 +405,7 @@ def _announced(request: Request, *, limit: int) -> int:
       ServerError: blob-too-large, it is beyond the limit, or is not announced.
     """
     text = request.headers.get("Content-Length", "")
-    if not _NUMBER.fullmatch(text):
+    if not WHOLE.fullmatch(text):
         raise too_large("The body", "no announced size")
     if int(text) > limit:
         raise too_large("The body", f"{text} bytes, more than {limit}")
@@ -414,7 +413,7 @@ def _announced(request: Request, *, limit: int) -> int:
 
 
 def _number(text: str, what: str) -> int:
-    if not _NUMBER.fullmatch(text):
+    if not WHOLE.fullmatch(text):
         raise ServerError(
             "blob-address",
             f"{text[:40]!r} is not the {what}.",

@@ -17,7 +17,15 @@ from hansa.server.auth import Principal
 from hansa.server.hub import Said
 from hansa.server.members import active_names
 from hansa.server.results import result_digest
-from hansa.server.routes import Route, answer, in_thread, number, read_message
+from hansa.server.routes import (
+    Route,
+    answer,
+    in_result_thread,
+    in_thread,
+    number,
+    read_message,
+    round_number,
+)
 from hansa.server.state import ServerState
 from hansa.spans import effort
 
@@ -28,9 +36,7 @@ def routes(state: ServerState) -> list[Route]:
     return [
         Route("/v1/poll", "POST", ("site", "combiner"), control.poll),
         Route("/v1/runs/{run}/standing", "POST", ("site",), control.standing),
-        Route(
-            "/v1/runs/{run}/rounds/{number:int}/{phase}/result", "POST", ("site",), control.result
-        ),
+        Route("/v1/runs/{run}/rounds/{number}/{phase}/result", "POST", ("site",), control.result),
         Route("/v1/receipts", "GET", ("site", "combiner"), control.receipts),
     ]
 
@@ -123,8 +129,9 @@ class Control:
         phase: Phase = where["phase"]
         if phase not in ("train", "evaluate") and asked_in(phase) is None:
             raise _no_run(where["run"])
-        given = await in_thread(
-            self._take, where["run"], int(where["number"]), phase, principal.name, result
+        asked = round_number(request)
+        given = await in_result_thread(
+            self._take, where["run"], asked, phase, principal.name, result
         )
         return answer(given)
 
@@ -135,7 +142,7 @@ class Control:
             try:
                 return exchange.answer(site, result)
             except (RequestRefused, UpdateRefused) as refusal:
-                self._state.audit(site, "result", f"{run}/{number}/{phase}", refusal.code)
+                self._state.audit_refused(site, "result", f"{run}/{number}/{phase}", refusal.code)
                 raise
         known = self._state.journal.receipt(run, number, phase=phase, client=site)
         if known is not None and result.state == "done":
@@ -143,6 +150,8 @@ class Control:
                 return known
             code, what = "update-conflict", "another result was counted before"
         else:
+            if known is None and self._state.journal.run(run) is None:
+                raise _no_run(run)
             code, what = "update-late", "that exchange is not open"
             late = self._state.runs.late(run, number, phase=phase, site=site, result=result)
             if late is not None:
@@ -156,7 +165,7 @@ class Control:
                     "Send the result again in a moment.",
                     status=503,
                 )
-        self._state.audit(site, "result", f"{run}/{number}/{phase}", code)
+        self._state.audit_refused(site, "result", f"{run}/{number}/{phase}", code)
         raise RequestRefused(
             code,
             f"The result of {site} for round {number} ({phase}) of {run} was not counted: {what}.",

@@ -182,7 +182,7 @@ class DeployedFederation:
         """
         opened = roster_of(self._past, round_number)
         if opened is not None:
-            self._roster = self._gathering.again(opened["clients"])
+            self._roster = self._gathering.again(opened["clients"], self._check_going)
         else:
             self._roster = self._gathering.roster(round_number, self._check_going)
         return self._roster

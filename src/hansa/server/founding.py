@@ -75,14 +75,18 @@ def found(folder: Path, settings: ServerSettings, *, admin: str = "admin") -> Fo
 
 def tls_hosts(settings: ServerSettings) -> list[str]:
     """Return the names that the TLS certificate is for: the public one, and this machine's."""
-    public = urlsplit(settings.url).hostname or "localhost"
-    hosts = [public, "localhost", "127.0.0.1", "::1"]
-    try:
-        ipaddress.ip_address(settings.host)
-        hosts += [settings.host] if settings.host not in ("0.0.0.0", "::") else []
-    except ValueError:
-        hosts.append(settings.host)
+    public = _as_certified(urlsplit(settings.url).hostname or "localhost")
+    hosts, listening = [public, "localhost", "127.0.0.1", "::1"], _as_certified(settings.host)
+    hosts += [listening] if listening not in ("0.0.0.0", "::") else []
     return list(dict.fromkeys(hosts))
+
+
+def _as_certified(host: str) -> str:
+    """Return a host as it is read back from a certificate, where an address has one spelling."""
+    try:
+        return str(ipaddress.ip_address(ipaddress.ip_address(host).packed))  # without a zone
+    except ValueError:
+        return host
 
 
 def _admit(database: Database, folder: Path, settings: ServerSettings, *, admin: str) -> Membership:

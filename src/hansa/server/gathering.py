@@ -78,12 +78,29 @@ class Gathering:
         self._kept_since: float | None = None  # a place without enough sites to use it
         self.said: dict[str, Standing] = {}  # when the roster was made
 
-    def again(self, clients: list[str]) -> list[str]:
-        """Return the sites of a round that was open before; what it had is its still."""
-        if not self._places.has(self._run):
-            self._places.hold(self._run, clients, self._needs.asks)
+    def again(self, clients: list[str], check_going: Callable[[], None]) -> list[str]:
+        """Return the sites of a round that was open before, once the run has its place with them.
+
+        It has one still, unless it could not go on for so long that it was lent to others.
+        """
+        mark = -1
+        while not self._places.has(self._run):
+            check_going()
+            if not self._places.claim(self._wish_again(clients)):
+                self._note_waiting(self._places.why(self._run, exactly=False))
+                mark = self._hub.stirred(self._run, mark, _LOOK_AGAIN_S)
         self._note_running()
         return clients
+
+    def _wish_again(self, clients: Collection[str]) -> Wish:
+        """Return the wish to go on with all clients of a round; they could lend what it asks."""
+        there, asks = self._hub.clients(), self._needs.asks
+        lends = {c: there[c].said.slots if c in there else {} for c in clients}
+        sites = {
+            c: {what: max(count, has.get(what, 0)) for what, count in asks.items()}
+            for c, has in lends.items()
+        }
+        return Wish(self._run, self._needs.rank, sites, len(sites), tuple(sites), asks)
 
     def roster(self, number: int, check_going: Callable[[], None]) -> list[str]:
         """Wait until a round can be opened; return its sites.

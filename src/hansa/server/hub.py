@@ -134,8 +134,7 @@ class Hub:
             self._presence[site] = Presence(monotonic(), True, version, said)
             back = before is None or not before.online
             affected = self._exchanges_of(site) if back else []
-        for exchange in affected:
-            exchange.returned(site)
+        self._tell((exchange, site) for exchange in affected)
         if before is None or not before.online or before.said != said:
             self.stir()
 
@@ -164,7 +163,7 @@ class Hub:
         for site in mine:
             if not self.touch(site):
                 self.heard(site, version)
-        self._tell_lost(affected)
+        self._tell(affected)
         if gone:
             self.stir()
         return sorted(set(sites) - set(mine))
@@ -242,7 +241,7 @@ class Hub:
                 self._presence[site] = self._presence[site]._replace(online=False)
             affected = [(e, s) for s in silent for e in self._exchanges_of(s)]
             oldest = min((p.heard for s, p in online.items() if s not in silent), default=at)
-        self._tell_lost(affected)
+        self._tell(affected)
         if silent:
             self.stir()
         return max(0.05, oldest + limit - at)
@@ -257,23 +256,40 @@ class Hub:
             return dict(self._presence)
 
     def forget(self, site: str) -> None:
-        """A site is revoked: it is lost for every exchange, and its poll ends."""
+        """A site is revoked: nothing is waited for from it any more, and its poll ends."""
         with self._lock:
             names = {site} | self._through.behind(site)
             for name in names & self._presence.keys():  # away: nobody waits for its return
                 self._presence[name] = self._presence[name]._replace(online=False)
             affected = [(exchange, name) for name in names for exchange in self._exchanges_of(name)]
-        self._tell_lost(affected)
+        self._tell(affected)
+        for exchange, name in affected:
+            try:
+                _give_up(exchange, name, f"{site} is no member any more: it was revoked")
+            except (HansaError, OSError) as error:  # it has failed all the same
+                log.error("%s is revoked, which could not be recorded: %s", site, error)
         self.wake([site])
         self.stir()
 
-    def _tell_lost(self, affected: Iterable[tuple[MergingExchange, str]]) -> None:
-        """Tell every exchange of a site that is not there; a disk that fails stops none of it."""
+    def _tell(self, affected: Iterable[tuple[MergingExchange, str]]) -> None:
+        """Tell every exchange whether a site is there; a disk that fails stops none of it.
+
+        A site may come or go between the look and the word, and whoever notes that may be heard
+        first: so whoever has told looks again.
+        """
         for exchange, site in affected:
-            try:
-                exchange.lost(site)
-            except (HansaError, OSError) as error:  # it is lost all the same; only the note is not
-                log.error("%s counts as lost, which could not be recorded: %s", site, error)
+            told = None
+            while told is not (there := self._is_online(site)):
+                told = there
+                try:
+                    (exchange.returned if there else exchange.lost)(site)
+                except (HansaError, OSError) as error:  # it counts all the same, without a note
+                    word = "there" if there else "lost"
+                    log.error("%s counts as %s, which could not be recorded: %s", site, word, error)
+
+    def _is_online(self, site: str) -> bool:
+        with self._lock:
+            return self._is_there(site)
 
     def _exchanges_of(self, site: str) -> list[MergingExchange]:
         found = [task.exchange for task in self._open.values()]
@@ -316,7 +332,7 @@ class Hub:
                 # Who was asked before a restart counts as heard of when the server started.
                 self._presence.setdefault(site, Presence(self._began, True, ""))
             away = [s for s in cohort if not self._presence[s].online]
-        self._tell_lost((exchange, site) for site in away)
+        self._tell((exchange, site) for site in away)
         self.wake(cohort)
         try:
             yield
@@ -476,10 +492,8 @@ class Hub:
         """A site does not take part in a run any more: nothing is waited for from it."""
         with self._lock:
             exchanges = [t.exchange for (name, _, _), t in self._open.items() if name == run]
-        result = TaskResult(state="failed", code="site-cancelled", reason=reason)
         for exchange in exchanges:
-            if exchange.waits_for(site):
-                exchange.answer(site, result)
+            _give_up(exchange, site, reason)
 
     def waiting(self, site: str) -> Bell:
         """Give a bell that is rung whenever something may have changed for a site."""
@@ -528,3 +542,9 @@ class Hub:
         with self._changed:
             self._changed.wait_for(lambda: mark() != since, seconds)
             return mark()
+
+
+def _give_up(exchange: MergingExchange, site: str, reason: str) -> None:
+    """Wait for nothing of a site any more, whatever comes."""
+    if exchange.waits_for(site):
+        exchange.answer(site, TaskResult(state="failed", code="site-cancelled", reason=reason))

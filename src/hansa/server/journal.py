@@ -42,6 +42,17 @@ from hansa.store.tables import events, receipts, runs, standings, trail
 
 Event = dict[str, Any]
 
+_NO_MODEL: Event = {
+    "kind": "committed",
+    "round": 0,
+    "model": "",
+    "model_size": 0,
+    "state": None,
+    "row": {},
+    "progress": {},
+    "elapsed": 0.0,
+}
+
 
 class RunRow(NamedTuple):
     """A run as it stands."""
@@ -135,8 +146,7 @@ class Journal:
             if c.execute(select(runs.c.run).where(runs.c.run == offer.run)).first() is None:
                 c.execute(insert(runs).values(row))
                 append(c, offer.run, {"kind": "submitted", "submitter": offer.submitter})
-                begun = {"kind": "committed", "round": 0, "model": "", "row": {}}
-                append(c, offer.run, begun)
+                append(c, offer.run, {**_NO_MODEL})
 
         self._db.write(work)
         self._changed(offer.run)
@@ -146,9 +156,11 @@ class Journal:
         rows = self._db.read(lambda c: c.execute(select(runs).where(runs.c.run == run)).all())
         return _row(rows[0]) if rows else None
 
-    def runs(self, *, unfinished: bool = False) -> list[RunRow]:
-        """Return runs, oldest first."""
-        query = select(runs).order_by(runs.c.created_at, runs.c.run)
+    def runs(
+        self, *, unfinished: bool = False, after: int = 0, limit: int | None = None
+    ) -> list[RunRow]:
+        """Return runs, oldest first; from a position on, and no more than a limit."""
+        query = select(runs).order_by(runs.c.created_at, runs.c.run).offset(after).limit(limit)
         if unfinished:
             query = query.where(runs.c.state.not_in(ENDED))
         return [_row(row) for row in self._db.read(lambda c: c.execute(query).all())]
@@ -208,6 +220,18 @@ class Journal:
             query = query.where(events.c.kind == kind)
         rows = self._db.read(lambda c: c.execute(query.order_by(events.c.seq)).all())
         return [{"kind": k, "at": at, **msgspec.json.decode(data)} for k, at, data in rows]
+
+    def last(self, run: str, kind: str) -> Event | None:
+        """Return the last event of a kind, if there is one."""
+        rows = self._db.read(lambda c: c.execute(_LAST, {"of": run, "kind": kind}).all())
+        return (
+            {"kind": kind, "at": rows[0].at, **msgspec.json.decode(rows[0].data)} if rows else None
+        )
+
+    def has(self, run: str, kind: str) -> bool:
+        """Tell whether there is an event of a kind; reads none of them."""
+        found = self._db.read(lambda c: c.execute(_HAS, {"of": run, "kind": kind}).first())
+        return found is not None
 
     def since_commit(self, run: str, *, up_to: int | None = None) -> tuple[Event, list[Event]]:
         """Return the last commit, or the last up to a round, and the events after it."""
@@ -379,7 +403,7 @@ class Journal:
         """Return digests of updates that count in rounds which are not committed yet."""
         found: set[str] = set()
         for row in self.runs(unfinished=True):
-            if self.all_events(row.run, "committed"):
+            if self.has(row.run, "committed"):
                 commit, past = self.since_commit(row.run)
                 at_work = commit.get("at_work", {})
                 if at_work:  # who has answered before it, and is not part of it
@@ -475,6 +499,9 @@ _PAGE = (
     .order_by(events.c.seq)
     .limit(1_000)
 )
+_OF_KIND = (events.c.run == bindparam("of"), events.c.kind == bindparam("kind"))
+_LAST = select(events.c.at, events.c.data).where(*_OF_KIND).order_by(events.c.seq.desc()).limit(1)
+_HAS = select(events.c.seq).where(*_OF_KIND).limit(1)
 _STANDINGS = select(standings).where(standings.c.run == bindparam("of"))
 _NEXT = select(func.coalesce(func.max(events.c.seq) + 1, 0)).where(events.c.run == bindparam("of"))
 _NEW_EVENT = insert(events).values(seq=_NEXT.scalar_subquery())

@@ -172,6 +172,9 @@ def redeem(
         _refused(db, refusal, source=source, locks=guesses.wrong(source))
         raise refusal
     if isinstance(found, HansaError):
+        # One that lets nobody in any more is as bad as a guess, each time that it is shown.
+        if not isinstance(found, _OtherKind) and guesses.wrong(source):
+            db.write(lambda c: _record_lock(c, source))
         raise found
     hit("after_member_recorded")
     return found, authority.issue_member(found.name, found.role, public, at=at)
@@ -467,13 +470,17 @@ def _no_invite(why: str) -> IdentityError:
     )
 
 
+class _OtherKind(IdentityError):
+    """A good invitation was shown at the wrong door, which is no guess."""
+
+
 def _other_kind(name: str, kind: Kind) -> IdentityError:
     what, verb = {
         "site": ("site", "hansa site join"),
         "combiner": ("combiner", "hansa combiner init --join"),
         "person": ("person", "hansa join"),
     }[kind]
-    return IdentityError(
+    return _OtherKind(
         "invite-refused",
         f"The invitation of {name} is for a {what}, and was not used up.",
         f"Type the same line with: {verb}",
@@ -495,6 +502,10 @@ def _refused(db: Database, refusal: HansaError, *, source: str, locks: bool) -> 
     def write(connection: Connection) -> None:
         _record_refusal(connection, refusal, name="", source=source)
         if locks:
-            record(connection, "stranger", "member.lock", object=source, outcome="refused")
+            _record_lock(connection, source)
 
     db.write(write)
+
+
+def _record_lock(connection: Connection, source: str) -> None:
+    record(connection, "stranger", "member.lock", object=source, outcome="refused")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -48,10 +48,11 @@ class _Begun(NamedTuple):
 
 
 def _models(c: Connection, run: str | None, after: int) -> list[ModelFacts]:
+    """Return a page of models; a combiner has runs of which it holds none."""
     query = (
         select(runs.c.run, events.c.at, events.c.data)
         .join(events, events.c.run == runs.c.run)
-        .where(events.c.kind == "committed")
+        .where(events.c.kind == "committed", func.json_extract(events.c.data, "$.model") != "")
         .order_by(runs.c.created_at, runs.c.run, events.c.seq)
         .offset(after)
         .limit(MODELS_PER_PAGE)

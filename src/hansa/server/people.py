@@ -13,13 +13,20 @@ import hansa
 from hansa.clock import monotonic, wall
 from hansa.errors import RequestRefused
 from hansa.identity import Role
-from hansa.limits import FOLLOW_GATHER_S, FOLLOW_WAIT_S_MAX, INVITE_S, SUBMISSION_BYTES_MAX
+from hansa.limits import (
+    FOLLOW_GATHER_S,
+    FOLLOW_WAIT_S_MAX,
+    INVITE_S,
+    RUNS_PER_PAGE,
+    SUBMISSION_BYTES_MAX,
+)
 from hansa.protocol.messages import (
     ENDED,
     EventPage,
     Name,
     RunDetails,
     RunFacts,
+    RunPage,
     SiteStanding,
     Submission,
 )
@@ -99,11 +106,14 @@ class People:
         return self._facts(run)
 
     async def runs(self, request: Request, principal: Principal, digest: str | None) -> Response:
-        """List runs, oldest first."""
-        return answer({"runs": await in_thread(self._all)})
+        """List runs from a position on, oldest first."""
+        after = int(number(request, "after", 0, top=2**53))
+        return answer(await in_thread(self._runs_page, after))
 
-    def _all(self) -> list[RunFacts]:
-        return [self._facts_of(row) for row in self._state.journal.runs()]
+    def _runs_page(self, after: int) -> RunPage:
+        rows = self._state.journal.runs(after=after, limit=RUNS_PER_PAGE)
+        following = after + len(rows) if len(rows) == RUNS_PER_PAGE else None
+        return RunPage(runs=[self._facts_of(row) for row in rows], next=following)
 
     async def run(self, request: Request, principal: Principal, digest: str | None) -> Response:
         """Return all that is needed to follow a run."""

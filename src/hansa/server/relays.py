@@ -10,7 +10,14 @@ from hansa.limits import EXAMPLES_MAX, RELAYED_STANDINGS_MAX
 from hansa.protocol.messages import ENDED, Partial, Phase, Receipt, Standings
 from hansa.server.auth import Principal
 from hansa.server.results import result_digest
-from hansa.server.routes import Route, answer, in_thread, read_message
+from hansa.server.routes import (
+    Route,
+    answer,
+    in_result_thread,
+    in_thread,
+    read_message,
+    round_number,
+)
 from hansa.server.state import ServerState
 
 
@@ -20,10 +27,7 @@ def routes(state: ServerState) -> list[Route]:
     return [
         Route("/v1/runs/{run}/standings", "POST", ("combiner",), relays.standings),
         Route(
-            "/v1/runs/{run}/rounds/{number:int}/{phase}/partial",
-            "POST",
-            ("combiner",),
-            relays.partial,
+            "/v1/runs/{run}/rounds/{number}/{phase}/partial", "POST", ("combiner",), relays.partial
         ),
     ]
 
@@ -82,8 +86,9 @@ class Relays:
         phase: Phase = "evaluate" if where["phase"] == "evaluate" else "train"
         if where["phase"] != phase:
             raise no_run(where["run"])
-        given = await in_thread(
-            self._take, where["run"], int(where["number"]), phase, principal.name, partial
+        asked = round_number(request)
+        given = await in_result_thread(
+            self._take, where["run"], asked, phase, principal.name, partial
         )
         return answer(given)
 
@@ -97,11 +102,13 @@ class Relays:
             try:
                 return exchange.merged(combiner, partial, behind=behind)
             except (RequestRefused, UpdateRefused) as refusal:
-                state.audit(combiner, "partial", where, refusal.code)
+                state.audit_refused(combiner, "partial", where, refusal.code)
                 raise
         known = state.journal.receipt(run, number, phase=phase, client=combiner)
         if known is not None and known.digest == result_digest(partial)[0]:
             return known
+        if known is None and state.journal.run(run) is None:
+            raise no_run(run)
         hub = state.hub
         settling = hub.is_settling(run, number, phase, combiner)
         if known is None and (settling or hub.is_to_come(run, number, phase)):
@@ -112,7 +119,7 @@ class Relays:
                 status=503,
             )
         code = "update-late" if known is None else "update-conflict"
-        state.audit(combiner, "partial", where, code)
+        state.audit_refused(combiner, "partial", where, code)
         raise RequestRefused(
             code,
             f"The partial sum of {combiner} for round {number} ({phase}) of {run} was not counted: "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import re
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
@@ -14,10 +15,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from hansa.errors import RequestRefused, ServerError
-from hansa.limits import HANDLER_THREADS, JSON_BYTES_MAX
+from hansa.limits import HANDLER_THREADS, JSON_BYTES_MAX, RESULT_THREADS
 from hansa.server.auth import Principal
 
 T = TypeVar("T")
+
+WHOLE = re.compile(r"0|[1-9][0-9]{0,17}", re.ASCII)
+"""A whole number that a database can hold."""
 
 Handler = Callable[[Request, Principal, str | None], Awaitable[Response]]
 """Takes a request, who has made it, and the digest that its body must have."""
@@ -33,6 +37,12 @@ class Route(NamedTuple):
 
 
 _threads = ThreadPoolExecutor(HANDLER_THREADS, thread_name_prefix="hansa-handler")
+_results = ThreadPoolExecutor(RESULT_THREADS, thread_name_prefix="hansa-result")
+
+
+async def in_result_thread(work: Callable[..., T], *arguments: Any) -> T:
+    """Run what takes a result, which may wait for others to be folded, where only results wait."""
+    return await asyncio.get_running_loop().run_in_executor(_results, work, *arguments)
 
 
 async def in_thread(work: Callable[..., T], *arguments: Any) -> T:
@@ -121,6 +131,23 @@ def number(request: Request, name: str, default: float, *, top: float) -> float:
             status=422,
         )
     return value
+
+
+def round_number(request: Request) -> int:
+    """Return the number of a round out of a path, which may hold anything, of any length.
+
+    Raises:
+      RequestRefused: it is none.
+    """
+    text = request.path_params["number"]
+    if not WHOLE.fullmatch(text):
+        raise RequestRefused(
+            "request-message",
+            f"{text[:40]!r} is not the number of a round. Nothing was done.",
+            "It is a whole number in decimal digits, from 0 on.",
+            status=422,
+        )
+    return int(text)
 
 
 def _too_long(limit: int) -> ServerError:

@@ -24,11 +24,14 @@ from hansa.server.hub import Hub
 from hansa.server.journal import RunRow
 from hansa.server.places import Places
 from hansa.server.round_files import Stores
+from hansa.server.stuck import Stuck
 from hansa.server.submissions import Serving, read_plan
 from hansa.workflows import Progress
 from hansa.workflows.driving import drive
 
 log = logging.getLogger("hansa.server")
+
+_LASTING = ("function-refused",)  # errors of a server that do not pass by themselves
 
 
 class Ending(NamedTuple):
@@ -77,18 +80,17 @@ class Runs:
         for row in rows:
             self._hold(row)
         for row in rows:
-            events = self._desk.journal.all_events(row.run, "started")
-            if events:
+            if self._desk.journal.has(row.run, "started"):
                 self._desk.journal.record(row.run, {"kind": "resumed"})
             self._launch(row)
 
     def _hold(self, row: RunRow) -> None:
         """Let a run that was at work keep its place, and the slots of its last round's sites."""
         asks = row.submission.plan.get("resources") or {}
-        waits = self._desk.journal.all_events(row.run, "waiting") if row.state == "waiting" else []
-        if row.state == "running" or (waits and waits[-1].get("kept")):
-            opened = self._desk.journal.all_events(row.run, "opened") if asks else []
-            self.places.hold(row.run, opened[-1]["clients"] if opened else (), asks)
+        waits = self._desk.journal.last(row.run, "waiting") if row.state == "waiting" else None
+        if row.state == "running" or (waits and waits.get("kept")):
+            opened = self._desk.journal.last(row.run, "opened") if asks else None
+            self.places.hold(row.run, opened["clients"] if opened else (), asks)
 
     def submit(self, submission: Submission, submitter: str) -> str:
         """Record a submission that has been checked, and start it; return the run's name."""
@@ -176,7 +178,7 @@ class Runs:
     def _work(self, row: RunRow) -> None:
         """Drive one run until it ends or the server does; runs in its own thread."""
         ending: Ending | None = None
-        over = False
+        over, stuck = False, Stuck(row.run, self._desk.journal, self.places)
         try:
             while not over and not self._leaving.is_set():
                 # An end that could not be written is written later: the work is not done again.
@@ -186,10 +188,8 @@ class Runs:
                         self._end(row.run, ending)
                         hit("after_run_ended")
                     over = self._has_ended(row.run)
-                except (OSError, ServerError) as error:
-                    log.error("run %s waits: %s", row.run, error)
-                except Exception:
-                    log.exception("run %s waits", row.run)
+                except Exception as error:
+                    stuck.at(error)
                 if not over:  # a full disk, for instance, may have room again
                     self._leaving.wait(RETRY_S)
         finally:
@@ -205,16 +205,18 @@ class Runs:
         """Work on a run; return how it ended, or None if it was interrupted.
 
         Raises:
-          OSError, ServerError: the disk refused something; the run goes on from its last commit.
+          OSError, ServerError: it may pass by itself; the run goes on from its last commit.
         """
         try:
             self._begin(row)
             progress = self._drive(row)
         except Interrupted:
             return None
-        except (OSError, ServerError):
+        except OSError:
             raise
         except HansaError as error:
+            if isinstance(error, ServerError) and error.code not in _LASTING:
+                raise
             if not self._is_wanted(row.run):  # what it computed for nobody was cut off
                 return None
             trace = "\n".join(getattr(error, "__notes__", ()))[-FAILURE_CHARS_MAX:]
@@ -230,7 +232,7 @@ class Runs:
     def _begin(self, row: RunRow) -> None:
         """Make the seed model the run's round 0, if it is not yet."""
         journal = self._desk.journal
-        if not journal.all_events(row.run, "committed"):
+        if not journal.has(row.run, "committed"):
             seed = row.submission.seed_model
             fact = {
                 "kind": "committed",
@@ -243,11 +245,12 @@ class Runs:
                 "elapsed": 0.0,
             }
             journal.commit(row.run, fact, keep=lambda _: True)
-        if not journal.all_events(row.run, "started"):
+        if not journal.has(row.run, "started"):
             journal.record(row.run, {"kind": "started", "engine": "federation"})
 
     def _drive(self, row: RunRow) -> Progress:
-        if self._has_ended(row.run):
+        row = self._desk.journal.run(row.run) or row  # it may have been told why it waits
+        if row.state in ENDED:
             raise Interrupted
         serving = self._serving._replace(wanted=lambda: self._is_wanted(row.run))
         plan, method, workflow = read_plan(row.submission, self._stores.blobs, serving)

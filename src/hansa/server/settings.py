@@ -116,7 +116,12 @@ def _fault(settings: ServerSettings) -> str:
     if not 0 < len(settings.name) <= SERVER_NAME_CHARS_MAX or not settings.name.isprintable():
         return f"name is {settings.name[:80]!r}; it has 1 to {SERVER_NAME_CHARS_MAX} characters."
     if not _is_address(settings.url):
-        return f"url is {settings.url[:200]!r}; it is the address as in https://HOST:PORT."
+        return (
+            f"url is {settings.url[:200]!r}; it is the address as in https://HOST:PORT, in ASCII: "
+            "a name with other letters in its form for DNS, xn--..."
+        )
+    if not settings.host.isascii():
+        return f"host is {settings.host[:200]!r}; it is an address or a name in ASCII."
     if not 0 < settings.port < 65536:
         return f"port is {settings.port}; it is a number from 1 to 65535."
     if not 0.1 <= settings.heartbeat_s <= SERVER_HEARTBEAT_S_MAX:
@@ -144,7 +149,8 @@ def _is_address(url: str) -> bool:
     except ValueError:
         return False
     more = place.path.strip("/") or place.query or place.fragment or "@" in place.netloc
-    return place.scheme == "https" and bool(place.hostname) and port != 0 and not more
+    named = bool(place.hostname) and url.isascii()  # certificates and DNS know no other letters
+    return place.scheme == "https" and named and port != 0 and not more
 
 
 def settings_text(settings: ServerSettings) -> str:

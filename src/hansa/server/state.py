@@ -13,7 +13,12 @@ from hansa.clock import monotonic, wall
 from hansa.errors import RequestRefused, ServerError
 from hansa.identity import Sessions, load_authority, load_key
 from hansa.identity.roles import Role
-from hansa.limits import UPDATE_HEADER_BYTES_MAX, UPLOADS_PER_TASK_MAX
+from hansa.limits import (
+    AUDIT_REFUSED_BURST,
+    AUDIT_REFUSED_RATE,
+    UPDATE_HEADER_BYTES_MAX,
+    UPLOADS_PER_TASK_MAX,
+)
 from hansa.plan import schema
 from hansa.protocol import messages
 from hansa.server import members
@@ -30,6 +35,7 @@ from hansa.server.presence import announced
 from hansa.server.round_files import Messages, Stores, Updates
 from hansa.server.runs import Runs
 from hansa.server.settings import ServerSettings, load_settings
+from hansa.server.sources import Rates
 from hansa.server.submissions import FUNCTIONS_FOLDER, Serving
 from hansa.server.upkeep import left_over, wanted_blobs
 from hansa.store.blobs import BlobStore
@@ -58,6 +64,7 @@ class ServerState:
         self.updates = Updates(folder / "updates")
         self.sessions = Sessions()
         # Behind a proxy on this machine every request would seem to be from here.
+        self._refused = Rates(rate=AUDIT_REFUSED_RATE, burst=AUDIT_REFUSED_BURST)
         self.gate = Gate(self.database, self.authority, self.sessions, loopback=self.settings.tls)
         self.hub = Hub(self.settings.heartbeat_s)
         self.trail = threading.Lock()
@@ -115,6 +122,14 @@ class ServerState:
     def audit(self, who: str, action: str, what: str, outcome: str) -> None:
         """Note who did what, and what came of it."""
         write_audit(self.database, who, action, object=what, outcome=outcome)
+
+    def audit_refused(self, who: str, action: str, what: str, code: str) -> None:
+        """Note that something of a member was refused; of very many not each."""
+        try:
+            self._refused.take(who)
+        except ServerError:
+            return
+        self.audit(who, action, what, code)
 
     def invite(self, name: str, *, role: Role, org: str, expires_s: float, by: str) -> str:
         """Return the line that invites a member; it is told once and kept only as a hash.

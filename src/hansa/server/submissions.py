@@ -64,7 +64,7 @@ class Serving(NamedTuple):
             what = f"{own}, code of the project" if own else "The plan has server functions"
             raise ServerError(
                 "function-refused",
-                f"{what}, and this server runs none. Nothing was recorded.",
+                f"{what}, and this server runs none. Nothing of it was run.",
                 "Use what comes with Hansa, simulate the plan with hansa run without --on, or ask "
                 'the operator for server_functions = "sandboxed" in server.toml.',
             )
@@ -72,7 +72,7 @@ class Serving(NamedTuple):
             raise ServerError(
                 "function-refused",
                 f"This server runs code of a project in a sandbox only, and has none: {why}. "
-                "Nothing was recorded.",
+                "Nothing of it was run.",
                 "Its operator installs bubblewrap and lets it make namespaces.",
             )
         processes = FUNCTION_PROCESSES_MAX if why is None else None
