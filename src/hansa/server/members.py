@@ -470,7 +470,7 @@ def _no_invite(why: str) -> IdentityError:
     )
 
 
-class _OtherKind(IdentityError):
+class _OtherKind(IdentityError):  # noqa: N818 - told apart here alone
     """A good invitation was shown at the wrong door, which is no guess."""
 
 

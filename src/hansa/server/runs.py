@@ -188,7 +188,7 @@ class Runs:
                         self._end(row.run, ending)
                         hit("after_run_ended")
                     over = self._has_ended(row.run)
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001 - of whatever kind: the run waits, and says why
                     stuck.at(error)
                 if not over:  # a full disk, for instance, may have room again
                     self._leaving.wait(RETRY_S)

@@ -61,7 +61,7 @@ class Stuck:
 
 
 def _reason(error: Exception) -> str:
-    """Return why a run cannot go on, for people elsewhere, whom this machine's folders tell nothing.
+    """Return why a run cannot go on, for people elsewhere, who know none of its folders.
 
     The log says more.
     """
