@@ -14,6 +14,9 @@ import pytest
 from flare_apps import W0, client_config, saved, server_config, write_app
 from projects import simulate
 
+from hansa.compat.nvflare.components import FLContext
+from hansa.compat.nvflare.exchange import DXO, from_shareable
+from hansa.compat.nvflare.filters import PercentilePrivacy, SVTPrivacy
 from hansa.compat.nvflare.writing import import_app
 from hansa.errors import RunError
 from hansa.params import Params
@@ -207,3 +210,13 @@ def test_an_app_of_the_classic_layout_starts_from_pytorchs_persistor(
     np.testing.assert_allclose(model["line.bias"], seed["line.bias"] + 2, rtol=1e-6)
     if checkpoint:
         assert seed["line.bias"].tolist() == [-7.0, 2.0]
+
+
+def test_a_counter_does_not_pass_the_privacy_filter_unprotected() -> None:
+    """As in FLARE it is filtered with the others; it stays a whole number, within the bound."""
+    for made in (PercentilePrivacy(0, 2.5), SVTPrivacy(1.0, 1e12, 1e12, 2.5, 0.0)):
+        diff = DXO("WEIGHT_DIFF", {"batches": np.array([40, -1]), "w": np.array([-7.0, 0.25])})
+        found = from_shareable(made.process(diff.to_shareable(), FLContext())).data
+        assert found["batches"].dtype == np.int64
+        np.testing.assert_allclose(found["w"], [-2.5, 0.25], atol=1e-9)
+        assert found["batches"][0] == 2 and abs(found["batches"][1]) <= 1

@@ -37,13 +37,3 @@ def test_a_scalar_does_not_pass_the_privacy_filter_unprotected() -> None:
         found = from_shareable(made.process(diff.to_shareable(), FLContext())).data
         np.testing.assert_allclose(found["scale"], 0.5, atol=1e-9)
         np.testing.assert_allclose(found["w"], [-0.5, 0.25], atol=1e-9)
-
-
-def test_a_counter_does_not_pass_the_privacy_filter_unprotected() -> None:
-    """As in FLARE it is filtered with the others; it stays a whole number, within the bound."""
-    for made in (PercentilePrivacy(0, 2.5), SVTPrivacy(1.0, 1e12, 1e12, 2.5, 0.0)):
-        diff = DXO("WEIGHT_DIFF", {"batches": np.array([40, -1]), "w": np.array([-7.0, 0.25])})
-        found = from_shareable(made.process(diff.to_shareable(), FLContext())).data
-        assert found["batches"].dtype == np.int64
-        np.testing.assert_allclose(found["w"], [-2.5, 0.25], atol=1e-9)
-        assert found["batches"][0] == 2 and abs(found["batches"][1]) <= 1
