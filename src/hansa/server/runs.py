@@ -188,7 +188,10 @@ class Runs:
                         self._end(row.run, ending)
                         hit("after_run_ended")
                     over = self._has_ended(row.run)
+                except (OSError, ServerError) as error:
+                    stuck.at(error)
                 except Exception as error:
+                    log.exception("run %s waits", row.run)
                     stuck.at(error)
                 if not over:  # a full disk, for instance, may have room again
                     self._leaving.wait(RETRY_S)

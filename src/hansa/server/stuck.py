@@ -39,8 +39,7 @@ class Stuck:
         reason = _reason(error)
         if reason != self._logged:
             self._logged = reason
-            known = isinstance(error, HansaError | OSError)
-            log.error("run %s waits: %s", self._run, error, exc_info=None if known else error)
+            log.error("run %s waits: %s", self._run, error)
         kept = self._places.has(self._run) and monotonic() - self._since < PLACE_KEPT_S
         if not kept:
             self._places.leave(self._run)  # others have waited long enough for it
@@ -61,10 +60,7 @@ class Stuck:
 
 
 def _reason(error: Exception) -> str:
-    """Return why a run cannot go on, for people elsewhere, whom this machine's folders tell nothing.
-
-    The log says more.
-    """
+    """Return why a run cannot go on, without this machine's folders; people elsewhere read it."""
     if isinstance(error, HansaError):
         said = str(error)
     elif isinstance(error, OSError):
