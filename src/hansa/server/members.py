@@ -173,7 +173,7 @@ def redeem(
         raise refusal
     if isinstance(found, HansaError):
         # One that lets nobody in any more is as bad as a guess, each time that it is shown.
-        if not isinstance(found, _OtherKind) and guesses.wrong(source):
+        if not isinstance(found, _OtherKindError) and guesses.wrong(source):
             db.write(lambda c: _record_lock(c, source))
         raise found
     hit("after_member_recorded")
@@ -470,7 +470,7 @@ def _no_invite(why: str) -> IdentityError:
     )
 
 
-class _OtherKind(IdentityError):  # noqa: N818 - told apart here alone
+class _OtherKindError(IdentityError):
     """A good invitation was shown at the wrong door, which is no guess."""
 
 
@@ -480,7 +480,7 @@ def _other_kind(name: str, kind: Kind) -> IdentityError:
         "combiner": ("combiner", "hansa combiner init --join"),
         "person": ("person", "hansa join"),
     }[kind]
-    return _OtherKind(
+    return _OtherKindError(
         "invite-refused",
         f"The invitation of {name} is for a {what}, and was not used up.",
         f"Type the same line with: {verb}",
