@@ -242,7 +242,7 @@ def test_a_combiner_is_made_and_looked_at_with_commands(tmp_path: Path) -> None:
         for words in (("sites",), ("status",), ("ledger", "--verify")):
             above.hansa("combiner", *words, "--folder", "west", folder=False)
         told = above.hansa("combiner", "backup", "copy", "--folder", "west", folder=False)
-        assert "hansa combiner start --folder DIR" in told
+        assert "Restore it" in told and "hansa combiner start" in told
         for words in (("status",), ("ledger", "--verify"), ("doctor",)):
             above.hansa("combiner", *words, "--folder", "copy", folder=False)
         invited = above.hansa("combiner", "invite", "ward-3", "--folder", "west", folder=False)
