@@ -127,6 +127,19 @@ def test_the_same_command_looks_on_again(hansa_cli: Any, server: StandIn) -> Non
     assert len(server.submissions) == 1
 
 
+def test_the_same_command_brings_the_model_that_a_crash_has_left_behind(
+    hansa_cli: Any, server: StandIn
+) -> None:
+    """The end had come, the last model had not: the command started a second run."""
+    server.run(3)
+    hansa_cli("run", "study", "--on")
+    model = Path("runs/steps-1/models/round-000003.safetensors")
+    content = model.read_bytes()
+    model.unlink()
+    assert "Finished" in hansa_cli("run", "study", "--on")
+    assert model.read_bytes() == content and len(server.submissions) == 1
+
+
 def test_ctrl_c_leaves_the_run_and_says_how_to_come_back(hansa_cli: Any, server: StandIn) -> None:
     server.run(3)
 

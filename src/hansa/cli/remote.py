@@ -34,7 +34,7 @@ def follow_run(
       HansaError: the server does not know one, or not the run.
     """
     remote = folder.remote or {}
-    if folder.state != "running" and not _missing(folder):
+    if folder.state != "running" and not folder.lacks_model():
         raise RunError(
             "run-ended",
             f"The run {folder.name} has {_ended(folder)}, and all of it is here.",
@@ -94,10 +94,6 @@ def ended_badly(folder: RunFolder, runs: Path) -> RunError:
     told = reason.removesuffix(f"[{code}]").rstrip()
     known = code if code in CODES else "server-refused"
     return RunError(known, f"{folder.name} failed {rounds}: {told}", look)
-
-
-def _missing(folder: RunFolder) -> bool:
-    return any(not folder.model_path(e["round"]).is_file() for e in folder.kept()[-1:])
 
 
 def _ended(folder: RunFolder) -> str:

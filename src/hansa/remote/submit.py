@@ -152,7 +152,9 @@ def _unfinished(
     """Return the newest unfinished run of this very plan, code, federation and given model."""
     digest = identity(project.plan, project.code)
     for run in reversed(list(all_runs(runs))):
-        here = run.about["identity"] == digest and run.state == "running" and not run.rehearsed
+        here = run.about["identity"] == digest and not run.rehearsed
+        # A crash may have come when its end was here and its last model was not.
+        here = here and (run.state == "running" or (run.state == "finished" and run.lacks_model()))
         here = here and (run.remote or {}).get("url") == membership.url
         if here and (start is None or _begins_with(run, start)):
             return run

@@ -159,6 +159,10 @@ class RunFolder:
         path = self.path / "environment.json"
         return _read_json(path) if path.is_file() else {}
 
+    def lacks_model(self) -> bool:
+        """Return whether the newest model that its server keeps is not here (yet)."""
+        return any(not self.model_path(e["round"]).is_file() for e in self.kept()[-1:])
+
     def is_locked(self) -> bool:
         """Return whether a process is working on the run at this moment."""
         try:
