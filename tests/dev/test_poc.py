@@ -59,3 +59,12 @@ def test_the_command_names_what_to_start(home: Path, capsys: pytest.CaptureFixtu
     assert done.returncode == 0, done.stderr
     assert "You: admin, admin of here" in done.stdout
     assert "Sites of this machine: site-1" in done.stdout
+
+
+def test_a_folder_with_a_space_is_quoted_in_what_is_to_be_typed(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["poc", "-n", "1", "--folder", "p c"])
+    typed = [line.strip() for line in capsys.readouterr().out.splitlines() if "start.sh" in line]
+    assert typed == ["'p c'/server/startup/start.sh", "'p c'/site-1/startup/start.sh"]

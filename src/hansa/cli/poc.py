@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -31,13 +32,13 @@ def command(sites: int, folder: Path, port: int | None) -> None:
     """
     from hansa.dev.poc import lay_out
 
-    url = lay_out(folder, sites, port=port)
+    url, typed = lay_out(folder, sites, port=port), shlex.quote(str(folder))
     click.echo(f"Server, {sites} site{'s' * (sites != 1)} and the admin of {url} are in {folder}.")
     click.echo("In terminals of their own:")
-    click.echo(f"  {folder}/server/startup/start.sh")
+    click.echo(f"  {typed}/server/startup/start.sh")
     for number in range(1, min(sites, 3) + 1):
-        click.echo(f"  {folder}/site-{number}/startup/start.sh")
+        click.echo(f"  {typed}/site-{number}/startup/start.sh")
     if sites > 3:
         click.echo("  ...")
-    click.echo(f"  {folder}/admin/startup/fl_admin.sh")
-    click.echo(f"Apps to upload go into {folder}/admin/transfer; end all with {folder}/stop_fl.sh")
+    click.echo(f"  {typed}/admin/startup/fl_admin.sh")
+    click.echo(f"Apps to upload go into {folder}/admin/transfer; end all with {typed}/stop_fl.sh")

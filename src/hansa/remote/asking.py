@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import msgspec
 
 from hansa.protocol.connection import Connection
-from hansa.protocol.messages import EventPage, RunDetails, RunFacts, RunPage
+from hansa.protocol.messages import EventPage, ModelPage, RunDetails, RunFacts, RunPage
+
+P = TypeVar("P", RunPage, ModelPage)
 
 
 class _Members(msgspec.Struct, frozen=True):
@@ -30,13 +33,23 @@ class _Nothing(msgspec.Struct, frozen=True):
 
 def all_facts(connection: Connection) -> list[RunFacts]:
     """Return the runs of a server, oldest first."""
-    found: list[RunFacts] = []
+    return [facts for page in pages(connection, "/v1/runs", kind=RunPage) for facts in page.runs]
+
+
+def pages(connection: Connection, path: str, *, kind: type[P], more: str = "") -> Iterator[P]:
+    """Give the pages of a list at a server, one after the other.
+
+    Args:
+      connection: to the server.
+      path: of the list.
+      kind: of its pages; each says in `next` where the one after it begins.
+      more: of the query, such as `&run=study-1`.
+    """
     after: int | None = 0
     while after is not None:
-        page = connection.call("GET", f"/v1/runs?after={after}", kind=RunPage)
-        found += page.runs
+        page = connection.call("GET", f"{path}?after={after}{more}", kind=kind)
+        yield page
         after = page.next
-    return found
 
 
 def details(connection: Connection, run: str) -> RunDetails:

@@ -10,6 +10,7 @@ from hansa.errors import RequestRefused, RunError
 from hansa.identity import Membership
 from hansa.protocol.connection import Connection
 from hansa.protocol.messages import BlobRef, ModelFacts, ModelPage
+from hansa.remote import asking
 from hansa.remote.connecting import connected
 from hansa.runs.trail import Trail, not_kept
 from hansa.store.files import load_params
@@ -26,13 +27,8 @@ def server_trail(connection: Connection, run: str | None = None) -> Trail:
       ServerError: the server cannot be reached.
     """
     which = "" if run is None else f"&run={quote(run, safe='')}"
-    found: list[ModelFacts] = []
-    after: int | None = 0
-    while after is not None:
-        page = connection.call("GET", f"/v1/models?after={after}{which}", kind=ModelPage)
-        found += page.models
-        after = page.next
-    return Trail(found)
+    found = asking.pages(connection, "/v1/models", kind=ModelPage, more=which)
+    return Trail([model for page in found for model in page.models])
 
 
 def fetch_model(connection: Connection, model: ModelFacts, target: Path) -> None:
