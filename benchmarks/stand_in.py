@@ -26,6 +26,7 @@ from hansa.protocol.connection import Connection
 from hansa.protocol.messages import BlobRef, Poll, PollAnswer, Receipt, Standing, Task, TaskResult
 from hansa.protocol.transfer import Known, download, upload
 from hansa.store.addresses import digest_of_file
+from hansa.store.spares import Spares
 
 EXAMPLES = 8
 
@@ -41,6 +42,7 @@ class StandIn:
     def __init__(self, membership: Membership, update: Path) -> None:
         self._cache = membership.folder / "cache"
         self._cache.mkdir(exist_ok=True)
+        self._spares = Spares(membership.folder / "spare")
         self._update = update
         digest, size = digest_of_file(update)
         self._ref = BlobRef(digest=digest, size=size)
@@ -73,9 +75,11 @@ class StandIn:
         if not target.exists():
             kept = sorted(self._cache.iterdir(), key=lambda p: p.stat().st_mtime_ns)
             known = [Known(path, self._chunks.get(path, ())) for path in kept[-1:]]
-            self._chunks[target] = download(self._connection, task.message, target, known=known)
+            self._chunks[target] = download(
+                self._connection, task.message, target, known=known, spares=self._spares
+            )
             for old in kept[:-1]:
-                old.unlink()
+                self._spares.give(old)
                 self._chunks.pop(old, None)
         times.append(time.monotonic())
         result = TaskResult(state="done")

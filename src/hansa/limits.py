@@ -155,6 +155,12 @@ PIECE_BYTES = 2**19
 """Bytes that pass through memory at once when a blob is read, hashed or written: less than a core's
 own cache holds, so that what was read is still there when it is hashed."""
 
+SPARE_BYTES_MIN = 2**18
+"""Bytes from which on a file is kept to be written over; smaller ones are as quickly made anew."""
+
+SPARES_BYTES_MAX = 2**30
+"""Bytes of such files that a server, or a site, keeps between two rounds."""
+
 WORKER_MEMORY_KEPT = 256 * 2**20
 """Bytes of freed memory that a worker keeps for its next arrays: as large as a model, each would
 else be given back and be fetched anew from the system, page by page, several times a round."""

@@ -32,6 +32,7 @@ from hansa.store.blobs import BlobStore
 from hansa.store.client_states import ClientStates
 from hansa.store.database import open_database
 from hansa.store.files import load_params
+from hansa.store.spares import Spares
 from hansa.testing.case import Case, Interruption
 from hansa.workflows import Progress
 
@@ -118,11 +119,13 @@ def deployed(case: Case, folder: Path) -> Iterator[DeployedFederation]:
     database = open_database(folder / "hansa.db")
     hub = Hub(5.0)
     journal = Journal(database, hub.wake_followers)
+    spares = Spares(folder / "spare")
     stores = Stores(
-        BlobStore(folder / "blobs", durable=True),
-        Messages(BlobStore(folder / "messages", durable=False)),
-        Updates(folder / "updates"),
+        BlobStore(folder / "blobs", durable=True, spares=spares),
+        Messages(BlobStore(folder / "messages", durable=False, spares=spares)),
+        Updates(folder / "updates", spares),
         folder / "spill",
+        spares,
         threading.Lock(),
     )
     seed = stores.blobs.put_bytes(encode(case.seed.params))

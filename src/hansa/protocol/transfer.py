@@ -21,6 +21,7 @@ from hansa.protocol.messages import BlobChunks, BlobRef, TaskKey
 from hansa.store.addresses import chunk_count, digest_of, digest_of_file, hex_of, mapped
 from hansa.store.faults import disk_faults, wrong_digest
 from hansa.store.files import write_all
+from hansa.store.spares import NO_SPARES, Spares
 
 Place = Literal["blobs", "updates"]
 
@@ -166,12 +167,20 @@ def download(
     target: Path,
     *,
     known: Sequence[Known] = (),
+    spares: Spares = NO_SPARES,
 ) -> Sequence[str]:
     """Fetch a blob into a file, which is there whole and checked, or as it was.
 
     The first try is one stream.  What a cut has left of it is in `<target>.part`; from then on,
     and if a known file shares chunks with it, the blob is put together from chunks: those that are
     there, those that a known file has, and the others from the server, a few at a time.
+
+    Args:
+      connection: to the server.
+      ref: digest and size of the blob.
+      target: the file.
+      known: files that may share chunks with it.
+      spares: files that may be written over.
 
     Returns:
       BLAKE3 of each chunk, for the next call's `known`; empty if nobody asked for them.
@@ -190,9 +199,9 @@ def download(
             digests = _chunks_of(connection, ref)
             sources = [file for file in sources if _shares(file, digests)]
         if sources or (digests and part.exists()):
-            _fetch_chunks(connection, ref, part, digests, known=sources)
+            _fetch_chunks(connection, ref, part, digests, known=sources, spares=spares)
         else:
-            _fetch_whole(connection, ref, part)
+            _fetch_whole(connection, ref, part, spares)
         os.replace(part, target)
     return digests
 
@@ -218,8 +227,9 @@ def _shares(file: Known, digests: Sequence[str]) -> bool:
         )
 
 
-def _fetch_whole(connection: Connection, ref: BlobRef, part: Path) -> None:
-    with part.open("wb", buffering=0) as file:
+def _fetch_whole(connection: Connection, ref: BlobRef, part: Path, spares: Spares) -> None:
+    part.unlink(missing_ok=True)
+    with spares.open(part, ref.size) as file:
         hasher = _fetch(connection, ref, (0, ref.size), lambda data, _at: write_all(file, data))
     if f"blake3:{hasher.hexdigest()}" != ref.digest:
         part.unlink()
@@ -233,10 +243,13 @@ def _fetch_chunks(
     digests: Sequence[str],
     *,
     known: Sequence[Known],
+    spares: Spares,
 ) -> None:
     with contextlib.ExitStack() as files:
         sources = [files.enter_context(mapped(file.path)) for file in known]
         begun = part.exists()  # what a cut has left
+        if not begun:
+            spares.open(part, ref.size).close()
         descriptor = os.open(part, os.O_RDWR | os.O_CREAT, 0o600)
         files.callback(os.close, descriptor)
         os.ftruncate(descriptor, ref.size)

@@ -18,6 +18,7 @@ from hansa.store.addresses import Bytes
 from hansa.store.blobs import BlobStore
 from hansa.store.faults import disk_faults
 from hansa.store.files import sync_folder
+from hansa.store.spares import NO_SPARES, Spares
 
 if TYPE_CHECKING:
     from hansa.server.keeping import Lineages
@@ -36,10 +37,11 @@ class Updates:
 
     Args:
       folder: of the server; made when the first update comes.
+      spares: get the files that are removed, and are written over.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, spares: Spares = NO_SPARES) -> None:
+        self.folder, self._spares = folder, spares
         self._lock = threading.Lock()
         self._places: dict[tuple[str, int], dict[str, _Place]] = {}
 
@@ -93,6 +95,9 @@ class Updates:
             return
         for number in _entries(self.folder / run):
             if int(number) <= up_to:
+                for update in (self.folder / run / number).glob("*/*"):
+                    if update.is_file():
+                        self._spares.give(update)
                 shutil.rmtree(self.folder / run / number, ignore_errors=True)
 
     def remove(self, run: str, number: int, digests: set[str]) -> None:
@@ -128,7 +133,8 @@ class Updates:
     def _place(self, run: str, number: int, site: str) -> _Place:
         places = self._places.setdefault((run, number), {})
         if site not in places:
-            store = BlobStore(self.folder / run / str(number) / site, durable=False)
+            folder = self.folder / run / str(number) / site
+            store = BlobStore(folder, durable=False, spares=self._spares)
             places[site] = _Place(store, store.begun())
         return places[site]
 
@@ -181,6 +187,7 @@ class Stores(NamedTuple):
     messages: Messages  # of open rounds; made again after a crash
     updates: Updates  # of open rounds; sites send them again after a crash
     spill: Path  # a folder for each run: updates of rules that are not sums
+    spares: Spares  # files of rounds that are over
     trail: threading.Lock  # held while it is recorded which models are needed, and while some go
     lineages: Lineages | None = None  # of models that no run needs, and whose plan wants them
 
@@ -189,6 +196,7 @@ class Stores(NamedTuple):
         self.updates.forget(run)
         self.messages.forget(run)
         shutil.rmtree(self.spill / run, ignore_errors=True)
+        self.spares.clear()
 
     def sweep(self, runs: set[str], wanted: set[str]) -> None:
         """Remove what a crash has left; see `Updates.sweep`."""

@@ -40,6 +40,7 @@ from hansa.server.submissions import FUNCTIONS_FOLDER, Serving
 from hansa.server.upkeep import left_over, wanted_blobs
 from hansa.store.blobs import BlobStore
 from hansa.store.database import open_database
+from hansa.store.spares import Spares
 from hansa.typed import make_known
 
 
@@ -59,9 +60,10 @@ class ServerState:
         self.authority = load_authority(folder)
         self.receipt_key = load_key(folder / "receipt-key.pem")
         self.database = open_database(folder / "hansa.db")
-        self.blobs = BlobStore(folder / "blobs", durable=True)
-        self.messages = BlobStore(folder / "messages", durable=False)
-        self.updates = Updates(folder / "updates")
+        spares = Spares(folder / "spare")
+        self.blobs = BlobStore(folder / "blobs", durable=True, spares=spares)
+        self.messages = BlobStore(folder / "messages", durable=False, spares=spares)
+        self.updates = Updates(folder / "updates", spares)
         self.sessions = Sessions()
         # Behind a proxy on this machine every request would seem to be from here.
         self._refused = Rates(rate=AUDIT_REFUSED_RATE, burst=AUDIT_REFUSED_BURST)
@@ -74,6 +76,7 @@ class ServerState:
             Messages(self.messages),
             self.updates,
             folder / "spill",
+            spares,
             self.trail,
             Lineages(folder / LINEAGES, self.settings.redis, self.settings.name),
         )

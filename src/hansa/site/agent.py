@@ -41,6 +41,7 @@ from hansa.site.sandbox import sandbox_told
 from hansa.site.settings import SiteSettings, load_settings
 from hansa.site.tasks import Desk, Dropped, Joined, TaskRun
 from hansa.site.workers import Workers
+from hansa.store.spares import Spares
 from hansa.typed import make_known
 
 log = logging.getLogger("hansa.site")
@@ -98,9 +99,10 @@ class Agent:
         self._folder, self._membership = folder, membership
         self._connection = connection_of(membership)
         kept = Ledger(folder / LEDGER_FILE)
-        workers = workers or Workers(folder, settings)
-        outbox = Outbox(folder / "outbox")
-        self._desk = Desk(folder, membership, self._connection, kept, outbox, workers, {})
+        spares = Spares(folder / "spare")
+        workers = workers or Workers(folder, settings, spares)
+        outbox = Outbox(folder / "outbox", spares)
+        self._desk = Desk(folder, membership, self._connection, kept, outbox, workers, {}, spares)
         self._offers = Offers(folder, self._desk, patient=self._patiently)
         self._ending = threading.Event()
         self._lock = threading.Lock()

@@ -14,6 +14,8 @@ from typing import NamedTuple
 import msgspec
 
 from hansa.protocol.messages import TaskKey, TaskResult
+from hansa.store.addresses import digest_of_file
+from hansa.store.spares import NO_SPARES, Spares
 
 TensorFacts = tuple[str, str, list[int]]
 
@@ -39,10 +41,12 @@ class Outbox:
 
     Args:
       folder: made if need be.
+      spares: get the updates that are removed while their run goes on.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, spares: Spares = NO_SPARES) -> None:
+        self._folder, self._spares = folder, spares
+        self._whole: set[Path] = set()  # notes of updates that no loss of power can have touched
         folder.mkdir(parents=True, exist_ok=True)
 
     def place(self, key: TaskKey) -> Place:
@@ -58,6 +62,7 @@ class Outbox:
         temporary = facts.with_suffix(".tmp")
         temporary.write_bytes(msgspec.json.encode(kept))
         os.replace(temporary, facts)
+        self._whole.add(facts)
 
     def kept(self, key: TaskKey) -> Kept | None:
         """Return a finished task, if its note and its update are whole."""
@@ -65,15 +70,23 @@ class Outbox:
         try:
             kept = msgspec.json.decode(place.facts.read_bytes(), type=Kept)
             update = kept.result.update
-            whole = update is None or place.update.stat().st_size == update.size
+            if update is None:
+                return kept
+            if place.facts in self._whole:
+                whole = place.update.stat().st_size == update.size
+            else:
+                whole = digest_of_file(place.update) == (update.digest, update.size)
         except (OSError, msgspec.MsgspecError):
             return None
+        if whole:
+            self._whole.add(place.facts)
         return kept if whole else None
 
     def discard(self, key: TaskKey) -> None:
         """Remove a task's update, which the server has refused."""
         for path in reversed(self.place(key)):  # the note first: without it the rest is nothing
             path.unlink(missing_ok=True)
+            self._whole.discard(path)
 
     def forget(self, run: str, *, up_to: int) -> None:
         """Remove what is part of a committed model, or was never counted."""
@@ -81,7 +94,8 @@ class Outbox:
             number = path.name.partition("-")[0]
             if number.isdecimal() and int(number) <= up_to:
                 with contextlib.suppress(OSError):
-                    path.unlink()
+                    self._spares.give(path)
+                    self._whole.discard(path)
 
     def runs(self) -> list[str]:
         """Return the runs of which anything is kept."""
@@ -90,3 +104,5 @@ class Outbox:
     def forget_run(self, run: str) -> None:
         """Remove all of a run that has ended."""
         shutil.rmtree(self._folder / run, ignore_errors=True)
+        self._whole = {place for place in self._whole if place.parent.name != run}
+        self._spares.clear()

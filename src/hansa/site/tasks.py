@@ -40,7 +40,9 @@ from hansa.site.outgoing import build_filters, filtered
 from hansa.site.receipts import check_own, receipts_of
 from hansa.site.worker_messages import Ask
 from hansa.site.workers import WorkerResult, Workers
+from hansa.store.addresses import digest_of_file
 from hansa.store.files import load_params
+from hansa.store.spares import NO_SPARES, Spares
 from hansa.text import clean
 
 log = logging.getLogger("hansa.site")
@@ -69,7 +71,8 @@ class Desk(NamedTuple):
     ledger: Ledger
     outbox: Outbox
     workers: Workers
-    chunks: dict[Path, Sequence[str]]  # digests of those of the messages that are kept
+    chunks: dict[Path, Sequence[str]]  # digests of those of the messages that are kept and whole
+    spares: Spares = NO_SPARES
 
 
 class Patient(Protocol):
@@ -362,18 +365,28 @@ class TaskRun:
         desk, cache = self._desk, self._desk.folder / "cache" / self.key.run
         cache.mkdir(parents=True, exist_ok=True)
         target = cache / f"{ref.digest.removeprefix('blake3:')}.safetensors"
-        if not target.exists():
+        if not self._is_whole(target, ref):
             kept = sorted(cache.glob("*.safetensors"), key=lambda p: p.stat().st_mtime_ns)
             known = [Known(path, desk.chunks.get(path, ())) for path in kept[-1:]]
             desk.chunks[target] = self._patient(
-                lambda: download(desk.connection, ref, target, known=known), self.dropped
+                lambda: download(desk.connection, ref, target, known=known, spares=desk.spares),
+                self.dropped,
             )
             for old in kept[: -MESSAGES_KEPT or None]:
-                old.unlink(missing_ok=True)
+                desk.spares.give(old)
             for path in list(desk.chunks):
                 if not path.exists():  # of this run, or of one that has ended
                     desk.chunks.pop(path, None)
         return target
+
+    def _is_whole(self, message: Path, ref: BlobRef) -> bool:
+        """Tell whether a message is here, and survived what ended the process that fetched it."""
+        if not message.exists():
+            return False
+        chunks = self._desk.chunks
+        if message not in chunks and digest_of_file(message) == (ref.digest, ref.size):
+            chunks[message] = ()
+        return message in chunks
 
     def _reported(self, kept: Kept) -> Receipt | None:
         """Write down what is about to leave, send it, and keep the receipt.

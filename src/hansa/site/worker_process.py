@@ -5,6 +5,7 @@ Whatever runs in there may lie, hang, flood or die; `ask` always comes back.
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
@@ -14,6 +15,8 @@ from hansa.hosting.process import HostedProcess, Lost
 from hansa.limits import WORKER_REPLY_BYTES_MAX
 from hansa.pipes import Closed, receive, send
 from hansa.site.worker_messages import Done, Failed, Ready, Reply, Request, Setup
+from hansa.store.files import write_all
+from hansa.store.spares import NO_SPARES, Spares
 
 _PIECE_BYTES = 2**20
 
@@ -31,23 +34,24 @@ class Files(NamedTuple):
     update: Path
     state: Path
     limit: int  # bytes
+    spares: Spares  # that an update is written over
 
     @classmethod
-    def beside(cls, update: Path, limit: int) -> Files:
+    def beside(cls, update: Path, limit: int, spares: Spares) -> Files:
         """Return files for a result; the update has its name when it is whole.
 
         Args:
           update: the result's file.
           limit: bytes that it, and a state, may have.
+          spares: files that may be written over.
         """
-        return cls(
-            update.with_name(f"{update.name}.part"), update.with_name(f"{update.name}.state"), limit
-        )
+        part, state = (update.with_name(f"{update.name}.{end}") for end in ("part", "state"))
+        return cls(part, state, limit, spares)
 
     def remove(self) -> None:
         """Remove what has been written."""
-        for path in (self.update, self.state):
-            path.unlink(missing_ok=True)
+        self.spares.give(self.update)
+        self.state.unlink(missing_ok=True)
 
 
 class Worker(Protocol):
@@ -122,21 +126,22 @@ def _save(pipe: BinaryIO, done: Done, files: Files | None) -> str:
     """
     if files is None or not (0 < done.update <= files.limit and 0 <= done.state <= files.limit):
         raise Closed
-    digest = _copy(pipe, files.update, done.update)
-    if done.state:
-        _copy(pipe, files.state, done.state)
+    files.remove()  # of a try that was cut off
+    digest = _copy(pipe, files.spares.open(files.update, done.update), done.update)
+    if done.state:  # after a loss of power nobody could tell it from what it was written over
+        _copy(pipe, NO_SPARES.open(files.state, done.state), done.state)
     return digest
 
 
-def _copy(pipe: BinaryIO, path: Path, size: int) -> str:
+def _copy(pipe: BinaryIO, file: io.FileIO, size: int) -> str:
     hasher = blake3()
     piece = memoryview(bytearray(min(size, _PIECE_BYTES)))
-    with open(path, "wb") as file:
+    with file:
         while size:
             count = pipe.readinto(piece[: min(size, len(piece))])  # type: ignore[attr-defined]
             if not count:
                 raise Closed
             hasher.update(piece[:count])
-            file.write(piece[:count])
+            write_all(file, piece[:count])
             size -= count
     return f"blake3:{hasher.hexdigest()}"

@@ -31,6 +31,7 @@ from hansa.store.addresses import Bytes, digest_of, digest_of_file, hex_of, mapp
 from hansa.store.faults import disk_faults, missing, too_large, wrong_digest
 from hansa.store.files import link_or_copy_whole, sync_folder, write_all
 from hansa.store.partials import ChunkedUpload
+from hansa.store.spares import NO_SPARES, Spares
 
 _STORED = re.compile(r"([0-9a-f]{64})~?", re.ASCII)
 
@@ -50,7 +51,7 @@ class BlobWriter:
         self._temporary: Path | None = store.new_temporary()
         with disk_faults(f"blob {digest}"):
             try:
-                self._file = self._temporary.open("xb", buffering=0)
+                self._file = store.spares.open(self._temporary, size)
             except OSError:
                 store.drop_temporary(self._temporary)
                 raise
@@ -110,14 +111,18 @@ class BlobStore:
     Args:
       folder: made if it is not there.  One process writes to it.
       durable: whether blobs survive a loss of power when a method does not say.
+      spares: get the files that are removed, and are written over.
 
     Raises:
       ServerError: server-disk or server-disk-full.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], *, durable: bool) -> None:
+    def __init__(
+        self, folder: str | os.PathLike[str], *, durable: bool, spares: Spares = NO_SPARES
+    ) -> None:
         self.folder = Path(folder)
         self.durable = durable
+        self.spares = spares
         self._partial = self.folder / "partial"
         self._lock = threading.Lock()
         self._open: set[Path] = set()  # temporary files of this process
@@ -233,7 +238,7 @@ class BlobStore:
         temporary = self.new_temporary()
         try:
             with disk_faults(f"blob {digest}"):
-                _write_file(temporary, parts)
+                self._write_file(temporary, parts)
                 if self._is_durable(durable):
                     _sync_file(temporary)
             self.adopt(temporary, digest, durable=durable)
@@ -293,7 +298,7 @@ class BlobStore:
         """Remove a blob, if it is there; whoever reads it meanwhile may finish."""
         name = hex_of(digest)
         for path in (self.folder / name, self.folder / f"{name}~"):
-            path.unlink(missing_ok=True)
+            self.spares.give(path)
         self._written.discard(f"{name}~")
         with self._hashing:
             self._chunk_lists.pop(digest, None)
@@ -401,6 +406,11 @@ class BlobStore:
             self._written.discard(f"{name}~")
         hit("after_blob_renamed")
 
+    def _write_file(self, path: Path, parts: Sequence[Bytes]) -> None:
+        with self.spares.open(path, sum(memoryview(part).nbytes for part in parts)) as file:
+            for part in parts:
+                write_all(file, part)
+
     def _sync_name(self, path: Path) -> None:
         try:
             sync_folder(self.folder)
@@ -438,12 +448,6 @@ class BlobStore:
 def _check_size(digest: str, size: int) -> None:
     if not 0 <= size <= BLOB_BYTES_MAX:
         raise too_large(digest[:80], f"{size} bytes")
-
-
-def _write_file(path: Path, parts: Sequence[Bytes]) -> None:
-    with path.open("xb", buffering=0) as file:
-        for part in parts:
-            write_all(file, part)
 
 
 def _sync_file(path: Path) -> None:

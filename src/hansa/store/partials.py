@@ -98,7 +98,7 @@ class ChunkedUpload:
             if not (self._done or self._closed or self._part.exists()):
                 self._have.clear()  # swept away, or dropped for newer ones
                 self._marks.unlink(missing_ok=True)
-                with self._part.open("wb") as file:
+                with self._store.spares.open(self._part, self.size) as file:
                     file.truncate(self.size)
             writer = ChunkWriter(self, n, digest, length=length)
             if n not in self._have and not self._done:

@@ -1,0 +1,224 @@
+import mmap
+import os
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from blake3 import blake3
+
+from hansa.limits import SPARE_BYTES_MIN, SPARES_BYTES_MAX
+from hansa.store import spares as module
+from hansa.store.blobs import BlobStore
+from hansa.store.files import load_params, save_params
+from hansa.store.spares import NO_SPARES, Spares
+
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux grants leases")
+SIZE = 2 * SPARE_BYTES_MIN + 1000
+
+
+@pytest.fixture
+def spares(tmp_path: Path) -> Spares:
+    return Spares(tmp_path / "spare")
+
+
+def made(path: Path, size: int = SIZE, fill: bytes = b"o") -> int:
+    """Write a file; return its number in the file system."""
+    path.write_bytes(fill * size)
+    return path.stat().st_ino
+
+
+def written(spares: Spares, path: Path, data: bytes) -> int:
+    with spares.open(path, len(data)) as file:
+        file.write(data)
+    assert path.read_bytes() == data
+    return path.stat().st_ino
+
+
+@LINUX
+@pytest.mark.parametrize("size", [SIZE, SIZE // 2 + 1, 2 * SIZE - 1])
+def test_a_file_that_nobody_needs_is_written_over(
+    tmp_path: Path, spares: Spares, size: int
+) -> None:
+    was = made(tmp_path / "old")
+    spares.give(tmp_path / "old")
+    assert not (tmp_path / "old").exists()
+    assert written(spares, tmp_path / "new", b"n" * size) == was
+    assert os.listdir(tmp_path / "spare") == []
+
+
+@LINUX
+@pytest.mark.parametrize("size", [SIZE // 2 - 1, 2 * SIZE + 2])
+def test_a_file_of_quite_another_size_is_not(tmp_path: Path, spares: Spares, size: int) -> None:
+    was = made(tmp_path / "old")
+    spares.give(tmp_path / "old")
+    assert written(spares, tmp_path / "new", b"n" * size) != was
+
+
+@LINUX
+def test_the_nearest_size_is_taken_first(tmp_path: Path, spares: Spares) -> None:
+    for name, size in (("far", SIZE + 900), ("near", SIZE + 5), ("small", SIZE - 500)):
+        made(tmp_path / name, size)
+    near = (tmp_path / "near").stat().st_ino
+    for name in ("far", "near", "small"):
+        spares.give(tmp_path / name)
+    assert written(spares, tmp_path / "new", b"n" * SIZE) == near
+
+
+@LINUX
+@pytest.mark.parametrize("reader", ["open", "mapped", "written", "linked"])
+def test_who_reads_a_file_that_was_given_reads_what_it_held(
+    tmp_path: Path, spares: Spares, reader: str
+) -> None:
+    """An aggregator has last round's update mapped, a slow member its model half sent."""
+    was = made(tmp_path / "old")
+    second = tmp_path / "second"
+    file = (tmp_path / "old").open("r+b" if reader == "written" else "rb")
+    held = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if reader == "mapped" else None
+    spares.give(tmp_path / "old")
+    if reader == "linked":  # as somebody could who knows the name
+        (spare,) = (tmp_path / "spare").iterdir()
+        os.link(spare, second)
+    if reader in ("mapped", "linked"):
+        file.close()
+    assert written(spares, tmp_path / "new", b"n" * SIZE) != was
+    if held is not None:
+        assert bytes(held) == b"o" * SIZE
+        held.close()
+    if not file.closed:
+        assert file.read() == b"o" * SIZE
+        file.close()
+    second.unlink(missing_ok=True)
+    # Now nobody has it any more.
+    assert written(spares, tmp_path / "newer", b"m" * SIZE) == was
+
+
+@LINUX
+def test_of_a_file_with_two_names_the_last_one_is_kept(tmp_path: Path, spares: Spares) -> None:
+    was = made(tmp_path / "old")
+    os.link(tmp_path / "old", tmp_path / "message")
+    spares.give(tmp_path / "old")
+    assert not (tmp_path / "old").exists() and (tmp_path / "message").exists()
+    assert written(spares, tmp_path / "new", b"n" * SIZE) != was
+    assert (tmp_path / "message").read_bytes() == b"o" * SIZE
+    spares.give(tmp_path / "message")
+    assert written(spares, tmp_path / "newer", b"m" * SIZE) == was
+
+
+def test_small_files_and_too_many_bytes_are_not_kept(
+    tmp_path: Path, spares: Spares, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(tmp_path / "small", SPARE_BYTES_MIN - 1)
+    spares.give(tmp_path / "small")
+    assert not (tmp_path / "small").exists() and not (tmp_path / "spare").exists()
+    monkeypatch.setattr(module, "SPARES_BYTES_MAX", 3 * SIZE)
+    for n in range(5):
+        made(tmp_path / f"{n}")
+        spares.give(tmp_path / f"{n}")
+    assert sum(p.stat().st_size for p in (tmp_path / "spare").glob("*")) <= 3 * SIZE
+    made(tmp_path / "large", 3 * SIZE + 1)
+    spares.give(tmp_path / "large")
+    assert not (tmp_path / "large").exists()
+    spares.clear()
+    assert [*(tmp_path / "spare").glob("*")] == []
+    assert SPARE_BYTES_MIN < SPARES_BYTES_MAX
+
+
+def test_what_an_earlier_process_has_left_is_removed(tmp_path: Path, spares: Spares) -> None:
+    """After a `kill -9`, nobody knows any more what is in there."""
+    made(tmp_path / "old")
+    spares.give(tmp_path / "old")
+    other = Spares(tmp_path / "spare")
+    assert [*(tmp_path / "spare").glob("*")] == []
+    # The first one goes on, as with a second process that should not be there.
+    written(spares, tmp_path / "new", b"n" * SIZE)
+    written(other, tmp_path / "newer", b"n" * SIZE)
+
+
+def test_without_leases_files_are_removed_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    for spares in (Spares(tmp_path / "spare"), NO_SPARES):
+        made(tmp_path / "old")
+        spares.give(tmp_path / "old")
+        spares.give(tmp_path / "old")  # it is gone, which is as well
+        assert not (tmp_path / "old").exists() and not (tmp_path / "spare").exists()
+        written(spares, tmp_path / "new", b"n" * SIZE)
+        (tmp_path / "new").unlink()
+
+
+def test_a_file_that_is_there_is_never_written_over(tmp_path: Path, spares: Spares) -> None:
+    made(tmp_path / "new")
+    with pytest.raises(FileExistsError):
+        spares.open(tmp_path / "new", SIZE)
+    assert (tmp_path / "new").read_bytes() == b"o" * SIZE
+
+
+def test_many_threads_never_get_the_same_file(tmp_path: Path, spares: Spares) -> None:
+    begun = threading.Barrier(8)
+
+    def work(n: int) -> None:
+        begun.wait()
+        for turn in range(30):
+            path, data = tmp_path / f"{n}-{turn}", bytes([n]) * (SIZE + turn)
+            with spares.open(path, len(data)) as file:
+                for at in range(0, len(data), 2**15):
+                    file.write(data[at : at + 2**15])
+            assert path.read_bytes() == data
+            spares.give(path)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))
+    if sys.platform == "linux":
+        assert 1 <= len(os.listdir(tmp_path / "spare")) <= 8
+
+
+@LINUX
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_stores_blobs_are_written_over_and_are_what_their_digests_say(
+    tmp_path: Path, spares: Spares, durable: bool
+) -> None:
+    store, inodes = BlobStore(tmp_path / "blobs", durable=durable, spares=spares), set()
+    sizes = [SIZE, SIZE + 7, SIZE - 300, 9 * 2**20 + 1, 9 * 2**20]
+    for turn, size in enumerate(sizes * 3):
+        data = bytes([turn]) * size
+        digest = f"blake3:{blake3(data).hexdigest()}"
+        if size > 8 * 2**20:
+            with store.chunks(digest, size).stream() as writer:
+                writer.write(data)
+                writer.commit()
+        elif turn % 2:
+            store.put_bytes(data)
+        else:
+            store.put(digest, [data[:1000], data[1000:]], size=size)
+        assert store.path(digest).read_bytes() == data and store.intact(digest)
+        inodes.add(store.path(digest).stat().st_ino)
+        store.remove(digest)
+        assert not store.has(digest)
+    assert len(inodes) == 2
+    assert BlobStore(store.folder, durable=durable).sweep_partials(older_s=0) == 0
+
+
+def test_a_blob_that_did_not_come_whole_leaves_nothing(tmp_path: Path, spares: Spares) -> None:
+    store = BlobStore(tmp_path / "blobs", durable=False, spares=spares)
+    store.remove(store.put_bytes(b"o" * SIZE)[0])
+    data = b"n" * SIZE
+    with store.writer(f"blake3:{blake3(data).hexdigest()}", SIZE) as writer:
+        writer.write(data[:-1])
+    assert list(store.digests()) == [] and [*(store.folder / "partial").iterdir()] == []
+
+
+def test_tensors_that_were_mapped_stay_what_they_were(tmp_path: Path, spares: Spares) -> None:
+    import numpy as np
+
+    from hansa.params import Params
+
+    save_params(tmp_path / "update", Params.of({"w": np.full(2**18, -1.5, np.float32)}))
+    size = (tmp_path / "update").stat().st_size
+    mapped = load_params(tmp_path / "update")
+    spares.give(tmp_path / "update")
+    for n in range(3):
+        written(spares, tmp_path / f"{n}", bytes(size))
+    assert (mapped.to_dict()["w"] == -1.5).all()
