@@ -45,6 +45,7 @@ from hansa.site.states import OwnStates
 from hansa.site.tasks import Desk, Joined, TaskRun
 from hansa.site.workers import WorkerResult
 from hansa.store.client_states import ClientStates
+from hansa.store.spares import NO_SPARES
 
 OPEN = '[data.cohort]\npath = "rows.csv"\ntarget = "y"\n[policy]\n'
 
@@ -118,6 +119,7 @@ class Trainer:
 
     def __init__(self, folder: Path) -> None:
         self.states = OwnStates(folder, "north")
+        self.spares = NO_SPARES
         self.folder = folder
         self.trained: list[int] = []
         self.steps: list[int | None] = []

@@ -41,7 +41,6 @@ from hansa.site.sandbox import sandbox_told
 from hansa.site.settings import SiteSettings, load_settings
 from hansa.site.tasks import Desk, Dropped, Joined, TaskRun
 from hansa.site.workers import Workers
-from hansa.store.spares import Spares
 from hansa.typed import make_known
 
 log = logging.getLogger("hansa.site")
@@ -99,10 +98,9 @@ class Agent:
         self._folder, self._membership = folder, membership
         self._connection = connection_of(membership)
         kept = Ledger(folder / LEDGER_FILE)
-        spares = Spares(folder / "spare")
-        workers = workers or Workers(folder, settings, spares)
-        outbox = Outbox(folder / "outbox", spares)
-        self._desk = Desk(folder, membership, self._connection, kept, outbox, workers, {}, spares)
+        workers = workers or Workers(folder, settings)
+        outbox = Outbox(folder / "outbox", workers.spares)
+        self._desk = Desk(folder, membership, self._connection, kept, outbox, workers, {})
         self._offers = Offers(folder, self._desk, patient=self._patiently)
         self._ending = threading.Event()
         self._lock = threading.Lock()

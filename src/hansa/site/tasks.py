@@ -42,7 +42,6 @@ from hansa.site.worker_messages import Ask
 from hansa.site.workers import WorkerResult, Workers
 from hansa.store.addresses import digest_of_file
 from hansa.store.files import load_params
-from hansa.store.spares import NO_SPARES, Spares
 from hansa.text import clean
 
 log = logging.getLogger("hansa.site")
@@ -72,7 +71,6 @@ class Desk(NamedTuple):
     outbox: Outbox
     workers: Workers
     chunks: dict[Path, Sequence[str]]  # digests of those of the messages that are kept and whole
-    spares: Spares = NO_SPARES
 
 
 class Patient(Protocol):
@@ -368,12 +366,13 @@ class TaskRun:
         if not self._is_whole(target, ref):
             kept = sorted(cache.glob("*.safetensors"), key=lambda p: p.stat().st_mtime_ns)
             known = [Known(path, desk.chunks.get(path, ())) for path in kept[-1:]]
+            spares = desk.workers.spares
             desk.chunks[target] = self._patient(
-                lambda: download(desk.connection, ref, target, known=known, spares=desk.spares),
+                lambda: download(desk.connection, ref, target, known=known, spares=spares),
                 self.dropped,
             )
             for old in kept[: -MESSAGES_KEPT or None]:
-                desk.spares.give(old)
+                spares.give(old)
             for path in list(desk.chunks):
                 if not path.exists():  # of this run, or of one that has ended
                     desk.chunks.pop(path, None)

@@ -52,7 +52,7 @@ from hansa.site.worker_messages import (
 )
 from hansa.site.worker_process import Answer, Files, Worker, WorkerProcess
 from hansa.store.files import link_or_copy, load_params
-from hansa.store.spares import NO_SPARES, Spares
+from hansa.store.spares import Spares
 from hansa.text import clean
 
 _WORKER = (sys.executable, "-P", "-s", "-m", "hansa.site.worker")
@@ -104,14 +104,13 @@ class Workers:
     Args:
       folder: of the site.
       settings: of the site; what is assigned later holds for workers that are started from then.
-      spares: that updates are written over.
     """
 
-    def __init__(self, folder: Path, settings: SiteSettings, spares: Spares = NO_SPARES) -> None:
+    def __init__(self, folder: Path, settings: SiteSettings) -> None:
         self.settings = settings
         self._folder = folder.resolve()
         self.states = OwnStates(self._folder, settings.name)
-        self._spares = spares
+        self.spares = Spares(self._folder / "spare")
         self._log = Log(self._folder / "workers.log")
         self._slots: dict[str, _Slot] = {}
         self._lock = threading.Lock()
@@ -164,7 +163,7 @@ class Workers:
 
         def work(slot: _Slot) -> WorkerResult:
             limit = UPDATE_TIMES_MAX * message.stat().st_size + UPDATE_SLACK_BYTES
-            files = Files.beside(update, limit, self._spares)
+            files = Files.beside(update, limit, self.spares)
             try:
                 request = Train(round, str(message), steps, dict(settings or {}))
                 answer = self._ask(slot, offer, package_folder, request=request, files=files)
@@ -204,7 +203,7 @@ class Workers:
         """
 
         def work(slot: _Slot) -> WorkerResult:
-            files = Files.beside(answer, limit, self._spares)
+            files = Files.beside(answer, limit, self.spares)
             try:
                 given = self._ask(slot, offer, package_folder, request=ask, files=files)
                 result = _result(given)
