@@ -460,6 +460,39 @@ def test_a_task_that_comes_before_the_run_is_ready_is_held_and_done(life: Life) 
     life.until(lambda: not life.agent._holding)
 
 
+def test_a_result_that_comes_too_soon_does_not_stand_in_the_way_of_the_one_that_is_wanted(
+    life: Life, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server is restored from a backup, or has lost an update: it goes back by a task.
+
+    It tells who brings the later result to come again in a moment, and waits for the earlier one.
+    """
+    server, table = life.server, life.table
+    wanted = [1, 2]
+    count = Server.count
+
+    def in_order(self: Server, run: str, number: int, phase: Phase, result: TaskResult) -> Receipt:
+        if number != wanted[0]:
+            raise RequestRefused("round-not-open", "Not yet.", "Again in a moment.", status=503)
+        return count(self, run, number, phase, result)
+
+    monkeypatch.setattr(Server, "count", in_order)
+    life.agent.start()
+    life.say(offers=[table.offer], tasks=[table.task(1)])
+    life.until(lambda: len(server.receipts) == 1)
+    later = table.task(2)
+    life.say(tasks=[later])
+    life.until(lambda: len(server.results) >= 3, "the second result was not brought again")
+    life.say(tasks=[table.task(1)])
+    life.until(lambda: len(server.receipts) == 2, "the first result did not come again")
+    assert server.receipts[0].digest == server.receipts[1].digest
+    wanted.pop(0)
+    life.until(lambda: not life.agent._holding)
+    life.say(tasks=[later])
+    life.until(lambda: len(server.receipts) == 3)
+    assert server.receipts[2].round == 2 and table.workers.trained == [1, 2]
+
+
 def test_a_task_of_a_denied_run_is_refused_once_however_often_it_comes(life: Life) -> None:
     deny(life.table.site.folder, life.table.offer.identity, by="kim")
     life.server.repeated = lambda _: PollAnswer(

@@ -229,13 +229,19 @@ class Agent:
 
     def _take(self, task: Task) -> bool:
         """Have a task done, unless it is in hand; its thread finds out whether it may be."""
-        stopped = partial(self._offers.stopped, task.key.run, task.key.round)
-        task_run = TaskRun(task, self._desk, patient=self._patiently, stopped=stopped)
+        run = task.key.run
+        task_run = TaskRun(
+            task,
+            self._desk,
+            patient=self._patiently,
+            stopped=partial(self._offers.stopped, run, task.key.round),
+            awaited=lambda: run in self._queues and not self._queues[run].empty(),
+        )
         with self._lock:
             if task.key in self._holding:
                 return False
             self._holding[task.key] = task_run
-        self._queue_of(task.key.run).put(task_run)
+        self._queue_of(run).put(task_run)
         return True
 
     # ---- tasks

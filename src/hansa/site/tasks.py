@@ -84,6 +84,10 @@ class Dropped(Exception):  # noqa: N818 - not an error: nobody wants the result 
     """The task was cancelled, or the agent ends."""
 
 
+class Behind(Exception):  # noqa: N818 - not an error: the result is kept, and sent when it is asked for
+    """The server wants another task first, and waits for that."""
+
+
 class NotDone(Exception):  # noqa: N818 - an answer to the server, not trouble here
     """The site gives no result of this task; args are the reason, and a code if it has one."""
 
@@ -96,13 +100,20 @@ class TaskRun:
       desk: the site's.
       patient: calls something until the server is reached, unless `dropped` is set meanwhile.
       stopped: says why the run may not go on, if the owner has changed something; empty if it may.
+      awaited: tells whether another task of the run waits for the end of this one.
     """
 
     def __init__(
-        self, task: Task, desk: Desk, *, patient: Patient, stopped: Callable[[], str] = lambda: ""
+        self,
+        task: Task,
+        desk: Desk,
+        *,
+        patient: Patient,
+        stopped: Callable[[], str] = lambda: "",
+        awaited: Callable[[], bool] = lambda: False,
     ) -> None:
         self.key, self._task, self._desk = task.key, task, desk
-        self._patient, self._stopped = patient, stopped
+        self._patient, self._stopped, self._awaited = patient, stopped, awaited
         self.dropped = threading.Event()
         self.computing = False
         self.over = False  # nothing is done about it any more
@@ -126,6 +137,8 @@ class TaskRun:
             return self._reported(kept)
         except Dropped:
             pass  # before it was computed, or the agent ends and sends it after its next start
+        except Behind:
+            log.info("%s: kept until the server asks for it again", _words(self.key))
         except NotDone as no:
             self.refuse(*no.args)
         except RequestRefused as refusal:
@@ -392,6 +405,7 @@ class TaskRun:
 
         Raises:
           NotDone: it cannot be written down, ever.
+          Behind: the server is not ready for it, and waits for something else.
         """
         ledger = self._desk.ledger
         hit("site_before_ledger_written")
@@ -403,7 +417,7 @@ class TaskRun:
             self._uncounted()
             raise NotDone(error.happened, error.code) from None
         hit("site_after_ledger_written")
-        receipt = self._patient(lambda: self._sent(kept), threading.Event())
+        receipt = self._patient(lambda: self._sent_in_turn(kept), threading.Event())
         hit("site_after_receipt")
         if receipt.digest:  # a failure counts for nothing, and there is nothing to prove later
             check_own(receipt, self.key, self._desk.membership)
@@ -459,6 +473,19 @@ class TaskRun:
             tensors=kept.tensors,
             detail=detail,
         )
+
+    def _sent_in_turn(self, kept: Kept) -> Receipt:
+        """Send a result, unless the server has gone back to an earlier task, as after a crash.
+
+        A server that lost an update, or was restored from a backup, takes this result only after
+        another one, which nobody else brings: to wait for each other would last for ever.
+        """
+        try:
+            return self._sent(kept)
+        except RequestRefused as refusal:
+            if refusal.said == "round-not-open" and self._awaited():
+                raise Behind from None
+            raise
 
     def _sent(self, kept: Kept) -> Receipt:
         """Send a result, once.
