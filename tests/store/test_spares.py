@@ -149,6 +149,18 @@ def test_without_leases_files_are_removed_at_once(
         (tmp_path / "new").unlink()
 
 
+@pytest.mark.parametrize("granted", ["always", "never"])
+def test_a_file_system_that_does_not_know_who_reads_a_file_gets_no_spares(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, granted: str
+) -> None:
+    """Such as one of layers, whose mappings are of a file in another layer; or one on a network."""
+    spares = Spares(tmp_path / "spare")
+    monkeypatch.setattr(module, "_is_ours_alone", lambda _: granted == "always")
+    made(tmp_path / "old")
+    spares.give(tmp_path / "old")
+    assert not (tmp_path / "old").exists() and [*(tmp_path / "spare").iterdir()] == []
+
+
 def test_a_file_that_is_there_is_never_written_over(tmp_path: Path, spares: Spares) -> None:
     made(tmp_path / "new")
     with pytest.raises(FileExistsError):

@@ -5,7 +5,7 @@ the time of writing a new one: the system need not find and clear memory and blo
 
 A file is written over only while it has one name and nobody else has it open or mapped.  The system
 itself says so: it grants a lease for writing to a file's only opener.  Where there are no leases,
-files are removed at once.
+or a file system grants one for a file that is mapped, files are removed at once.
 
 Source: fcntl(2), "Leases".
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import mmap
 import os
 import signal
 import sys
@@ -35,6 +36,7 @@ class Spares:
         self._folder = folder if sys.platform == "linux" else None
         self._lock = threading.Lock()
         self._kept: dict[Path, int] = {}  # bytes, the oldest first
+        self._tried = False
         if folder is not None:
             with contextlib.suppress(OSError):
                 for path in folder.iterdir():
@@ -50,7 +52,8 @@ class Spares:
             with contextlib.suppress(OSError):
                 facts = path.stat()
                 # Of two names the one that goes last is kept.
-                if facts.st_nlink == 1 and SPARE_BYTES_MIN <= facts.st_size <= SPARES_BYTES_MAX:
+                fits = SPARE_BYTES_MIN <= facts.st_size <= SPARES_BYTES_MAX
+                if fits and facts.st_nlink == 1 and self._is_of_use():
                     self._keep(path, facts.st_size)
                     return
         path.unlink(missing_ok=True)
@@ -79,14 +82,20 @@ class Spares:
             while self._kept:
                 self._drop(next(iter(self._kept)))
 
+    def _is_of_use(self) -> bool:
+        """Tell, having tried it once, whether this file system knows who reads a file."""
+        with self._lock:
+            if not self._tried and self._folder is not None:
+                self._tried = True
+                self._folder.mkdir(parents=True, exist_ok=True)
+                if not _knows_readers(self._folder / "tried"):
+                    self._folder = None
+            return self._folder is not None
+
     def _keep(self, path: Path, size: int) -> None:
         assert self._folder is not None
         spare = self._folder / os.urandom(8).hex()
-        try:
-            os.rename(path, spare)
-        except FileNotFoundError:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            os.rename(path, spare)
+        os.rename(path, spare)
         with self._lock:
             self._kept[spare] = size
             while sum(self._kept.values()) > SPARES_BYTES_MAX:
@@ -113,6 +122,24 @@ class Spares:
         del self._kept[spare]
         with contextlib.suppress(OSError):
             spare.unlink()
+
+
+def _knows_readers(path: Path) -> bool:
+    """Tell whether a new file is ours alone, and is not while it is mapped and nothing else."""
+    try:
+        with path.open("w+b") as file:
+            file.write(b"\0" * mmap.PAGESIZE)
+            file.flush()
+            mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        with mapping:
+            if _is_ours_alone(path):
+                return False
+        return _is_ours_alone(path)
+    except OSError:
+        return False
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def _is_ours_alone(path: Path) -> bool:
