@@ -3,16 +3,15 @@
 A request counts if its session is one that this process has given out and still knows, its
 signature is by the member's key over all of the request, and its counter was not seen before.
 
-What makes dropping a session safe: a session that is not in the table is refused, whatever its
-token says.  It is never taken up again, so its counters cannot be used a second time; the member
-opens another one.  The same holds for all sessions when the process starts again.
+A session's token is its name in the table, drawn at random, and says nothing by itself.  What makes
+dropping a session safe: one that is not in the table is refused, and never taken up again, so its
+counters cannot be used a second time; the member opens another one.  The same holds for all of
+them when the process starts again.
 """
 
 from __future__ import annotations
 
 import functools
-import hashlib
-import hmac
 import os
 import re
 import threading
@@ -32,7 +31,7 @@ from hansa.limits import (
 )
 
 _HEADER = re.compile(r"([A-Za-z0-9_-]{96}) ([1-9][0-9]{0,18}) ([0-9a-f]{64}) ([A-Za-z0-9_-]{86})")
-_ID, _EXPIRY, _KEY, _MAC = 16, 8, 16, 32  # bytes of a token's parts
+_TOKEN_BYTES = 72
 
 
 class Proof(NamedTuple):
@@ -92,15 +91,14 @@ class Sessions:
         self._clock = clock
         self._per_member = per_member
         self._limit = limit
-        self._secret = os.urandom(32)
         self._lock = threading.Lock()
-        self._of: dict[str, list[bytes]] = {}  # fingerprint -> sessions, oldest first
+        self._of: dict[str, list[str]] = {}  # fingerprint -> sessions, oldest first
         self._turn = 0
         # In order of their last use.  Anybody who has seen a member's certificate can open
         # sessions in its name, but prove nothing with them: those that have proven nothing go
         # first, so that nobody can push out the sessions of another.
-        self._new: OrderedDict[bytes, _Session] = OrderedDict()
-        self._used: OrderedDict[bytes, _Session] = OrderedDict()
+        self._new: OrderedDict[str, _Session] = OrderedDict()
+        self._used: OrderedDict[str, _Session] = OrderedDict()
 
     def open(
         self, fingerprint: str, member: str, *, seconds: float = SESSION_S, renewing: bool = False
@@ -114,21 +112,18 @@ class Sessions:
           renewing: it was opened with an expired certificate.
         """
         seconds = min(seconds, SESSION_S)
-        now = self._clock()
-        identifier = os.urandom(_ID)
-        expiry = int((now + seconds) * 1000)  # milliseconds
-        content = identifier + expiry.to_bytes(_EXPIRY, "big") + bytes.fromhex(fingerprint)
-        session = _Session(fingerprint, member, expiry=expiry / 1000, renewing=renewing)
+        now, token = self._clock(), to_text(os.urandom(_TOKEN_BYTES))
+        session = _Session(fingerprint, member, expiry=now + seconds, renewing=renewing)
         with self._lock:
             self._drop_ended(now)
             if len(self._of.get(fingerprint, ())) >= self._per_member:
                 # One that has proven nothing, or else the longest idle.
-                self._drop(min(self._of[fingerprint], key=lambda i: self._session(i).turn))
+                self._drop(min(self._of[fingerprint], key=lambda t: self._session(t).turn))
             if len(self._new) + len(self._used) >= self._limit:
                 self._drop(next(iter(self._new or self._used)))
-            self._new[identifier] = session
-            self._of.setdefault(fingerprint, []).append(identifier)
-        return to_text(content + self._mac(content)), seconds
+            self._new[token] = session
+            self._of.setdefault(fingerprint, []).append(token)
+        return token, seconds
 
     def holder(self, header: str) -> str:
         """Return the fingerprint that a request says it is of; nothing is proven by that.
@@ -138,7 +133,7 @@ class Sessions:
         """
         token, *_ = _parse(header)
         with self._lock:
-            return self._find(token)[1].fingerprint
+            return self._find(token).fingerprint
 
     def check(
         self,
@@ -164,7 +159,7 @@ class Sessions:
         """
         token, counter, digest, signature = _parse(header)
         with self._lock:
-            _, session = self._find(token)
+            session = self._find(token)
         public = public_key_of(session.fingerprint)
         if public is None:
             raise IdentityError(
@@ -178,11 +173,11 @@ class Sessions:
         except IdentityError:
             raise _bad_proof("its signature is not over this request by this member") from None
         with self._lock:
-            identifier, session = self._find(token)  # it may have been dropped meanwhile
+            session = self._find(token)  # it may have been dropped meanwhile
             fresh = session.use(counter)
-            self._new.pop(identifier, None)
-            self._used[identifier] = session
-            self._used.move_to_end(identifier)
+            self._new.pop(token, None)
+            self._used[token] = session
+            self._used.move_to_end(token)
             self._turn += 1
             session.turn = self._turn
         if not fresh:
@@ -202,38 +197,31 @@ class Sessions:
           renewing: end those alone that were opened with an expired certificate.
         """
         with self._lock:
-            for identifier in tuple(self._of.get(fingerprint, ())):
-                if self._session(identifier).renewing or not renewing:
-                    self._drop(identifier)
+            for token in tuple(self._of.get(fingerprint, ())):
+                if self._session(token).renewing or not renewing:
+                    self._drop(token)
 
     def __len__(self) -> int:
         return len(self._new) + len(self._used)
 
-    def _mac(self, content: bytes) -> bytes:
-        return hmac.digest(self._secret, b"hansa-session-1\n" + content, hashlib.sha256)
-
-    def _find(self, token: str) -> tuple[bytes, _Session]:
+    def _find(self, token: str) -> _Session:
         """Return the session of a token; the lock is held."""
-        data = _token_bytes(token) if len(token) == 96 else b""
-        content, mac = data[:-_MAC], data[-_MAC:]
-        identifier = content[:_ID]
-        session = self._new.get(identifier) or self._used.get(identifier)
-        whole = hmac.compare_digest(self._mac(content), mac)
-        if session is None or not whole or self._clock() >= session.expiry:
+        session = self._new.get(token) or self._used.get(token)
+        if session is None or self._clock() >= session.expiry:
             raise IdentityError(
                 "identity-session",
                 "The session has ended, or is not of this process of the server.",
                 "Open another one and repeat the request; Hansa's own programs do so themselves.",
             )
-        return identifier, session
+        return session
 
-    def _session(self, identifier: bytes) -> _Session:
-        return self._new.get(identifier) or self._used[identifier]
+    def _session(self, token: str) -> _Session:
+        return self._new.get(token) or self._used[token]
 
-    def _drop(self, identifier: bytes) -> None:
-        session = self._new.pop(identifier, None) or self._used.pop(identifier)
+    def _drop(self, token: str) -> None:
+        session = self._new.pop(token, None) or self._used.pop(token)
         of = self._of[session.fingerprint]
-        of.remove(identifier)
+        of.remove(token)
         if not of:
             del self._of[session.fingerprint]
 
@@ -242,11 +230,6 @@ class Sessions:
         for table in (self._new, self._used):
             while table and (first := next(iter(table.items())))[1].expiry <= now:
                 self._drop(first[0])
-
-
-@functools.lru_cache(maxsize=1024)  # a session has one for all of its requests
-def _token_bytes(token: str) -> bytes:
-    return from_text(token)
 
 
 @functools.lru_cache(maxsize=256)  # asked twice for each request
