@@ -3,8 +3,8 @@
 No proofs, no hashing, no disk, no journal, no sums: a server gives N bytes to each client of a
 round, takes N bytes from each, and opens the next round.  What Hansa's rounds are compared with.
 
-`kept` adds what no federation can leave out: what arrives, on either side, is hashed and written to
-a file, without waiting for the disk.
+`kept` adds what no federation can leave out: what arrives, on either side, is hashed and written
+over the file of the round before, without waiting for the disk.
 
     python -m benchmarks.bare serve FOLDER PORT KEPT CLIENTS BYTES ROUNDS
     python -m benchmarks.bare fetch FOLDER PORT KEPT BYTES
@@ -82,10 +82,13 @@ def _until_open(port: int) -> None:
 
 
 class Taken:
-    """What arrives: dropped, or hashed and written to a file that goes when the next one comes."""
+    """What arrives: dropped, or hashed and written over what came before."""
 
     def __init__(self, path: Path | None) -> None:
-        self._file = path.open("wb", buffering=0) if path is not None else None
+        self._file = None
+        if path is not None:
+            path.touch()
+            self._file = path.open("r+b", buffering=0)
         self._hash = blake3()
 
     def write(self, piece: bytes | memoryview) -> None:
