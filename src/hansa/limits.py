@@ -175,9 +175,15 @@ CONNECTION_BUFFER_BYTES = 2**18
 """Bytes of a request that a server takes off the network at once; each lot wakes its event loop,
 and each site that is sending takes four times as much of its memory."""
 
+UPLOADS_BYTES = 16 * 2**20
+"""Bytes that a server gathers of all uploads together, while there are few of them."""
+
 UPLOAD_PIECE_BYTES = 2**18
-"""Bytes of an upload that a server gathers before it writes them; it holds twice as many for each
-of the connections that send at the same time, four a site."""
+"""Bytes of an upload that a server gathers at least before it writes them; it holds twice as many
+for each of the connections that send at the same time, four a site."""
+
+UPLOAD_PIECE_BYTES_MAX = 2**20
+"""Bytes of an upload that it gathers at most: of more, one would wait for the other."""
 
 HASH_THREADED_BYTES = 16 * 2**20
 """From here on a blob is hashed by several threads; a smaller one is done before they are awake."""

@@ -1,3 +1,4 @@
+import errno
 import mmap
 import os
 import sys
@@ -8,7 +9,9 @@ from pathlib import Path
 import pytest
 from blake3 import blake3
 
+from hansa.errors import ServerError
 from hansa.limits import SPARE_BYTES_MIN, SPARES_BYTES_MAX
+from hansa.store import blobs, partials
 from hansa.store import spares as module
 from hansa.store.blobs import BlobStore
 from hansa.store.files import load_params, save_params
@@ -220,6 +223,40 @@ def test_a_blob_that_did_not_come_whole_leaves_nothing(tmp_path: Path, spares: S
     with store.writer(f"blake3:{blake3(data).hexdigest()}", SIZE) as writer:
         writer.write(data[:-1])
     assert list(store.digests()) == [] and [*(store.folder / "partial").iterdir()] == []
+
+
+@LINUX
+@pytest.mark.parametrize("size", [SIZE, 9 * 2**20])
+def test_on_a_full_disk_spares_make_room_for_what_is_wanted(
+    tmp_path: Path, spares: Spares, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    store = BlobStore(tmp_path / "blobs", durable=False, spares=spares)
+    made(tmp_path / "old", 5 * size)
+    spares.give(tmp_path / "old")
+    data = b"n" * size
+    digest = f"blake3:{blake3(data).hexdigest()}"
+
+    def full(file: object, part: bytes) -> None:
+        if [*(tmp_path / "spare").iterdir()]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(file, part)
+
+    for where in (blobs, partials):
+        real = where.write_all
+        monkeypatch.setattr(where, "write_all", full)
+
+    def put() -> None:
+        if size > 8 * 2**20:
+            with store.chunks(digest, size).stream() as writer:
+                writer.write(data)
+                writer.commit()
+        else:
+            store.put(digest, [data], size=size)
+
+    with pytest.raises(ServerError, match="server-disk-full"):
+        put()
+    put()
+    assert store.intact(digest)
 
 
 def test_tensors_that_were_mapped_stay_what_they_were(tmp_path: Path, spares: Spares) -> None:

@@ -192,7 +192,7 @@ def download(
     if ref.size > BLOB_BYTES_MAX:
         raise wrong_digest(ref.digest, f"{ref.size} bytes are more than a blob may have")
     part, digests = target.with_name(f"{target.name}.part"), list[str]()
-    with disk_faults(str(target)):
+    with disk_faults(str(target), spares):
         large = ref.size > CHUNK_BYTES
         sources = [file for file in known if large and file.path.is_file()]
         if large and (sources or part.exists()):
@@ -230,7 +230,12 @@ def _shares(file: Known, digests: Sequence[str]) -> bool:
 def _fetch_whole(connection: Connection, ref: BlobRef, part: Path, spares: Spares) -> None:
     part.unlink(missing_ok=True)
     with spares.open(part, ref.size) as file:
-        hasher = _fetch(connection, ref, (0, ref.size), lambda data, _at: write_all(file, data))
+
+        def write(data: bytes, _at: int) -> None:
+            with disk_faults(f"blob {ref.digest}", spares):  # not trouble of the network
+                write_all(file, data)
+
+        hasher = _fetch(connection, ref, (0, ref.size), write)
     if f"blake3:{hasher.hexdigest()}" != ref.digest:
         part.unlink()
         raise wrong_digest(ref.digest, "their digest is another")
@@ -255,7 +260,8 @@ def _fetch_chunks(
         os.ftruncate(descriptor, ref.size)
 
         def write(data: bytes | memoryview, at: int) -> None:
-            _write_at(descriptor, data, at)
+            with disk_faults(f"blob {ref.digest}", spares):  # as above
+                _write_at(descriptor, data, at)
 
         def fetch(n: int) -> None:
             start = n * CHUNK_BYTES
@@ -300,8 +306,7 @@ def _fetch(
             if not data:
                 raise wrong_digest(ref.digest, f"{end - at} bytes are missing")
             hasher.update(data)
-            with disk_faults(f"blob {ref.digest}"):  # told apart from trouble of the network
-                write(data, at)
+            write(data, at)
             at += len(data)
     return hasher
 

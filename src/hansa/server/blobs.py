@@ -28,6 +28,8 @@ from hansa.limits import (
     PIECE_BYTES,
     READ_HERE_BYTES_MAX,
     UPLOAD_PIECE_BYTES,
+    UPLOAD_PIECE_BYTES_MAX,
+    UPLOADS_BYTES,
 )
 from hansa.protocol.messages import BlobChunks
 from hansa.server.auth import Principal
@@ -337,8 +339,44 @@ class _File(Response):
             await send({"type": "http.response.body", "body": piece, "more_body": more})
 
 
+class _Gathering:
+    """How much of each upload is gathered before it is written: the more, the fewer come at once.
+
+    Each piece that goes to another thread costs the same, however large it is.
+    """
+
+    def __init__(self) -> None:
+        self._uploads = 0
+
+    def __enter__(self) -> _Gathering:
+        self._uploads += 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._uploads -= 1
+
+    @property
+    def piece_bytes(self) -> int:
+        """Bytes of the next piece; a second one is being written meanwhile."""
+        share = UPLOADS_BYTES // (2 * self._uploads)
+        return max(UPLOAD_PIECE_BYTES, min(share, UPLOAD_PIECE_BYTES_MAX))
+
+
+_gathering = _Gathering()  # of the event loop, which alone comes here
+
+
 async def _take(request: Request, writer: Any, *, size: int) -> None:
     """Give a body to a writer and commit it: one piece is written while the next one comes.
+
+    Raises:
+      ServerError: blob-too-large or blob-digest; server-disk-full or server-disk.
+    """
+    with _gathering:
+        await _taken(request, writer, size=size)
+
+
+async def _taken(request: Request, writer: Any, *, size: int) -> None:
+    """Do what `_take` does.
 
     Raises:
       ServerError: blob-too-large or blob-digest; server-disk-full or server-disk.
@@ -352,7 +390,7 @@ async def _take(request: Request, writer: Any, *, size: int) -> None:
                 raise too_large("The body", f"more than the {size} bytes announced")
             parts.append(part)
             held += len(part)
-            if held >= UPLOAD_PIECE_BYTES:
+            if held >= _gathering.piece_bytes:
                 if writing is not None:
                     await writing
                 writing = asyncio.ensure_future(in_thread(_write, writer, parts))

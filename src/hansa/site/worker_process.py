@@ -128,6 +128,14 @@ def _save(pipe: BinaryIO, done: Done, files: Files | None) -> str:
     if files is None or not (0 < done.update <= files.limit and 0 <= done.state <= files.limit):
         raise Closed
     files.remove()  # of a try that was cut off
+    try:
+        return _written(pipe, done, files)
+    except OSError:
+        files.spares.clear()  # there may be room without them at the next try
+        raise
+
+
+def _written(pipe: BinaryIO, done: Done, files: Files) -> str:
     digest = _copy(pipe, files.spares.open(files.update, done.update), done.update)
     if done.state:  # after a loss of power nobody could tell it from what it was written over
         _copy(pipe, NO_SPARES.open(files.state, done.state), done.state)

@@ -49,7 +49,7 @@ class BlobWriter:
         self._durable = durable
         self._hash = blake3()
         self._temporary: Path | None = store.new_temporary()
-        with disk_faults(f"blob {digest}"):
+        with disk_faults(f"blob {digest}", store.spares):
             try:
                 self._file = store.spares.open(self._temporary, size)
             except OSError:
@@ -70,7 +70,7 @@ class BlobWriter:
         """
         if len(data) > self._left:
             raise too_large(self._digest, f"more than the {self._size} bytes announced")
-        with disk_faults(f"blob {self._digest}"):
+        with disk_faults(f"blob {self._digest}", self._store.spares):
             write_all(self._file, data)
         self._hash.update(data)
         self._left -= len(data)
@@ -87,7 +87,7 @@ class BlobWriter:
                 raise wrong_digest(self._digest, f"{self._left} bytes are missing")
             if f"blake3:{self._hash.hexdigest()}" != self._digest:
                 raise wrong_digest(self._digest, "their digest is another")
-            with disk_faults(f"blob {self._digest}"):
+            with disk_faults(f"blob {self._digest}", self._store.spares):
                 if self._durable:
                     os.fsync(self._file.fileno())
                 self._file.close()
@@ -216,7 +216,7 @@ class BlobStore:
                 return False
             temporary = self.new_temporary()
             try:
-                with disk_faults(f"blob {digest}"):
+                with disk_faults(f"blob {digest}", self.spares):
                     link_or_copy_whole(light, temporary)
                     hit("before_blob_renamed")
                     os.replace(temporary, durable)
@@ -237,7 +237,7 @@ class BlobStore:
         """Write the bytes of a blob whose digest is known."""
         temporary = self.new_temporary()
         try:
-            with disk_faults(f"blob {digest}"):
+            with disk_faults(f"blob {digest}", self.spares):
                 self._write_file(temporary, parts)
                 if self._is_durable(durable):
                     _sync_file(temporary)
@@ -259,7 +259,7 @@ class BlobStore:
         with self._lock:
             upload = self._uploads.get(name)
             if upload is None:
-                with disk_faults(f"blob {digest}"):
+                with disk_faults(f"blob {digest}", self.spares):
                     self._make_room(name)
                     upload = ChunkedUpload(self, self._partial / name, digest, size=size)
                 self._uploads[name] = upload
@@ -395,7 +395,7 @@ class BlobStore:
         """Give a file its name as a blob; whoever calls has checked and synchronised its bytes."""
         name = hex_of(digest)
         hit("before_blob_renamed")
-        with disk_faults(f"blob {digest}"):
+        with disk_faults(f"blob {digest}", self.spares):
             if not self._is_durable(durable):
                 self._written.add(f"{name}~")
                 os.replace(file, self.folder / f"{name}~")

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from hansa.errors import ServerError
 from hansa.limits import BLOB_BYTES_MAX, CHUNK_BYTES
+from hansa.store.spares import NO_SPARES, Spares
 
 _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
@@ -32,12 +33,18 @@ def disk_failed(what: str, reason: str) -> ServerError:
 
 
 @contextlib.contextmanager
-def disk_faults(what: str) -> Iterator[None]:
-    """Turn a system's error into one of `disk_full` and `disk_failed`."""
+def disk_faults(what: str, spares: Spares = NO_SPARES) -> Iterator[None]:
+    """Turn a system's error into one of `disk_full` and `disk_failed`.
+
+    Args:
+      what: was to be stored.
+      spares: go when there is no room, so that the next try may have some.
+    """
     try:
         yield
     except OSError as error:
         if error.errno in _FULL:
+            spares.clear()
             raise disk_full(what) from error
         reason = error.strerror or os.strerror(error.errno or 0)
         raise disk_failed(what, reason) from error

@@ -94,7 +94,7 @@ class ChunkedUpload:
           ServerError: blob-address, server-disk-full or server-disk.
         """
         length = self.length(n)
-        with self._lock, disk_faults(f"blob {self.digest}"):
+        with self._lock, disk_faults(f"blob {self.digest}", self._store.spares):
             if not (self._done or self._closed or self._part.exists()):
                 self._have.clear()  # swept away, or dropped for newer ones
                 self._marks.unlink(missing_ok=True)
@@ -108,7 +108,7 @@ class ChunkedUpload:
 
     def write_at(self, writer: ChunkWriter, offset: int, data: Bytes) -> bool:
         """Write bytes of a chunk, unless it is there or somebody else's by now; tell whether."""
-        with self._lock, disk_faults(f"blob {self.digest}"):
+        with self._lock, disk_faults(f"blob {self.digest}", self._store.spares):
             if self._writers.get(writer.n) is not writer:
                 return False
             with open(self._part, "rb+", buffering=0) as file:
@@ -118,7 +118,7 @@ class ChunkedUpload:
 
     def mark(self, writer: ChunkWriter) -> None:
         """Record that a chunk is there; its bytes have been checked."""
-        with self._lock, disk_faults(f"blob {self.digest}"):
+        with self._lock, disk_faults(f"blob {self.digest}", self._store.spares):
             if self._writers.pop(writer.n, None) is not writer:
                 if writer.n in self._have or self._done:
                     return  # it was there before
@@ -160,7 +160,7 @@ class ChunkedUpload:
                 self._closed = True
             good = False
             try:
-                with disk_faults(f"blob {self.digest}"):
+                with disk_faults(f"blob {self.digest}", self._store.spares):
                     good = hashed or digest_of_file(self._part) == (self.digest, self.size)
                 if good:
                     self._finish()

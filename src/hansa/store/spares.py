@@ -67,8 +67,8 @@ class Spares:
           OSError: as the system reports it.
         """
         if self._folder is None or size < SPARE_BYTES_MIN or not self._take(path, size):
-            return io.FileIO(path, "xb")
-        file = io.FileIO(path, "rb+")
+            return path.open("xb", buffering=0)
+        file = path.open("r+b", buffering=0)
         try:
             file.truncate(size)
         except BaseException:
