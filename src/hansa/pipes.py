@@ -26,33 +26,10 @@ class Closed(Exception):  # noqa: N818 - not an error: the other side has ended
 
 
 def send(pipe: BinaryIO, frame: msgspec.Struct) -> None:
-    """Write one frame."""
-    write(pipe, packed(frame))
-
-
-def packed(frame: msgspec.Struct) -> bytes:
-    """Return the bytes of a frame: four of length, then msgpack."""
+    """Write one frame: four bytes of length, then msgpack."""
     body = msgspec.msgpack.encode(frame)
-    return len(body).to_bytes(4, "little") + body
-
-
-def takes(pipe: BinaryIO, size: int) -> bool:
-    """Tell whether so many bytes can be written now without waiting for who reads the pipe."""
-    if not hasattr(select, "poll") or size > select.PIPE_BUF:
-        return False
-    poll = select.poll()
-    poll.register(pipe.fileno(), select.POLLOUT)
-    return [happened for _, happened in poll.poll(0)] == [select.POLLOUT]
-
-
-def write(pipe: BinaryIO, data: bytes) -> None:
-    """Write bytes.
-
-    Raises:
-      Closed: the other process has ended.
-    """
     try:
-        pipe.write(data)
+        pipe.write(len(body).to_bytes(4, "little") + body)
         pipe.flush()
     except (BrokenPipeError, OSError) as error:
         raise Closed from error

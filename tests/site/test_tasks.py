@@ -3,7 +3,9 @@ that a test plays."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -45,7 +47,7 @@ from hansa.site.states import OwnStates
 from hansa.site.tasks import Desk, Joined, TaskRun
 from hansa.site.workers import WorkerResult
 from hansa.store.client_states import ClientStates
-from hansa.store.spares import NO_SPARES
+from hansa.store.spares import NO_SPARES, Spares
 
 OPEN = '[data.cohort]\npath = "rows.csv"\ntarget = "y"\n[policy]\n'
 
@@ -191,7 +193,7 @@ class Table:
         self.ledger = Ledger(folder / LEDGER_FILE)
         self.desk = Desk(
             folder, load_membership(folder), self.server, self.ledger,  # type: ignore[arg-type]
-            Outbox(folder / "outbox"), self.workers, {},  # type: ignore[arg-type]
+            Outbox(folder / "outbox"), self.workers, {}, {},  # type: ignore[arg-type]
         )  # fmt: skip
         self.answered = hansa.site.ledger.answered(self.ledger.entries(), "study-1")
 
@@ -491,6 +493,82 @@ def test_a_result_that_comes_too_soon_does_not_stand_in_the_way_of_the_one_that_
     life.say(tasks=[later])
     life.until(lambda: len(server.receipts) == 3)
     assert server.receipts[2].round == 2 and table.workers.trained == [1, 2]
+
+
+def test_a_result_that_is_about_to_be_taken_is_waited_for_whatever_comes_next(
+    life: Life, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer to round 1 was lost, and round 2 has begun before the receipt is there again.
+
+    Its state must be the one that round 2 begins with, so round 2 waits.
+    """
+    server, table, count = life.server, life.table, Server.count
+
+    def slowly(self: Server, run: str, number: int, phase: Phase, result: TaskResult) -> Receipt:
+        if len(self.results) < 4:
+            raise RequestRefused("round-not-open", "Not yet.", "Again in a moment.", status=503)
+        return count(self, run, number, phase, result)
+
+    monkeypatch.setattr(Server, "count", slowly)
+    life.agent.start()
+    life.say(offers=[table.offer], tasks=[table.task(1)])
+    life.until(lambda: server.results)
+    life.say(tasks=[table.task(2, 5.0)])
+    life.until(lambda: len(server.receipts) == 2)
+    assert [receipt.round for receipt in server.receipts] == [1, 2]
+    assert table.workers.began_from == [None, 1.0], "round 2 began from the state of round 1"
+
+
+def test_a_refusal_that_comes_too_soon_ends_nothing(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert table.perform(table.task(1)) is not None
+    tries: list[str] = []
+
+    def call(method: str, path: str, message: Any = None, *, kind: Any) -> Any:
+        tries.append(path)
+        raise RequestRefused("round-not-open", "Not yet.", "Again in a moment.", status=503)
+
+    def patient(work: Callable[[], Any], _dropped: Any) -> Any:
+        for _ in range(3):
+            with contextlib.suppress(RequestRefused):
+                return work()
+        raise AssertionError("it tries for ever")
+
+    monkeypatch.setattr(table.server, "call", call)
+    before = table.task(1).key
+    run = TaskRun(table.task(2), table.desk, patient=patient, stopped=lambda: "denied",
+                  others=lambda: [before])  # fmt: skip
+    assert run.perform(Joined(table.offer, table.site.folder), table.answered) is None
+    assert len(tries) == 2 and not run.refused, "the server asks again, and is told then"
+
+
+def test_a_message_that_had_to_be_fetched_again_stays(table: Table) -> None:
+    for number in (1, 2, 3):
+        assert table.perform(table.task(number, float(number))) is not None
+    task = table.task(4, 1.0)  # the message of round 1 once more, the oldest that is here
+    (cache,) = (table.site.folder / "cache").iterdir()
+    place = cache / f"{task.message.digest.removeprefix('blake3:')}.safetensors"
+    assert place in sorted(cache.glob("*.safetensors"), key=lambda p: p.stat().st_mtime_ns)[:1]
+    place.write_bytes(bytes(place.stat().st_size))
+    os.utime(place, ns=(0, 0))
+    table.open()
+    assert table.perform(task) is not None
+    assert place.read_bytes() == table.blobs[task.message.digest]
+
+
+def test_what_a_runs_code_was_shown_is_written_over_by_nothing_but_its_messages(
+    table: Table,
+) -> None:
+    """Code may keep hold of a file in ways that the system does not count as reading it."""
+    table.workers.spares = Spares(table.site.folder / "spare")
+    given: list[Path] = []
+    table.desk.spares["study-1"] = Spares(table.site.folder / "cache" / "study-1" / "spare")
+    table.desk.spares["study-1"].give = given.append  # type: ignore[method-assign]
+    for number in (1, 2, 3, 4):
+        assert table.perform(table.task(number, float(number))) is not None
+    assert given and all(path.parent.name == "study-1" for path in given)
+    assert not [*(table.site.folder / "spare").glob("*")]
 
 
 def test_a_task_of_a_denied_run_is_refused_once_however_often_it_comes(life: Life) -> None:

@@ -1,6 +1,7 @@
 import errno
 import mmap
 import os
+import shutil
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -164,11 +165,83 @@ def test_a_file_system_that_does_not_know_who_reads_a_file_gets_no_spares(
     assert not (tmp_path / "old").exists() and [*(tmp_path / "spare").iterdir()] == []
 
 
-def test_a_file_that_is_there_is_never_written_over(tmp_path: Path, spares: Spares) -> None:
+@pytest.mark.parametrize("spare", [False, True])
+def test_a_file_that_is_there_is_never_written_over(
+    tmp_path: Path, spares: Spares, spare: bool
+) -> None:
+    if spare:
+        made(tmp_path / "old", fill=b"s")
+        spares.give(tmp_path / "old")
     made(tmp_path / "new")
     with pytest.raises(FileExistsError):
         spares.open(tmp_path / "new", SIZE)
     assert (tmp_path / "new").read_bytes() == b"o" * SIZE
+
+
+@LINUX
+def test_what_a_link_leads_to_is_not_ours(tmp_path: Path, spares: Spares) -> None:
+    """An operator has moved a large file to another disk, and left a link in its place."""
+    made(tmp_path / "elsewhere")
+    (tmp_path / "old").symlink_to(tmp_path / "elsewhere")
+    spares.give(tmp_path / "old")
+    written(spares, tmp_path / "new", b"n" * SIZE)
+    assert not (tmp_path / "old").is_symlink()
+    assert (tmp_path / "elsewhere").read_bytes() == b"o" * SIZE
+
+
+@LINUX
+@pytest.mark.parametrize("call", ["link", "open", "ftruncate"])
+def test_what_is_interrupted_leaves_no_file_of_another_size(
+    tmp_path: Path, spares: Spares, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """Too many open files, or the end of the process, between any two steps."""
+    made(tmp_path / "old", SIZE + 1000)
+    spares.give(tmp_path / "old")
+    seen: list[int] = []
+
+    def failing(*_: object, **__: object) -> int:
+        seen.extend(p.stat().st_size for p in tmp_path.glob("new"))
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as armed:
+        if call == "ftruncate":
+            armed.setattr(module, "_renamed", failing)
+        else:
+            armed.setattr(os, call, failing)
+        data = b"n" * SIZE
+        written(spares, tmp_path / "new", data)
+    assert not seen, "it had its name before it had its size"
+
+
+@LINUX
+def test_on_a_disk_that_is_nearly_full_nothing_is_kept(
+    tmp_path: Path, spares: Spares, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(tmp_path / "first")
+    spares.give(tmp_path / "first")
+    assert len([*(tmp_path / "spare").iterdir()]) == 1
+    usage = shutil.disk_usage(tmp_path)._replace(free=SPARES_BYTES_MAX - 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    made(tmp_path / "second")
+    spares.give(tmp_path / "second")
+    assert [*(tmp_path / "spare").iterdir()] == []
+
+
+@pytest.mark.parametrize("wrong", [9 * 2**20 - 1, 10 * 2**20])
+def test_a_part_of_another_length_is_begun_anew(tmp_path: Path, wrong: int) -> None:
+    """However it came to be there: a blob has the bytes of its digest and no others."""
+    store = BlobStore(tmp_path / "blobs", durable=False)
+    data = b"n" * (9 * 2**20)
+    digest = f"blake3:{blake3(data).hexdigest()}"
+    with store.chunks(digest, len(data)).stream() as writer:
+        writer.write(data[:1000])
+    (part,) = store.folder.glob("partial/*.part")
+    os.truncate(part, wrong)
+    again = BlobStore(tmp_path / "blobs", durable=False)
+    with again.chunks(digest, len(data)).stream() as writer:
+        writer.write(data)
+        writer.commit()
+    assert again.intact(digest) and again.size(digest) == len(data)
 
 
 def test_many_threads_never_get_the_same_file(tmp_path: Path, spares: Spares) -> None:

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, Generic, TypeVar
 
 from hansa.clock import monotonic
 from hansa.limits import FAILURE_CHARS_MAX, WORKER_LOG_BYTES_MAX, WORKER_PROCESSES_MAX
-from hansa.pipes import Closed, takes
+from hansa.pipes import Closed
 
 _FAREWELL_S = 2.0  # what a process gets to end by itself
 _LOOK_S = 0.25  # between two looks at the process while it works
@@ -101,29 +101,24 @@ class HostedProcess(ABC, Generic[A]):
             target=_drain, args=(self._process.stderr, log, self._tail), daemon=True
         ).start()
 
-    def asked(
-        self, say: Callable[[BinaryIO], None], *, seconds: float, size: int | None = None
-    ) -> A:
+    def asked(self, say: Callable[[BinaryIO], None], *, seconds: float) -> A:
         """Say something to the process and return what it answers; it is gone after `Lost`.
 
         Args:
           say: writes the question.
           seconds: that asking and answering may take.
-          size: bytes of the question, where they are known.
 
         Raises:
           Lost: it died, took too long, was cancelled, or said something that makes no sense.
         """
-        pipe: Any = self._process.stdin
         # A process that does not read holds up whoever writes more than a pipe has room for.
         unread = threading.Timer(seconds, self._end_late)
         unread.daemon = True
         try:
             if not self._answers.empty():
                 raise self._unasked()
-            if size is None or not takes(pipe, size):
-                unread.start()
-            say(pipe)
+            unread.start()
+            say(self._process.stdin)  # type: ignore[arg-type]
             unread.cancel()
             return self._wait(seconds)
         except Closed:

@@ -31,7 +31,7 @@ from hansa.limits import (
 )
 
 _HEADER = re.compile(r"([A-Za-z0-9_-]{96}) ([1-9][0-9]{0,18}) ([0-9a-f]{64}) ([A-Za-z0-9_-]{86})")
-_TOKEN_BYTES = 72
+_TOKEN_BYTES = 72  # 96 characters
 
 
 class Proof(NamedTuple):

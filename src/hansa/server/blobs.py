@@ -376,11 +376,6 @@ async def _take(request: Request, writer: Any, *, size: int) -> None:
 
 
 async def _taken(request: Request, writer: Any, *, size: int) -> None:
-    """Do what `_take` does.
-
-    Raises:
-      ServerError: blob-too-large or blob-digest; server-disk-full or server-disk.
-    """
     taken, parts, held = 0, list[bytes](), 0
     writing: asyncio.Future[None] | None = None
     try:

@@ -6,6 +6,7 @@ learn that it is there, and equal runs never remove each other's.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import threading
@@ -95,9 +96,10 @@ class Updates:
             return
         for number in _entries(self.folder / run):
             if int(number) <= up_to:
-                for update in (self.folder / run / number).glob("*/*"):
-                    if update.is_file():
-                        self._spares.give(update)
+                with contextlib.suppress(OSError):  # what is not given goes with its folder
+                    for update in (self.folder / run / number).glob("*/*"):
+                        if update.is_file():
+                            self._spares.give(update)
                 shutil.rmtree(self.folder / run / number, ignore_errors=True)
 
     def remove(self, run: str, number: int, digests: set[str]) -> None:
@@ -206,6 +208,7 @@ class Stores(NamedTuple):
             self.messages.store.remove(digest)
         self.updates.sweep(runs, wanted)
         shutil.rmtree(self.spill, ignore_errors=True)  # written again from the updates
+        self.spares.clear()
 
 
 def _entries(folder: Path) -> list[str]:

@@ -190,6 +190,7 @@ class Runs:
                     over = self._has_ended(row.run)
                 except Exception as error:  # noqa: BLE001 - of whatever kind: the run waits, and says why
                     stuck.at(error)
+                    self._stores.spares.clear()  # the disk may be full
                 if not over:  # a full disk, for instance, may have room again
                     self._leaving.wait(RETRY_S)
         finally:

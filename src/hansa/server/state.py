@@ -185,6 +185,7 @@ class ServerState:
         """Let go of everything."""
         self.runs.leave()
         self.database.close()
+        self.stores.spares.clear()
 
 
 @contextlib.contextmanager

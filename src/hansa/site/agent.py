@@ -100,7 +100,7 @@ class Agent:
         kept = Ledger(folder / LEDGER_FILE)
         workers = workers or Workers(folder, settings)
         outbox = Outbox(folder / "outbox", workers.spares)
-        self._desk = Desk(folder, membership, self._connection, kept, outbox, workers, {})
+        self._desk = Desk(folder, membership, self._connection, kept, outbox, workers, {}, {})
         self._offers = Offers(folder, self._desk, patient=self._patiently)
         self._ending = threading.Event()
         self._lock = threading.Lock()
@@ -135,6 +135,7 @@ class Agent:
         self._ending.set()
         self._offers.close()
         self._desk.workers.close_all()
+        self._make_room()
         try:
             self._desk.ledger.close()
         except OSError as error:
@@ -168,6 +169,7 @@ class Agent:
         except OSError as error:
             # What cannot be written down may not leave, so the site falls silent until it can.
             log.error("%s; the agent waits", error)
+            self._make_room()
             self._troubles.told(str(error))
         self._ending.wait(SITE_PAUSE_S)
         return None
@@ -235,7 +237,7 @@ class Agent:
             self._desk,
             patient=self._patiently,
             stopped=partial(self._offers.stopped, run, task.key.round),
-            awaited=lambda: run in self._queues and not self._queues[run].empty(),
+            others=partial(self._others, task.key),
         )
         with self._lock:
             if task.key in self._holding:
@@ -243,6 +245,11 @@ class Agent:
             self._holding[task.key] = task_run
         self._queue_of(run).put(task_run)
         return True
+
+    def _others(self, mine: TaskKey) -> list[TaskKey]:
+        """Return the other tasks of a task's run that are in hand."""
+        with self._lock:
+            return [key for key in self._holding if key.run == mine.run and key != mine]
 
     # ---- tasks
 
@@ -267,6 +274,7 @@ class Agent:
             except (HansaError, OSError) as error:
                 # The server asks again for what it still wants.
                 log.error("round %s of %s: %s", task.key.round, task.key.run, error)
+                self._make_room()
                 self._ending.wait(1.0)
             finally:
                 with self._lock:
@@ -306,8 +314,14 @@ class Agent:
             tasks.put(None)
         self._desk.workers.forget(run)
         self._desk.outbox.forget_run(run)
+        self._desk.spares.pop(run, None)
         shutil.rmtree(self._folder / "cache" / run, ignore_errors=True)
         return known
+
+    def _make_room(self) -> None:
+        """Remove files that are kept to be written over: the disk may be full."""
+        for spares in (self._desk.workers.spares, *self._desk.spares.copy().values()):
+            spares.clear()
 
     def _patiently(self, work: Callable[[], T], dropped: threading.Event) -> T:
         """Do something with the server until it works, however long the server is away.

@@ -104,5 +104,5 @@ class Outbox:
     def forget_run(self, run: str) -> None:
         """Remove all of a run that has ended."""
         shutil.rmtree(self._folder / run, ignore_errors=True)
-        self._whole = {place for place in self._whole if place.parent.name != run}
+        self._whole = {place for place in [*self._whole] if place.parent.name != run}
         self._spares.clear()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -42,6 +42,7 @@ from hansa.site.worker_messages import Ask
 from hansa.site.workers import WorkerResult, Workers
 from hansa.store.addresses import digest_of_file
 from hansa.store.files import load_params
+from hansa.store.spares import Spares
 from hansa.text import clean
 
 log = logging.getLogger("hansa.site")
@@ -71,6 +72,13 @@ class Desk(NamedTuple):
     outbox: Outbox
     workers: Workers
     chunks: dict[Path, Sequence[str]]  # digests of those of the messages that are kept and whole
+    spares: dict[str, Spares]  # of messages, by run
+
+    def spares_of(self, run: str) -> Spares:
+        """Return the messages of a run that are to be written over."""
+        if run not in self.spares:
+            self.spares[run] = Spares(self.folder / "cache" / run / "spare")
+        return self.spares[run]
 
 
 class Patient(Protocol):
@@ -100,7 +108,7 @@ class TaskRun:
       desk: the site's.
       patient: calls something until the server is reached, unless `dropped` is set meanwhile.
       stopped: says why the run may not go on, if the owner has changed something; empty if it may.
-      awaited: tells whether another task of the run waits for the end of this one.
+      others: gives the other tasks of the run that this site has in hand.
     """
 
     def __init__(
@@ -110,10 +118,12 @@ class TaskRun:
         *,
         patient: Patient,
         stopped: Callable[[], str] = lambda: "",
-        awaited: Callable[[], bool] = lambda: False,
+        others: Callable[[], Collection[TaskKey]] = tuple,
     ) -> None:
         self.key, self._task, self._desk = task.key, task, desk
-        self._patient, self._stopped, self._awaited = patient, stopped, awaited
+        self._patient, self._stopped, self._others = patient, stopped, others
+        self._answered: Answered = {}
+        self._too_soon = 0  # how often the server was not ready for the result
         self.dropped = threading.Event()
         self.computing = False
         self.over = False  # nothing is done about it any more
@@ -128,6 +138,7 @@ class TaskRun:
           answered: which messages of the run this site has answered; the task's is added.
         """
         hit("site_after_task_received")
+        self._answered = answered
         try:
             self._check_policy(joined.offer)
             self._check_told(joined)
@@ -158,7 +169,7 @@ class TaskRun:
         result = TaskResult(state="failed", code=code, reason=words)
         try:
             self._reported(Kept(result=result))
-        except Dropped:
+        except (Dropped, Behind):
             return
         except RequestRefused as refusal:
             log.warning("%s: %s", _words(self.key), refusal)
@@ -377,9 +388,11 @@ class TaskRun:
         cache.mkdir(parents=True, exist_ok=True)
         target = cache / f"{ref.digest.removeprefix('blake3:')}.safetensors"
         if not self._is_whole(target, ref):
-            kept = sorted(cache.glob("*.safetensors"), key=lambda p: p.stat().st_mtime_ns)
+            there = (path for path in cache.glob("*.safetensors") if path != target)
+            kept = sorted(there, key=lambda p: p.stat().st_mtime_ns)
             known = [Known(path, desk.chunks.get(path, ())) for path in kept[-1:]]
-            spares = desk.workers.spares
+            # A run's code has seen its messages, and may look again: at the run's own alone.
+            spares = desk.spares_of(self.key.run)
             desk.chunks[target] = self._patient(
                 lambda: download(desk.connection, ref, target, known=known, spares=spares),
                 self.dropped,
@@ -475,16 +488,23 @@ class TaskRun:
         )
 
     def _sent_in_turn(self, kept: Kept) -> Receipt:
-        """Send a result, unless the server has gone back to an earlier task, as after a crash.
+        """Send a result, unless the server has gone back to a task that was done before.
 
         A server that lost an update, or was restored from a backup, takes this result only after
-        another one, which nobody else brings: to wait for each other would last for ever.
+        that other one, which nobody else brings: to wait for each other would last for ever.  One
+        that is only about to be ready is given the time that it asks for.
+
+        Raises:
+          Behind: it has.
         """
         try:
             return self._sent(kept)
         except RequestRefused as refusal:
-            if refusal.said == "round-not-open" and self._awaited():
-                raise Behind from None
+            if refusal.said == "round-not-open":
+                self._too_soon += 1
+                done = any((k.round, k.phase) in self._answered for k in self._others())
+                if done and self._too_soon > 1:
+                    raise Behind from None
             raise
 
     def _sent(self, kept: Kept) -> Receipt:

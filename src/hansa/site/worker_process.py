@@ -13,7 +13,7 @@ from blake3 import blake3
 
 from hansa.hosting.process import HostedProcess, Lost
 from hansa.limits import WORKER_REPLY_BYTES_MAX
-from hansa.pipes import Closed, packed, receive, write
+from hansa.pipes import Closed, receive, send
 from hansa.site.worker_messages import Done, Failed, Ready, Reply, Request, Setup
 from hansa.store.files import write_all
 from hansa.store.spares import NO_SPARES, Spares
@@ -96,8 +96,7 @@ class WorkerProcess(HostedProcess[Answer]):
         self._files = files
         expected = (Ready, Failed) if isinstance(request, Setup) else (Done, Failed)
         try:
-            frame = packed(request)
-            answer = self.asked(lambda to: write(to, frame), seconds=seconds, size=len(frame))
+            answer = self.asked(lambda pipe: send(pipe, request), seconds=seconds)
         finally:
             self._files = None
         if not isinstance(answer.reply, expected):
