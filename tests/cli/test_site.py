@@ -24,6 +24,7 @@ from hansa.identity import Invite, Membership, new_token, sign_receipt
 from hansa.protocol.messages import Receipt
 from hansa.site.ledger import Ledger
 from hansa.site.presence import present, remember_end
+from hansa.site.requests import note_end
 from hansa.site.settings import load_settings
 
 POLICY = '[data.cohort]\npath = "cohort.csv"\ntarget = "y"\n[policy]\n'
@@ -374,6 +375,22 @@ def test_from_a_request_to_an_approval_and_back(typed: Any, site: Sample) -> Non
     assert "We stop here." in denied.out
     (row,) = json.loads(typed("requests", "--json").out)
     assert (row["state"], "We stop here." in row["reason"]) == ("refused", True)
+
+
+def test_a_plan_whose_runs_have_ended_waits_for_nobody(typed: Any, site: Sample) -> None:
+    over, waiting = ask(site), ask(site, run="study-2", rounds=4)
+    assert json.loads(typed("status", "--json").out)["waiting"] == 2
+    note_end(site.folder, "study-1")
+    states = {row["id"]: row["state"] for row in json.loads(typed("requests", "--json").out)}
+    assert states == {over.short: "over", waiting.short: "waits"}
+    assert json.loads(typed("status", "--json").out)["waiting"] == 1
+    assert f"hansa site review {waiting.short}" in typed("requests").out
+    assert "Another run of it would ask again" in typed("review", over.short).out
+    assert "holds for the next one" in typed("approve", over.short).out
+    assert "Another run of it would begin" in typed("review", over.short).out
+    note_end(site.folder, "study-2")
+    assert "hansa site review" not in typed("requests").out
+    assert "none" in typed("status").out
 
 
 def test_an_approved_plan_that_could_not_be_begun_says_why(typed: Any, site: Sample) -> None:

@@ -27,17 +27,19 @@ def command(request: str, folder: Path, as_json: bool) -> None:
       hansa site review 7f3a
     """
     from hansa.clock import wall
-    from hansa.site.decision import decision_on
+    from hansa.site.decision import decision_on, decision_told
     from hansa.site.review import plain, review
     from hansa.site.settings import load_settings
 
     settings = load_settings(folder)
     seen = review(folder, request)
     decision = decision_on(folder, seen.request, settings, at=wall())
+    told = decision_told(seen.request, decision)
     if as_json:
-        print_json({**plain(seen), "state": decision.state, "reason": decision.reason})
+        state = decision.state if seen.request.wanted else "over"
+        print_json({**plain(seen), "state": state, "reason": told})
         return
-    text = "\n".join([*_head(seen, decision.reason), *_code(seen), *_end(seen)])
+    text = "\n".join([*_head(seen, told), *_code(seen), *_end(seen)])
     at = at_folder(folder)
     text += f"\nAllow it:  hansa site approve {seen.request.short} --until DATE --max-rounds N{at}"
     text += f"\nRefuse it: hansa site deny {seen.request.short}{at}"
