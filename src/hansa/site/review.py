@@ -291,7 +291,10 @@ def _leaving(offer: Offer) -> tuple[list[Leaving], list[str]]:
     if kept:
         words = "buffers, which are not trained but measured on your data"
         leaving.append(Leaving(words, f"{kept:,} numbers", 8 * kept))
-    leaving.append(Leaving("number of your examples, once a run", "1 number", None))
+    counted = Leaving("number of your examples, once a run", "1 number", None)
+    if plan is not None and plan.learner.rows == "path":  # only its commands read them
+        counted = Leaving("number of examples and weight that its commands tell", "2 numbers", None)
+    leaving.append(counted)
     leaving.append(
         Leaving("totals of metrics, after training and evaluation", _metrics(plan), None)
     )
