@@ -366,7 +366,12 @@ def test_from_a_request_to_an_approval_and_back(typed: Any, site: Sample) -> Non
     request = ask(site)
     found = typed("requests")
     assert request.short in found.out and "waits" in found.out
+    before = typed("review", request.short).out
+    assert "--max-rounds 3" in before and "fewer rounds" not in before
     less = typed("approve", request.short[:4], "--max-rounds", "1").out
+    seen = typed("review", request.short).out
+    assert "You approved fewer rounds than it has. The plan has 3 rounds: after 1" in seen
+    assert "has approved it for 1 round, 0 of them done or begun." in seen
     assert "for 1 round." in less and "after 1 this site takes no part until you approve" in less
     assert typed("approve", request.short[:4], "--until", "2999-01-01").status == 0
     (row,) = json.loads(typed("requests", "--json").out)

@@ -84,6 +84,7 @@ def approve(request: str, until: str | None, max_rounds: int | None, folder: Pat
     from hansa.clock import seconds_of, wall
     from hansa.site import requests as kept
     from hansa.site.decision import decision_on
+    from hansa.site.policy import fewer_told
     from hansa.site.settings import load_settings
 
     ends = None
@@ -98,12 +99,8 @@ def approve(request: str, until: str | None, max_rounds: int | None, folder: Pat
     found = kept.find_request(folder, request)
     word = kept.approve(folder, found.identity, until=ends, max_rounds=max_rounds, by=_who())
     click.echo(f"{found.short} {kept.told(word)}.")
-    planned = found.offer.plan.get("rounds")
-    if max_rounds is not None and isinstance(planned, int) and max_rounds < planned:
-        click.echo(
-            f"The plan has {planned} rounds: after {max_rounds} this site takes no part until you "
-            "approve it again, and a run that cannot do without it fails."
-        )
+    if fewer := fewer_told(max_rounds, found.offer.plan.get("rounds")):
+        click.echo(fewer)
     if not found.wanted:
         click.echo("No run of it goes on now; what you approved holds for the next one.")
     decision = decision_on(folder, found, settings, at=wall())

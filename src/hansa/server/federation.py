@@ -119,8 +119,7 @@ class DeployedFederation:
         self.committed = 0
         self._began, self._before = monotonic(), 0.0
         self._open: Exchange | None = None
-        self._stopped = ""
-        self._left = False
+        self._stopped, self._left = "", False
         self._past: list[Event] = []  # of this round, from before the last start
         self._roster: list[str] = []
         self._closings: list[Event] = []  # not yet durable

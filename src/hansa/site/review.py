@@ -26,6 +26,7 @@ from hansa.plan.build import Method, build_method
 from hansa.plan.schema import COMMANDS
 from hansa.protocol.messages import Offer
 from hansa.seeds import Key
+from hansa.site.policy import fewer_told
 from hansa.site.requests import Request, find_request, list_requests, read_approvals, word_on
 from hansa.site.slots import asked_for, in_words
 from hansa.text import clean
@@ -94,8 +95,21 @@ def review(folder: Path, identity: str) -> Review:
         imports,
         _data_asked(request.offer.plan),
         leaving,
-        _commands(request.offer.plan) + _slots(request.offer.plan) + warnings + more,
+        [
+            *_too_few_rounds(folder, request),
+            *_commands(request.offer.plan),
+            *_slots(request.offer.plan),
+            *warnings,
+            *more,
+        ],
     )
+
+
+def _too_few_rounds(folder: Path, request: Request) -> list[str]:
+    """Return what comes of an approval that a plan has more rounds than."""
+    word = word_on(read_approvals(folder), request.identity)
+    told = fewer_told(word.max_rounds, request.offer.plan.get("rounds")) if word else ""
+    return [f"You approved fewer rounds than it has. {told}"] if told else []
 
 
 def _commands(plan: dict[str, Any]) -> list[str]:
