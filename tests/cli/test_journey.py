@@ -110,6 +110,8 @@ def test_ctrl_c_says_how_to_go_on(
         text = hansa_cli("run", "study", "--rounds", "4", status=130)
     assert "Interrupted after round 2" in text
     assert "stopped" in hansa_cli("ls")
+    told = hansa_cli("run", "study", "--resume", "study-1", status=2)
+    assert "study would not be read" in told and "hansa run --resume study-1" in told
     assert "Continuing study-1 after round 2" in hansa_cli("run", "study", "--rounds", "4")
 
 

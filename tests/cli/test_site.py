@@ -24,6 +24,7 @@ from hansa.identity import Invite, Membership, new_token, sign_receipt
 from hansa.protocol.messages import Receipt
 from hansa.site.ledger import Ledger
 from hansa.site.presence import present, remember_end
+from hansa.site.requests import note_end
 from hansa.site.settings import load_settings
 
 POLICY = '[data.cohort]\npath = "cohort.csv"\ntarget = "y"\n[policy]\n'
@@ -365,7 +366,12 @@ def test_from_a_request_to_an_approval_and_back(typed: Any, site: Sample) -> Non
     request = ask(site)
     found = typed("requests")
     assert request.short in found.out and "waits" in found.out
+    before = typed("review", request.short).out
+    assert "--max-rounds 3" in before and "fewer rounds" not in before
     less = typed("approve", request.short[:4], "--max-rounds", "1").out
+    seen = typed("review", request.short).out
+    assert "You approved fewer rounds than it has. The plan has 3 rounds: after 1" in seen
+    assert "has approved it for 1 round, 0 of them done or begun." in seen
     assert "for 1 round." in less and "after 1 this site takes no part until you approve" in less
     assert typed("approve", request.short[:4], "--until", "2999-01-01").status == 0
     (row,) = json.loads(typed("requests", "--json").out)
@@ -374,6 +380,22 @@ def test_from_a_request_to_an_approval_and_back(typed: Any, site: Sample) -> Non
     assert "We stop here." in denied.out
     (row,) = json.loads(typed("requests", "--json").out)
     assert (row["state"], "We stop here." in row["reason"]) == ("refused", True)
+
+
+def test_a_plan_whose_runs_have_ended_waits_for_nobody(typed: Any, site: Sample) -> None:
+    over, waiting = ask(site), ask(site, run="study-2", rounds=4)
+    assert json.loads(typed("status", "--json").out)["waiting"] == 2
+    note_end(site.folder, "study-1")
+    states = {row["id"]: row["state"] for row in json.loads(typed("requests", "--json").out)}
+    assert states == {over.short: "over", waiting.short: "waits"}
+    assert json.loads(typed("status", "--json").out)["waiting"] == 1
+    assert f"hansa site review {waiting.short}" in typed("requests").out
+    assert "Another run of it would ask again" in typed("review", over.short).out
+    assert "holds for the next one" in typed("approve", over.short).out
+    assert "Another run of it would begin" in typed("review", over.short).out
+    note_end(site.folder, "study-2")
+    assert "hansa site review" not in typed("requests").out
+    assert "none" in typed("status").out
 
 
 def test_an_approved_plan_that_could_not_be_begun_says_why(typed: Any, site: Sample) -> None:

@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 
@@ -96,6 +97,26 @@ def test_the_only_membership_is_found_without_its_address():
 @pytest.mark.parametrize("url", ["https://c:1", "https://c:port", "https://[::1", ""])
 def test_an_address_without_a_membership_is_told(url):
     assert code(find_membership, url) == "identity-membership"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ftp://a:1", "http://a:1", "https://", "https://a:1/path", "https://a:1?x", "anna@a:1",
+        "a:", "a:port", "a:99999", "a:0", "/etc/a", "..", "a b", "*", "https://[::1", "",
+    ],
+)  # fmt: skip
+def test_what_is_no_address_is_told_as_such_and_not_taken_for_a_host(text):
+    join(membership_folder("https://a:1"), "https://a:1")
+    with pytest.raises(IdentityError, match=r"is not the address of a server.*member at: a:1"):
+        find_membership(text)
+
+
+@pytest.mark.parametrize("text", ["b", "b_1:2", "https://b/", "https://[::1]:8443", "münchen.de"])
+def test_an_address_of_another_server_is_one_though_nobody_joined_there(text):
+    join(membership_folder("https://a:1"), "https://a:1")
+    with pytest.raises(IdentityError, match=f"not known to be a member at {re.escape(text)};"):
+        find_membership(text)
 
 
 def test_without_hansa_home_the_folder_is_below_the_users_own(monkeypatch, tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hansa.data.schemes import Dirichlet, Iid
+from hansa.data.schemes import Dirichlet, Iid, Labels, Natural
 from hansa.errors import DataError, PlanError
 from hansa.plan import Plan, build_method, check_plan, flatten, load_plan, read_plan
 from hansa.plan.load import parse_set, with_clients
@@ -242,6 +242,43 @@ def test_sets_come_in_order_on_top_of_the_file() -> None:
         "rounds": "--set",
         "learner.optimizer.lr": "--set",
     }
+
+
+SPLIT = {"data": {"set": "digits", "split": {"scheme": "dirichlet", "alpha": 0.5, "clients": 4}}}
+
+
+@pytest.mark.parametrize(
+    ("sets", "split"),
+    [
+        (["data.split.scheme=iid"], Iid(clients=4)),
+        (["data.split=iid"], Iid(clients=4)),
+        (["data.split=natural"], Natural()),
+        (["data.split.scheme=labels", "data.split.per_client=3"], Labels(clients=4, per_client=3)),
+        (["data.split.scheme=dirichlet"], Dirichlet(clients=4, alpha=0.5)),
+    ],
+)
+def test_another_scheme_leaves_the_options_of_the_plans_own_behind(sets, split) -> None:
+    loaded = read_plan(SPLIT, sets)
+    assert loaded.plan.data.split == split
+    assert "data.split.alpha" not in loaded.sources or isinstance(split, Dirichlet)
+
+
+@pytest.mark.parametrize(
+    ("sets", "told"),
+    [
+        (["data.split.scheme=iid", "data.split.alpha=1"], "which scheme 'iid' does not take"),
+        (["data.split.alpha=1", "data.split.scheme=iid"], "which scheme 'iid' does not take"),
+        (["data.split.shards=1"], "that does not exist"),
+        (["data.split={scheme='iid'}"], "it lacks clients, which scheme 'iid' needs"),
+        (["data.split={clients=3}"], "lacks scheme, which it needs"),
+        (["data.split.scheme=foo"], "Valid: biased, dirichlet"),
+        (["data.clients=3"], "data.split.clients"),
+    ],
+)
+def test_what_a_split_cannot_be_set_to_is_told_in_words_of_the_plan(sets, told: str) -> None:
+    with pytest.raises(PlanError) as caught:
+        read_plan(SPLIT, sets)
+    assert told in str(caught.value)
 
 
 def test_a_name_becomes_a_table_when_an_option_is_set() -> None:

@@ -95,6 +95,21 @@ def test_what_is_no_answer_is_refused_and_the_others_count(league: League, what:
     assert sorted(row["report"]) == ["north", "south"]
 
 
+def test_an_answer_that_the_process_refuses_is_told_among_the_run_s_events(
+    league: League, tmp_path: Path
+) -> None:
+    run = league.begin(rounds=1, workflow={**ASKED, "process": "mean"})
+    task = asked(league, "north", run)
+    (tmp_path / "q").write_bytes(league.north.ask("GET", f"/v1/blobs/{task.message.digest}").body)
+    model = unpacked(load_params(tmp_path / "q")).params
+    for name, weight in (("north", 1), ("south", 2), ("west", -1)):
+        assert send(league, name, run, joined(packed(model, {"weight": weight}))).status == 200
+    assert league.server.ended(run).state == "finished"
+    (told,) = league.server.events(run, "problem")
+    assert (told["client"], told["what"], told["phase"]) == ("west", "refused", "round")
+    assert told["code"] == "update-weight"
+
+
 def test_only_what_is_asked_for_may_be_uploaded_or_reported(league: League) -> None:
     run = league.begin("north", "south", rounds=1, workflow=ASKED)
     key = asked(league, "north", run).key

@@ -214,7 +214,10 @@ def test_an_approval_for_some_rounds_holds_for_runs_that_go_on_beside_each_other
     for run in runs:
         owner.hold(f"train {run}")
     owner.ask(*runs)
-    told = "The owner's approval was for 2 rounds, all done or begun."
+    told = (
+        "The owner's approval was for 2 rounds, all done or begun, and the plan has 3. The site "
+        "takes part again once its owner approves the plan anew."
+    )
     assert owner.reasons(3) == [told] * 3
     for run in runs:
         owner.let_go[f"train {run}"].set()

@@ -20,10 +20,12 @@ from hansa.site.requests import (
     deny,
     find_request,
     list_requests,
+    note_end,
     read_approvals,
     request_folder,
     save_request,
     told,
+    wanted_runs,
     word_on,
 )
 from hansa.site.settings import load_settings
@@ -48,6 +50,20 @@ def test_a_second_run_of_the_same_identity_is_the_same_request(site: Sample) -> 
     assert again.offers == first.offers
     assert second.runs == ["study-1", "study-2"]
     assert len(list_requests(site.folder)) == 1
+
+
+def test_a_request_is_wanted_until_its_last_run_is_over(site: Sample) -> None:
+    ask(site)
+    ask(site, run="study-2")
+    note_end(site.folder, "study-1")
+    assert list_requests(site.folder)[0].wanted == wanted_runs(site.folder) == ["study-2"]
+    note_end(site.folder, "study-2")
+    note_end(site.folder, "study-9")
+    (request,) = list_requests(site.folder)
+    assert (request.runs, request.wanted) == (["study-1", "study-2"], [])
+    again = ask(site, run="study-2")  # as a server that was restored from a backup does
+    assert again.wanted == ["study-2"]
+    assert [r.at for r in again.offers] == [r.at for r in request.offers]
 
 
 def test_other_code_or_another_plan_is_another_request(site: Sample) -> None:

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 import pytest
 from blake3 import blake3
-from sample_site import CODE, Sample, make_offer, make_site
+from sample_site import CODE, Sample, ask, make_offer, make_site
 
 import hansa.site.agent
 import hansa.site.ledger
@@ -41,7 +41,7 @@ from hansa.site.ledger import LEDGER_FILE, Ledger
 from hansa.site.offers import Offers
 from hansa.site.outbox import Outbox
 from hansa.site.receipts import ReceiptPage
-from hansa.site.requests import approve, deny
+from hansa.site.requests import approve, deny, wanted_runs
 from hansa.site.settings import SiteSettings, load_settings
 from hansa.site.states import OwnStates
 from hansa.site.tasks import Desk, Joined, TaskRun
@@ -634,6 +634,20 @@ def test_what_a_site_keeps_of_a_run_goes_with_it(life: Life) -> None:
     life.until(lambda: not (folder / "cache" / "study-1").exists())
     assert not list((folder / "cache" / "packages").iterdir())
     assert not (folder / "outbox" / "study-1").exists()
+
+
+def test_a_run_that_ends_is_over_for_the_owner_too(life: Life) -> None:
+    site = life.table.site
+    ask(site, run="old-1")  # it ends while no agent is there
+    life.server.repeated = lambda poll: PollAnswer(ended=[r for r in poll.runs if r == "old-1"])
+    life.agent.start()
+    life.until(lambda: wanted_runs(site.folder) == [], "its end was not written down")
+    life.server.repeated = None
+    life.say(offers=[life.table.offer])
+    life.until(lambda: life.server.standings)
+    assert wanted_runs(site.folder) == ["study-1"]
+    life.say(ended=["study-1"])
+    life.until(lambda: wanted_runs(site.folder) == [])
 
 
 def test_a_strangers_plan_is_refused_before_anything_of_it_is_kept(

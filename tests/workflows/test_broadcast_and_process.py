@@ -112,6 +112,10 @@ def test_sums_that_are_no_numbers_are_not_counted(tmp_path: Path, wild: list[flo
     assert row["report"]["clients"] == ["client-0", "client-2"]
     assert row["report"]["sum"] == [-5.0]
     assert (row["clients"]["accepted"], row["clients"]["refused"]) == (2, 1)
+    told = [e for e in made.folder.log.events if e["kind"] == "problem"]
+    assert [(e["client"], e["what"], e["phase"]) for e in told] == [
+        ("client-1", "refused", "round")
+    ]
 
 
 def test_a_client_with_too_few_rows_tells_nothing_of_them(tmp_path: Path) -> None:

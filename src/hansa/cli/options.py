@@ -35,8 +35,27 @@ def where_option(runs: Path) -> str:
 
 
 def on_option(told: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """`--on SERVER`: at a federation's server; without a value the only one there is."""
-    return click.option("--on", metavar="SERVER", is_flag=False, flag_value="", help=told)
+    """`--on SERVER`: at a federation's server; without a value the only one there is.
+
+    An empty value is refused: where a script's variable is not set, no server is meant.
+    """
+    return click.option(
+        "--on", metavar="SERVER", is_flag=False, flag_value=_ONLY, callback=_server, help=told
+    )
+
+
+_ONLY = "*"
+"""What --on has got when no value stands behind it."""
+
+
+def _server(context: click.Context, option: click.Parameter, given: str | None) -> str | None:
+    """Return the server that is meant; "" for the only one there is."""
+    if given is not None and not given.strip():
+        raise click.UsageError(
+            "--on has got an empty address. Write --on HOST:PORT, or --on alone as the last word "
+            "for the only federation that you are a member of."
+        )
+    return "" if given == _ONLY else given
 
 
 def folder_of(whose: str, variable: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

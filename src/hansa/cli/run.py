@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from hansa.cli.options import json_option, on_option, runs_option
+from hansa.cli.options import json_option, on_option, runs_option, where_option
 from hansa.limits import PRIORITY_MAX
 
 if TYPE_CHECKING:
@@ -90,6 +90,8 @@ def command(
       hansa run environment.yaml
       hansa run --on hansa.example.org --purpose "Which wards are short of beds?"
     """
+    if resume is not None:
+        _check_no_project(resume, project, runs)
     if project.suffix in (".yaml", ".yml"):
         from hansa.cli.run_environment import run_yaml
 
@@ -181,6 +183,17 @@ def _check_words(on: str | None, *, purpose: str, detach: bool) -> None:
             raise click.UsageError(
                 f"--{name} is of a simulation; with --on the clients are the federation's sites."
             )
+
+
+def _check_no_project(resume: str, project: Path, runs: Path) -> None:
+    """Refuse a project beside --resume: nothing of it would be read."""
+    if click.get_current_context().get_parameter_source("project") is not ParameterSource.DEFAULT:
+        raise click.UsageError(
+            f"--resume continues {resume} with the plan and code that it began with, so {project} "
+            "would not be read. Continue it with: "
+            f"hansa run --resume {resume}{where_option(runs)}; "
+            f"or start another run of the project with: hansa run {project} --new"
+        )
 
 
 def _resume(name: str, simulation: Simulation, as_json: bool) -> None:

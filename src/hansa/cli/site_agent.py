@@ -81,7 +81,8 @@ def status(folder: Path, as_json: bool) -> None:
     agent = find_agent(folder)
     ended = None if agent else last_end(folder)
     trouble = trouble_of(folder) if agent else None
-    states = [decision_on(folder, r, settings, at=wall()).state for r in list_requests(folder)]
+    found = [(r, decision_on(folder, r, settings, at=wall())) for r in list_requests(folder)]
+    states = [d.state for r, d in found if d.state != "ask" or r.wanted]
     left, last = 0, None
     for entry in Ledger(folder / LEDGER_FILE).entries():
         left += entry.size

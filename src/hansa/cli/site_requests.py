@@ -20,12 +20,14 @@ _STATES = {"run": "runs", "ask": "waits", "refuse": "refused"}
 def requests(folder: Path, as_json: bool) -> None:
     """List plans that ask to run here, or have asked, with what this site does about each.
 
+    A plan whose runs have all ended is over: nobody waits for your word on it.
+
     \b
     Example:
       hansa site requests
     """
     from hansa.clock import wall
-    from hansa.site.decision import cannot_run, decision_on
+    from hansa.site.decision import cannot_run, decision_on, decision_told
     from hansa.site.requests import list_requests
     from hansa.site.settings import load_settings
     from hansa.table import Table
@@ -36,12 +38,14 @@ def requests(folder: Path, as_json: bool) -> None:
     for request in list_requests(folder):
         decision = decision_on(folder, request, settings, at=wall())
         failed = failures.get(request.offer.run)
-        stuck = decision.state == "run" and failed is not None
-        reasons[request.short] = decision.reason + (f" Cannot run: {failed}" if stuck else "")
+        stuck = decision.state == "run" and failed is not None and bool(request.wanted)
+        told = decision_told(request, decision)
+        reasons[request.short] = told + (f" Cannot run: {failed}" if stuck else "")
+        state = _STATES[decision.state] if request.wanted else "over"
         rows.append(
             {
                 "id": request.short,
-                "state": "cannot run" if stuck else _STATES[decision.state],
+                "state": "cannot run" if stuck else state,
                 "plan": request.offer.plan.get("name", ""),
                 "rounds": request.offer.plan.get("rounds"),
                 "runs": len(request.offers),
@@ -56,7 +60,7 @@ def requests(folder: Path, as_json: bool) -> None:
         click.echo("No plan has asked to run here.")
         return
     click.echo(str(rows))
-    for row in rows:
+    for row in (row for row in rows if row["state"] != "over"):
         click.echo(f"{row['id']}: {clean(reasons[row['id']], TEXT_CHARS)}")
     if waiting := [row["id"] for row in rows if row["state"] == "waits"]:
         click.echo(f"Look at one with: hansa site review {waiting[-1]}{at_folder(folder)}")
@@ -80,6 +84,7 @@ def approve(request: str, until: str | None, max_rounds: int | None, folder: Pat
     from hansa.clock import seconds_of, wall
     from hansa.site import requests as kept
     from hansa.site.decision import decision_on
+    from hansa.site.policy import fewer_told
     from hansa.site.settings import load_settings
 
     ends = None
@@ -94,12 +99,10 @@ def approve(request: str, until: str | None, max_rounds: int | None, folder: Pat
     found = kept.find_request(folder, request)
     word = kept.approve(folder, found.identity, until=ends, max_rounds=max_rounds, by=_who())
     click.echo(f"{found.short} {kept.told(word)}.")
-    planned = found.offer.plan.get("rounds")
-    if max_rounds is not None and isinstance(planned, int) and max_rounds < planned:
-        click.echo(
-            f"The plan has {planned} rounds: after {max_rounds} this site takes no part until you "
-            "approve it again, and a run that cannot do without it fails."
-        )
+    if fewer := fewer_told(max_rounds, found.offer.plan.get("rounds")):
+        click.echo(fewer)
+    if not found.wanted:
+        click.echo("No run of it goes on now; what you approved holds for the next one.")
     decision = decision_on(folder, found, settings, at=wall())
     if decision.state != "run":
         click.echo(f"It does not run all the same: {decision.reason}")

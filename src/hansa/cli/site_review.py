@@ -27,19 +27,24 @@ def command(request: str, folder: Path, as_json: bool) -> None:
       hansa site review 7f3a
     """
     from hansa.clock import wall
-    from hansa.site.decision import decision_on
+    from hansa.site.decision import decision_on, decision_told
     from hansa.site.review import plain, review
     from hansa.site.settings import load_settings
 
     settings = load_settings(folder)
     seen = review(folder, request)
     decision = decision_on(folder, seen.request, settings, at=wall())
+    told = decision_told(seen.request, decision)
     if as_json:
-        print_json({**plain(seen), "state": decision.state, "reason": decision.reason})
+        state = decision.state if seen.request.wanted else "over"
+        print_json({**plain(seen), "state": state, "reason": told})
         return
-    text = "\n".join([*_head(seen, decision.reason), *_code(seen), *_end(seen)])
+    text = "\n".join([*_head(seen, told), *_code(seen), *_end(seen)])
     at = at_folder(folder)
-    text += f"\nAllow it:  hansa site approve {seen.request.short} --until DATE --max-rounds N{at}"
+    rounds = seen.request.offer.plan.get("rounds")
+    text += f"\nAllow it:  hansa site approve {seen.request.short} --until DATE"
+    text += f" --max-rounds {rounds}{at}"
+    text += f"\n           (a run takes {rounds}; with fewer it can fail when they are used up)"
     text += f"\nRefuse it: hansa site deny {seen.request.short}{at}"
     if len(text.splitlines()) > 60 and sys.stdout.isatty():
         click.echo_via_pager(text)

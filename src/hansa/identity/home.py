@@ -10,6 +10,7 @@ member.json      the rest; written last, so a folder without it is no membership
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -144,19 +145,20 @@ def find_membership(url: str | None) -> Membership:
       url: address of its server, or its folder's name; None: the only one there is.
 
     Raises:
-      IdentityError: identity-membership, there is none, or it is not clear which one is meant.
+      IdentityError: identity-membership, there is none, it is not clear which one is meant, or
+        that is no address.
     """
     memberships = hansa_home() / "federations"
     folders = sorted(p.parent for p in memberships.glob("*/member.json"))
     if url is not None:
         address = url if "://" in url else f"https://{url}"
-        try:
-            folder = membership_folder(address)
-        except ValueError:
-            raise _missing(f"{url!r} is not the address of a server") from None
+        if not _is_address(address):
+            raise _no_address(url, folders)
+        folder = membership_folder(address)
         if folders and not (folder / "member.json").exists():
             raise _elsewhere(url, folders)
-        return load_membership(folder)
+        if folders:
+            return load_membership(folder)
     if len(folders) == 1:
         return load_membership(folders[0])
     if not folders:
@@ -165,6 +167,30 @@ def find_membership(url: str | None) -> Membership:
         "identity-membership",
         f"There are {len(folders)} federations: {_addresses(folders)}.",
         "Say which one is meant, by its address, as in: --on ADDRESS",
+    )
+
+
+_HOST = re.compile(r"[\w.-]*\w[\w.-]*|[0-9a-f.]*:[0-9a-f:.]*")
+
+
+def _is_address(url: str) -> bool:
+    """Tell whether this is https://HOST or https://HOST:PORT, and nothing behind it."""
+    try:
+        place = urlsplit(url)
+        host = _HOST.fullmatch(place.hostname or "")
+        port = place.port != 0 and not place.netloc.endswith(":")
+    except ValueError:  # a port that is no number or too large, half a bracket
+        return False
+    more = place.path.strip("/") or place.query or place.fragment or "@" in place.netloc
+    return bool(host and port and place.scheme == "https" and not more)
+
+
+def _no_address(text: str, folders: list[Path]) -> IdentityError:
+    known = f" You are a member at: {_addresses(folders)}." if folders else ""
+    return IdentityError(
+        "identity-membership",
+        f"{text!r} is not the address of a server. Nothing was sent.{known}",
+        "Write HOST, HOST:PORT or https://HOST:PORT, as in the invitation.",
     )
 
 

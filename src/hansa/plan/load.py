@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from hansa.data import Scheme
 from hansa.errors import HansaError, PlanError
 from hansa.plan.plain import plain
 from hansa.plan.schema import DataPlan, Plan
@@ -116,6 +117,13 @@ def read_plan(
         plan = msgspec.convert(merged, Plan)
     except msgspec.ValidationError as error:
         raise _plan_error(str(error), merged) from None
+    if plan.data.set is not None and sources.get("data.clients") == "--set":
+        raise PlanError(
+            "plan-impossible",
+            "--set data.clients= would change nothing: it counts clients whose data the project's "
+            f"own code gives, and the plan takes them from {plan.data.set}. Nothing was started.",
+            "Set how many share that out: --set data.split.clients=...",
+        )
     if plan.workflow in ("evaluate_only", {"name": "evaluate_only"}):  # nobody waits for a second
         plan = msgspec.structs.replace(plan, rounds=1)
     return LoadedPlan(plan, sources)
@@ -140,10 +148,32 @@ def _change(
         key += ".name"  # the options stay: a learning rate is not the optimizer's own
     if key == "server_functions" and isinstance(value, str):
         key += ".file"
+    if key == "data.split" and isinstance(value, str):
+        key += ".scheme"
+    if key == "data.split.scheme":
+        _drop_options_of_another(merged, sources, scheme=value, source=source)
     _put(merged, key, value, source=source)
     for stale in [k for k in sources if k == key or k.startswith(key + ".")]:
         del sources[stale]
     sources |= {k: source for k in flatten({key: value})}
+
+
+def _drop_options_of_another(
+    merged: dict[str, Any], sources: dict[str, str], *, scheme: object, source: str
+) -> None:
+    """Leave out what a plan says of the scheme that it had: nobody who sets another one means it.
+
+    An option that was set in the same way is meant, and refused if the new scheme has none.
+    """
+    data = merged.get("data")
+    split = data.get("split") if isinstance(data, dict) else None
+    kind = next((kind for kind in _structs(Scheme) if _tag(kind) == scheme), None)
+    if not isinstance(split, dict) or kind is None:
+        return
+    for option in split.keys() - {*kind.__struct_fields__, "scheme"}:
+        if sources.get(f"data.split.{option}") != source:
+            del split[option]
+            sources.pop(f"data.split.{option}", None)
 
 
 def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -202,6 +232,7 @@ def _put(table: dict[str, Any], dotted: str, value: Any, *, source: str) -> None
 
 _AT = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<field>.*)`$", re.DOTALL)
+_LACKS = re.compile(r"^Object missing required field `(?P<field>[^`]*)`$")
 _NO_SUCH_WORD = re.compile(r"^Invalid (enum )?value '(?P<word>.*)'$", re.DOTALL)
 
 
@@ -212,10 +243,21 @@ def _plan_error(text: str, table: Mapping[str, Any]) -> HansaError:
     reason = text[: at.start()] if at else text
     if unknown := _UNKNOWN.search(reason):
         key = f"{path}.{unknown['field']}" if path else unknown["field"]
+        scheme = _scheme_told(path, table)
+        elsewhere = scheme and any(unknown["field"] in k.__struct_fields__ for k in _leaves(Scheme))
+        whose = f", which {scheme} does not take" if elsewhere else " that does not exist"
         return PlanError(
             "plan-unknown-key",
-            f"The plan has a key {key!r} that does not exist. Nothing was started.",
+            f"The plan has a key {key!r}{whose}. Nothing was started.",
             nearest(unknown["field"], _words_at(path, table)),
+        )
+    if lacks := _LACKS.search(reason):
+        key = f"{path}.{lacks['field']}" if path else lacks["field"]
+        return PlanError(
+            "plan-wrong-type",
+            f"The plan's {path or 'top level'} is not usable: it lacks {lacks['field']}, which "
+            f"{_scheme_told(path, table) or 'it'} needs. Nothing was started.",
+            f"Add it to the plan, or with: --set {key}=...",
         )
     hint = "See what each key takes with: hansa config explain --defaults"
     word, words = _NO_SUCH_WORD.search(reason), _words_at(path, table)
@@ -261,7 +303,7 @@ def _words_at(path: str, table: Mapping[str, Any]) -> list[str]:
             return []
         struct = _struct_of(kind, value)
         if step == struct.__struct_config__.tag_field:
-            return [k.__struct_config__.tag for k in _structs(kind)]
+            return [_tag(k) for k in _structs(kind)]
         kind = {f.name: f.type for f in msgspec.structs.fields(struct)}.get(step)
         value = value.get(step, {}) if isinstance(value, Mapping) else {}
     if not _structs(kind):
@@ -270,6 +312,18 @@ def _words_at(path: str, table: Mapping[str, Any]) -> list[str]:
     keys = [f.encode_name for f in msgspec.structs.fields(struct)]
     tag = struct.__struct_config__.tag_field
     return keys + ([tag] if tag else [])
+
+
+def _scheme_told(path: str, table: Mapping[str, Any]) -> str:
+    """Return the scheme of the split in words, where that is what a path names; else nothing."""
+    if path != "data.split":  # the only table whose keys depend on one of them
+        return ""
+    scheme = table["data"]["split"].get("scheme")
+    return f"scheme {scheme!r}" if isinstance(scheme, str) else ""
+
+
+def _tag(struct: Any) -> Any:
+    return struct.__struct_config__.tag
 
 
 def _structs(kind: Any) -> list[Any]:

@@ -184,7 +184,7 @@ class Standing(_Message, frozen=True):
 
     state: StandingState
     reason: Text = ""  # for people, of `waiting` and `refused`
-    examples: Annotated[int, Meta(ge=0)] = 0  # rows of training and validation, of `ready`
+    examples: Annotated[int, Meta(ge=0)] = 0  # rows there are, of `ready`; 0: not counted
 
 
 class Effort(_Message, frozen=True):

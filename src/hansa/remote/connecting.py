@@ -31,7 +31,7 @@ def membership_at(server: str) -> Membership:
     if not server:
         return find_membership(None)
     if "://" in server:
-        return find_membership(server.rstrip("/"))
+        return find_membership(server)
     folders = [p.parent for p in (hansa_home() / "federations").glob("*/member.json")]
     found = []
     for membership in map(load_membership, sorted(folders)):

@@ -62,8 +62,9 @@ def _standing(event: Event) -> str:
     match event["state"]:
         case "ready":
             examples = event.get("examples", 0)
-            rows = f"{examples:,} example{'s' * (examples != 1)}"
-            return f"{site} takes part" + (f" with {rows}" if examples else "")
+            if not examples:
+                return f"{site} takes part; its data are read and counted by the run's code alone"
+            return f"{site} takes part with {examples:,} example{'s' * (examples != 1)}"
         case "refused":
             return f"{site} does not take part: {reason or 'it gives no reason'}"
     return f"{site} has not decided yet" + (f": {reason}" if reason else "")

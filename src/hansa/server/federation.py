@@ -56,6 +56,7 @@ from hansa.workflows import (
     GlobalState,
     Problem,
     Trained,
+    problem_events,
 )
 from hansa.workflows.state_files import as_stored, rounded
 
@@ -118,11 +119,11 @@ class DeployedFederation:
         self.committed = 0
         self._began, self._before = monotonic(), 0.0
         self._open: Exchange | None = None
-        self._stopped = ""
-        self._left = False
+        self._stopped, self._left = "", False
         self._past: list[Event] = []  # of this round, from before the last start
         self._roster: list[str] = []
         self._closings: list[Event] = []  # not yet durable
+        self._noted: set[Problem] = set()  # of this round, already among its events
         self._performing: Exchange | None = None  # the last, whose results may not be durable
         self._following = Following(f"hansa-commit-{row.run}", hub.stir)
         self._forgetting = False  # what the last committed round needed is still there
@@ -319,7 +320,8 @@ class DeployedFederation:
     async def commit(self, commit: Commit, problems: Sequence[Problem]) -> None:
         """Make a round durable, then forget what only this round needed."""
         hit("before_model_written")
-        closings, self._closings = self._closings, []
+        own = [problem for problem in problems if problem not in self._noted]  # the workflow's
+        closings, self._closings = [*self._closings, *problem_events(own, "round")], []
         durable = self._models.record(
             commit, closings, elapsed=self.elapsed(), settle=self._settle_results
         )
@@ -329,7 +331,7 @@ class DeployedFederation:
             self._following.settle()
         self._used |= self._overlapping.digests
         self._overlapping.settle()
-        self._past, self._asked = [], frozenset()
+        self._past, self._asked, self._noted = [], frozenset(), set()
         self._spill.clear()
         self._models.outdate()
         self._forgetting = True
@@ -575,12 +577,10 @@ class DeployedFederation:
 
     def _note_problems(self, problems: Sequence[Problem], phase: Phase) -> None:
         """Log who dropped out at once: the round may never be committed."""
-        facts = [
-            {**p._asdict(), "kind": "problem", "what": p.kind, "phase": phase} for p in problems
-        ]
-        if facts:
+        self._noted.update(problems)
+        if problems:
             self._following.settle()
-            self._journal.record(self.run, *facts)
+            self._journal.record(self.run, *problem_events(problems, phase))
 
     def _forget(self) -> None:
         """Remove updates and messages that only the last committed round needed."""

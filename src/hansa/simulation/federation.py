@@ -46,6 +46,7 @@ from hansa.workflows import (
     Watcher,
     as_stored,
     from_files,
+    problem_events,
     rounded,
     to_files,
 )
@@ -89,6 +90,7 @@ class SimulatedFederation:
         self._began = monotonic()
         self._before = 0.0  # seconds of work before this process
         self._asked: frozenset[tuple[int, str]] = frozenset()  # rounds and named tasks
+        self._noted: set[Problem] = set()  # of this round, already among its events
         self._spans = Spans()
 
     def resume(self) -> Commit:
@@ -273,6 +275,8 @@ class SimulatedFederation:
 
     async def commit(self, commit: Commit, problems: Sequence[Problem]) -> None:
         """Write the round to the run folder."""
+        if own := [p for p in problems if p not in self._noted]:  # the workflow's word alone
+            self._folder.log.extend(problem_events(own, "round"))
         model, extra = to_files(self.layout, commit.state)
         keep = self._project.plan.keep
         if self._lineage is not None and keep.store != "disk":
@@ -289,7 +293,7 @@ class SimulatedFederation:
         )
         self._held.keep(commit.holds)
         self._states.clear()  # what the round's rule may have read until now
-        self._asked = frozenset()
+        self._asked, self._noted = frozenset(), set()
         self._watcher.committed(commit.row, problems)
 
     def _exchange(
@@ -320,11 +324,9 @@ class SimulatedFederation:
             save = self._folder.save_failure
             file = save(number, name, trace, phase=phase) if trace else None
             problems.append(Problem(number, name, kind, code, message, file))
-        facts = [
-            {**p._asdict(), "kind": "problem", "what": p.kind, "phase": phase} for p in problems
-        ]
-        if facts:
-            self._folder.log.extend(facts)
+        if problems:
+            self._folder.log.extend(problem_events(problems, phase))
+        self._noted.update(problems)
         return problems
 
 

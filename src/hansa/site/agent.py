@@ -37,6 +37,7 @@ from hansa.site.ledger import answered as messages_answered
 from hansa.site.offers import Offers
 from hansa.site.outbox import Outbox
 from hansa.site.presence import Troubles, present, remember_end
+from hansa.site.requests import note_end, wanted_runs
 from hansa.site.sandbox import sandbox_told
 from hansa.site.settings import SiteSettings, load_settings
 from hansa.site.tasks import Desk, Dropped, Joined, TaskRun
@@ -181,7 +182,7 @@ class Agent:
         for name in ("cache", "exchange"):
             if (self._folder / name).is_dir():
                 kept.update(path.name for path in (self._folder / name).iterdir())
-        runs = sorted(kept)
+        runs = sorted(kept.union(wanted_runs(self._folder)))
         if runs:
             answer = self._patiently(lambda: self._asked(runs), self._ending)
             for run in set(runs) & set(answer.ended):
@@ -316,6 +317,10 @@ class Agent:
         self._desk.outbox.forget_run(run)
         self._desk.spares.pop(run, None)
         shutil.rmtree(self._folder / "cache" / run, ignore_errors=True)
+        try:
+            note_end(self._folder, run)
+        except (SiteError, OSError) as error:  # the next start asks again
+            log.warning("that %s is over is not written down: %s", run, error)
         return known
 
     def _make_room(self) -> None:

@@ -71,7 +71,9 @@ def not_declared(name: str) -> SiteError:
 
 
 def count(learner: Learner, data: ClientData) -> int:
-    """Return how many examples there are for training and validation."""
+    """Return how many examples there are for training and validation; 0: only commands can tell."""
+    if isinstance(data.train, DataPath):
+        return 0
     apart = data.validation is not None and data.validation is not data.train
     own = learner.examples(data.validation) if apart else 0
     return learner.examples(data.train) + own

@@ -83,6 +83,18 @@ def decision_on(folder: Path, request: Request, settings: SiteSettings, *, at: f
     return decision_about(request.offer, folder, settings, key=key, at=at, done=rounds.done)
 
 
+def decision_told(request: Request, decision: Decision) -> str:
+    """Return a decision in words, of a request whose runs may all be over."""
+    if request.wanted:
+        return decision.reason
+    again = {
+        "run": f"Another run of it would begin: {decision.reason}",
+        "ask": "Another run of it would ask again.",
+        "refuse": f"Another run of it would be refused: {decision.reason}",
+    }
+    return f"Nothing is to be decided: no run of it goes on. {again[decision.state]}"
+
+
 def _read(folder: Path, place: Place) -> Iterator[tuple[Entry, Place]]:
     return read_ledger(folder / LEDGER_FILE, after=place)
 

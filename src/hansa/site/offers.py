@@ -360,7 +360,7 @@ class Offers:
         body = msgspec.json.encode(standing)
         detail = standing.state + (f": {standing.reason}" if standing.reason else "")
         if standing.state == "ready":
-            detail += f", {standing.examples} examples"
+            detail += f", {standing.examples or 'uncounted'} examples"
         self._desk.ledger.sent("standing", size=len(body), run=run, detail=detail)
         try:
             self._patient(

@@ -98,9 +98,34 @@ def decide(
     if word.until is not None and not at < word.until:
         return Decision("ask", f"The owner's approval ended at {time_told(word.until)}.")
     if word.max_rounds is not None and not rounds_done < word.max_rounds:
-        told = f"The owner's approval was for {word.max_rounds} rounds, all done or begun."
+        told = (
+            f"The owner's approval was for {_rounds(word.max_rounds)}, all done or begun, and the "
+            f"plan has {offer.plan.get('rounds')}. The site takes part again once its owner "
+            "approves the plan anew."
+        )
         return Decision("ask", told)
+    if word.max_rounds is not None:
+        left = f"for {_rounds(word.max_rounds)}, {rounds_done} of them done or begun"
+        return Decision("run", f"{word.by} has approved it {left}.")
     return Decision("run", f"{word.by} has approved it.")
+
+
+def fewer_told(approved: int | None, planned: object) -> str:
+    """Say what comes of an approval for fewer rounds than a plan has; nothing where it has enough.
+
+    >>> fewer_told(5, 3), fewer_told(None, 3)
+    ('', '')
+    """
+    if approved is None or type(planned) is not int or approved >= planned:
+        return ""
+    return (
+        f"The plan has {planned} rounds: after {approved} this site takes no part until you "
+        "approve it again, and a run that cannot do without it fails."
+    )
+
+
+def _rounds(count: int) -> str:
+    return f"{count} round{'s' * (count != 1)}"
 
 
 def may_not_ask(offer: Offer, policy: Policy, fingerprint: str) -> str | None:

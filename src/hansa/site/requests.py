@@ -1,12 +1,13 @@
 """Plans that ask to run at a site, with their code, and the owner's word on each.
 
 requests/<identity>/code/...            the package, unpacked: what is reviewed is what runs
-requests/<identity>/offers/<run>.json   each run of it, with when it came
+requests/<identity>/offers/<run>.json   each run of it, with when it came and whether it is over
 approvals.jsonl                         approved and denied, never rewritten
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -28,11 +29,12 @@ from hansa.text import clean
 APPROVALS_FILE = "approvals.jsonl"
 
 
-class Received(msgspec.Struct, frozen=True):
+class Received(msgspec.Struct, frozen=True, omit_defaults=True):
     """An offer and when it came."""
 
     at: str
     offer: Offer
+    over: str = ""  # when this site heard that the run has ended
 
 
 class Request(NamedTuple):
@@ -61,6 +63,11 @@ class Request(NamedTuple):
     def runs(self) -> list[str]:
         """Return the names of its runs."""
         return [received.offer.run for received in self.offers]
+
+    @property
+    def wanted(self) -> list[str]:
+        """Return the names of its runs that have not ended, as far as this site has heard."""
+        return [received.offer.run for received in self.offers if not received.over]
 
 
 def short(identity: str) -> str:
@@ -110,9 +117,40 @@ def save_request(folder: Path, offer: Offer, archive: bytes | Path) -> Request:
     if read_code(place / "code", plan.learner) != code:
         shutil.rmtree(place)
         raise _not_what_it_says("package holds files that are no part of the code; it", "")
+    # A run that is offered is not over, whatever was heard of it: the server may be a restored one.
     if not file.is_file():
         write_durably(file, [msgspec.json.encode(Received(now(), offer))])
+    elif (kept := _received(file)).over:
+        _write(file, kept, over="")
     return _request(place)
+
+
+def note_end(folder: Path, run: str) -> None:
+    """Write down that a run is over, so that its plan no longer waits for the owner.
+
+    Raises:
+      SiteError: site-damaged, the request's file cannot be read.
+    """
+    for file in (folder / "requests").glob(f"*/offers/{run}.json"):
+        if not (kept := _received(file)).over:
+            _write(file, kept, over=now())
+
+
+def _write(file: Path, received: Received, *, over: str) -> None:
+    write_durably(file, [msgspec.json.encode(msgspec.structs.replace(received, over=over))])
+
+
+def wanted_runs(folder: Path) -> list[str]:
+    """Return the runs that have asked here and are not known to be over.
+
+    A file that cannot be read is left out: whoever lists requests is told of it.
+    """
+    found = []
+    for place in _folders(folder):
+        for file in _offer_files(place):
+            with contextlib.suppress(SiteError):
+                found += [] if (kept := _received(file)).over else [kept.offer.run]
+    return found
 
 
 def _check_room(folder: Path, place: Path, offer: Offer) -> None:

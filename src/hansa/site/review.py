@@ -26,6 +26,7 @@ from hansa.plan.build import Method, build_method
 from hansa.plan.schema import COMMANDS
 from hansa.protocol.messages import Offer
 from hansa.seeds import Key
+from hansa.site.policy import fewer_told
 from hansa.site.requests import Request, find_request, list_requests, read_approvals, word_on
 from hansa.site.slots import asked_for, in_words
 from hansa.text import clean
@@ -94,8 +95,21 @@ def review(folder: Path, identity: str) -> Review:
         imports,
         _data_asked(request.offer.plan),
         leaving,
-        _commands(request.offer.plan) + _slots(request.offer.plan) + warnings + more,
+        [
+            *_too_few_rounds(folder, request),
+            *_commands(request.offer.plan),
+            *_slots(request.offer.plan),
+            *warnings,
+            *more,
+        ],
     )
+
+
+def _too_few_rounds(folder: Path, request: Request) -> list[str]:
+    """Return what comes of an approval that a plan has more rounds than."""
+    word = word_on(read_approvals(folder), request.identity)
+    told = fewer_told(word.max_rounds, request.offer.plan.get("rounds")) if word else ""
+    return [f"You approved fewer rounds than it has. {told}"] if told else []
 
 
 def _commands(plan: dict[str, Any]) -> list[str]:
@@ -291,7 +305,10 @@ def _leaving(offer: Offer) -> tuple[list[Leaving], list[str]]:
     if kept:
         words = "buffers, which are not trained but measured on your data"
         leaving.append(Leaving(words, f"{kept:,} numbers", 8 * kept))
-    leaving.append(Leaving("number of your examples, once a run", "1 number", None))
+    counted = Leaving("number of your examples, once a run", "1 number", None)
+    if plan is not None and plan.learner.rows == "path":  # only its commands read them
+        counted = Leaving("number of examples and weight that its commands tell", "2 numbers", None)
+    leaving.append(counted)
     leaving.append(
         Leaving("totals of metrics, after training and evaluation", _metrics(plan), None)
     )

@@ -69,7 +69,7 @@ class Ask(_Frame, frozen=True):
 class Ready(_Frame, frozen=True):
     """Setup is done and the data loaded."""
 
-    examples: int  # of training and validation
+    examples: int  # of training and validation; 0: not counted
 
 
 class Done(_Frame, frozen=True):

@@ -20,6 +20,7 @@ from hansa.workflows.federation import (
     Problem,
     Trained,
     Watcher,
+    problem_events,
 )
 from hansa.workflows.semi_synchronous import semi_synchronous
 from hansa.workflows.state_files import (
@@ -58,6 +59,7 @@ __all__ = [
     "drive",
     "from_files",
     "one_round",
+    "problem_events",
     "rounded",
     "semi_synchronous",
     "synchronous",

@@ -6,7 +6,7 @@ does, and where a commit is stored is the handle's business.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
@@ -37,6 +37,16 @@ class Problem(NamedTuple):
     code: str
     message: str
     file: str | None = None  # in the run folder, with the traceback
+
+
+def problem_events(problems: Iterable[Problem], phase: str) -> list[dict[str, Any]]:
+    """Return the events of a run that tell problems.
+
+    Args:
+      problems: of one phase.
+      phase: of the round; "round" where it is the workflow's own word and no exchange's.
+    """
+    return [{**p._asdict(), "kind": "problem", "what": p.kind, "phase": phase} for p in problems]
 
 
 class Trained(NamedTuple):
