@@ -121,7 +121,7 @@ def deployed(case: Case, folder: Path) -> Iterator[DeployedFederation]:
     journal = Journal(database, hub.wake_followers)
     spares = Spares(folder / "spare")
     stores = Stores(
-        BlobStore(folder / "blobs", durable=True, spares=spares),
+        BlobStore(folder / "blobs", durable=True),
         Messages(BlobStore(folder / "messages", durable=False, spares=spares)),
         Updates(folder / "updates", spares),
         folder / "spill",

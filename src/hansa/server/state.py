@@ -61,7 +61,7 @@ class ServerState:
         self.receipt_key = load_key(folder / "receipt-key.pem")
         self.database = open_database(folder / "hansa.db")
         spares = Spares(folder / "spare")
-        self.blobs = BlobStore(folder / "blobs", durable=True, spares=spares)
+        self.blobs = BlobStore(folder / "blobs", durable=True)  # a backup links to these
         self.messages = BlobStore(folder / "messages", durable=False, spares=spares)
         self.updates = Updates(folder / "updates", spares)
         self.sessions = Sessions()
