@@ -10,6 +10,8 @@ from hansa.client import Client
 from hansa.errors import LearnerError
 from hansa.learners import Hyper
 from hansa.learners.function import FunctionLearner
+from hansa.learners.learner import Seed
+from hansa.params.model import ModelLayout
 from hansa.plan import read_plan
 from hansa.rounds import BUFFERS
 from hansa.runs.start import Start, as_seed
@@ -130,6 +132,17 @@ def test_a_model_that_freezes_other_layers_than_the_run_is_refused_by_name(blobs
     later = TorchLearner(lambda: Head().requires_grad_(True), loss)
     with pytest.raises(LearnerError, match="trains 'body"):
         update_of(later, seed, blobs())
+
+
+def test_a_run_that_has_none_declared_goes_on_with_buffers(blobs):
+    """As an earlier release began it: all that is not trained is averaged."""
+    learner = TorchLearner(lambda: Head().body.append(nn.Linear(5, 3)), lambda m, b: loss(m, b))
+    new = learner.init(None, Key.root(1))
+    names = [*new.layout.buffers, *new.layout.constants]
+    old = Seed(new.params, ModelLayout(new.params.layout, names))
+    sent = update_of(learner, old, blobs())
+    assert {name: len(v) for name, v in sent.items()} == {"delta": 18, BUFFERS: 11 + 35}
+    assert (update_of(learner, new, blobs())["delta"] == sent["delta"]).all()
 
 
 def test_a_new_run_from_a_model_trains_what_the_old_one_froze(blobs):

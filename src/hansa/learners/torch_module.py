@@ -93,7 +93,7 @@ class FlatModule:
         for name, initial in self._hidden.items():
             owner, _, leaf = name.rpartition(".")
             setattr(self.module.get_submodule(owner), leaf, initial.clone())
-        if self.layout.trained == self.layout.layout:
+        if self.layout.all_trained:
             return
         tensors, fixed = _tensors(self.module), self.layout.fixed if whole is None else whole
         for name, array in self.layout.buffer_params(buffers).items():

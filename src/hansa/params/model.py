@@ -38,6 +38,7 @@ class ModelLayout:
         self.trained = layout.subset([s.name for s in rest if s.name not in held])
         self.buffers = layout.subset([s.name for s in rest if s.name in held])
         self.constants = layout.subset([name for name in layout.names if name in fixed])
+        self.all_trained = len(self.trained) == len(layout)
         self._fixed: Mapping[str, Array] = {}
 
     @property
@@ -61,7 +62,7 @@ class ModelLayout:
 
     def split(self, params: Params) -> tuple[np.ndarray, np.ndarray]:
         """Return `(x [D], buffers [B] float64)`; `x` may be a view of `params`."""
-        x = params if self.trained == self.layout else params.subset(self.trained.names)
+        x = params if self.all_trained else params.subset(self.trained.names)
         rest = params.subset(self.buffers.names)
         flats = [rest.flat(dtype).astype(np.float64) for dtype in self.buffers.dtypes]
         return x.vector(), np.concatenate([np.empty(0), *flats])
@@ -69,7 +70,7 @@ class ModelLayout:
     def join(self, x: np.ndarray, buffers: np.ndarray) -> Params:
         """Return the whole model; averaged integers are rounded to the nearest, ties to even."""
         trained = from_vector(self.trained, x)
-        if self.trained == self.layout:
+        if self.all_trained:
             return trained
         rest = self.buffer_params(buffers)
         whole = zeros(self.layout)
