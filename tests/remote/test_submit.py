@@ -250,7 +250,8 @@ def test_a_model_sized_by_data_that_are_not_here_asks_for_a_file(
     assert server.submissions[0].seed_model.digest == model(1.0).digest()
     assert run.about["seed_model"] == {
         "digest": model(1.0).digest(),
-        "buffers": ["n"], "constants": [],
+        "buffers": ["n"],
+        "constants": [],
         "origin": "seed.safetensors",
     }
     assert server.submissions[0].origin == "seed.safetensors"
