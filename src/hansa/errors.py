@@ -177,6 +177,7 @@ CODES |= {
     "learner-incomplete": "the project's module lacks a function",
     "learner-gradient": "a model's gradients do not fit its tensors",
     "learner-params": "training returned other tensors than it was given",
+    "learner-constant": "training changed a tensor that does not change in this run",
     "learner-metrics": "training or evaluation returned something that is not a metric",
     "learner-data": "a learner cannot use the data it was given",
     "learner-no-data": "a client has no training examples",

@@ -25,6 +25,10 @@ ACCUMULATOR_BITS = 62
 """Bits of one fixed-point sum; one more is the sign, and one is free so that a check can see
 overflow."""
 
+WHOLE_NUMBERS = 2.0**53
+"""Magnitude of a buffer's value from which on it is not averaged but held constant: float64, in
+which buffers travel, no longer has every whole number."""
+
 WIDE_BITS = 62
 """Bits of the integer part of a wide sum, and again of its fraction.  A value of a wide vector is
 at most 2^62 / weight_limit, so that no sum overflows: 4e12 for a million examples."""

@@ -117,7 +117,8 @@ def test_frozen_parameters_do_not_move_and_are_not_trained(blobs, start):
 
     learner = TorchLearner(make, lambda m, b: nn.functional.cross_entropy(m(b[0]), b[1]))
     seed = learner.init(None, Key.root(1))
-    assert seed.layout.buffers.names == ("0.weight",)
+    assert seed.layout.constants.names == ("0.weight",)
+    assert seed.layout.buffers.names == ()
     work, x = start(learner, seed, blobs(), Hyper(lr=0.5, options={"weight_decay": 0.5}))
     trained = seed.layout.join(work.lower(work.train(x)), work.buffers)
     np.testing.assert_array_equal(trained["0.weight"], seed.params["0.weight"])

@@ -55,7 +55,7 @@ tensors = st.sampled_from(["F64", "F32", "F16", "BF16", "I64", "I32", "I8", "U64
 shapes = st.lists(st.integers(0, 3), max_size=2).map(tuple)
 
 
-@given(st.lists(st.tuples(tensors, shapes, st.booleans()), max_size=7), st.randoms())
+@given(st.lists(st.tuples(tensors, shapes, st.sampled_from("tbc")), max_size=7), st.randoms())
 def test_any_model_comes_back_as_it_was(specs, random) -> None:
     layout = Layout.of((f"t{i}", dtype, shape) for i, (dtype, shape, _) in enumerate(specs))
     params = zeros(layout)
@@ -63,8 +63,29 @@ def test_any_model_comes_back_as_it_was(specs, random) -> None:
         tensor[...] = np.array(
             [random.randint(0, 1) for _ in range(tensor.size)], np.int64
         ).reshape(tensor.shape)
-    split = ModelLayout(layout, [f"t{i}" for i, spec in enumerate(specs) if spec[2]])
+    buffers, fixed = ([f"t{i}" for i, s in enumerate(specs) if s[2] == kind] for kind in "bc")
+    split = ModelLayout(layout, buffers, fixed).holding(params)
+    assert split.constants.names == tuple(fixed)
     assert split.join(*split.split(params)) == params
+
+
+def test_constants_are_kept_to_the_bit_and_a_changed_one_is_named() -> None:
+    params = Params.of(
+        {
+            "w": np.array([1.0, -2.0], np.float32),
+            "mask": np.array([-np.inf, np.nan, -0.0], ml_dtypes.bfloat16),
+            "big": np.array([2**63 - 1, 2**53 + 1], np.uint64),
+        }
+    )
+    layout = ModelLayout(params.layout, (), ["mask", "big"]).holding(params)
+    x, buffers = layout.split(params)
+    assert (x.tolist(), buffers.tolist()) == ([1, -2], [])
+    whole = layout.join(x, buffers)
+    assert whole == params
+    assert layout.changed(whole) is None
+    whole["w"][...] = 7
+    whole["mask"][2] = 0.0
+    assert layout.changed(whole) == "mask"
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -251,6 +251,7 @@ def test_a_model_sized_by_data_that_are_not_here_asks_for_a_file(
     assert run.about["seed_model"] == {
         "digest": model(1.0).digest(),
         "buffers": ["n"],
+        "constants": [],
         "origin": "seed.safetensors",
     }
     assert server.submissions[0].origin == "seed.safetensors"

@@ -161,6 +161,12 @@ def test_a_seed_model_that_is_not_finite_is_refused(league: League, case: str) -
     assert nothing_is_recorded(league.server)
 
 
+def test_a_seed_model_without_what_is_declared_constant_is_refused(league: League) -> None:
+    submission = msgspec.structs.replace(sound(league), constants=["frozen"])
+    assert sent(league, submission) == (409, "run-damaged")
+    assert nothing_is_recorded(league.server)
+
+
 def test_a_seed_model_of_other_tensors_is_refused(league: League) -> None:
     submission = sound(league)
     content = joined(Params.of({"v": np.zeros(3, np.float32)}))

@@ -69,6 +69,7 @@ def make_offer(
     role: Any = "submitter",
     tensors: list[tuple[str, str, list[int]]] | None = None,
     buffers: list[str] | None = None,
+    constants: list[str] | None = None,
     **plan: Any,
 ) -> tuple[Offer, bytes]:
     """Return an offer and its package, signed by the site's sample submitter."""
@@ -84,6 +85,7 @@ def make_offer(
         package=BlobRef(digest=digest, size=len(archive)),
         tensors=tensors or [("w", "F32", [64, 10]), ("b", "F32", [10])],
         buffers=buffers or [],
+        constants=constants or [],
         submitter=submitter,
         certificate=site.authority.issue_member(submitter, role, site.anna.public),
         signature=to_text(site.anna.sign(submission_text(named, digest))),

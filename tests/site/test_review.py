@@ -138,6 +138,13 @@ def test_buffers_and_counters_leave_as_64_bit_numbers(site: Sample) -> None:
     assert buffers == 5 * 8
 
 
+def test_what_never_changes_does_not_leave(site: Sample) -> None:
+    tensors = [("w", "F32", [10]), ("frozen", "F32", [400]), ("mask", "BOOL", [7])]
+    found = leaving(seen(site, tensors=tensors, constants=["frozen", "mask"]))
+    assert found["vector delta, float32"] == 40
+    assert not [what for what in found if what.startswith("buffers")]
+
+
 def test_double_precision_and_casts_change_the_bytes(site: Sample) -> None:
     double = leaving(seen(site, tensors=[("w", "F64", [10])]))
     assert double["vector delta, float64"] == 80

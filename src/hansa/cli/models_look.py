@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,7 +108,7 @@ def show(model: str, on: str | None, runs: Path, as_json: bool) -> None:
     tensors = _tensors(_params(found, on, runs)) if found.kept else []
     record = _record(trail, found)
     if as_json:
-        print_json({**record, "tensors": tensors})
+        print_json({**record, "tensors": [_sound(row) for row in tensors]})
         return
     for key, value in record.items():
         if value not in (None, ""):
@@ -158,11 +159,18 @@ def _tensors(params: Params) -> list[dict[str, Any]]:
     rows = []
     for spec in params.layout.specs:
         values = np.ravel(np.asarray(params[spec.name], np.float64))
-        facts = {name: float(of(values)) for name, of in numbers.items()} if values.size else {}
+        with np.errstate(invalid="ignore"):  # a mask has infinities of both signs
+            facts = {name: float(of(values)) for name, of in numbers.items()} if values.size else {}
         rows.append(
             {"tensor": spec.name, "dtype": spec.dtype, "shape": str(list(spec.shape)), **facts}
         )
     return rows
+
+
+def _sound(row: dict[str, Any]) -> dict[str, Any]:
+    """Return facts as JSON can hold them: what is no finite number is null."""
+    odd = {name for name, v in row.items() if isinstance(v, float) and not math.isfinite(v)}
+    return {name: None if name in odd else value for name, value in row.items()}
 
 
 def _tell(trail: Trail, models: Sequence[ModelFacts], *, as_json: bool) -> None:

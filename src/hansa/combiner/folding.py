@@ -85,7 +85,7 @@ class CombinedRun:
         self._connection, self._scratch = connection, scratch
         self._plan, self._method, self.fault = judged(offer.plan)
         tensors = ((n, d, tuple(shape)) for n, d, shape in offer.tensors)
-        self._layout = ModelLayout(Layout.of(tensors), offer.buffers)
+        self._layout = ModelLayout(Layout.of(tensors), offer.buffers, offer.constants)
         self._lock = threading.Lock()
         self._open: dict[TaskKey, FoldingExchange] = {}
         self._messages: dict[int, set[str]] = {}

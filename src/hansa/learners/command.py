@@ -49,7 +49,7 @@ from hansa.learners.function import (
     count_examples,
     statistics,
 )
-from hansa.learners.learner import ClientData, Hyper, Seed, Task
+from hansa.learners.learner import ClientData, Hyper, Seed, Task, seed_of
 from hansa.learners.named_tasks import NamedTask, TaskContext
 from hansa.limits import (
     ANSWER_SLACK_BYTES,
@@ -59,7 +59,6 @@ from hansa.limits import (
 )
 from hansa.metrics import Metrics
 from hansa.params import Params, encode
-from hansa.params.model import ModelLayout
 from hansa.seeds import Key
 
 _PROGRAMS = (b"#!", b"\x7fELF", b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe")
@@ -111,7 +110,7 @@ class CommandLearner:
             params = read_params("init", call.place("model_out"), most=BLOB_BYTES_MAX)
         finally:
             shutil.rmtree(call.folder, ignore_errors=True)
-        return Seed(params, ModelLayout(params.layout, statistics(list(params))))
+        return seed_of(params, statistics(list(params)))
 
     def begin(self, task: Task, data: Any) -> FunctionWork:
         if "train" not in self._commands.words:

@@ -23,7 +23,7 @@ from hansa.algorithms import Capability, Correct
 from hansa.errors import LearnerError
 from hansa.learners.batches import local_steps
 from hansa.learners.generators import EVALUATION, seeded
-from hansa.learners.learner import Hyper, Seed, Task, TrainingOnly
+from hansa.learners.learner import Hyper, Seed, Task, TrainingOnly, check_constants, seed_of
 from hansa.learners.named_tasks import NamedTask
 from hansa.metrics import Mean, Metrics, Predicted
 from hansa.params import Params
@@ -91,7 +91,7 @@ class FunctionLearner:
                 'Return a dict of arrays, such as {"w": w, "b": b}.',
             )
         params = Params.of(arrays)
-        return Seed(params, ModelLayout(params.layout, statistics(params)))
+        return seed_of(params, statistics(params))
 
     def begin(self, task: Task, data: Any) -> FunctionWork:
         return FunctionWork(self._train, task, data)
@@ -138,6 +138,7 @@ class FunctionWork(TrainingOnly):
             returned = self._train(params, self._data, ctx)
         arrays, metrics = returned if isinstance(returned, tuple) else (returned, {})
         trained = _same_tensors(layout, arrays)
+        check_constants(layout, trained)
         examples = count_examples(self._data) if ctx.examples is None else ctx.examples
         self.metrics = as_metrics(metrics, examples, "train")
         self.weight = ctx.weight

@@ -13,13 +13,14 @@ A learner sees one client's data only while that client takes part, and keeps no
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 
 from hansa.algorithms import Capability, Vector, Work
 from hansa.errors import LearnerError
+from hansa.limits import WHOLE_NUMBERS
 from hansa.metrics import NONE_ASKED, Asked, Mean, Metrics, check_number, sums
 from hansa.optimizers import Module
 from hansa.params import Params
@@ -79,6 +80,59 @@ class Seed(NamedTuple):
 
     params: Params
     layout: ModelLayout  # which of its tensors are trained
+
+
+def seed_of(params: Params, buffers: Iterable[str] = (), constants: Iterable[str] = ()) -> Seed:
+    """Return a model as the one a run starts from.
+
+    A buffer that holds infinity, or numbers from 2^53 on, has no mean: it is taken for a constant,
+    as the masks of attention are.
+
+    Args:
+      params: the model.
+      buffers: names of floating tensors that are averaged and not trained.
+      constants: names of those that never change.
+
+    Raises:
+      LearnerError: learner-params, a buffer holds NaN.
+    """
+    layout = ModelLayout(params.layout, buffers, constants)
+    largest = {name: _largest(params[name]) for name in layout.buffers.names}
+    if nan := [name for name, value in largest.items() if math.isnan(value)]:
+        raise LearnerError(
+            "learner-params",
+            f"The model's tensor {nan[0]!r} holds NaN before any training. Nothing was started.",
+            "Correct what makes it, or start from a sound model.",
+        )
+    odd = [name for name, value in largest.items() if value >= WHOLE_NUMBERS]
+    fixed = (*layout.constants.names, *odd)
+    return Seed(params, ModelLayout(params.layout, layout.buffers.names, fixed).holding(params))
+
+
+def _largest(tensor: np.ndarray) -> float:
+    """Return the largest magnitude, NaN if any value is."""
+    return float(np.max(np.abs(tensor.astype(np.float64)), initial=0.0))
+
+
+def check_constants(layout: ModelLayout, trained: Params) -> None:
+    """Refuse training that has changed what never changes, for nobody would learn of it.
+
+    Raises:
+      LearnerError: learner-constant.
+    """
+    if (name := layout.changed(trained)) is None:
+        return
+    why = "was frozen"
+    hint = "Set requires_grad = True in model(), or keep it in a buffer: buffers are averaged."
+    if _largest(layout.fixed[name]) >= WHOLE_NUMBERS:
+        why = "held infinity or numbers from 2^53 on, which cannot be averaged,"
+        hint = "Begin with numbers that can be averaged, or leave the tensor out of the model."
+    raise LearnerError(
+        "learner-constant",
+        f"Training has changed {name!r}, which {why} when the run began, so that updates do not "
+        "have it. The update was not used.",
+        hint,
+    )
 
 
 class Task(NamedTuple):

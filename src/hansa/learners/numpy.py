@@ -24,7 +24,7 @@ from hansa.errors import LearnerError
 from hansa.learners.batches import batches, endless, local_steps
 from hansa.learners.descent import Descent
 from hansa.learners.generators import EVALUATION, seeded
-from hansa.learners.learner import Seed, Task
+from hansa.learners.learner import Seed, Task, seed_of
 from hansa.learners.numpy_models import Perceptron
 from hansa.metrics import Mean, Metrics, Predicted
 from hansa.params import Params
@@ -77,7 +77,7 @@ class NumPyLearner:
         key = key.child("init")
         with self._around(key):
             params = Params.of(self._model.init(key.generator(), sample))
-        return Seed(params, ModelLayout(params.layout))
+        return seed_of(params)
 
     def begin(self, task: Task, data: Any) -> NumPyWork:
         _check_data(data)

@@ -20,13 +20,12 @@ from hansa.learners.function import (
     statistics,
 )
 from hansa.learners.generators import EVALUATION, import_torch_if_named, seeded
-from hansa.learners.learner import Seed, Task
+from hansa.learners.learner import Seed, Task, seed_of
 from hansa.learners.script_session import Session, describe
 from hansa.learners.script_task import ScriptTask
 from hansa.limits import SCRIPTS_MAX
 from hansa.metrics import Metrics
 from hansa.params import Params
-from hansa.params.model import ModelLayout
 from hansa.seeds import Key
 
 _OBSERVER = "evaluation"  # the name, in place of a client's, of the script that only evaluates
@@ -61,7 +60,7 @@ class ScriptLearner:
     def init(self, sample: Any, key: Key) -> Seed:
         session = self._open(_OBSERVER, sample, key.child("init"))
         params = Params.of(session.initial)
-        return Seed(params, ModelLayout(params.layout, statistics(params)))
+        return seed_of(params, statistics(params))
 
     def begin(self, task: Task, data: Any) -> FunctionWork:
         return FunctionWork(functools.partial(self._train, task.key.child("script")), task, data)

@@ -22,11 +22,10 @@ from hansa.algorithms import Capability, Correct
 from hansa.errors import LearnerError
 from hansa.learners.batches import batches, local_steps
 from hansa.learners.generators import EVALUATION, seeded
-from hansa.learners.learner import Hyper, Seed, Task, TrainingOnly
+from hansa.learners.learner import Hyper, Seed, Task, TrainingOnly, check_constants, seed_of
 from hansa.learners.optional import optional
 from hansa.metrics import Mean, Metrics, Predicted
 from hansa.params import Params
-from hansa.params.model import ModelLayout
 from hansa.seeds import Key
 
 sklearn_base = optional("sklearn.base")
@@ -63,7 +62,7 @@ class SklearnLearner:
             if name in tensors:  # an MLP keeps scikit-learn's own random layers
                 tensors[name] = np.zeros_like(tensors[name])
         params = Params.of(tensors)
-        return Seed(params, ModelLayout(params.layout, [n for n in tensors if n == COUNTER]))
+        return seed_of(params, [n for n in tensors if n == COUNTER])
 
     def begin(self, task: Task, data: Any) -> SklearnWork:
         def estimator() -> Any:
@@ -186,6 +185,7 @@ class SklearnWork(TrainingOnly):
                 f"the run began with {task.layout.layout}.",
                 "Make model() return the same estimator for every client.",
             )
+        check_constants(task.layout, trained)
         x_new, self.buffers = task.layout.split(trained)
         return x_new
 

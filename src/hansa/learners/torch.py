@@ -23,7 +23,7 @@ from hansa.algorithms import Capability
 from hansa.errors import LearnerError
 from hansa.learners.function import as_predicted
 from hansa.learners.generators import seeded
-from hansa.learners.learner import Seed, Task
+from hansa.learners.learner import Seed, Task, seed_of
 from hansa.learners.optional import optional
 from hansa.learners.torch_arrays import to_array, to_tensor
 from hansa.learners.torch_data import Examples, count
@@ -80,16 +80,21 @@ class TorchLearner:
 
     def init(self, sample: Any, key: Key) -> Seed:
         flat = self._build(key.child("init"))
-        return Seed(flat.params(), flat.layout)
+        layout = flat.layout
+        return seed_of(flat.params(), layout.buffers.names, layout.constants.names)
 
     def begin(self, task: Task, data: Any) -> TorchWork:
         flat = self._module()
-        if flat.layout.layout != task.layout.layout or flat.layout.buffers != task.layout.buffers:
+        mine, begun = flat.layout, task.layout
+        if mine.layout != begun.layout:
             raise LearnerError(
                 "learner-params",
                 "model() returned other tensors than those the run started with.",
                 "Make it return the same architecture every time.",
             )
+        if odd := set(mine.trained.names) ^ set(begun.trained.names):
+            raise _refrozen(min(odd), frozen=min(odd) in begun.trained.names)
+        flat.layout = begun  # whose constants are the run's
         return TorchWork(flat, self._functions, task, data=data)
 
     def evaluate(self, params: Params, data: Any) -> Metrics:
@@ -99,7 +104,7 @@ class TorchLearner:
         totals: dict[str, Mean] = {}
         # A model is evaluated with the same draws everywhere, should its metrics draw at all.
         with seeded(_FIXED), torch.no_grad():
-            flat.load(to_tensor(x), buffers)
+            flat.load(to_tensor(x), buffers, params)
             flat.module.eval()
             for rows in parts(len(examples)):
                 for name, mean in self._measure(flat, examples.batch(rows), rows).items():
@@ -114,7 +119,7 @@ class TorchLearner:
         examples = Examples(data, self._device, float_dtype(flat.module))
         x, buffers = flat.layout.split(params)
         with seeded(_FIXED), torch.no_grad():
-            flat.load(to_tensor(x), buffers)
+            flat.load(to_tensor(x), buffers, params)
             flat.module.eval()
             for rows in parts(len(examples)):
                 found = predict(flat.module, examples.batch(rows))
@@ -183,6 +188,16 @@ def choose_device() -> torch.device:
             "Unset it, or name a device such as cpu or cuda:0.",
         ) from None
     return device
+
+
+def _refrozen(name: str, *, frozen: bool) -> LearnerError:
+    now, before = ("freezes", "was trained") if frozen else ("trains", "was frozen")
+    return LearnerError(
+        "learner-constant",
+        f"model() {now} {name!r}, which {before} when the run began. Nothing was trained.",
+        "Freeze the same parameters every time; to train others, start a new run from this one's "
+        "model: hansa run --new --from RUN",
+    )
 
 
 def _mean(value: Any, size: int) -> Mean:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from hansa.errors import LearnerError
+from hansa.learners.learner import check_constants
 from hansa.learners.optional import optional
 from hansa.learners.torch_arrays import dtype_of, to_array, to_tensor
 from hansa.params import Layout, Params
@@ -64,7 +65,8 @@ class FlatModule:
         self.module, self.device = module, device
         _check_strided(dict(module.named_parameters()) | dict(module.named_buffers()))
         module.to(device)
-        self.layout = _layout(module)
+        layout = _layout(module)
+        self.layout = layout.holding(self._read(layout.constants))
         trained = self.layout.trained
         dtype = torch.float64 if "F64" in trained.dtypes else torch.float32
         self.x = torch.zeros(trained.float_size, dtype=dtype, device=device)
@@ -79,28 +81,32 @@ class FlatModule:
 
     def params(self) -> Params:
         """Return the whole model."""
-        return self.layout.join(to_array(self.x).copy(), self.read_buffers())
+        whole = self.layout.join(to_array(self.x).copy(), self.read_buffers())
+        for name in self.layout.layout.keys() - self.layout.trained.keys():
+            whole[name][...] = to_array(_tensors(self.module)[name])  # beyond 2^53 to the bit
+        return whole
 
-    def load(self, x: torch.Tensor, buffers: np.ndarray) -> None:
-        """Set all there is of the model."""
+    def load(self, x: torch.Tensor, buffers: np.ndarray, whole: Params | None = None) -> None:
+        """Set all there is of the model; its constants are those of the layout, or of `whole`."""
         self.x.copy_(x)
         self.push()
         for name, initial in self._hidden.items():
             owner, _, leaf = name.rpartition(".")
             setattr(self.module.get_submodule(owner), leaf, initial.clone())
-        if not self.layout.buffers.names:
+        if self.layout.all_trained:
             return
-        tensors = _tensors(self.module)
+        tensors, fixed = _tensors(self.module), self.layout.fixed if whole is None else whole
         for name, array in self.layout.buffer_params(buffers).items():
             tensors[name].copy_(to_tensor(array))
+        for name in self.layout.constants.names:
+            # Training that was refused may have left it unfrozen.
+            tensors[name].requires_grad_(False).copy_(to_tensor(fixed[name]))
 
     def read_buffers(self) -> np.ndarray:
         """Return the buffers as they are now, [B] float64."""
         if not self.layout.buffers.names:
             return np.empty(0)
-        rest, tensors = zeros(self.layout.buffers), _tensors(self.module)
-        for name, array in rest.items():
-            array[...] = to_array(tensors[name])
+        rest = self._read(self.layout.buffers)
         return np.concatenate([rest.flat(d).astype(np.float64) for d in rest.layout.dtypes])
 
     def backward(self, loss: torch.Tensor) -> None:
@@ -145,6 +151,20 @@ class FlatModule:
                     "In loss() and optimizer(), call neither zero_grad() nor to(), and change "
                     "parameters in place.",
                 )
+        if not self.layout.constants.names:
+            return
+        tensors = _tensors(self.module)
+        for name in self.layout.constants.names:
+            if tensors[name].requires_grad:
+                raise _unfrozen(name)
+        check_constants(self.layout, self._read(self.layout.constants))
+
+    def _read(self, layout: Layout) -> Params:
+        """Return some tensors of the module that are no part of the vector, as they are now."""
+        found, tensors = zeros(layout), _tensors(self.module)
+        for name, array in found.items():
+            array[...] = to_array(tensors[name])
+        return found
 
     def _attach(self, parameters: Tensors) -> None:
         """Move the parameters into flat memory and point them there."""
@@ -191,7 +211,10 @@ def _layout(module: torch.nn.Module) -> ModelLayout:
             "none of its parameters requires a gradient", "Unfreeze what is to be trained."
         )
     described = [(name, _dtype(name, tensors[name]), tuple(tensors[name].shape)) for name in names]
-    return ModelLayout(Layout.of(described), [name for name in names if name not in needs_grad])
+    buffers = dict(module.named_buffers(remove_duplicate=False))
+    rest = [name for name in names if name not in needs_grad]
+    frozen = [name for name in rest if name not in buffers]
+    return ModelLayout(Layout.of(described), [name for name in rest if name in buffers], frozen)
 
 
 def _tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -222,6 +245,16 @@ def _dtype(name: str, tensor: torch.Tensor) -> str:
             "Use floats, integers or booleans; store complex numbers as two real tensors.",
         )
     return dtype
+
+
+def _unfrozen(name: str) -> LearnerError:
+    return LearnerError(
+        "learner-constant",
+        f"The training code has unfrozen {name!r}, which was frozen when the run began, so that "
+        "updates do not have it. The update was not used.",
+        "Unfreeze it in model(), and start a new run from this one's model: "
+        "hansa run --new --from RUN",
+    )
 
 
 def _unusable(reason: str, hint: str) -> LearnerError:

@@ -40,6 +40,7 @@ class Setup(_Frame, frozen=True):
     plan: dict[str, Any]
     tensors: list[tuple[str, str, list[int]]]
     buffers: list[str]
+    constants: list[str]  # whose values come with it, if a workflow is among the parts
     size: int = 0
 
 

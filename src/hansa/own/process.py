@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -45,11 +46,14 @@ class Model(NamedTuple):
 
     tensors: Sequence[tuple[str, str, Sequence[int]]]
     buffers: Sequence[str]
+    constants: Sequence[str] = ()
+    fixed: Mapping[str, np.ndarray] = MappingProxyType({})  # values of the constants
 
     def layout(self) -> ModelLayout:
         """Return the same for whoever computes with it."""
         tensors = ((n, d, tuple(shape)) for n, d, shape in self.tensors)
-        return ModelLayout(Layout.of(tensors), self.buffers)
+        layout = ModelLayout(Layout.of(tensors), self.buffers, self.constants)
+        return layout.holding(self.fixed) if self.fixed else layout
 
 
 class _Process(GuestProcess):
@@ -108,8 +112,11 @@ class Parts:
                 msgspec.to_builtins(self._plan),
                 tensors,
                 list(self._model.buffers),
+                list(self._model.constants),
             )
-            reply, _ = self._asked("making", setup, {})
+            # Only a workflow makes whole models there.
+            fixed = self._model.fixed if self.own.workflow else {}
+            reply, _ = self._asked("making", setup, dict(fixed))
         if not isinstance(reply, Ready):
             raise self._failed("making", "it answered something else")
         return reply.facts

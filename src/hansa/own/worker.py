@@ -48,10 +48,11 @@ class Inside:
     Args:
       setup: whose they are.
       pipes: what is asked comes on the first, and is answered on the second.
+      fixed: the model's constants.
     """
 
-    def __init__(self, setup: Setup, pipes: tuple[BinaryIO, BinaryIO]) -> None:
-        self._setup, self._pipes = setup, pipes
+    def __init__(self, setup: Setup, pipes: tuple[BinaryIO, BinaryIO], fixed: Arrays) -> None:
+        self._setup, self._pipes, self._fixed = setup, pipes, fixed
         self._plan = plan = msgspec.convert(setup.plan, Plan)
         folder = Path(setup.folder)
         code = read_code(folder)
@@ -139,7 +140,9 @@ class Inside:
                 found = self._method.transform.decode(as_kind(value, arrays, dict[str, np.ndarray]))
                 return {name: np.asarray(vector) for name, vector in found.items()}
             case "run":
-                layout = Model(self._setup.tensors, self._setup.buffers).layout()
+                setup = self._setup
+                model = Model(setup.tensors, setup.buffers, setup.constants, self._fixed)
+                layout = model.layout()
                 handle = RemoteFederation(layout, self.want)
                 return drive(self._workflow.run(handle, self._plan, algorithm))
 
@@ -175,7 +178,7 @@ def main() -> None:
             if isinstance(request, Setup):
                 try:
                     limit(request.limits)
-                    inside = Inside(request, (requests, replies))
+                    inside = Inside(request, (requests, replies), arrays)
                     frame: Ready | Raised = Ready(inside.facts())
                 except (Exception, SystemExit) as error:  # noqa: BLE001 - it is the user's code
                     frame = as_raised(error, Path(request.folder))

@@ -138,11 +138,12 @@ class Offer(_Message, frozen=True):
     plan: dict[str, Any]  # every value, as `Plan`
     package: BlobRef  # the project's code, as an archive
     tensors: list[tuple[str, str, list[int]]]  # the model: names, dtypes, shapes
-    buffers: list[str]  # names of those that are not trained
+    buffers: list[str]  # names of those that are averaged and not trained
     submitter: Name
     certificate: str  # of the submitter, PEM
     signature: str  # base64url Ed25519 over `submission_text(identity, package digest)`
     purpose: Text = ""  # in the submitter's words
+    constants: list[str] = []  # names of tensors that never change: no update has them
 
 
 class Poll(_Message, frozen=True):
@@ -262,6 +263,7 @@ class Submission(_Message, frozen=True, kw_only=True):
     seed_model: BlobRef
     tensors: list[tuple[str, str, list[int]]]
     buffers: list[str]
+    constants: list[str] = []
     signature: str
     certificate: str
     purpose: Text = ""

@@ -9,8 +9,7 @@ from typing import Any
 
 from hansa.data import load
 from hansa.errors import DataError, HansaError, LearnerError, PlanError
-from hansa.learners.learner import Seed, close
-from hansa.params.model import ModelLayout
+from hansa.learners.learner import Seed, close, seed_of
 from hansa.project import Project
 from hansa.runs.start import Start, as_seed
 from hansa.seeds import Key
@@ -77,7 +76,7 @@ def given_model(project: Project, start: Start) -> Seed:
         if error.code not in ("plan-impossible", "learner-incomplete"):
             raise
         names = _buffers(project.plan.learner.kind, list(start.params))
-        own = Seed(start.params, ModelLayout(start.params.layout, names))
+        own = seed_of(start.params, names)
     return as_seed(start, own)
 
 

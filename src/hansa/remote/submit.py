@@ -197,6 +197,7 @@ def _submission(
         seed_model=BlobRef(digest=seed.digest, size=seed.size),
         tensors=seed.tensors,
         buffers=seed.buffers,
+        constants=seed.constants,
         signature="",
         certificate="",
         purpose=purpose,

@@ -1,7 +1,8 @@
 """What a cohort gets, as a tensor file.
 
 Most methods broadcast the model and nothing else.  Such a message is the model's own file, so that
-the model that a round has committed is written, stored and sent once.
+the model that a round has committed is written, stored and sent once.  Others have the tensors
+that never change beside their vectors.
 """
 
 from __future__ import annotations
@@ -14,12 +15,16 @@ from hansa.params.dtypes import dtype_name
 from hansa.params.model import ModelLayout, from_vector
 from hansa.rounds.opening import BUFFERS
 
+_CONSTANT = "constant/"
+"""Before the names of constants in the file of a message that is no model."""
+
 
 def to_message(layout: ModelLayout, message: Vectors) -> Params:
     """Return the file of a message; `from_message` gives back the same bits."""
     if is_model(layout, message):
         return layout.join(message.x, message.get(BUFFERS, np.empty(0)))
-    return Params.of(dict(message))
+    constants = {f"{_CONSTANT}{name}": tensor for name, tensor in layout.fixed.items()}
+    return Params.of({**message, **constants})
 
 
 def is_model(layout: ModelLayout, message: Vectors) -> bool:
@@ -43,6 +48,15 @@ def _holds(layout: ModelLayout, x: np.ndarray) -> bool:
 def from_message(layout: ModelLayout, params: Params) -> Vectors:
     """Return a message's vectors; they may be views of the file."""
     if params.layout != layout.layout:
-        return Vectors(params.to_dict())
+        found = {n: v for n, v in params.to_dict().items() if not n.startswith(_CONSTANT)}
+        return Vectors(found)
     x, buffers = layout.split(params)
     return Vectors({"x": x, BUFFERS: buffers} if len(buffers) else {"x": x})
+
+
+def with_constants(layout: ModelLayout, params: Params) -> ModelLayout:
+    """Return a layout that holds the constants of a message's file."""
+    if params.layout == layout.layout:
+        return layout.holding(params)
+    named = {name: params[f"{_CONSTANT}{name}"] for name in layout.constants.names}
+    return layout.holding(named)

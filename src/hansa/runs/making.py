@@ -37,6 +37,7 @@ class SeedFile(NamedTuple):
     parts: Sequence[bytes | memoryview]  # one after the other
     tensors: list[tuple[str, str, list[int]]]
     buffers: list[str]
+    constants: list[str]
     environment: dict[str, str]  # in which it was made
 
     @property
@@ -50,8 +51,14 @@ def seed_file(seed: Seed) -> SeedFile:
     from hansa.params import encode  # NumPy, which whoever has a seed has
 
     tensors = [(s.name, s.dtype, list(s.shape)) for s in seed.params.layout.specs]
-    buffers = list(seed.layout.buffers.names)
-    return SeedFile(seed.params.digest(), encode(seed.params), tensors, buffers, environment())
+    return SeedFile(
+        seed.params.digest(),
+        encode(seed.params),
+        tensors,
+        list(seed.layout.buffers.names),
+        list(seed.layout.constants.names),
+        environment(),
+    )
 
 
 def make_run(
@@ -87,6 +94,7 @@ def make_run(
         "seed_model": {
             "digest": seed.digest,
             "buffers": seed.buffers,
+            "constants": seed.constants,
             **({"origin": origin} if origin else {}),
         },
         "data": clients.data,

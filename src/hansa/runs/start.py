@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hansa.errors import ParamsError, PlanError, RunError
-from hansa.learners.learner import Seed
+from hansa.learners.learner import Seed, seed_of
 from hansa.limits import BLOB_BYTES_MAX
 from hansa.params import Params
 from hansa.params.npz import NotAnArchive, read_npz
@@ -112,7 +112,7 @@ def as_seed(start: Start, own: Seed) -> Seed:
             f"{_difference(start.params, own.params)}. Nothing was started.",
             "Give a model of a run of this project; see its tensors with: hansa models show",
         )
-    return Seed(start.params, own.layout)
+    return seed_of(start.params, own.layout.buffers.names, own.layout.constants.names)
 
 
 def begins_with(folder: RunFolder, start: Start) -> bool:

@@ -13,8 +13,7 @@ from hansa.aggregators.aggregator import Vector
 from hansa.clock import monotonic
 from hansa.failpoints import hit
 from hansa.metrics import Metrics
-from hansa.params import Layout, Params
-from hansa.params.model import ModelLayout
+from hansa.params import Params
 from hansa.plan import Method, Plan
 from hansa.protocol.messages import (
     BlobRef,
@@ -41,7 +40,7 @@ from hansa.server.overlapping import TERMS, Overlapping
 from hansa.server.places import Places
 from hansa.server.results import few
 from hansa.server.round_files import Stores
-from hansa.server.run_models import RunModels
+from hansa.server.run_models import RunModels, layout_of
 from hansa.server.sums import Ask
 from hansa.spans import Spans, memory_kb
 from hansa.store.client_states import ClientStates
@@ -102,8 +101,7 @@ class DeployedFederation:
             row, needs, hub=hub, journal=desk.journal, places=places, gather_s=pace.gather_s
         )
         submission = row.submission
-        tensors = ((n, d, tuple(shape)) for n, d, shape in submission.tensors)
-        self.layout = ModelLayout(Layout.of(tensors), submission.buffers)
+        self.layout = layout_of(submission, stores.blobs)
         self.offer = Offer(
             run=row.run,
             identity=submission.identity,
@@ -111,6 +109,7 @@ class DeployedFederation:
             package=submission.package,
             tensors=submission.tensors,
             buffers=submission.buffers,
+            constants=submission.constants,
             submitter=row.submitter,
             certificate=submission.certificate,
             signature=submission.signature,

@@ -127,6 +127,7 @@ class Journal:
             seed_model=offer.package,
             tensors=offer.tensors,
             buffers=offer.buffers,
+            constants=offer.constants,
             signature=offer.signature,
             certificate=offer.certificate,
             purpose=offer.purpose,

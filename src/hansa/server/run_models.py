@@ -10,9 +10,9 @@ from hansa.algorithms import Algorithm, Vectors
 from hansa.clock import monotonic
 from hansa.failpoints import hit
 from hansa.limits import AT_WORK_MAX
-from hansa.params import Params, decode, encode
+from hansa.params import Layout, Params, decode, encode
 from hansa.params.model import ModelLayout
-from hansa.protocol.messages import BlobRef
+from hansa.protocol.messages import BlobRef, Submission
 from hansa.rounds.messages import is_model, to_message
 from hansa.server.exchange import Interrupted
 from hansa.server.journal import HELD, EndedError, Event, Journal
@@ -20,11 +20,21 @@ from hansa.server.keeping import Keeping
 from hansa.server.round_files import Stores
 from hansa.spans import Spans, model_facts
 from hansa.store.addresses import digest_of
+from hansa.store.blobs import BlobStore
 from hansa.store.files import load_params
 from hansa.workflows import Commit, GlobalState
 from hansa.workflows.state_files import from_files, to_files
 
 File = tuple[bytes, memoryview]
+
+
+def layout_of(submission: Submission, blobs: BlobStore) -> ModelLayout:
+    """Return a run's model; its constants are the seed's, which is kept as long as the run."""
+    tensors = ((n, d, tuple(shape)) for n, d, shape in submission.tensors)
+    layout = ModelLayout(Layout.of(tensors), submission.buffers, submission.constants)
+    if not submission.constants:
+        return layout
+    return layout.holding(load_params(blobs.path(submission.seed_model.digest)))
 
 
 class _Held(NamedTuple):

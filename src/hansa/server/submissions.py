@@ -34,6 +34,7 @@ from hansa.plan import Method, Plan, build_method, check_plan
 from hansa.plan.load import PLAN_FILE
 from hansa.protocol.messages import BlobRef, Submission
 from hansa.rounds import largest_parameter
+from hansa.server.run_models import layout_of
 from hansa.store.blobs import BlobStore
 from hansa.store.files import load_params
 from hansa.workflows import Workflow, build_workflow
@@ -100,7 +101,9 @@ def read_plan(
     plan = _plan_of(submission.plan)
     if any(own_parts(plan)):
         place = _place_of(plan, submission, blobs, serving)
-        return plan, *with_own(plan, place, Model(submission.tensors, submission.buffers))
+        fixed = layout_of(submission, blobs).fixed
+        model = Model(submission.tensors, submission.buffers, submission.constants, fixed)
+        return plan, *with_own(plan, place, model)
     plan, method, workflow = read_method(submission.plan)
     if plan.server_functions.file is None:
         return plan, method, workflow
@@ -267,9 +270,9 @@ def _check_package(submission: Submission, plan: Plan, blobs: BlobStore) -> None
 
 def _check_seed(submission: Submission, blobs: BlobStore) -> None:
     tensors = ((n, d, tuple(shape)) for n, d, shape in submission.tensors)
-    layout = ModelLayout(Layout.of(tensors), submission.buffers)
+    layout = ModelLayout(Layout.of(tensors), submission.buffers, submission.constants)
     seed = load_params(blobs.path(submission.seed_model.digest))
-    if seed.layout != layout.layout:
+    if seed.layout != layout.layout or layout.constants.keys() != set(submission.constants):
         raise RunError(
             "run-damaged",
             "The seed model's tensors are not those that the submission declares. Nothing was "
@@ -283,9 +286,13 @@ def _check_seed(submission: Submission, blobs: BlobStore) -> None:
     except RunError:
         sound = False
     if not sound:
+        told = (*layout.trained, *layout.buffers)  # what updates have
+        odd = [name for name in told if not np.isfinite(seed[name].astype(np.float64)).all()]
+        where = f"'s tensor {odd[0]!r:.80}" if odd else ""
         raise RunError(
             "run-diverged",
-            "The seed model holds NaN, infinity or values too large to sum. Nothing was recorded.",
+            f"The seed model{where} holds NaN, infinity or values too large to sum. "
+            "Nothing was recorded.",
             "Correct what makes it, or start from a sound model.",
         )
 

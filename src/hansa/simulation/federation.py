@@ -151,7 +151,7 @@ class SimulatedFederation:
             rounded(self.layout, aggregate),
             {name: report.means() for name, report in sorted(done.items())},
             problems,
-            bytes_down=len(cohort) * encoded_bytes(exchange.message),
+            bytes_down=len(cohort) * self._message_bytes(exchange.message),
             bytes_up=sum(report.bytes_up for report in done.values()),
             asked=len(cohort),
         )
@@ -295,6 +295,10 @@ class SimulatedFederation:
         self._states.clear()  # what the round's rule may have read until now
         self._asked, self._noted = frozenset(), set()
         self._watcher.committed(commit.row, problems)
+
+    def _message_bytes(self, message: Vectors) -> int:
+        """Return what a client gets: beside the vectors, what never changes."""
+        return encoded_bytes(message) + self.layout.constants.nbytes
 
     def _exchange(
         self,

@@ -18,6 +18,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
 import hansa.errors
 from hansa.aggregators import Contribution
 from hansa.errors import RunError
@@ -64,9 +66,14 @@ class Processes:
     def __init__(
         self, setup: Setup, workers: int, *, runner: Runner, states: ClientStates, folder: Path
     ) -> None:
-        self._setup, self._runner, self._states = setup, runner, states
+        self._runner, self._states = runner, states
         self._scratch = folder / "scratch"
         self._scratch.mkdir(exist_ok=True)
+        self._fixed = self._scratch / "constants.safetensors"
+        if runner.layout.constants.names:
+            self._fixed.write_bytes(b"".join(encode(Params.of(runner.layout.fixed))))
+            setup = msgspec.structs.replace(setup, fixed=str(self._fixed))
+        self._setup = setup
         self._log = open(folder / "workers.log", "ab")  # noqa: SIM115 - closed by close()
         self._threads = local_threads()
         self._workers: list[_Worker] = []
@@ -117,6 +124,7 @@ class Processes:
         """End the workers."""
         for worker in self._workers:
             worker.close()
+        self._fixed.unlink(missing_ok=True)
         self._log.close()
 
     def _start(self) -> _Worker:

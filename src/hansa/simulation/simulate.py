@@ -197,7 +197,9 @@ def _work(
     watcher: Watcher,
 ) -> Progress:
     seed = folder.about["seed_model"]
-    layout = ModelLayout(folder.load(folder.commits()[-1])[0].layout, seed["buffers"])
+    model = folder.load(folder.commits()[-1])[0]
+    # A run that an earlier release began has no constants.
+    layout = ModelLayout(model.layout, seed["buffers"], seed.get("constants", ())).holding(model)
     states = ClientStates(folder.path / "clients")
     client = client_of(project, layout)
     lineage = open_lineage(project.plan.keep, folder.path, lineage_key(folder.about))
@@ -243,7 +245,8 @@ def _engine(
         states=str((folder.path / "clients").resolve()),
         identity=folder.about["identity"],
         tensors=tuple(spec[:3] for spec in runner.layout.layout.specs),
-        buffers=tuple(folder.about["seed_model"]["buffers"]),
+        buffers=runner.layout.buffers.names,
+        constants=runner.layout.constants.names,
         folder=str(folder.path.resolve()),
         key=lineage_key(folder.about),
     )

@@ -23,7 +23,9 @@ class Setup(_Frame, frozen=True):
     states: str  # folder of client states
     identity: str  # digest of plan and code; a worker with other code refuses
     tensors: tuple[tuple[str, str, tuple[int, ...]], ...]  # the model's names, dtypes, shapes
-    buffers: tuple[str, ...]  # names of those that are not trained
+    buffers: tuple[str, ...]  # names of those that are averaged and not trained
+    constants: tuple[str, ...]  # of those that never change
+    fixed: str = ""  # file of these, if there are any
     folder: str = ""  # of the run
     key: str = ""  # of the models that it keeps in Redis
 

@@ -69,7 +69,9 @@ def make_runner(setup: Setup) -> Runner:
     project = project._replace(data_folder=Path(setup.data_folder))
     if identity(project.plan, project.code) != setup.identity:
         raise code_changed(setup.project)
-    layout = ModelLayout(Layout.of(setup.tensors), setup.buffers)
+    layout = ModelLayout(Layout.of(setup.tensors), setup.buffers, setup.constants)
+    if setup.fixed:
+        layout = layout.holding(load_params(setup.fixed))
     client = client_of(project, layout)
     return Runner(
         project,

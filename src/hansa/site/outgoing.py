@@ -157,7 +157,7 @@ def _strange(vectors: Mapping[str, np.ndarray], offer: Offer) -> list[str]:
 
 def _layout(offer: Offer) -> ModelLayout:
     tensors = Layout.of((n, d, tuple(shape)) for n, d, shape in offer.tensors)
-    return ModelLayout(tensors, offer.buffers)
+    return ModelLayout(tensors, offer.buffers, offer.constants)
 
 
 def _unfit(happened: str) -> SiteError:

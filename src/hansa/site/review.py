@@ -282,9 +282,10 @@ def _data_asked(plan: dict[str, Any]) -> str:
 
 def _leaving(offer: Offer) -> tuple[list[Leaving], list[str]]:
     """Return what one round would send, as far as the plan says it."""
-    held = [t[0] in offer.buffers or t[1] not in FLOATS for t in offer.tensors]
-    trained = [t for t, buffer in zip(offer.tensors, held, strict=True) if not buffer]
-    kept = _numbers([t for t, buffer in zip(offer.tensors, held, strict=True) if buffer])
+    changing = [t for t in offer.tensors if t[0] not in offer.constants]  # the rest never leaves
+    held = [t[0] in offer.buffers or t[1] not in FLOATS for t in changing]
+    trained = [t for t, buffer in zip(changing, held, strict=True) if not buffer]
+    kept = _numbers([t for t, buffer in zip(changing, held, strict=True) if buffer])
     plan, leaving, warnings = None, [], []
     try:
         plan = read_plan(offer.plan, origin="the offer").plan

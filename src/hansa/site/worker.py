@@ -27,7 +27,7 @@ from hansa.plan import Plan, hyper_at
 from hansa.plan.measured import asked_of
 from hansa.project import build_project, client_of
 from hansa.rounds import BUFFERS
-from hansa.rounds.messages import from_message
+from hansa.rounds.messages import from_message, with_constants
 from hansa.rounds.questions import unpacked
 from hansa.seeds import Key
 from hansa.site.data import count, site_data
@@ -100,7 +100,7 @@ def set_up(setup: Setup) -> Work:
             "The unpacked code is not what the run's identity names.",
             "Nothing was trained; remove the request and fetch it again.",
         )
-    layout = ModelLayout(Layout.of(setup.tensors), setup.buffers)
+    layout = ModelLayout(Layout.of(setup.tensors), setup.buffers, setup.constants)
     client = client_of(project, layout)
     data = site_data(project, setup.data, name=setup.name)
     states = ClientStates(Path(setup.states))
@@ -115,7 +115,10 @@ def serve(work: Work, request: Any) -> Result:
     """
     if isinstance(request, Ask):
         return _answered(work, request)
-    message = from_message(work.client.layout, load_params(request.message))
+    params = load_params(request.message)
+    message = from_message(work.client.layout, params)
+    layout = with_constants(work.client.layout, params)
+    work = work._replace(client=work.client._replace(layout=layout))
     match request:
         case Evaluate():
             return Result(_evaluated(work, message))

@@ -38,7 +38,8 @@ class Setup(_Frame, frozen=True):
     data: dict[str, Declared]
     states: str  # folder of the site's client states of this run, which it only reads
     tensors: tuple[tuple[str, str, tuple[int, ...]], ...]  # the model's names, dtypes, shapes
-    buffers: tuple[str, ...]  # names of those that are not trained
+    buffers: tuple[str, ...]  # names of those that are averaged and not trained
+    constants: tuple[str, ...] = ()  # of those that never change: they come with each message
 
 
 class Train(_Frame, frozen=True):

@@ -415,6 +415,7 @@ class Workers:
             states="/hansa/states" if sandboxed else str(states),
             tensors=tuple((name, dtype, tuple(shape)) for name, dtype, shape in offer.tensors),
             buffers=tuple(offer.buffers),
+            constants=tuple(offer.constants),
         )
         if not sandboxed:
             return list(_WORKER), folder, setup
