@@ -191,6 +191,21 @@ UPLOADS_PER_TASK_MAX = 2
 PARTIAL_AGE_S = 7 * 86_400.0
 """Seconds after which an upload that nobody went on with is dropped."""
 
+PARTIAL_IDLE_S = 3_600.0
+"""Seconds after which an upload that nobody goes on with makes room for another of the same member,
+where that has none left: a cut is most often noticed, and gone on from, within minutes."""
+
+UNSUBMITTED_BYTES_MAX = 2 * BLOB_BYTES_MAX
+"""Bytes that one submitter may have uploaded and not submitted: the largest model, and another that
+came to nothing; and never more than half of what the disk has left, which others need too."""
+
+UNSUBMITTED_MAX = 256
+"""Blobs that one submitter may have uploaded and not submitted; a run needs two, and each takes an
+entry of a folder however small it is."""
+
+UNSUBMITTED_SWEEP_S = 3_600.0
+"""Seconds between two looks for what was uploaded and not submitted for a day."""
+
 CHUNK_LISTS_MAX = 256
 """Lists of chunk digests that a store remembers; 8 KiB for each GB of a blob."""
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -31,6 +32,7 @@ from hansa.server.journal import Journal
 from hansa.server.opening import BACKED_UP, SECRET, Opened
 from hansa.server.round_files import Updates
 from hansa.server.settings import operated_by
+from hansa.server.unsubmitted import UNSUBMITTED_FOLDER, claims_in
 from hansa.server.upkeep import left_over, wanted_blobs
 from hansa.store.blobs import BlobStore
 from hansa.web.words import byte_size
@@ -209,12 +211,26 @@ def _orphans(checkup: Checkup) -> Iterator[Finding]:
     }
     for what, paths in groups.items():
         size = sum(path.stat().st_size for path in paths if path.exists())
-        if paths:
-            told = f"{len(paths)} files that nothing refers to, {byte_size(size)}"
-            command = f"{operated_by(folder)} doctor --clean{checkup.where}"
+        told = f"{len(paths)} files that nothing refers to, {byte_size(size)}"
+        command = f"{operated_by(folder)} doctor --clean{checkup.where}"
+        if paths and what == "blobs" and checkup.served:
+            yield Finding("good", what, f"{told}; the server removes them within an hour")
+        elif paths:
             yield Finding("warn", what, told, command)
         else:
             yield Finding("good", what, "hold nothing that is left over")
+
+
+def _uploads(checkup: Checkup) -> Iterator[Finding]:
+    """Tell what people have uploaded and not submitted, and who has the most of it."""
+    of: Counter[str] = Counter()
+    for claim in claims_in(checkup.server.folder / UNSUBMITTED_FOLDER):
+        of[claim.owner] += claim.size
+    told = f"{byte_size(of.total())} are uploaded and not submitted"
+    if of:
+        owner, size = of.most_common(1)[0]
+        told += f"; most by {owner}, {byte_size(size)}"
+    yield Finding("good", "uploads", told)
 
 
 def _backups(checkup: Checkup) -> Iterator[Finding]:
@@ -255,6 +271,7 @@ CHECKS: dict[str, Callable[[Checkup], Iterator[Finding]]] = {
     "database": _database,
     "models": _models,
     "left-over files": _orphans,
+    "uploads": _uploads,
     "backup": _backups,
     "runs": _runs,
 }
