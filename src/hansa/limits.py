@@ -485,6 +485,10 @@ DOCTOR_ORPHAN_S = 86_400.0
 DOCTOR_FAILED_DAYS = 7.0
 """Days for which a server's doctor still speaks of a run that has failed."""
 
+DOCTOR_TWICE_MAX = 100
+"""Lines of the audit trail about keys in two places that a doctor reads; a member makes at most one
+an hour."""
+
 LOCAL_ANSWER_S = 5.0
 """Seconds that an operator's command waits for the server on the same machine."""
 
@@ -548,6 +552,16 @@ BACKUP_PASSES_MAX = 5
 
 CONNECTIONS_OPEN_MAX = 16_384
 """Connections that a server holds at a time; a waiting site has one, and takes about 42 KB."""
+
+INSTANCE_RETURNS = 3
+"""Times that a start of an agent must come back after another was heard, before there are two: what
+a proxy still delivers of one that is gone is a poll, or another that was sent in its place."""
+
+INSTANCES_KEPT = 8
+"""Starts of one member's agents that a server remembers; a member can make up any number."""
+
+INSTANCE_QUIET_S = 3_600.0
+"""Seconds after which two agents of one member count as one again: hundreds of heartbeats."""
 
 HEARTBEATS_MISSED = 1.9
 """Heartbeats for which a site is not heard of before it counts as lost: a little less than two, so

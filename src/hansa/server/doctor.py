@@ -25,9 +25,10 @@ from hansa.limits import (
     DOCTOR_FAILED_DAYS,
     DOCTOR_FREE_BYTES,
     DOCTOR_TLS_DAYS,
+    DOCTOR_TWICE_MAX,
 )
 from hansa.protocol.messages import ENDED
-from hansa.server.audit import newest
+from hansa.server.audit import TWICE, newest
 from hansa.server.journal import Journal
 from hansa.server.opening import BACKED_UP, SECRET, Opened
 from hansa.server.round_files import Updates
@@ -262,6 +263,21 @@ def _runs(checkup: Checkup) -> Iterator[Finding]:
         yield Finding("good", "runs", f"{going} at work, and none has failed lately")
 
 
+def _twice(checkup: Checkup) -> Iterator[Finding]:
+    """Tell of members whose key two agents have used at once."""
+    since = checkup.at - DOCTOR_FAILED_DAYS * DAY_S
+    lines = newest(checkup.server.database, DOCTOR_TWICE_MAX, action=TWICE)
+    last = {line["who"]: line["at"] for line in lines if seconds_of(line["at"]) >= since}
+    for who, at in sorted(last.items()):
+        told = f"two agents used the key of {who} at once, at {at}: was its folder copied?"
+        command = f"hansa server revoke {who}{checkup.where}"
+        yield Finding(
+            "warn", "agents", f"{told} Stop one, or revoke it if that was not you", command
+        )
+    if not last:
+        yield Finding("good", "agents", "no key was lately used by two at once")
+
+
 CHECKS: dict[str, Callable[[Checkup], Iterator[Finding]]] = {
     "server": _service,
     "clock": _clock,
@@ -273,6 +289,7 @@ CHECKS: dict[str, Callable[[Checkup], Iterator[Finding]]] = {
     "left-over files": _orphans,
     "uploads": _uploads,
     "backup": _backups,
+    "agents": _twice,
     "runs": _runs,
 }
 

@@ -28,6 +28,7 @@ from hansa.server.blobs import Upload
 from hansa.server.exchange import Desk
 from hansa.server.federation import Pace
 from hansa.server.hub import NOTHING, Hub
+from hansa.server.instances import Instances
 from hansa.server.journal import Journal
 from hansa.server.keeping import LINEAGES, Lineages
 from hansa.server.opening import invitation
@@ -70,6 +71,7 @@ class ServerState:
         self._refused = Rates(rate=AUDIT_REFUSED_RATE, burst=AUDIT_REFUSED_BURST)
         self.gate = Gate(self.database, self.authority, self.sessions, loopback=self.settings.tls)
         self.hub = Hub(self.settings.heartbeat_s)
+        self.instances = Instances()
         self.trail = threading.Lock()
         self.unsubmitted = Unsubmitted(
             folder / UNSUBMITTED_FOLDER,
@@ -163,6 +165,7 @@ class ServerState:
             version = presence.version if presence else ""
             said = presence.said if presence else NOTHING
             live = {"state": state, "version": version, "heard_s": heard_s}
+            live["twice"] = self.instances.doubled(row["name"], monotonic())
             said_now = {"attributes": dict(said.attributes), "resources": dict(said.slots)}
             facts.append({**row, **live, **said_now})
         return facts + self._behind(facts)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import logging.handlers
+import os
 import queue
 import shutil
 import signal
@@ -107,6 +108,7 @@ class Agent:
         self._holding: dict[TaskKey, TaskRun] = {}
         self._queues: dict[str, queue.SimpleQueue[TaskRun | None]] = {}
         self._failure: BaseException | None = None
+        self._instance, self._twice = os.urandom(8).hex(), False
         self._attributes, self._told = settings.attributes, ""
         self._troubles = Troubles(folder)
 
@@ -197,6 +199,7 @@ class Agent:
             attributes=self._attributes,
             wait=not leftovers,
             resources=self._desk.workers.settings.resources,
+            instance=self._instance,
         )
         self._note_attributes(asked.attributes)
         self._desk.ledger.control(len(msgspec.json.encode(asked)))
@@ -213,6 +216,12 @@ class Agent:
     def _do(self, answer: PollAnswer) -> bool:
         """Do what the server says; return whether any of it was new."""
         news = False
+        if answer.twice and not self._twice:
+            log.error(
+                "another agent uses this site's key at the same time, as from a copy of its "
+                "folder; stop one of the two, or tell the server's operator to revoke the key"
+            )
+        self._twice = answer.twice
         for offer in answer.offers:
             news |= self._offers.put(offer)
         for run in answer.ended:
