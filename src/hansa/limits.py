@@ -498,6 +498,10 @@ BACKUP_HOLD_S = 10.0
 SERVER_HEARTBEAT_S_MAX = 60.0
 """Seconds of a heartbeat at most: a poll is as long, and proxies give up after a minute or two."""
 
+STARTS_AT_ONCE_MAX = 4
+"""Runs that a site starts at a time to count their examples, each in a process that loads the data:
+a slow one holds up no other's word, and a server that offers a hundred starts no hundred."""
+
 OWNER_FILES_S = 1.0
 """Seconds between two looks at a site's settings and approvals, which its owner may change."""
 

@@ -1,8 +1,8 @@
 """The agent: asks the server for work, lets the owner decide, has workers do it, sends results.
 
 One thread polls and never does anything else, so the server knows that the site is alive while
-its workers train.  Each run has a thread for its tasks; offers are looked at in another.  No code
-of a project runs in this process.
+its workers train.  Each run has a thread for its tasks; offers are looked at in a few others.  No
+code of a project runs in this process.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from hansa.clock import date_of, monotonic
 from hansa.errors import HansaError, RequestRefused, ServerError, SiteError
 from hansa.failpoints import hit
 from hansa.identity import load_membership
-from hansa.limits import OWNER_FILES_S, SITE_IDLE_S, SITE_PAUSE_S
+from hansa.limits import OWNER_FILES_S, SITE_IDLE_S, SITE_PAUSE_S, STARTS_AT_ONCE_MAX
 from hansa.protocol import messages
 from hansa.protocol.enrolment import connection_of, poll
 from hansa.protocol.messages import Poll, PollAnswer, Task, TaskKey
@@ -115,7 +115,8 @@ class Agent:
     def start(self) -> None:
         """Begin to ask for work."""
         threading.Thread(target=self._guarded, args=(self._poll,), daemon=True).start()
-        threading.Thread(target=self._guarded, args=(self._offers.work,), daemon=True).start()
+        for work in (self._offers.work,) * STARTS_AT_ONCE_MAX:
+            threading.Thread(target=self._guarded, args=(work,), daemon=True).start()
 
     def wait(self) -> None:
         """Wait for SIGTERM or Ctrl-C.
