@@ -230,6 +230,7 @@ CODES |= {
     "server-backup": "a backup of a server cannot be made in this folder",
     "request-route": "a request is for no route that the server has",
     "request-message": "a request is not the message that its route takes",
+    "upload-too-much": "a submitter has uploaded too much that was not submitted",
     "upload-unwanted": "a site would upload an update that no task asks for",
     "server-disk": "the disk of a server, or its system, does not do what it is asked",
     "store-redis": "the Redis that keeps models of a run cannot be used",

@@ -201,6 +201,21 @@ UPLOADS_PER_TASK_MAX = 2
 PARTIAL_AGE_S = 7 * 86_400.0
 """Seconds after which an upload that nobody went on with is dropped."""
 
+PARTIAL_IDLE_S = 3_600.0
+"""Seconds after which an upload that nobody goes on with makes room for another of the same member,
+where that has none left: a cut is most often noticed, and gone on from, within minutes."""
+
+UNSUBMITTED_BYTES_MAX = 2 * BLOB_BYTES_MAX
+"""Bytes that one submitter may have uploaded and not submitted: the largest model, and another that
+came to nothing; and never more than half of what the disk has left, which others need too."""
+
+UNSUBMITTED_MAX = 256
+"""Blobs that one submitter may have uploaded and not submitted; a run needs two, and each takes an
+entry of a folder however small it is."""
+
+UNSUBMITTED_SWEEP_S = 3_600.0
+"""Seconds between two looks for what was uploaded and not submitted for a day."""
+
 CHUNK_LISTS_MAX = 256
 """Lists of chunk digests that a store remembers; 8 KiB for each GB of a blob."""
 
@@ -480,6 +495,10 @@ DOCTOR_ORPHAN_S = 86_400.0
 DOCTOR_FAILED_DAYS = 7.0
 """Days for which a server's doctor still speaks of a run that has failed."""
 
+DOCTOR_TWICE_MAX = 100
+"""Lines of the audit trail about keys in two places that a doctor reads; a member makes at most one
+an hour."""
+
 LOCAL_ANSWER_S = 5.0
 """Seconds that an operator's command waits for the server on the same machine."""
 
@@ -488,6 +507,10 @@ BACKUP_HOLD_S = 10.0
 
 SERVER_HEARTBEAT_S_MAX = 60.0
 """Seconds of a heartbeat at most: a poll is as long, and proxies give up after a minute or two."""
+
+STARTS_AT_ONCE_MAX = 4
+"""Runs that a site starts at a time to count their examples, each in a process that loads the data:
+a slow one holds up no other's word, and a server that offers a hundred starts no hundred."""
 
 OWNER_FILES_S = 1.0
 """Seconds between two looks at a site's settings and approvals, which its owner may change."""
@@ -543,6 +566,16 @@ BACKUP_PASSES_MAX = 5
 
 CONNECTIONS_OPEN_MAX = 16_384
 """Connections that a server holds at a time; a waiting site has one, and takes about 42 KB."""
+
+INSTANCE_RETURNS = 3
+"""Times that a start of an agent must come back after another was heard, before there are two: what
+a proxy still delivers of one that is gone is a poll, or another that was sent in its place."""
+
+INSTANCES_KEPT = 8
+"""Starts of one member's agents that a server remembers; a member can make up any number."""
+
+INSTANCE_QUIET_S = 3_600.0
+"""Seconds after which two agents of one member count as one again: hundreds of heartbeats."""
 
 HEARTBEATS_MISSED = 1.9
 """Heartbeats for which a site is not heard of before it counts as lost: a little less than two, so

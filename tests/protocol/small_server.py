@@ -33,6 +33,7 @@ from hansa.protocol.connection import Connection
 from hansa.protocol.messages import SessionAnswer, SessionRequest
 from hansa.server import blobs, refusals
 from hansa.server.auth import Principal
+from hansa.server.unsubmitted import Unsubmitted
 from hansa.store.blobs import BlobStore
 
 
@@ -55,6 +56,7 @@ class SmallServer:
         self.messages = BlobStore(folder / "messages", durable=False)
         self.updates = BlobStore(folder / "updates", durable=False)
         self.readable = (self.messages, self.blobs)
+        self.unsubmitted = Unsubmitted(folder / "unsubmitted", self.blobs, wanted=set)
         self.most = 2**40  # bytes of an update that a site may send; 0: it has no task
         self.body_max = 2**40  # bytes of a body that a proxy before the server lets through
         self.sessions = Sessions()

@@ -192,3 +192,13 @@ def test_one_check_that_cannot_be_done_does_not_hide_the_others(folder):
     bad = {f.about for f in found if f.grade == "bad"}
     assert {"clock", "certificates"} <= bad
     assert {"disk", "keys", "models"} <= {f.about for f in found}
+
+
+def test_who_has_uploaded_the_most_without_submitting_it_is_told(folder):
+    assert graded(folder)["uploads"] == ("good", "0 B are uploaded and not submitted | ")
+    marks = folder / "unsubmitted"
+    marks.mkdir()
+    for n, (size, owner) in enumerate([(1000, "ada"), (3000, "ben"), (2500, "ada")]):
+        (marks / f"{n:064}.{size}.{owner}").touch()
+    told = graded(folder)["uploads"][1]
+    assert told == "6.5 kB are uploaded and not submitted; most by ada, 3.5 kB | "

@@ -12,6 +12,7 @@ from sample_site import make_offer, make_site
 from test_tasks import OPEN, Life, Table, encoded, ref
 
 from hansa.errors import ServerError
+from hansa.limits import STARTS_AT_ONCE_MAX
 from hansa.protocol.messages import BlobRef, Offer, Task, TaskKey
 from hansa.site.requests import approve, deny
 
@@ -118,7 +119,7 @@ def test_a_denial_that_comes_while_its_run_is_looked_at_is_not_lost(owner: Owner
 
 
 def test_a_denial_waits_for_no_other_run(owner: Owner) -> None:
-    """The one thread that looks at runs may be held up for as long as a task may take."""
+    """A thread that looks at runs may be held up for as long as a task may take."""
     [denied] = owner.ready("study-1")
     owner.hold("train study-1")
     owner.ask("study-1")
@@ -137,6 +138,57 @@ def test_a_denial_waits_for_no_other_run(owner: Owner) -> None:
     owner.let_go["look at other-1"].set()
     owner.life.until(lambda: len(owner.server.standings) == 3)
     assert {s.state for s in owner.server.standings[1:]} == {"ready", "refused"}
+
+
+def test_the_word_on_a_run_waits_for_no_other_runs_slow_start(owner: Owner) -> None:
+    owner.hold("look at slow-1")
+    owner.offered("slow-1", seed=5)
+    assert owner.began["look at slow-1"].wait(20)
+    owner.ready("study-1")
+    owner.ask("study-1")
+    owner.life.until(lambda: owner.server.receipts, "a task waits for another run's start")
+    owner.let_go["look at slow-1"].set()
+    owner.life.until(lambda: len(owner.server.standings) == 2)
+    assert [s.state for s in owner.server.standings] == ["ready", "ready"]
+
+
+def test_no_more_runs_are_started_at_a_time_than_the_limit_says(owner: Owner) -> None:
+    runs = [f"study-{n}" for n in range(STARTS_AT_ONCE_MAX + 2)]
+    for run in runs:
+        owner.hold(f"look at {run}")
+    owner.offered(*runs)
+    owner.life.until(lambda: len(owner.looked_at) == STARTS_AT_ONCE_MAX)
+    assert not any(owner.began[f"look at {run}"].wait(0.1) for run in runs[STARTS_AT_ONCE_MAX:])
+    for run in runs:
+        owner.let_go[f"look at {run}"].set()
+    owner.life.until(lambda: len(owner.server.standings) == len(runs))
+    assert sorted(owner.looked_at) == runs, "each once"
+
+
+def test_runs_that_ask_at_once_fetch_a_package_that_they_share_once(
+    owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched: list[Path] = []
+
+    def package(connection: Any, blob: BlobRef, target: Path, **facts: Any) -> None:
+        fetched.append(target)
+        threading.Event().wait(0.2)  # in which the other threads would begin, too
+        owner.package(connection, blob, target, **facts)
+
+    monkeypatch.setattr("hansa.site.offers.download", package)
+    owner.ready("study-1", "study-2", "study-3")
+    assert len(fetched) == 1
+
+
+def test_a_denial_ends_every_start_of_its_plan_and_no_other(owner: Owner) -> None:
+    for run in ("study-1", "study-2", "other-1"):
+        owner.hold(f"look at {run}")
+    [denied, _] = owner.offered("study-1", "study-2")
+    owner.offered("other-1", seed=5)
+    owner.life.until(lambda: len(owner.looked_at) == 3)
+    owner.deny(denied)
+    assert owner.life.agent._offers.look_again()
+    assert sorted(owner.workers.cancelled) == ["study-1", "study-2"]
 
 
 def test_a_denial_holds_from_the_next_task_on_though_nobody_has_looked(owner: Owner) -> None:

@@ -682,3 +682,21 @@ def test_a_mistake_in_the_owners_files_is_not_told_to_the_server(
     said = table.server.standings[-1]
     assert said.state == "refused" and "its owner must look" in said.reason
     assert str(table.site.folder) not in said.reason and "submiters" not in said.reason
+
+
+def test_an_agent_whose_key_is_used_elsewhere_says_so_once_and_works_on(
+    life: Life, caplog: pytest.LogCaptureFixture
+) -> None:
+    said: list[str] = []
+
+    def answer(poll: Any) -> PollAnswer:
+        said.append(poll.instance)
+        return PollAnswer(twice=2 < len(said) < 9, again_s=0.01)
+
+    life.server.repeated = answer
+    life.agent.start()
+    life.until(lambda: len(said) > 12)
+    told = [line for line in caplog.messages if "another agent uses this site's key" in line]
+    assert len(told) == 1
+    assert len(set(said)) == 1 and said[0]
+    assert life.agent._failure is None

@@ -66,8 +66,9 @@ def invite(name: str, role: Role, org: str, expires: float, folder: Path, as_jso
 def sites(folder: Path, as_json: bool) -> None:
     """List sites: active, silent since when, or revoked; combiners, and who is behind them.
 
-    Who is there is known to the running server alone; it is asked on this machine, in the name of
-    the admin whose key is here.
+    Of a site whose key two agents use at once it says so: its folder may have been copied.  Who is
+    there is known to the running server alone; it is asked on this machine, in the name of the
+    admin whose key is here.
 
     \b
     Examples:
@@ -212,6 +213,8 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
     state = row.get("state") or ("revoked" if row["revoked_at"] else "member")
     if state == "revoked":
         state = f"revoked {row['revoked_at']}"
+    elif row.get("twice"):
+        state += ", two agents"
     return {
         "name": row["name"],
         "role": row["role"],

@@ -9,6 +9,7 @@ tell    who is there, and what they say of each run, whenever that changes
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -79,6 +80,7 @@ class Relay(Runs):
         self._outgoing = Outgoing(membership, self._connection, ledger=self._ledger, outbox=outbox)
         self._known: dict[str, CombinedRun | None] = {}  # None: its package is being fetched
         self._work_on: dict[TaskKey, threading.Event] = {}  # set when nobody wants it any more
+        self._instance, self._twice = os.urandom(8).hex(), False
         self._sites_told: list[str] | None = None
         self._standings_told: dict[str, dict[str, Standing]] = {}
 
@@ -168,9 +170,13 @@ class Relay(Runs):
                 version=hansa.__version__,
                 wait=wait,
                 sites=tuple(sites),
+                instance=self._instance,
             )
         self._ledger.control(len(msgspec.json.encode(asked)))
         answer = poll(self._connection, self._membership, asked)
+        if answer.twice and not self._twice:
+            log.error("another combiner uses this one's key at the same time; stop one of the two")
+        self._twice = answer.twice
         if answer.taken:
             log.warning("the server above knows others by the names %s", ", ".join(answer.taken))
         self._sites_told = [site for site in sites if site not in answer.taken]

@@ -158,6 +158,7 @@ class Poll(_Message, frozen=True):
     resources: Slots = {}  # that the site can lend to runs
     sites: Annotated[tuple[Name, ...], Meta(max_length=COMBINER_SITES_MAX)] = ()
     """of a combiner: who is there behind it"""
+    instance: Annotated[str, Meta(max_length=32)] = ""  # drawn by the agent at its start
 
 
 class Committed(_Message, frozen=True):
@@ -178,6 +179,7 @@ class PollAnswer(_Message, frozen=True):
     again_s: float = 0.0  # wait so long before the next poll; the server's word against storms
     heartbeat_s: float = 5.0  # a site that is not heard of for two of these counts as lost
     taken: list[Name] = []  # of a combiner's sites: names that another has, so they are not asked
+    twice: bool = False  # another agent has used the same key lately
 
 
 class Standing(_Message, frozen=True):

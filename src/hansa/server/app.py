@@ -17,7 +17,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from hansa.clock import wall
 from hansa.errors import HansaError, RequestRefused
 from hansa.identity import to_text
-from hansa.limits import MEMBER_CACHE_S, OPEN_BODY_BYTES_MAX, SESSION_BURST, SESSION_RATE
+from hansa.limits import (
+    MEMBER_CACHE_S,
+    OPEN_BODY_BYTES_MAX,
+    SESSION_BURST,
+    SESSION_RATE,
+    UNSUBMITTED_SWEEP_S,
+)
 from hansa.protocol.messages import Enrolled, Enrolment, SessionRequest
 from hansa.server import blobs, control, members, models, operations, people, refusals, relays
 from hansa.server.auth import Gate, Principal
@@ -209,7 +215,8 @@ class Door:
         state.hub.attach(asyncio.get_running_loop())
         await in_thread(state.sweep)
         await in_thread(state.runs.resume)
-        watching = [asyncio.create_task(task) for task in (self._watch(), self._revocations())]
+        watches = (self._watch(), self._revocations(), self._sweeps())
+        watching = [asyncio.create_task(task) for task in watches]
         try:
             yield
         finally:
@@ -238,6 +245,13 @@ class Door:
                     state.gate.forget(fingerprint)
                     await in_thread(state.hub.forget, name)
             await asyncio.sleep(MEMBER_CACHE_S)
+
+    async def _sweeps(self) -> None:
+        """Remove what was uploaded for runs that never came."""
+        while True:
+            await asyncio.sleep(UNSUBMITTED_SWEEP_S)
+            with _logged("what nobody has submitted could not be removed"):
+                await in_thread(self._state.sweep_unsubmitted)
 
     def opened(self, handler: Endpoint, rates: Rates | None = None) -> Endpoint:
         """Return an endpoint for strangers, who may not knock too often."""

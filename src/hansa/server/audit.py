@@ -14,6 +14,9 @@ from hansa.text import TEXT_CHARS, clean
 
 TRAIL = tables.audit
 
+TWICE = "member.twice"
+"""The action of a line that says: two agents use a member's key at once."""
+
 
 def record(
     connection: Connection,

@@ -7,6 +7,7 @@ has signed.  Updates can be sent and asked about; nobody can read them back.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -34,6 +35,7 @@ from hansa.limits import (
 from hansa.protocol.messages import BlobChunks
 from hansa.server.auth import Principal
 from hansa.server.routes import WHOLE, Route, answer, in_thread
+from hansa.server.unsubmitted import Unsubmitted
 from hansa.store.addresses import Bytes, hex_of
 from hansa.store.blobs import BlobStore
 from hansa.store.faults import disk_failed, missing, too_large, wrong_digest
@@ -64,6 +66,10 @@ class State(Protocol):
     def readable(self) -> Sequence[BlobStore]:
         """Stores that members may fetch from."""
 
+    @property
+    def unsubmitted(self) -> Unsubmitted:
+        """Who has uploaded what, for runs that are to come."""
+
     def update_store(self, upload: Upload) -> BlobStore:
         """Return where this update is put; raise if its site may not send it now."""
 
@@ -74,7 +80,7 @@ class _Writer(Protocol):
 
 def routes(state: State) -> list[Route]:
     """Return the routes of blobs and updates."""
-    blobs = _Uploads(lambda _: state.blobs)
+    blobs = _Uploads(lambda _: state.blobs, state.unsubmitted.uploading)
     updates = _Uploads(state.update_store)
     downloads = _Downloads(state.readable, blobs)
     one, chunks, chunk = "/{digest}", "/{digest}/chunks", "/{digest}/chunks/{n}"
@@ -89,11 +95,26 @@ def routes(state: State) -> list[Route]:
     ]
 
 
-class _Uploads:
-    """Takes blobs into a store that may depend on who sends them, and for what."""
+_Counted = Callable[[str, str, int], contextlib.AbstractAsyncContextManager[None]]
 
-    def __init__(self, store_for: Callable[[Upload], BlobStore]) -> None:
-        self._store_for = store_for
+
+def _uncounted(_owner: str, _digest: str, _size: int) -> contextlib.nullcontext[None]:
+    """Hold nothing: what sites send is counted by their tasks."""
+    return contextlib.nullcontext()
+
+
+class _Uploads:
+    """Takes blobs into a store that may depend on who sends them, and for what.
+
+    Args:
+      store_for: tells the store.
+      counted: holds a blob for its sender, before it is looked for and while it comes.
+    """
+
+    def __init__(
+        self, store_for: Callable[[Upload], BlobStore], counted: _Counted = _uncounted
+    ) -> None:
+        self._store_for, self._counted = store_for, counted
 
     def _store(self, request: Request, principal: Principal, size: int) -> BlobStore:
         digest, query = request.path_params["digest"], request.query_params
@@ -108,8 +129,16 @@ class _Uploads:
             raise wrong_digest(digest, "the digest signed for the body is another")
         size = _announced(request, limit=BLOB_BYTES_MAX)
         store = self._store(request, principal, size)
+        async with self._counted(principal.name, digest, size):
+            await self._take_whole(request, principal, store, size=size)
+        return answer(BlobChunks(size=size, chunk_bytes=CHUNK_BYTES, complete=True))
+
+    async def _take_whole(
+        self, request: Request, principal: Principal, store: BlobStore, *, size: int
+    ) -> None:
+        digest = request.path_params["digest"]
         if store.has(digest):
-            await _take(request, _Checked(signed), size=size)
+            await _take(request, _Checked(hex_of(digest)), size=size)
         elif size > CHUNK_BYTES:
             upload = await in_thread(partial(store.chunks, digest, size, owner=principal.name))
             with upload.stream() as writer:
@@ -120,7 +149,6 @@ class _Uploads:
         else:
             with store.writer(digest, size) as writer:
                 await _take_here(request, writer, size=size)
-        return answer(BlobChunks(size=size, chunk_bytes=CHUNK_BYTES, complete=True))
 
     async def put_chunk(
         self, request: Request, principal: Principal, signed: str | None
@@ -129,6 +157,19 @@ class _Uploads:
         digest, n = request.path_params["digest"], _number(request.path_params["n"], "chunk")
         whole = self._whole_size(request)
         store = self._store(request, principal, whole)
+        async with self._counted(principal.name, digest, whole):
+            return await self._take_chunk(request, principal, n, store=store, signed=signed)
+
+    async def _take_chunk(
+        self,
+        request: Request,
+        principal: Principal,
+        n: int,
+        *,
+        store: BlobStore,
+        signed: str | None,
+    ) -> Response:
+        digest, whole = request.path_params["digest"], self._whole_size(request)
         if store.has(digest):
             size = _announced(request, limit=CHUNK_BYTES)
             await _take(request, _Checked(signed), size=size)
@@ -156,11 +197,17 @@ class _Uploads:
         whole = self._whole_size(request) if "size" in request.query_params else 0
         # A client that hears now that nobody waits for it need not send anything.
         store = self._store(request, principal, whole)
+        if not whole and not store.has(digest):
+            raise missing(digest)
+        async with self._counted(principal.name, digest, whole):
+            return await self._progress(principal, store, digest, whole)
+
+    async def _progress(
+        self, principal: Principal, store: BlobStore, digest: str, whole: int
+    ) -> BlobChunks:
         if store.has(digest):
             size = store.size(digest)
             return BlobChunks(size=size, chunk_bytes=CHUNK_BYTES, complete=True)
-        if not whole:
-            raise missing(digest)
         have = await in_thread(partial(store.have, digest, whole, owner=principal.name))
         complete = False
         if have:  # a crash may have come between the last chunk and the end
@@ -219,6 +266,8 @@ class _Downloads:
     async def chunks(self, request: Request, principal: Principal, _digest: str | None) -> Response:
         """Tell the chunks' digests of a blob that is there, or how far its upload is."""
         digest = request.path_params["digest"]
+        if principal.role in SUBMITTERS and "size" in request.query_params:  # it would be sent
+            return answer(await self._uploads.progress(request, principal))
         for store in self._having(digest):
             try:
                 digests = await in_thread(store.chunk_digests, digest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ from hansa.errors import RequestRefused, UpdateRefused
 from hansa.limits import EXAMPLES_MAX
 from hansa.protocol.messages import ENDED, Phase, Poll, PollAnswer, Receipt, Standing, TaskResult
 from hansa.rounds.questions import asked_in
+from hansa.server.audit import TWICE
 from hansa.server.auth import Principal
 from hansa.server.hub import Said
 from hansa.server.members import active_names
@@ -28,6 +30,8 @@ from hansa.server.routes import (
 )
 from hansa.server.state import ServerState
 from hansa.spans import effort
+
+log = logging.getLogger("hansa.server")
 
 
 def routes(state: ServerState) -> list[Route]:
@@ -63,6 +67,8 @@ class Control:
             while (found := self._news(principal.name, poll, until)) is None:
                 await bell.rung(until - monotonic())
                 await self._state.gate.still(principal)
+        if twice := self._state.instances.doubled(principal.name, monotonic()):
+            found = msgspec.structs.replace(found, twice=twice)
         return answer(msgspec.structs.replace(found, taken=taken) if taken else found)
 
     def _news(self, site: str, poll: Poll, until: float) -> PollAnswer | None:
@@ -80,6 +86,9 @@ class Control:
         said = Said(poll.attributes, poll.resources)
         if not hub.touch(site, said):
             await in_thread(hub.heard, site, poll.version, said)
+        if self._state.instances.heard(site, poll.instance, monotonic()):
+            log.warning("two agents use the key of %s at once; was its folder copied?", site)
+            await in_thread(self._state.audit, site, TWICE, site, "seen")
         if principal.role == "combiner":
             return await in_thread(self._relayed, site, poll)
         if hub.via(site) is not None:

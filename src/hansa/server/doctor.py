@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -24,13 +25,15 @@ from hansa.limits import (
     DOCTOR_FAILED_DAYS,
     DOCTOR_FREE_BYTES,
     DOCTOR_TLS_DAYS,
+    DOCTOR_TWICE_MAX,
 )
 from hansa.protocol.messages import ENDED
-from hansa.server.audit import newest
+from hansa.server.audit import TWICE, newest
 from hansa.server.journal import Journal
 from hansa.server.opening import BACKED_UP, SECRET, Opened
 from hansa.server.round_files import Updates
 from hansa.server.settings import operated_by
+from hansa.server.unsubmitted import UNSUBMITTED_FOLDER, claims_in
 from hansa.server.upkeep import left_over, wanted_blobs
 from hansa.store.blobs import BlobStore
 from hansa.web.words import byte_size
@@ -209,12 +212,26 @@ def _orphans(checkup: Checkup) -> Iterator[Finding]:
     }
     for what, paths in groups.items():
         size = sum(path.stat().st_size for path in paths if path.exists())
-        if paths:
-            told = f"{len(paths)} files that nothing refers to, {byte_size(size)}"
-            command = f"{operated_by(folder)} doctor --clean{checkup.where}"
+        told = f"{len(paths)} files that nothing refers to, {byte_size(size)}"
+        command = f"{operated_by(folder)} doctor --clean{checkup.where}"
+        if paths and what == "blobs" and checkup.served:
+            yield Finding("good", what, f"{told}; the server removes them within an hour")
+        elif paths:
             yield Finding("warn", what, told, command)
         else:
             yield Finding("good", what, "hold nothing that is left over")
+
+
+def _uploads(checkup: Checkup) -> Iterator[Finding]:
+    """Tell what people have uploaded and not submitted, and who has the most of it."""
+    of: Counter[str] = Counter()
+    for claim in claims_in(checkup.server.folder / UNSUBMITTED_FOLDER):
+        of[claim.owner] += claim.size
+    told = f"{byte_size(of.total())} are uploaded and not submitted"
+    if of:
+        owner, size = of.most_common(1)[0]
+        told += f"; most by {owner}, {byte_size(size)}"
+    yield Finding("good", "uploads", told)
 
 
 def _backups(checkup: Checkup) -> Iterator[Finding]:
@@ -246,6 +263,21 @@ def _runs(checkup: Checkup) -> Iterator[Finding]:
         yield Finding("good", "runs", f"{going} at work, and none has failed lately")
 
 
+def _twice(checkup: Checkup) -> Iterator[Finding]:
+    """Tell of members whose key two agents have used at once."""
+    since = checkup.at - DOCTOR_FAILED_DAYS * DAY_S
+    lines = newest(checkup.server.database, DOCTOR_TWICE_MAX, action=TWICE)
+    last = {line["who"]: line["at"] for line in lines if seconds_of(line["at"]) >= since}
+    for who, at in sorted(last.items()):
+        told = f"two agents used the key of {who} at once, at {at}: was its folder copied?"
+        command = f"hansa server revoke {who}{checkup.where}"
+        yield Finding(
+            "warn", "agents", f"{told} Stop one, or revoke it if that was not you", command
+        )
+    if not last:
+        yield Finding("good", "agents", "no key was lately used by two at once")
+
+
 CHECKS: dict[str, Callable[[Checkup], Iterator[Finding]]] = {
     "server": _service,
     "clock": _clock,
@@ -255,7 +287,9 @@ CHECKS: dict[str, Callable[[Checkup], Iterator[Finding]]] = {
     "database": _database,
     "models": _models,
     "left-over files": _orphans,
+    "uploads": _uploads,
     "backup": _backups,
+    "agents": _twice,
     "runs": _runs,
 }
 

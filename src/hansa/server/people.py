@@ -102,6 +102,8 @@ class People:
         with state.trail:  # what is found to be there is not removed before it is recorded
             check_uploaded(submission, state.blobs)
             run = state.runs.submit(submission, submitter)
+            needed = {submission.package.digest, submission.seed_model.digest}
+            state.unsubmitted.submitted(submitter, needed)
         state.audit(submitter, "submit", run, "ok")
         return self._facts(run)
 

@@ -23,6 +23,7 @@ from hansa.store.spares import NO_SPARES, Spares
 
 if TYPE_CHECKING:
     from hansa.server.keeping import Lineages
+    from hansa.server.unsubmitted import Unsubmitted
 
 
 class _Place(NamedTuple):
@@ -192,6 +193,11 @@ class Stores(NamedTuple):
     spares: Spares  # files of rounds that are over
     trail: threading.Lock  # held while it is recorded which models are needed, and while some go
     lineages: Lineages | None = None  # of models that no run needs, and whose plan wants them
+    unsubmitted: Unsubmitted | None = None  # what somebody has been told is there
+
+    def let_go(self, digest: str) -> None:
+        """Remove a model that no run needs any longer, unless a submission may count on it."""
+        (self.blobs.remove if self.unsubmitted is None else self.unsubmitted.let_go)(digest)
 
     def forget(self, run: str) -> None:
         """Remove what only a run that has ended would need."""

@@ -195,7 +195,7 @@ class RunModels:
             except EndedError:
                 raise Interrupted from None  # stopped meanwhile
             for old in stale:
-                self._stores.blobs.remove(old)
+                self._stores.let_go(old)
         self.close()  # sites have fetched what was committed before
         self._light = list(needed)
 

@@ -28,6 +28,7 @@ from hansa.server.blobs import Upload
 from hansa.server.exchange import Desk
 from hansa.server.federation import Pace
 from hansa.server.hub import NOTHING, Hub
+from hansa.server.instances import Instances
 from hansa.server.journal import Journal
 from hansa.server.keeping import LINEAGES, Lineages
 from hansa.server.opening import invitation
@@ -37,7 +38,8 @@ from hansa.server.runs import Runs
 from hansa.server.settings import ServerSettings, load_settings
 from hansa.server.sources import Rates
 from hansa.server.submissions import FUNCTIONS_FOLDER, Serving
-from hansa.server.upkeep import left_over, wanted_blobs
+from hansa.server.unsubmitted import UNSUBMITTED_FOLDER, Unsubmitted
+from hansa.server.upkeep import wanted_blobs
 from hansa.store.blobs import BlobStore
 from hansa.store.database import open_database
 from hansa.store.spares import Spares
@@ -69,7 +71,14 @@ class ServerState:
         self._refused = Rates(rate=AUDIT_REFUSED_RATE, burst=AUDIT_REFUSED_BURST)
         self.gate = Gate(self.database, self.authority, self.sessions, loopback=self.settings.tls)
         self.hub = Hub(self.settings.heartbeat_s)
+        self.instances = Instances()
         self.trail = threading.Lock()
+        self.unsubmitted = Unsubmitted(
+            folder / UNSUBMITTED_FOLDER,
+            self.blobs,
+            wanted=lambda: {found.digest for found in wanted_blobs(self.database)},
+            refused=lambda who, blob: self.audit_refused(who, "upload", blob, "upload-too-much"),
+        )
         self.journal = Journal(self.database, self.hub.wake_followers)
         self.stores = Stores(
             self.blobs,
@@ -79,6 +88,7 @@ class ServerState:
             spares,
             self.trail,
             Lineages(folder / LINEAGES, self.settings.redis, self.settings.name),
+            self.unsubmitted,
         )
         chosen = self.settings
         self.serving = Serving(chosen.server_functions, chosen.server_functions_memory_mb, folder)
@@ -155,6 +165,7 @@ class ServerState:
             version = presence.version if presence else ""
             said = presence.said if presence else NOTHING
             live = {"state": state, "version": version, "heard_s": heard_s}
+            live["twice"] = self.instances.doubled(row["name"], monotonic())
             said_now = {"attributes": dict(said.attributes), "resources": dict(said.slots)}
             facts.append({**row, **live, **said_now})
         return facts + self._behind(facts)
@@ -177,9 +188,11 @@ class ServerState:
         going = {row.run for row in self.journal.runs(unfinished=True)}
         self.stores.sweep(going, self.journal.open_updates())
         shutil.rmtree(self.folder / FUNCTIONS_FOLDER, ignore_errors=True)
-        # Packages and models whose submission was refused, or never came.
-        for path in left_over(self.blobs, {w.digest for w in wanted_blobs(self.database)}):
-            path.unlink(missing_ok=True)
+        self.sweep_unsubmitted()
+
+    def sweep_unsubmitted(self) -> None:
+        """Remove packages and models whose submission was refused, or never came."""
+        self.unsubmitted.sweep(self.trail)
 
     def close(self) -> None:
         """Let go of everything."""

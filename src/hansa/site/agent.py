@@ -1,8 +1,8 @@
 """The agent: asks the server for work, lets the owner decide, has workers do it, sends results.
 
 One thread polls and never does anything else, so the server knows that the site is alive while
-its workers train.  Each run has a thread for its tasks; offers are looked at in another.  No code
-of a project runs in this process.
+its workers train.  Each run has a thread for its tasks; offers are looked at in a few others.  No
+code of a project runs in this process.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import logging.handlers
+import os
 import queue
 import shutil
 import signal
@@ -26,7 +27,7 @@ from hansa.clock import date_of, monotonic
 from hansa.errors import HansaError, RequestRefused, ServerError, SiteError
 from hansa.failpoints import hit
 from hansa.identity import load_membership
-from hansa.limits import OWNER_FILES_S, SITE_IDLE_S, SITE_PAUSE_S
+from hansa.limits import OWNER_FILES_S, SITE_IDLE_S, SITE_PAUSE_S, STARTS_AT_ONCE_MAX
 from hansa.protocol import messages
 from hansa.protocol.enrolment import connection_of, poll
 from hansa.protocol.messages import Poll, PollAnswer, Task, TaskKey
@@ -108,13 +109,15 @@ class Agent:
         self._holding: dict[TaskKey, TaskRun] = {}
         self._queues: dict[str, queue.SimpleQueue[TaskRun | None]] = {}
         self._failure: BaseException | None = None
+        self._instance, self._twice = os.urandom(8).hex(), False
         self._attributes, self._told = settings.attributes, ""
         self._troubles = Troubles(folder)
 
     def start(self) -> None:
         """Begin to ask for work."""
         threading.Thread(target=self._guarded, args=(self._poll,), daemon=True).start()
-        threading.Thread(target=self._guarded, args=(self._offers.work,), daemon=True).start()
+        for work in (self._offers.work,) * STARTS_AT_ONCE_MAX:
+            threading.Thread(target=self._guarded, args=(work,), daemon=True).start()
 
     def wait(self) -> None:
         """Wait for SIGTERM or Ctrl-C.
@@ -200,6 +203,7 @@ class Agent:
             attributes=self._attributes,
             wait=not leftovers,
             resources=self._desk.workers.settings.resources,
+            instance=self._instance,
         )
         self._note_attributes(asked.attributes)
         self._desk.ledger.control(len(msgspec.json.encode(asked)))
@@ -216,6 +220,12 @@ class Agent:
     def _do(self, answer: PollAnswer) -> bool:
         """Do what the server says; return whether any of it was new."""
         news = False
+        if answer.twice and not self._twice:
+            log.error(
+                "another agent uses this site's key at the same time, as from a copy of its "
+                "folder; stop one of the two, or tell the server's operator to revoke the key"
+            )
+        self._twice = answer.twice
         for offer in answer.offers:
             news |= self._offers.put(offer)
         for run in answer.ended:

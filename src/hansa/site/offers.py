@@ -73,7 +73,10 @@ class Offers:
         self._known: dict[str, Known] = {}
         self._queued: set[str] = set()
         self._again: set[str] = set()  # of those that are queued: to be judged once more
-        self._beginning: tuple[Offer, str] | None = None  # whose code is started to count examples
+        self._taking = threading.Lock()  # runs of one plan have one package, and one folder
+        self._beginning: dict[
+            str, tuple[Offer, str]
+        ] = {}  # whose code is started to count examples
         self._rounds: dict[str, Rounds] = {}
         self._seen = self._stamp()
 
@@ -95,12 +98,12 @@ class Offers:
             self._queue.put(offer)
 
     def close(self) -> None:
-        """Let the thread of `work` end."""
+        """Let the threads of `work` end."""
         self._closed.set()
         self._queue.put(None)
 
     def work(self) -> None:
-        """Look at offers one after the other; runs in a thread of its own."""
+        """Look at offers; runs in several threads, for the code of one may take long to start."""
         while (offer := self._queue.get()) is not None:
             try:
                 self._consider(offer)
@@ -114,6 +117,7 @@ class Offers:
                 self._unqueue(offer)
                 raise
             self._unqueue(offer)
+        self._queue.put(None)  # for the next of the threads
 
     def _unqueue(self, offer: Offer) -> None:
         with self._decided:
@@ -134,15 +138,16 @@ class Offers:
         with contextlib.suppress(SiteError):  # told wherever the settings are needed
             self._desk.workers.settings = load_settings(self._folder)
         with self._lock:
-            known = list(self._known.values())
+            known, beginning = list(self._known.values()), list(self._beginning.values())
             self._again |= self._queued
         for run in known:
             self._judge_again(run.offer)
         for run in known:
             if run.joined is not None and (against := self._against(run.offer, run.key)):
                 self._withdraw(run.offer.run, against)
-        if (begins := self._beginning) is not None and self._against(*begins):
-            self._desk.workers.cancel(begins[0].run)
+        for begins in beginning:
+            if self._against(*begins):
+                self._desk.workers.cancel(begins[0].run)
         self._seen = stamp
         return True
 
@@ -270,8 +275,10 @@ class Offers:
                 # It is here and has begun: nothing has to be fetched or waited for.
                 against = self._against(offer, key)
                 return before if against is None else Known(offer, key, against, None)
-            request = save_request(self._folder, offer, self._fetched(offer))
-            self._beginning = (offer, key)
+            with self._taking:
+                request = save_request(self._folder, offer, self._fetched(offer))
+            with self._lock:
+                self._beginning[offer.run] = (offer, key)
             if against := self._against(offer, key):
                 return Known(offer, key, against, None)
             self._desk.workers.settings = load_settings(self._folder)
@@ -279,7 +286,8 @@ class Offers:
         except (HansaError, OSError) as error:
             return Known(offer, key, self._cannot(offer, error), None)
         finally:
-            self._beginning = None
+            with self._lock:
+                self._beginning.pop(offer.run, None)
         ready = Standing(state="ready", examples=examples)
         return Known(offer, key, ready, Joined(offer, request.code))
 

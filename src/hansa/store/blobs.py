@@ -197,7 +197,10 @@ class BlobStore:
         """
         parts: Sequence[Bytes] = data if isinstance(data, list | tuple) else [data]  # type: ignore[list-item]
         digest = digest_of(*parts)
-        if not self._is_there(digest, durable):
+        if self._is_there(digest, durable):
+            with contextlib.suppress(FileNotFoundError):
+                os.utime(self.path(digest))  # it is as new as one that was written now
+        else:
             self._write(digest, parts, durable=durable)
         return digest, sum(memoryview(part).nbytes for part in parts)
 
@@ -267,9 +270,23 @@ class BlobStore:
 
     def have(self, digest: str, size: int, *, owner: str = "") -> list[int]:
         """Return which chunks of a blob its owner has sent; unlike `chunks`, begins nothing."""
-        if not (self._partial / f"{self._upload_name(digest, size, owner)}.part").exists():
+        if not self.part(digest, size, owner=owner).exists():
             return []
         return self.chunks(digest, size, owner=owner).have
+
+    def part(self, digest: str, size: int, *, owner: str = "") -> Path:
+        """Return where a blob lies that its owner sends in chunks, as long as it is not whole."""
+        return self._partial / f"{self._upload_name(digest, size, owner)}.part"
+
+    def drop_upload(self, digest: str, size: int, *, owner: str = "") -> None:
+        """Drop an upload in chunks, as far as it came."""
+        with self._lock:
+            self._drop_upload(self.part(digest, size, owner=owner))
+
+    def _drop_upload(self, part: Path) -> None:
+        self._uploads.pop(part.stem, None)
+        part.with_suffix(".have").unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
 
     def chunk_digests(self, digest: str) -> list[str]:
         """Return the BLAKE3 of each chunk of a blob, as hex digits.
@@ -440,9 +457,7 @@ class BlobStore:
             return
         begun = sorted(self._partial.glob(f"*.{mine}.part"), key=lambda p: p.stat().st_mtime)
         for path in begun[: max(0, len(begun) - PARTIAL_UPLOADS_MAX + 1)]:
-            self._uploads.pop(path.stem, None)
-            path.with_suffix(".have").unlink(missing_ok=True)
-            path.unlink(missing_ok=True)
+            self._drop_upload(path)
 
 
 def _check_size(digest: str, size: int) -> None:
