@@ -1,3 +1,4 @@
+import contextlib
 import errno
 
 import faulty_disk
@@ -7,8 +8,14 @@ import pytest
 from blake3 import blake3
 from small_server import SmallServer, code_of
 
-from hansa.limits import CHUNK_BYTES
+from hansa.limits import (
+    CHUNK_BYTES,
+    UPLOAD_PIECE_BYTES,
+    UPLOAD_PIECE_BYTES_MAX,
+    UPLOADS_BYTES,
+)
 from hansa.protocol.messages import BlobChunks
+from hansa.server.blobs import _Gathering
 
 DATA = np.random.default_rng(4).bytes(4096)
 BIG = np.random.default_rng(5).bytes(CHUNK_BYTES + 5000)  # names of tests are made of it
@@ -290,3 +297,18 @@ def test_a_file_that_cannot_be_opened_is_an_answer_not_a_crash(server, monkeypat
     assert server.call("site", "GET", f"/v1/blobs/{address(DATA)}").status == 503
     server.blobs.path(address(DATA)).unlink()
     assert server.call("site", "GET", f"/v1/blobs/{address(DATA)}").status == 404
+
+
+def test_the_more_uploads_come_at_once_the_less_of_each_is_gathered():
+    gathering = _Gathering()
+    with contextlib.ExitStack() as uploads:
+        sizes = []
+        for _ in range(100):
+            uploads.enter_context(gathering)
+            sizes.append(gathering.piece_bytes)
+    assert sizes[0] == UPLOAD_PIECE_BYTES_MAX and sizes[-1] == UPLOAD_PIECE_BYTES
+    assert sizes == sorted(sizes, reverse=True)
+    few = UPLOADS_BYTES // (2 * UPLOAD_PIECE_BYTES)
+    assert all(2 * (n + 1) * size <= UPLOADS_BYTES for n, size in enumerate(sizes[:few]))
+    with gathering:
+        assert gathering.piece_bytes == UPLOAD_PIECE_BYTES_MAX, "those that ended do not count"

@@ -115,6 +115,7 @@ class _Uploads:
         self, store_for: Callable[[Upload], BlobStore], counted: _Counted = _uncounted
     ) -> None:
         self._store_for, self._counted = store_for, counted
+        self._gathering = _Gathering()
 
     def _store(self, request: Request, principal: Principal, size: int) -> BlobStore:
         digest, query = request.path_params["digest"], request.query_params
@@ -138,14 +139,14 @@ class _Uploads:
     ) -> None:
         digest = request.path_params["digest"]
         if store.has(digest):
-            await _take(request, _Checked(hex_of(digest)), size=size)
+            await self._take(request, _Checked(hex_of(digest)), size=size)
         elif size > CHUNK_BYTES:
             upload = await in_thread(partial(store.chunks, digest, size, owner=principal.name))
             with upload.stream() as writer:
-                await _take(request, writer, size=size)
+                await self._take(request, writer, size=size)
         elif store.durable:
             with await in_thread(store.writer, digest, size) as writer:
-                await _take(request, writer, size=size)
+                await self._take(request, writer, size=size)
         else:
             with store.writer(digest, size) as writer:
                 await _take_here(request, writer, size=size)
@@ -172,14 +173,14 @@ class _Uploads:
         digest, whole = request.path_params["digest"], self._whole_size(request)
         if store.has(digest):
             size = _announced(request, limit=CHUNK_BYTES)
-            await _take(request, _Checked(signed), size=size)
+            await self._take(request, _Checked(signed), size=size)
             return answer(BlobChunks(size=whole, chunk_bytes=CHUNK_BYTES, complete=True))
         upload = await in_thread(partial(store.chunks, digest, whole, owner=principal.name))
         length = upload.length(n)
         if _announced(request, limit=length) != length:
             raise wrong_digest(f"chunk {n} of {digest}", f"it must have {length} bytes")
         with await in_thread(upload.writer, n, signed or "") as writer:
-            await _take(request, writer, size=length)
+            await self._take(request, writer, size=length)
         complete = await in_thread(upload.complete)
         return answer(BlobChunks(size=whole, chunk_bytes=CHUNK_BYTES, complete=complete))
 
@@ -216,6 +217,11 @@ class _Uploads:
         return BlobChunks(
             size=whole, chunk_bytes=CHUNK_BYTES, complete=complete, have=[] if complete else have
         )
+
+    async def _take(self, request: Request, writer: Any, *, size: int) -> None:
+        """Take a body as far as it comes; see `_take`."""
+        with self._gathering as gathering:
+            await _take(request, writer, gathering, size=size)
 
     def _whole_size(self, request: Request) -> int:
         size = _number(request.query_params.get("size", ""), "size of a blob")
@@ -411,20 +417,12 @@ class _Gathering:
         return max(UPLOAD_PIECE_BYTES, min(share, UPLOAD_PIECE_BYTES_MAX))
 
 
-_gathering = _Gathering()  # of the event loop, which alone comes here
-
-
-async def _take(request: Request, writer: Any, *, size: int) -> None:
+async def _take(request: Request, writer: Any, gathering: _Gathering, *, size: int) -> None:
     """Give a body to a writer and commit it: one piece is written while the next one comes.
 
     Raises:
       ServerError: blob-too-large or blob-digest; server-disk-full or server-disk.
     """
-    with _gathering:
-        await _taken(request, writer, size=size)
-
-
-async def _taken(request: Request, writer: Any, *, size: int) -> None:
     taken, parts, held = 0, list[bytes](), 0
     writing: asyncio.Future[None] | None = None
     try:
@@ -434,7 +432,7 @@ async def _taken(request: Request, writer: Any, *, size: int) -> None:
                 raise too_large("The body", f"more than the {size} bytes announced")
             parts.append(part)
             held += len(part)
-            if held >= _gathering.piece_bytes:
+            if held >= gathering.piece_bytes:
                 if writing is not None:
                     await writing
                 writing = asyncio.ensure_future(in_thread(_write, writer, parts))
