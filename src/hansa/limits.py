@@ -183,6 +183,10 @@ and each site that is sending takes four times as much of its memory."""
 UPLOADS_BYTES = 16 * 2**20
 """Bytes that a server gathers of all updates together while few are on their way, and of blobs."""
 
+WRITE_HERE_S = 0.01
+"""Seconds of one write after which the server's event loop has the rest of an upload written by
+others: the disk does not keep up, and whoever polls must not wait for it."""
+
 UPLOAD_PIECE_BYTES = 2**18
 """Bytes of an upload that a server gathers at least before it writes them; it holds twice as many
 for each of the connections that send at the same time, four a site."""

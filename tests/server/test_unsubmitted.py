@@ -16,6 +16,7 @@ from league import D, League, refused
 from hansa.limits import CHUNK_BYTES
 from hansa.protocol.messages import BlobRef
 from hansa.server import unsubmitted
+from hansa.server.claims import claims_in
 
 DAY_S = 86_400.0
 SMALL = [bytes([n]) * 4000 for n in range(1, 6)]
@@ -270,5 +271,5 @@ def test_an_old_upload_in_chunks_goes_and_a_newer_one_is_gone_on_with(league: Le
 def test_marks_that_are_none_are_passed_over(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     (tmp_path / f"{'0' * 64}.12.a.b").touch()
-    assert unsubmitted.claims_in(tmp_path) == [(f"blake3:{'0' * 64}", 12, "a.b")]
-    assert unsubmitted.claims_in(tmp_path / "none") == []
+    assert claims_in(tmp_path) == [(f"blake3:{'0' * 64}", 12, "a.b")]
+    assert claims_in(tmp_path / "none") == []

@@ -29,11 +29,11 @@ from hansa.limits import (
 )
 from hansa.protocol.messages import ENDED
 from hansa.server.audit import TWICE, newest
+from hansa.server.claims import UNSUBMITTED_FOLDER, claims_in
 from hansa.server.journal import Journal
 from hansa.server.opening import BACKED_UP, SECRET, Opened
 from hansa.server.round_files import Updates
 from hansa.server.settings import operated_by
-from hansa.server.unsubmitted import UNSUBMITTED_FOLDER, claims_in
 from hansa.server.upkeep import left_over, wanted_blobs
 from hansa.store.blobs import BlobStore
 from hansa.web.words import byte_size

@@ -25,6 +25,7 @@ from hansa.server import members
 from hansa.server.audit import write_audit
 from hansa.server.auth import Gate
 from hansa.server.blobs import Upload
+from hansa.server.claims import UNSUBMITTED_FOLDER
 from hansa.server.exchange import Desk
 from hansa.server.federation import Pace
 from hansa.server.hub import NOTHING, Hub
@@ -38,7 +39,7 @@ from hansa.server.runs import Runs
 from hansa.server.settings import ServerSettings, load_settings
 from hansa.server.sources import Rates
 from hansa.server.submissions import FUNCTIONS_FOLDER, Serving
-from hansa.server.unsubmitted import UNSUBMITTED_FOLDER, Unsubmitted
+from hansa.server.unsubmitted import Unsubmitted
 from hansa.server.upkeep import wanted_blobs
 from hansa.store.blobs import BlobStore
 from hansa.store.database import open_database

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 import threading
 from collections.abc import AsyncIterator, Callable, Collection
@@ -25,31 +24,13 @@ from hansa.limits import (
     UNSUBMITTED_BYTES_MAX,
     UNSUBMITTED_MAX,
 )
+from hansa.server.claims import Claim, claims_in
 from hansa.server.routes import in_thread
 from hansa.server.upkeep import left_over
 from hansa.store.blobs import BlobStore
 from hansa.store.faults import disk_faults
 
-UNSUBMITTED_FOLDER = "unsubmitted"
-"""In a server's folder: an empty file for each claim, which is its name."""
-
 _PARTS = 2  # of the disk's room, of which somebody may have one
-
-
-_MARK = re.compile(r"([0-9a-f]{64})\.([0-9]{1,18})\.(.+)", re.ASCII)
-
-
-class Claim(NamedTuple):
-    """A blob that somebody sends, or has sent, and the bytes that it has by their word."""
-
-    digest: str
-    size: int
-    owner: str
-
-    @property
-    def name(self) -> str:
-        """Return the name of the claim's mark."""
-        return f"{self.digest.removeprefix('blake3:')}.{self.size}.{self.owner}"
 
 
 class Unsubmitted:
@@ -238,12 +219,3 @@ def _is_older(file: Path, seconds: float) -> bool:
     with contextlib.suppress(FileNotFoundError):
         return file.stat().st_mtime < wall() - seconds
     return False
-
-
-def claims_in(folder: Path) -> list[Claim]:
-    """Return the claims that have their marks in a folder."""
-    found = []
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if mark := _MARK.fullmatch(path.name):
-            found.append(Claim(f"blake3:{mark[1]}", int(mark[2]), mark[3]))
-    return found
