@@ -180,19 +180,13 @@ CONNECTION_BUFFER_BYTES = 2**18
 """Bytes of a request that a server takes off the network at once; each lot wakes its event loop,
 and each site that is sending takes four times as much of its memory."""
 
-UPLOADS_BYTES = 16 * 2**20
-"""Bytes that a server gathers of all updates together while few are on their way, and of blobs."""
-
 WRITE_HERE_S = 0.01
 """Seconds of one write after which the server's event loop has the rest of an upload written by
 others: the disk does not keep up, and whoever polls must not wait for it."""
 
 UPLOAD_PIECE_BYTES = 2**18
-"""Bytes of an upload that a server gathers at least before it writes them; it holds twice as many
-for each of the connections that send at the same time, four a site."""
-
-UPLOAD_PIECE_BYTES_MAX = 2**20
-"""Bytes of an upload that it gathers at most: of more, one would wait for the other."""
+"""Bytes of an upload that a server gathers before it has them written; it holds twice as many for
+each of the connections that send at the same time, four a site."""
 
 HASH_THREADED_BYTES = 16 * 2**20
 """From here on a blob is hashed by several threads; a smaller one is done before they are awake."""

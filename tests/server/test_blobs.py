@@ -1,5 +1,7 @@
-import contextlib
+import asyncio
 import errno
+import threading
+import time
 
 import faulty_disk
 import msgspec
@@ -8,14 +10,10 @@ import pytest
 from blake3 import blake3
 from small_server import SmallServer, code_of
 
-from hansa.limits import (
-    CHUNK_BYTES,
-    UPLOAD_PIECE_BYTES,
-    UPLOAD_PIECE_BYTES_MAX,
-    UPLOADS_BYTES,
-)
+import hansa.server.blobs
+from hansa.limits import CHUNK_BYTES, UPLOAD_PIECE_BYTES
 from hansa.protocol.messages import BlobChunks
-from hansa.server.blobs import _Gathering
+from hansa.server.blobs import _take
 
 DATA = np.random.default_rng(4).bytes(4096)
 BIG = np.random.default_rng(5).bytes(CHUNK_BYTES + 5000)  # names of tests are made of it
@@ -299,16 +297,30 @@ def test_a_file_that_cannot_be_opened_is_an_answer_not_a_crash(server, monkeypat
     assert server.call("site", "GET", f"/v1/blobs/{address(DATA)}").status == 404
 
 
-def test_the_more_uploads_come_at_once_the_less_of_each_is_gathered():
-    gathering = _Gathering()
-    with contextlib.ExitStack() as uploads:
-        sizes = []
-        for _ in range(100):
-            uploads.enter_context(gathering)
-            sizes.append(gathering.piece_bytes)
-    assert sizes[0] == UPLOAD_PIECE_BYTES_MAX and sizes[-1] == UPLOAD_PIECE_BYTES
-    assert sizes == sorted(sizes, reverse=True)
-    few = UPLOADS_BYTES // (2 * UPLOAD_PIECE_BYTES)
-    assert all(2 * (n + 1) * size <= UPLOADS_BYTES for n, size in enumerate(sizes[:few]))
-    with gathering:
-        assert gathering.piece_bytes == UPLOAD_PIECE_BYTES_MAX, "those that ended do not count"
+@pytest.mark.parametrize("slow", [0, 1, 3])
+def test_once_the_disk_does_not_keep_up_others_write_and_the_server_goes_on(monkeypatch, slow):
+    """The first piece that takes long holds the server up; none after it does."""
+    monkeypatch.setattr(hansa.server.blobs, "WRITE_HERE_S", 0.005)
+    pieces = [bytes([n]) * UPLOAD_PIECE_BYTES for n in range(8)]
+    wrote: list[tuple[bytes, int]] = []
+
+    class Request:
+        async def stream(self):
+            for piece in pieces:
+                await asyncio.sleep(0)
+                yield piece
+
+    class Writer:
+        def write(self, data):
+            wrote.append((data, threading.get_ident()))
+            if slow and len(wrote) >= slow:
+                time.sleep(0.01)
+
+        def commit(self):
+            wrote.append((b"", threading.get_ident()))
+
+    size = sum(map(len, pieces))
+    asyncio.run(_take(Request(), Writer(), size=size, light=True))  # type: ignore[arg-type]
+    assert [data for data, _ in wrote] == [*pieces, b""]
+    here = [thread == threading.get_ident() for _, thread in wrote]
+    assert here == ([True] * 9 if not slow else [True] * slow + [False] * (9 - slow))

@@ -30,8 +30,6 @@ from hansa.limits import (
     PIECE_BYTES,
     READ_HERE_BYTES_MAX,
     UPLOAD_PIECE_BYTES,
-    UPLOAD_PIECE_BYTES_MAX,
-    UPLOADS_BYTES,
     WRITE_HERE_S,
 )
 from hansa.protocol.messages import BlobChunks
@@ -117,7 +115,6 @@ class _Uploads:
         self, store_for: Callable[[Upload], BlobStore], counted: _Counted = _uncounted
     ) -> None:
         self._store_for, self._counted = store_for, counted
-        self._gathering = _Gathering()
 
     def _store(self, request: Request, principal: Principal, size: int) -> BlobStore:
         digest, query = request.path_params["digest"], request.query_params
@@ -141,17 +138,17 @@ class _Uploads:
     ) -> None:
         digest = request.path_params["digest"]
         if store.has(digest):
-            await self._take(request, _Checked(hex_of(digest)), size=size)
+            await _take(request, _Checked(hex_of(digest)), size=size)
         elif size > CHUNK_BYTES:
             upload = await in_thread(partial(store.chunks, digest, size, owner=principal.name))
             with upload.stream() as writer:
-                await self._take(request, writer, size=size)
+                await _take(request, writer, size=size)
         elif store.durable:
             with await in_thread(store.writer, digest, size) as writer:
-                await self._take(request, writer, size=size)
+                await _take(request, writer, size=size)
         else:
             with store.writer(digest, size) as writer:
-                await _take_here(request, writer, size=size)
+                await _take(request, writer, size=size, light=True)
 
     async def put_chunk(
         self, request: Request, principal: Principal, signed: str | None
@@ -175,14 +172,14 @@ class _Uploads:
         digest, whole = request.path_params["digest"], self._whole_size(request)
         if store.has(digest):
             size = _announced(request, limit=CHUNK_BYTES)
-            await self._take(request, _Checked(signed), size=size)
+            await _take(request, _Checked(signed), size=size)
             return answer(BlobChunks(size=whole, chunk_bytes=CHUNK_BYTES, complete=True))
         upload = await in_thread(partial(store.chunks, digest, whole, owner=principal.name))
         length = upload.length(n)
         if _announced(request, limit=length) != length:
             raise wrong_digest(f"chunk {n} of {digest}", f"it must have {length} bytes")
         with await in_thread(upload.writer, n, signed or "") as writer:
-            await self._take(request, writer, size=length)
+            await _take(request, writer, size=length)
         complete = await in_thread(upload.complete)
         return answer(BlobChunks(size=whole, chunk_bytes=CHUNK_BYTES, complete=complete))
 
@@ -219,11 +216,6 @@ class _Uploads:
         return BlobChunks(
             size=whole, chunk_bytes=CHUNK_BYTES, complete=complete, have=[] if complete else have
         )
-
-    async def _take(self, request: Request, writer: Any, *, size: int) -> None:
-        """Take a body as far as it comes; see `_take`."""
-        with self._gathering as gathering:
-            await _take(request, writer, gathering, size=size)
 
     def _whole_size(self, request: Request) -> int:
         size = _number(request.query_params.get("size", ""), "size of a blob")
@@ -396,34 +388,17 @@ class _File(Response):
             await send({"type": "http.response.body", "body": piece, "more_body": more})
 
 
-class _Gathering:
-    """How much of each upload is gathered before it is written: the more, the fewer come at once.
-
-    Each piece that goes to another thread costs the same, however large it is.
-    """
-
-    def __init__(self) -> None:
-        self._uploads = 0
-
-    def __enter__(self) -> _Gathering:
-        self._uploads += 1
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._uploads -= 1
-
-    @property
-    def piece_bytes(self) -> int:
-        """Bytes of the next piece; a second one is being written meanwhile."""
-        share = UPLOADS_BYTES // (2 * self._uploads)
-        return max(UPLOAD_PIECE_BYTES, min(share, UPLOAD_PIECE_BYTES_MAX))
-
-
-async def _take(request: Request, writer: Any, gathering: _Gathering, *, size: int) -> None:
+async def _take(request: Request, writer: Any, *, size: int, light: bool = False) -> None:
     """Give a body to a writer and commit it.
 
-    As long as the system's cache takes the pieces at once, they are written here.  Once it does
-    not, one is written by another thread while the next one comes.
+    While the system's cache takes pieces at once, they are written here, for to hand one to another
+    thread takes longer.  Once it does not, one is written while the next one comes.
+
+    Args:
+      request: whose body it is.
+      writer: takes it.
+      size: in bytes.
+      light: to commit it does not wait for the disk.
 
     Raises:
       ServerError: blob-too-large or blob-digest; server-disk-full or server-disk.
@@ -435,14 +410,14 @@ async def _take(request: Request, writer: Any, gathering: _Gathering, *, size: i
             taken += len(part)
             if taken > size:
                 raise too_large("The body", f"more than the {size} bytes announced")
-            if swift and "thr" not in os.environ.get("HV", ""):
+            if swift:
                 began = monotonic()
                 writer.write(part)
                 swift = monotonic() - began < WRITE_HERE_S
                 continue
             parts.append(part)
             held += len(part)
-            if held >= gathering.piece_bytes:
+            if held >= UPLOAD_PIECE_BYTES:
                 if writing is not None:
                     await writing
                 writing = asyncio.ensure_future(in_thread(_write, writer, parts))
@@ -450,32 +425,15 @@ async def _take(request: Request, writer: Any, gathering: _Gathering, *, size: i
         if writing is not None:
             await writing
             writing = None
-        await in_thread(_write_last, writer, parts)
+        if light and swift:
+            writer.commit()
+        else:
+            await in_thread(_write_last, writer, parts)
     except ClientDisconnect:
         raise wrong_digest("the body", f"the connection ended after {taken} bytes") from None
     finally:
         if writing is not None:
             await asyncio.wait([writing])
-
-
-async def _take_here(request: Request, writer: Any, *, size: int) -> None:
-    """Give a small body to a writer that does not wait for the disk.
-
-    Handing a piece to another thread takes longer than writing it to the system's cache.
-
-    Raises:
-      ServerError: as `_take`.
-    """
-    taken = 0
-    try:
-        async for part in request.stream():
-            taken += len(part)
-            if taken > size:
-                raise too_large("The body", f"more than the {size} bytes announced")
-            writer.write(part)
-        writer.commit()
-    except ClientDisconnect:
-        raise wrong_digest("the body", f"the connection ended after {taken} bytes") from None
 
 
 def _write(writer: _Writer, parts: list[bytes]) -> None:
