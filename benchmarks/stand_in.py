@@ -75,12 +75,12 @@ class StandIn:
         if not target.exists():
             kept = sorted(self._cache.iterdir(), key=lambda p: p.stat().st_mtime_ns)
             known = [Known(path, self._chunks.get(path, ())) for path in kept[-1:]]
-            self._chunks[target] = download(
-                self._connection, task.message, target, known=known, spares=self._spares
-            )
             for old in kept[:-1]:
                 self._spares.give(old)
                 self._chunks.pop(old, None)
+            self._chunks[target] = download(
+                self._connection, task.message, target, known=known, spares=self._spares
+            )
         times.append(time.monotonic())
         result = TaskResult(state="done")
         if task.key.phase == "train":

@@ -170,19 +170,13 @@ WORKER_MEMORY_KEPT = 256 * 2**20
 """Bytes of freed memory that a worker keeps for its next arrays: as large as a model, each would
 else be given back and be fetched anew from the system, page by page, several times a round."""
 
-PATH_OPENED_S = 60.0
-"""Seconds after which the server has opened a file that it was told to send by its path."""
-
-READ_HERE_BYTES_MAX = 8 * 2**20
-"""Bytes of a blob up to which the server's event loop reads it by itself, piece by piece."""
-
 CONNECTION_BUFFER_BYTES = 2**18
 """Bytes of a request that a server takes off the network at once; each lot wakes its event loop,
 and each site that is sending takes four times as much of its memory."""
 
-WRITE_HERE_S = 0.01
-"""Seconds of one write after which the server's event loop has the rest of an upload written by
-others: the disk does not keep up, and whoever polls must not wait for it."""
+DISK_HERE_S = 0.01
+"""Seconds of one piece after which the server's event loop has the rest of a blob read, or written,
+by others: the system's cache does not have it, and whoever polls must not wait for the disk."""
 
 UPLOAD_PIECE_BYTES = 2**18
 """Bytes of an upload that a server gathers before it has them written; it holds twice as many for

@@ -7,12 +7,10 @@ import pytest
 from blake3 import blake3
 from small_server import SmallServer
 
-from hansa.clock import monotonic
 from hansa.errors import HansaError, RequestRefused, ServerError
-from hansa.limits import CHUNK_BYTES, READ_HERE_BYTES_MAX
+from hansa.limits import CHUNK_BYTES
 from hansa.protocol.messages import BlobRef
 from hansa.protocol.transfer import Known, download, upload
-from hansa.server.blobs import _File
 
 SMALL = os.urandom(300_000)
 BIG = os.urandom(5 * CHUNK_BYTES + 12_345)
@@ -260,44 +258,3 @@ def test_a_full_disk_at_the_client_is_not_taken_for_trouble_of_the_network(
     monkeypatch.setattr(transfer, "write_all", full)
     with pytest.raises(HansaError, match=r"\[server-disk-full\]"):
         download(site, BlobRef(digest=address(SMALL), size=len(SMALL)), tmp_path / "x")
-
-
-def test_a_blob_that_is_removed_before_the_server_opens_its_file_still_comes(
-    server, tmp_path, monkeypatch
-):
-    """granian is given a path, and opens it when it likes: here, after the blob has gone."""
-    big = bytes(READ_HERE_BYTES_MAX) + b"the last of them"
-    ref = BlobRef(digest=server.messages.put_bytes(big)[0], size=len(big))
-    real = _File._lasting
-
-    def lasting(self):
-        path = real(self)
-        server.messages.remove(ref.digest)
-        return path
-
-    monkeypatch.setattr(_File, "_lasting", lasting)
-    monkeypatch.setattr("hansa.server.blobs.PATH_OPENED_S", 1.0)
-    with server.running() as url, server.connect(url, "site") as connection:
-        download(connection, ref, tmp_path / "message")
-        assert (tmp_path / "message").read_bytes() == big
-        end = monotonic() + 30
-        while list((server.messages.folder / "partial").iterdir()):
-            assert monotonic() < end, "the second name stays"
-            threading.Event().wait(0.01)
-
-
-def test_a_blob_that_goes_while_it_is_opened_is_sent_from_what_is_open(
-    server, tmp_path, monkeypatch
-):
-    big = bytes(READ_HERE_BYTES_MAX) + b"the last of them"
-    ref = BlobRef(digest=server.messages.put_bytes(big)[0], size=len(big))
-    real = server.messages.second_name
-
-    def gone(path):
-        server.messages.remove(ref.digest)
-        return real(path)
-
-    monkeypatch.setattr(server.messages, "second_name", gone)
-    with server.running() as url, server.connect(url, "site") as connection:
-        download(connection, ref, tmp_path / "message")
-    assert (tmp_path / "message").read_bytes() == big

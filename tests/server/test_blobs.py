@@ -1,5 +1,6 @@
 import asyncio
 import errno
+import os
 import threading
 import time
 
@@ -13,7 +14,7 @@ from small_server import SmallServer, code_of
 import hansa.server.blobs
 from hansa.limits import CHUNK_BYTES, UPLOAD_PIECE_BYTES
 from hansa.protocol.messages import BlobChunks
-from hansa.server.blobs import _take
+from hansa.server.blobs import _File, _take
 
 DATA = np.random.default_rng(4).bytes(4096)
 BIG = np.random.default_rng(5).bytes(CHUNK_BYTES + 5000)  # names of tests are made of it
@@ -300,7 +301,7 @@ def test_a_file_that_cannot_be_opened_is_an_answer_not_a_crash(server, monkeypat
 @pytest.mark.parametrize("slow", [0, 1, 3])
 def test_once_the_disk_does_not_keep_up_others_write_and_the_server_goes_on(monkeypatch, slow):
     """The first piece that takes long holds the server up; none after it does."""
-    monkeypatch.setattr(hansa.server.blobs, "WRITE_HERE_S", 0.005)
+    monkeypatch.setattr(hansa.server.blobs, "DISK_HERE_S", 0.005)
     pieces = [bytes([n]) * UPLOAD_PIECE_BYTES for n in range(8)]
     wrote: list[tuple[bytes, int]] = []
 
@@ -324,3 +325,32 @@ def test_once_the_disk_does_not_keep_up_others_write_and_the_server_goes_on(monk
     assert [data for data, _ in wrote] == [*pieces, b""]
     here = [thread == threading.get_ident() for _, thread in wrote]
     assert here == ([True] * 9 if not slow else [True] * slow + [False] * (9 - slow))
+
+
+@pytest.mark.parametrize("slow", [0, 1, 3])
+def test_once_the_disk_does_not_give_pieces_at_once_others_read_them(server, monkeypatch, slow):
+    """What was removed since it was opened is sent all the same."""
+    monkeypatch.setattr(hansa.server.blobs, "DISK_HERE_S", 0.005)
+    monkeypatch.setattr(hansa.server.blobs, "PIECE_BYTES", 1000)
+    data = bytes(range(250)) * 30
+    put(server, data)
+    response = _File(server.blobs, address(data), 0, len(data), whole=True, headers={})
+    server.blobs.path(address(data)).unlink()
+    read, readers, sent = os.pread, [], []
+
+    def pread(*words):
+        readers.append(threading.get_ident())
+        if slow and len(readers) >= slow:
+            time.sleep(0.01)
+        return read(*words)
+
+    async def send(message):
+        sent.append(message)
+
+    monkeypatch.setattr(os, "pread", pread)
+    asyncio.run(response({"method": "GET"}, None, send))  # type: ignore[arg-type]
+    start, *pieces = sent
+    assert start["status"] == 200 and b"".join(p["body"] for p in pieces) == data
+    assert [p["more_body"] for p in pieces] == [True] * 7 + [False]
+    here = [thread == threading.get_ident() for thread in readers]
+    assert here == ([True] * 8 if not slow else [True] * slow + [False] * (8 - slow))

@@ -544,9 +544,9 @@ def test_a_refusal_that_comes_too_soon_ends_nothing(
 
 
 def test_a_message_that_had_to_be_fetched_again_stays(table: Table) -> None:
-    for number in (1, 2, 3):
+    for number in (1, 2):
         assert table.perform(table.task(number, float(number))) is not None
-    task = table.task(4, 1.0)  # the message of round 1 once more, the oldest that is here
+    task = table.task(3, 1.0)  # the message of round 1 once more, the oldest that is here
     (cache,) = (table.site.folder / "cache").iterdir()
     place = cache / f"{task.message.digest.removeprefix('blake3:')}.safetensors"
     assert place in sorted(cache.glob("*.safetensors"), key=lambda p: p.stat().st_mtime_ns)[:1]

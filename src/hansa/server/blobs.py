@@ -12,7 +12,6 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from blake3 import blake3
@@ -26,11 +25,9 @@ from hansa.identity.roles import Role
 from hansa.limits import (
     BLOB_BYTES_MAX,
     CHUNK_BYTES,
-    PATH_OPENED_S,
+    DISK_HERE_S,
     PIECE_BYTES,
-    READ_HERE_BYTES_MAX,
     UPLOAD_PIECE_BYTES,
-    WRITE_HERE_S,
 )
 from hansa.protocol.messages import BlobChunks
 from hansa.server.auth import Principal
@@ -315,7 +312,7 @@ class _Checked:
 
 
 class _File(Response):
-    """Sends part of a file in pieces, or all of it by the server's own hand."""
+    """Sends a file, or part of it, in pieces; removed meanwhile, it is still sent."""
 
     def __init__(
         self,
@@ -327,12 +324,11 @@ class _File(Response):
         whole: bool,
         headers: dict[str, str],
     ) -> None:
-        self._store, self._path = store, store.path(digest)
-        self._descriptor = os.open(self._path, os.O_RDONLY)
+        self._descriptor = os.open(store.path(digest), os.O_RDONLY)
         super().__init__(status_code=200 if whole else 206, media_type="application/octet-stream")
         self.headers.update(headers)
         self.headers["Content-Length"] = str(end - start)
-        self._start, self._end, self._whole = start, end, whole
+        self._start, self._end = start, end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer as ASGI asks for."""
@@ -343,42 +339,22 @@ class _File(Response):
                 "headers": self.raw_headers,
             }
             await send(start)
-            if scope["method"] == "HEAD":
+            if scope["method"] == "HEAD" or self._start == self._end:
                 await send({"type": "http.response.body", "body": b""})
-            elif 0 < self._end <= READ_HERE_BYTES_MAX:
-                await self._send_pieces(send, here=True)
-            elif (
-                self._whole
-                and "http.response.pathsend" in scope.get("extensions", {})
-                and (path := self._lasting())
-            ):
-                await send({"type": "http.response.pathsend", "path": str(path)})
             else:
                 await self._send_pieces(send)
         finally:
             os.close(self._descriptor)
 
-    def _lasting(self) -> Path | None:
-        """Return a path for the server, which opens it some time after it was told.
-
-        The blob may be removed in between; another name of its file is not.
-        """
-        try:
-            path = self._store.second_name(self._path)
-        except FileNotFoundError:
-            return None  # it has just gone; what is open can still be sent
-        except OSError:
-            return self._path
-        remove = partial(path.unlink, missing_ok=True)
-        asyncio.get_running_loop().call_later(PATH_OPENED_S, remove)
-        return path
-
-    async def _send_pieces(self, send: Send, *, here: bool = False) -> None:
-        at = self._start
+    async def _send_pieces(self, send: Send) -> None:
+        """Send pieces, read here while the system's cache has them; see `_take`."""
+        at, swift = self._start, True
         while at < self._end:
             length = min(PIECE_BYTES, self._end - at)
-            if here:  # from the system's cache: handing that to another thread takes longer
+            if swift:
+                began = monotonic()
                 piece = os.pread(self._descriptor, length, at)
+                swift = monotonic() - began < DISK_HERE_S
             else:
                 piece = await in_thread(os.pread, self._descriptor, length, at)
             if not piece:
@@ -413,7 +389,7 @@ async def _take(request: Request, writer: Any, *, size: int, light: bool = False
             if swift:
                 began = monotonic()
                 writer.write(part)
-                swift = monotonic() - began < WRITE_HERE_S
+                swift = monotonic() - began < DISK_HERE_S
                 continue
             parts.append(part)
             held += len(part)

@@ -393,12 +393,12 @@ class TaskRun:
             known = [Known(path, desk.chunks.get(path, ())) for path in kept[-1:]]
             # A run's code has seen its messages, and may look again: at the run's own alone.
             spares = desk.spares_of(self.key.run)
+            for old in kept[: 1 - MESSAGES_KEPT]:  # one is written over now
+                spares.give(old)
             desk.chunks[target] = self._patient(
                 lambda: download(desk.connection, ref, target, known=known, spares=spares),
                 self.dropped,
             )
-            for old in kept[: -MESSAGES_KEPT or None]:
-                spares.give(old)
             for path in list(desk.chunks):
                 if not path.exists():  # of this run, or of one that has ended
                     desk.chunks.pop(path, None)

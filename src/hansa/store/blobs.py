@@ -320,19 +320,6 @@ class BlobStore:
         with self._hashing:
             self._chunk_lists.pop(digest, None)
 
-    def second_name(self, path: Path) -> Path:
-        """Return another name of a blob's file, which stays when the blob is removed.
-
-        Whoever asked for it removes it, or the next start does.
-
-        Raises:
-          FileNotFoundError: the blob is gone.
-          OSError: the disk has no second names.
-        """
-        name = self._partial / f"{path.name}.{os.urandom(8).hex()}.tmp"
-        os.link(path, name)
-        return name
-
     def digests(self) -> Iterator[str]:
         """Give the digest of every blob."""
         names = {m[1] for m in map(_STORED.fullmatch, os.listdir(self.folder)) if m}
