@@ -178,6 +178,13 @@ DISK_HERE_S = 0.01
 """Seconds of one piece after which the server's event loop has the rest of a blob read, or written,
 by others: the system's cache does not have it, and whoever polls must not wait for the disk."""
 
+SENDING_BYTES = 4 * 2**20
+"""Bytes of blobs that a server reads at once for all who fetch; some five times as many are on
+their way through it."""
+
+SENDING_PIECE_BYTES_MIN = 2**16
+"""Bytes at least of the pieces in which each of them gets its blob, however many there are."""
+
 UPLOAD_PIECE_BYTES = 2**18
 """Bytes of an upload that a server gathers before it has them written; it holds twice as many for
 each of the connections that send at the same time, four a site."""

@@ -334,8 +334,9 @@ def test_once_the_disk_does_not_give_pieces_at_once_others_read_them(server, mon
     monkeypatch.setattr(hansa.server.blobs, "PIECE_BYTES", 1000)
     data = bytes(range(250)) * 30
     put(server, data)
-    response = _File(server.blobs, address(data), 0, len(data), whole=True, headers={})
-    server.blobs.path(address(data)).unlink()
+    path = server.blobs.path(address(data))
+    response = _File(path, 0, len(data), whole=True, headers={}, sending=set())
+    path.unlink()
     read, readers, sent = os.pread, [], []
 
     def pread(*words):
@@ -354,3 +355,32 @@ def test_once_the_disk_does_not_give_pieces_at_once_others_read_them(server, mon
     assert [p["more_body"] for p in pieces] == [True] * 7 + [False]
     here = [thread == threading.get_ident() for thread in readers]
     assert here == ([True] * 8 if not slow else [True] * slow + [False] * (8 - slow))
+
+
+def test_those_who_fetch_at_the_same_time_share_the_memory_for_pieces(server, monkeypatch):
+    for name, value in {
+        "PIECE_BYTES": 1000,
+        "SENDING_BYTES": 4000,
+        "SENDING_PIECE_BYTES_MIN": 200,
+    }.items():
+        monkeypatch.setattr(hansa.server.blobs, name, value)
+    data = bytes(range(250)) * 12
+    put(server, data)
+    path = server.blobs.path(address(data))
+
+    def sizes(others):
+        sent, there = (
+            [],
+            {_File(path, 0, 1, whole=False, headers={}, sending=set()) for _ in range(others)},
+        )
+        response = _File(path, 0, len(data), whole=True, headers={}, sending=there)
+
+        async def send(message):
+            sent.append(message)
+
+        asyncio.run(response({"method": "GET"}, None, send))  # type: ignore[arg-type]
+        assert len(there) == others, "it is one of them only while it is sent"
+        assert b"".join(piece["body"] for piece in sent[1:]) == data
+        return {len(piece["body"]) for piece in sent[1:]}
+
+    assert (sizes(0), sizes(7), sizes(99)) == ({1000}, {500}, {200})

@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from blake3 import blake3
@@ -27,6 +28,8 @@ from hansa.limits import (
     CHUNK_BYTES,
     DISK_HERE_S,
     PIECE_BYTES,
+    SENDING_BYTES,
+    SENDING_PIECE_BYTES_MIN,
     UPLOAD_PIECE_BYTES,
 )
 from hansa.protocol.messages import BlobChunks
@@ -227,6 +230,7 @@ class _Downloads:
     def __init__(self, stores: Sequence[BlobStore], uploads: _Uploads) -> None:
         self._stores = stores
         self._uploads = uploads
+        self._sending: set[_File] = set()
 
     async def get(self, request: Request, _principal: Principal, _digest: str | None) -> Response:
         """Give a blob, or a range of at most CHUNK_BYTES of it."""
@@ -251,14 +255,31 @@ class _Downloads:
         size = store.size(digest)
         wanted = _RANGE.fullmatch(request.headers.get("Range", ""))
         if wanted is None or size == 0:
-            return _opened(store, digest, (0, size), whole=True, headers=headers)
+            return self._opened(store, digest, (0, size), whole=True, headers=headers)
         start = int(wanted[1])
         last = min(int(wanted[2] or size - 1), size - 1, start + CHUNK_BYTES - 1)
         if start >= size or last < start:
             headers["Content-Range"] = f"bytes */{size}"
             return Response(status_code=416, headers=headers)
         headers["Content-Range"] = f"bytes {start}-{last}/{size}"
-        return _opened(store, digest, (start, last + 1), whole=False, headers=headers)
+        return self._opened(store, digest, (start, last + 1), whole=False, headers=headers)
+
+    def _opened(
+        self,
+        store: BlobStore,
+        digest: str,
+        span: tuple[int, int],
+        *,
+        whole: bool,
+        headers: dict[str, str],
+    ) -> Response:
+        try:
+            path = store.path(digest)
+            return _File(path, *span, whole=whole, headers=headers, sending=self._sending)
+        except FileNotFoundError:
+            raise missing(digest) from None
+        except OSError as error:  # such as too many open files
+            raise disk_failed(f"blob {digest}", str(error)) from error
 
     async def chunks(self, request: Request, principal: Principal, _digest: str | None) -> Response:
         """Tell the chunks' digests of a blob that is there, or how far its upload is."""
@@ -285,17 +306,6 @@ class _Downloads:
         return (store for store in self._stores if store.has(digest))
 
 
-def _opened(
-    store: BlobStore, digest: str, span: tuple[int, int], *, whole: bool, headers: dict[str, str]
-) -> Response:
-    try:
-        return _File(store, digest, *span, whole=whole, headers=headers)
-    except FileNotFoundError:
-        raise missing(digest) from None
-    except OSError as error:  # such as too many open files
-        raise disk_failed(f"blob {digest}", str(error)) from error
-
-
 class _Checked:
     """Takes bytes that are there already, only to see that the sender has them."""
 
@@ -312,26 +322,36 @@ class _Checked:
 
 
 class _File(Response):
-    """Sends a file, or part of it, in pieces; removed meanwhile, it is still sent."""
+    """Sends a file, or part of it, in pieces; removed meanwhile, it is still sent.
+
+    Args:
+      path: of the file.
+      start: of the part.
+      end: of the part.
+      whole: it is no part.
+      headers: of the answer, besides its own.
+      sending: the files that are on their way, which share the memory for pieces.
+    """
 
     def __init__(
         self,
-        store: BlobStore,
-        digest: str,
+        path: Path,
         start: int,
         end: int,
         *,
         whole: bool,
         headers: dict[str, str],
+        sending: set[_File],
     ) -> None:
-        self._descriptor = os.open(store.path(digest), os.O_RDONLY)
+        self._descriptor = os.open(path, os.O_RDONLY)
         super().__init__(status_code=200 if whole else 206, media_type="application/octet-stream")
         self.headers.update(headers)
         self.headers["Content-Length"] = str(end - start)
-        self._start, self._end = start, end
+        self._start, self._end, self._sending = start, end, sending
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer as ASGI asks for."""
+        self._sending.add(self)
         try:
             start: dict[str, Any] = {
                 "type": "http.response.start",
@@ -344,13 +364,15 @@ class _File(Response):
             else:
                 await self._send_pieces(send)
         finally:
+            self._sending.discard(self)
             os.close(self._descriptor)
 
     async def _send_pieces(self, send: Send) -> None:
         """Send pieces, read here while the system's cache has them; see `_take`."""
         at, swift = self._start, True
         while at < self._end:
-            length = min(PIECE_BYTES, self._end - at)
+            room = max(SENDING_BYTES // len(self._sending), SENDING_PIECE_BYTES_MIN)
+            length = min(PIECE_BYTES, room, self._end - at)
             if swift:
                 began = monotonic()
                 piece = os.pread(self._descriptor, length, at)
