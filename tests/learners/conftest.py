@@ -66,6 +66,11 @@ def federate(
     return np.asarray(state.x)
 
 
+@pytest.fixture(autouse=True)
+def _on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HANSA_DEVICE", "cpu")
+
+
 @pytest.fixture(name="federate")
 def _federate() -> Callable[..., np.ndarray]:
     return federate

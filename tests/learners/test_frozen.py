@@ -27,11 +27,6 @@ pytestmark = pytest.mark.torch
 torch.set_num_threads(1)
 
 
-@pytest.fixture(autouse=True)
-def _on_the_cpu(monkeypatch):
-    monkeypatch.setenv("HANSA_DEVICE", "cpu")
-
-
 class Head(nn.Module):
     """A frozen layer with BatchNorm, a mask that cannot be averaged, and a head that trains."""
 

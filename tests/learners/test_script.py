@@ -422,11 +422,10 @@ TORCH_SCRIPT = """
 
 
 @pytest.mark.torch
-def test_a_three_line_script_in_a_simulation_is_the_torch_learner(script, tmp_path, monkeypatch):
+def test_a_three_line_script_in_a_simulation_is_the_torch_learner(script, tmp_path):
     """Full-batch SGD on the same clients, once by the script and once by the torch learner."""
     torch = pytest.importorskip("torch")
     torch.set_num_threads(1)
-    monkeypatch.setenv("HANSA_DEVICE", "cpu")
     from torch import nn
 
     import hansa

@@ -21,11 +21,6 @@ pytestmark = pytest.mark.torch
 torch.set_num_threads(1)
 
 
-@pytest.fixture(autouse=True)
-def _on_the_cpu(monkeypatch):
-    monkeypatch.setenv("HANSA_DEVICE", "cpu")
-
-
 def cross_entropy(model, batch):
     x, y = batch
     return F.cross_entropy(model(x), y)

@@ -17,11 +17,6 @@ torch.set_num_threads(1)
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True)
-def _on_the_cpu(monkeypatch):
-    monkeypatch.setenv("HANSA_DEVICE", "cpu")
-
-
 def flat(module):
     return FlatModule(module, CPU)
 

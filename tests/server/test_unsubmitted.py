@@ -32,6 +32,14 @@ def put_chunk(server: InProcess, who: Member, content: bytes, n: int) -> Reply:
     return server.ask(who, "PUT", target, body=piece)
 
 
+def begun(league: League, monkeypatch: pytest.MonkeyPatch) -> tuple[bytes, bytes]:
+    """Return two blobs of two chunks, the first chunk sent, with room for one of them alone."""
+    first, second = (bytes([n]) * (CHUNK_BYTES + 1) for n in (7, 8))
+    monkeypatch.setattr(unsubmitted, "UNSUBMITTED_BYTES_MAX", len(first) + 5000)
+    assert put_chunk(league.server, league.ada, first, 0).status == 200
+    return first, second
+
+
 def grow_old(server: InProcess, content: bytes, seconds: float = 2 * DAY_S) -> None:
     then = time.time() - seconds
     os.utime(server.state.blobs.path(digest_of(content)), (then, then))
@@ -98,9 +106,7 @@ def test_what_is_announced_counts_before_it_has_come(
     league: League, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = league.server
-    first, second = (bytes([n]) * (CHUNK_BYTES + 1) for n in (7, 8))
-    monkeypatch.setattr(unsubmitted, "UNSUBMITTED_BYTES_MAX", len(first) + 5000)
-    assert put_chunk(server, league.ada, first, 0).status == 200
+    first, second = begun(league, monkeypatch)
     assert refused(put_chunk(server, league.ada, second, 0)) == (409, "upload-too-much")
     assert refused(put(server, league.ada, SMALL[0] * 2)) == (409, "upload-too-much")
     assert put_chunk(server, league.ada, first, 1).status == 200
@@ -150,9 +156,7 @@ def test_an_upload_that_was_given_up_makes_room_where_there_is_none(
     league: League, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = league.server
-    first, second = (bytes([n]) * (CHUNK_BYTES + 1) for n in (7, 8))
-    monkeypatch.setattr(unsubmitted, "UNSUBMITTED_BYTES_MAX", len(first) + 5000)
-    assert put_chunk(server, league.ada, first, 0).status == 200
+    first, second = begun(league, monkeypatch)
     part = server.state.blobs.part(digest_of(first), len(first), owner="ada")
     for minutes, status in ((50, 409), (70, 200)):
         then = time.time() - 60 * minutes

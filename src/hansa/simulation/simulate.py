@@ -198,8 +198,7 @@ def _work(
 ) -> Progress:
     seed = folder.about["seed_model"]
     model = folder.load(folder.commits()[-1])[0]
-    # A run that an earlier release began has no constants.
-    layout = ModelLayout(model.layout, seed["buffers"], seed.get("constants", ())).holding(model)
+    layout = ModelLayout(model.layout, seed["buffers"], seed["constants"]).holding(model)
     states = ClientStates(folder.path / "clients")
     client = client_of(project, layout)
     lineage = open_lineage(project.plan.keep, folder.path, lineage_key(folder.about))
