@@ -170,15 +170,29 @@ WORKER_MEMORY_KEPT = 256 * 2**20
 """Bytes of freed memory that a worker keeps for its next arrays: as large as a model, each would
 else be given back and be fetched anew from the system, page by page, several times a round."""
 
-CONNECTION_BUFFER_BYTES = 2**18
+CONNECTION_BUFFER_BYTES = 2**19
 """Bytes of a request that a server takes off the network at once; each lot wakes its event loop,
-and each site that is sending takes four times as much of its memory."""
+and takes four times as much of its memory on its way."""
+
+RECEIVING_LARGE_BYTES = 2**17
+"""Bytes from which on such a lot shows that its sender is faster than the server."""
+
+RECEIVING_AT_ONCE = 4
+"""Bodies whose next large lot a server takes at the same time: one is read while others are
+written, and memory does not depend on how many sites send."""
+
+RECEIVING_WAIT_S = 5.0
+"""Seconds at most that one waits for its turn while all others use theirs: less than a sender, or a
+proxy, takes for silence."""
+
+RECEIVING_STALLED_S = 0.01
+"""Seconds after which a sender that was fast, and has paused, no longer counts among them."""
 
 DISK_HERE_S = 0.01
 """Seconds of one piece after which the server's event loop has the rest of a blob read, or written,
 by others: the system's cache does not have it, and whoever polls must not wait for the disk."""
 
-SENDING_BYTES = 4 * 2**20
+SENDING_BYTES = 2 * 2**20
 """Bytes of blobs that a server reads at once for all who fetch; some five times as many are on
 their way through it."""
 

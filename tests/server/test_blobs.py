@@ -15,6 +15,7 @@ import hansa.server.blobs
 from hansa.limits import CHUNK_BYTES, UPLOAD_PIECE_BYTES
 from hansa.protocol.messages import BlobChunks
 from hansa.server.blobs import _File, _take
+from hansa.server.turns import Turns
 
 DATA = np.random.default_rng(4).bytes(4096)
 BIG = np.random.default_rng(5).bytes(CHUNK_BYTES + 5000)  # names of tests are made of it
@@ -321,7 +322,8 @@ def test_once_the_disk_does_not_keep_up_others_write_and_the_server_goes_on(monk
             wrote.append((b"", threading.get_ident()))
 
     size = sum(map(len, pieces))
-    asyncio.run(_take(Request(), Writer(), size=size, light=True))  # type: ignore[arg-type]
+    parts = Turns().parts(Request())  # type: ignore[arg-type]
+    asyncio.run(_take(parts, Writer(), size=size, light=True))
     assert [data for data, _ in wrote] == [*pieces, b""]
     here = [thread == threading.get_ident() for _, thread in wrote]
     assert here == ([True] * 9 if not slow else [True] * slow + [False] * (9 - slow))

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -35,6 +35,7 @@ from hansa.limits import (
 from hansa.protocol.messages import BlobChunks
 from hansa.server.auth import Principal
 from hansa.server.routes import WHOLE, Route, answer, in_thread
+from hansa.server.turns import Turns
 from hansa.server.unsubmitted import Unsubmitted
 from hansa.store.addresses import Bytes, hex_of
 from hansa.store.blobs import BlobStore
@@ -80,8 +81,9 @@ class _Writer(Protocol):
 
 def routes(state: State) -> list[Route]:
     """Return the routes of blobs and updates."""
-    blobs = _Uploads(lambda _: state.blobs, state.unsubmitted.uploading)
-    updates = _Uploads(state.update_store)
+    turns = Turns()
+    blobs = _Uploads(lambda _: state.blobs, turns, state.unsubmitted.uploading)
+    updates = _Uploads(state.update_store, turns)
     downloads = _Downloads(state.readable, blobs)
     one, chunks, chunk = "/{digest}", "/{digest}/chunks", "/{digest}/chunks/{n}"
     return [
@@ -108,13 +110,17 @@ class _Uploads:
 
     Args:
       store_for: tells the store.
+      turns: of all that come in.
       counted: holds a blob for its sender, before it is looked for and while it comes.
     """
 
     def __init__(
-        self, store_for: Callable[[Upload], BlobStore], counted: _Counted = _uncounted
+        self,
+        store_for: Callable[[Upload], BlobStore],
+        turns: Turns,
+        counted: _Counted = _uncounted,
     ) -> None:
-        self._store_for, self._counted = store_for, counted
+        self._store_for, self._turns, self._counted = store_for, turns, counted
 
     def _store(self, request: Request, principal: Principal, size: int) -> BlobStore:
         digest, query = request.path_params["digest"], request.query_params
@@ -138,17 +144,17 @@ class _Uploads:
     ) -> None:
         digest = request.path_params["digest"]
         if store.has(digest):
-            await _take(request, _Checked(hex_of(digest)), size=size)
+            await _take(self._turns.parts(request), _Checked(hex_of(digest)), size=size)
         elif size > CHUNK_BYTES:
             upload = await in_thread(partial(store.chunks, digest, size, owner=principal.name))
             with upload.stream() as writer:
-                await _take(request, writer, size=size)
+                await _take(self._turns.parts(request), writer, size=size)
         elif store.durable:
             with await in_thread(store.writer, digest, size) as writer:
-                await _take(request, writer, size=size)
+                await _take(self._turns.parts(request), writer, size=size)
         else:
             with store.writer(digest, size) as writer:
-                await _take(request, writer, size=size, light=True)
+                await _take(self._turns.parts(request), writer, size=size, light=True)
 
     async def put_chunk(
         self, request: Request, principal: Principal, signed: str | None
@@ -172,14 +178,14 @@ class _Uploads:
         digest, whole = request.path_params["digest"], self._whole_size(request)
         if store.has(digest):
             size = _announced(request, limit=CHUNK_BYTES)
-            await _take(request, _Checked(signed), size=size)
+            await _take(self._turns.parts(request), _Checked(signed), size=size)
             return answer(BlobChunks(size=whole, chunk_bytes=CHUNK_BYTES, complete=True))
         upload = await in_thread(partial(store.chunks, digest, whole, owner=principal.name))
         length = upload.length(n)
         if _announced(request, limit=length) != length:
             raise wrong_digest(f"chunk {n} of {digest}", f"it must have {length} bytes")
         with await in_thread(upload.writer, n, signed or "") as writer:
-            await _take(request, writer, size=length)
+            await _take(self._turns.parts(request), writer, size=length)
         complete = await in_thread(upload.complete)
         return answer(BlobChunks(size=whole, chunk_bytes=CHUNK_BYTES, complete=complete))
 
@@ -386,14 +392,16 @@ class _File(Response):
             await send({"type": "http.response.body", "body": piece, "more_body": more})
 
 
-async def _take(request: Request, writer: Any, *, size: int, light: bool = False) -> None:
+async def _take(
+    parts: AsyncGenerator[bytes, None], writer: Any, *, size: int, light: bool = False
+) -> None:
     """Give a body to a writer and commit it.
 
     While the system's cache takes pieces at once, they are written here, for to hand one to another
     thread takes longer.  Once it does not, one is written while the next one comes.
 
     Args:
-      request: whose body it is.
+      parts: of the body.
       writer: takes it.
       size: in bytes.
       light: to commit it does not wait for the disk.
@@ -401,32 +409,33 @@ async def _take(request: Request, writer: Any, *, size: int, light: bool = False
     Raises:
       ServerError: blob-too-large or blob-digest; server-disk-full or server-disk.
     """
-    taken, parts, held, swift = 0, list[bytes](), 0, True
+    taken, waiting, held, swift = 0, list[bytes](), 0, True
     writing: asyncio.Future[None] | None = None
     try:
-        async for part in request.stream():
-            taken += len(part)
-            if taken > size:
-                raise too_large("The body", f"more than the {size} bytes announced")
-            if swift:
-                began = monotonic()
-                writer.write(part)
-                swift = monotonic() - began < DISK_HERE_S
-                continue
-            parts.append(part)
-            held += len(part)
-            if held >= UPLOAD_PIECE_BYTES:
-                if writing is not None:
-                    await writing
-                writing = asyncio.ensure_future(in_thread(_write, writer, parts))
-                parts, held = [], 0
+        async with contextlib.aclosing(parts):  # whatever happens, its turn is over
+            async for part in parts:
+                taken += len(part)
+                if taken > size:
+                    raise too_large("The body", f"more than the {size} bytes announced")
+                if swift:
+                    began = monotonic()
+                    writer.write(part)
+                    swift = monotonic() - began < DISK_HERE_S
+                    continue
+                waiting.append(part)
+                held += len(part)
+                if held >= UPLOAD_PIECE_BYTES:
+                    if writing is not None:
+                        await writing
+                    writing = asyncio.ensure_future(in_thread(_write, writer, waiting))
+                    waiting, held = [], 0
         if writing is not None:
             await writing
             writing = None
         if light and swift:
             writer.commit()
         else:
-            await in_thread(_write_last, writer, parts)
+            await in_thread(_write_last, writer, waiting)
     except ClientDisconnect:
         raise wrong_digest("the body", f"the connection ended after {taken} bytes") from None
     finally:
