@@ -178,12 +178,15 @@ RECEIVING_LARGE_BYTES = 2**17
 """Bytes from which on such a lot shows that its sender is faster than the server."""
 
 RECEIVING_AT_ONCE = 4
-"""Bodies whose next large lot a server takes at the same time: one is read while others are
-written, and memory does not depend on how many sites send."""
+"""Bodies whose next large lot a server takes at the same time while its disk keeps up: one is read
+while others are written, and memory does not depend on how many sites send."""
 
-RECEIVING_WAIT_S = 5.0
-"""Seconds at most that one waits for its turn while all others use theirs: less than a sender, or a
-proxy, takes for silence."""
+RECEIVING_TURN_S = 0.5
+"""Seconds at most that one of them goes on while others wait."""
+
+RECEIVING_WAIT_S = 2.0
+"""Seconds in which all that wait would have a turn, which shortens it.  As they go one after the
+other, the last of 40 waits for 4 and of 400 for 9: less than a sender takes for silence."""
 
 RECEIVING_STALLED_S = 0.01
 """Seconds after which a sender that was fast, and has paused, no longer counts among them."""
@@ -199,9 +202,13 @@ their way through it."""
 SENDING_PIECE_BYTES_MIN = 2**16
 """Bytes at least of the pieces in which each of them gets its blob, however many there are."""
 
+SENT_PIECE_BYTES = 2**16
+"""Bytes of a body that a client has to get rid of within the time that it takes for silence."""
+
 UPLOAD_PIECE_BYTES = 2**18
-"""Bytes of an upload that a server gathers before it has them written; it holds twice as many for
-each of the connections that send at the same time, four a site."""
+"""Bytes of an upload that a server gathers, while its disk is slow, before it has them written;
+with the lot that fills them it holds them twice, for each of the connections that send at the same
+time, four a site."""
 
 HASH_THREADED_BYTES = 16 * 2**20
 """From here on a blob is hashed by several threads; a smaller one is done before they are awake."""

@@ -1,16 +1,18 @@
 import socket
 import ssl
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
+import numpy as np
 import pytest
 from small_server import SmallServer
 
 from hansa.errors import HansaError, IdentityError, RequestRefused, ServerError
 from hansa.identity import create_authority
-from hansa.limits import ANSWER_BYTES_MAX
-from hansa.protocol.connection import Connection, read_authority
+from hansa.limits import ANSWER_BYTES_MAX, SENT_PIECE_BYTES
+from hansa.protocol.connection import Connection, _Socket, read_authority
 from hansa.protocol.messages import BlobChunks, SessionRequest
 from hansa.store.faults import disk_full
 
@@ -268,3 +270,29 @@ def test_a_proxy_of_the_environment_carries_the_connection_and_sees_only_names(s
     listener.close()
     assert seen[0].startswith(b"CONNECT 127.0.0.1:") and len(seen) > 3
     assert not any(NONE.encode() in data or b"Hansa-Proof" in data for data in seen)
+
+
+def test_a_slow_network_is_not_taken_for_a_silent_one():
+    """Review: a piece of 8 MiB had to leave within the time that a server may be silent."""
+    body = np.random.default_rng(6).bytes(16 * SENT_PIECE_BYTES)
+    here, there = socket.socketpair()
+    here.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+    here.settimeout(1.0)
+    took = bytearray()
+
+    def read():
+        while data := there.recv(SENT_PIECE_BYTES // 2, socket.MSG_WAITALL):
+            took.extend(data)
+            time.sleep(0.06)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    sending = _Socket("localhost")
+    sending.sock = here
+    began = time.monotonic()
+    sending.send(memoryview(body))
+    assert time.monotonic() - began > 1.0
+    here.close()
+    reader.join()
+    there.close()
+    assert took == body

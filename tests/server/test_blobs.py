@@ -322,11 +322,37 @@ def test_once_the_disk_does_not_keep_up_others_write_and_the_server_goes_on(monk
             wrote.append((b"", threading.get_ident()))
 
     size = sum(map(len, pieces))
-    parts = Turns().parts(Request())  # type: ignore[arg-type]
+    parts = Turns().parts(Request(), size)  # type: ignore[arg-type]
     asyncio.run(_take(parts, Writer(), size=size, light=True))
     assert [data for data, _ in wrote] == [*pieces, b""]
     here = [thread == threading.get_ident() for _, thread in wrote]
     assert here == ([True] * 9 if not slow else [True] * slow + [False] * (9 - slow))
+
+
+async def _stays():
+    """Receive, of a client that does not go."""
+    await asyncio.Event().wait()
+
+
+def test_nothing_more_is_read_for_a_client_that_has_gone(server, monkeypatch):
+    """Review: granian takes pieces all the same, and a blob may have many GB."""
+    monkeypatch.setattr(hansa.server.blobs, "PIECE_BYTES", 100)
+    put(server, DATA)
+    path, there = server.blobs.path(address(DATA)), set()
+    response, sent = _File(path, 0, len(DATA), whole=True, headers={}, sending=there), []
+    said = [{"type": "http.request", "body": b""}, {"type": "http.disconnect"}]
+
+    async def receive():
+        return said.pop(0)
+
+    async def send(message):
+        sent.append(message)
+        await asyncio.sleep(0)
+
+    asyncio.run(response({"method": "GET"}, receive, send))
+    assert 1 <= len(sent) <= 3 and there == set()
+    with pytest.raises(OSError):
+        os.fstat(response._descriptor)
 
 
 @pytest.mark.parametrize("slow", [0, 1, 3])
@@ -351,7 +377,7 @@ def test_once_the_disk_does_not_give_pieces_at_once_others_read_them(server, mon
         sent.append(message)
 
     monkeypatch.setattr(os, "pread", pread)
-    asyncio.run(response({"method": "GET"}, None, send))  # type: ignore[arg-type]
+    asyncio.run(response({"method": "GET"}, _stays, send))  # type: ignore[arg-type]
     start, *pieces = sent
     assert start["status"] == 200 and b"".join(p["body"] for p in pieces) == data
     assert [p["more_body"] for p in pieces] == [True] * 7 + [False]
@@ -380,7 +406,7 @@ def test_those_who_fetch_at_the_same_time_share_the_memory_for_pieces(server, mo
         async def send(message):
             sent.append(message)
 
-        asyncio.run(response({"method": "GET"}, None, send))  # type: ignore[arg-type]
+        asyncio.run(response({"method": "GET"}, _stays, send))  # type: ignore[arg-type]
         assert len(there) == others, "it is one of them only while it is sent"
         assert b"".join(piece["body"] for piece in sent[1:]) == data
         return {len(piece["body"]) for piece in sent[1:]}

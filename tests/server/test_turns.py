@@ -22,7 +22,8 @@ SMALL = b"s" * (RECEIVING_LARGE_BYTES - 1)
 class Body:
     """A request whose parts come when the test sends them."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: int = 2**40) -> None:
+        self.size = size
         self.asked = 0  # parts asked for
         self.taken: list[bytes] = []
         self._parts: asyncio.Queue[bytes] = asyncio.Queue()
@@ -41,7 +42,7 @@ class Body:
             self._parts.put_nowait(part)
 
     async def take(self, shared: Turns, pause: float = 0.0) -> None:
-        async for part in shared.parts(self):  # type: ignore[arg-type]
+        async for part in shared.parts(self, self.size):  # type: ignore[arg-type]
             self.taken.append(part)
             await asyncio.sleep(pause)
 
@@ -143,7 +144,7 @@ def test_a_fast_sender_that_pauses_holds_up_nobody() -> None:
 def test_a_long_body_lets_others_go_on_meanwhile(
     patient: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turns, "_TURNS_S", 0.0)
+    monkeypatch.setattr(turns, "RECEIVING_TURN_S", 0.0)
 
     async def test(shared: Turns) -> None:
         bodies = started(shared, RECEIVING_AT_ONCE + 1)
@@ -204,7 +205,7 @@ def test_a_request_that_is_given_up_lets_the_next_go_on(patient: None, waits: bo
 
 def test_a_body_that_is_refused_halfway_lets_the_next_go_on(patient: None) -> None:
     async def refused(shared: Turns, body: Body) -> None:
-        async with contextlib.aclosing(shared.parts(body)) as parts:  # type: ignore[arg-type]
+        async with contextlib.aclosing(shared.parts(body, body.size)) as parts:  # type: ignore[arg-type]
             async for part in parts:
                 if part is LAST:
                     raise ValueError
@@ -229,3 +230,32 @@ def test_a_body_that_is_refused_halfway_lets_the_next_go_on(patient: None) -> No
         await ended(waiting)
 
     run(test)
+
+
+def test_a_body_that_has_come_whole_waits_for_nobody(patient: None) -> None:
+    async def test(shared: Turns) -> None:
+        fast = started(shared, RECEIVING_AT_ONCE)
+        for body in fast:
+            body.send(LARGE)
+        await soon()
+        whole = Body(size=len(LARGE))
+        whole.task = asyncio.create_task(whole.take(shared))
+        whole.send(LARGE, b"")
+        await whole.task
+        for body in fast:
+            body.send(b"")
+        await ended(fast)
+
+    run(test)
+
+
+@pytest.mark.parametrize("many", [1, 4, 37, 400])
+def test_nobody_waits_as_long_as_a_sender_takes_for_silence(many: int) -> None:
+    """Review: with a fixed sum of turns, one that waited alone waited for 20 s."""
+    shared, longest = Turns(), 0.0
+    while many > 0:
+        shared._waiting.extend([None] * many)  # type: ignore[list-item]
+        longest += shared._turn_s()
+        shared._waiting.clear()
+        many -= RECEIVING_AT_ONCE
+    assert longest < 10.0  # of `Connection`

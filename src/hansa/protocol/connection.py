@@ -34,6 +34,7 @@ from hansa.limits import (
     MESSAGE_CHARS_MAX,
     OPEN_BODY_BYTES_MAX,
     PIECE_BYTES,
+    SENT_PIECE_BYTES,
     SESSION_SPARE_S,
 )
 from hansa.protocol.messages import ErrorAnswer, SessionAnswer, SessionRequest
@@ -75,11 +76,19 @@ class Answer(NamedTuple):
 
 
 class _Socket(urllib3.connection.HTTPSConnection):
-    """Reads the answer of a server that closes before it has taken the whole body: a refusal."""
+    """Reads the answer of a server that closes before it has taken the whole body: a refusal.
+
+    A large body leaves in small pieces, for a socket's time limit is that of one call: it tells
+    a network that is silent from one that is slow.
+    """
 
     def send(self, data: Any) -> None:
         try:
-            super().send(data)
+            if isinstance(data, memoryview):
+                for at in range(0, len(data), SENT_PIECE_BYTES):
+                    super().send(data[at : at + SENT_PIECE_BYTES])
+            else:
+                super().send(data)
         except (ConnectionError, ssl.SSLError) as error:
             raise BrokenPipeError(str(error)) from error  # which urllib3 takes in this sense
 

@@ -144,17 +144,17 @@ class _Uploads:
     ) -> None:
         digest = request.path_params["digest"]
         if store.has(digest):
-            await _take(self._turns.parts(request), _Checked(hex_of(digest)), size=size)
+            await _take(self._turns.parts(request, size), _Checked(hex_of(digest)), size=size)
         elif size > CHUNK_BYTES:
             upload = await in_thread(partial(store.chunks, digest, size, owner=principal.name))
             with upload.stream() as writer:
-                await _take(self._turns.parts(request), writer, size=size)
+                await _take(self._turns.parts(request, size), writer, size=size)
         elif store.durable:
             with await in_thread(store.writer, digest, size) as writer:
-                await _take(self._turns.parts(request), writer, size=size)
+                await _take(self._turns.parts(request, size), writer, size=size)
         else:
             with store.writer(digest, size) as writer:
-                await _take(self._turns.parts(request), writer, size=size, light=True)
+                await _take(self._turns.parts(request, size), writer, size=size, light=True)
 
     async def put_chunk(
         self, request: Request, principal: Principal, signed: str | None
@@ -178,14 +178,14 @@ class _Uploads:
         digest, whole = request.path_params["digest"], self._whole_size(request)
         if store.has(digest):
             size = _announced(request, limit=CHUNK_BYTES)
-            await _take(self._turns.parts(request), _Checked(signed), size=size)
+            await _take(self._turns.parts(request, size), _Checked(signed), size=size)
             return answer(BlobChunks(size=whole, chunk_bytes=CHUNK_BYTES, complete=True))
         upload = await in_thread(partial(store.chunks, digest, whole, owner=principal.name))
         length = upload.length(n)
         if _announced(request, limit=length) != length:
             raise wrong_digest(f"chunk {n} of {digest}", f"it must have {length} bytes")
         with await in_thread(upload.writer, n, signed or "") as writer:
-            await _take(self._turns.parts(request), writer, size=length)
+            await _take(self._turns.parts(request, length), writer, size=length)
         complete = await in_thread(upload.complete)
         return answer(BlobChunks(size=whole, chunk_bytes=CHUNK_BYTES, complete=complete))
 
@@ -330,6 +330,8 @@ class _Checked:
 class _File(Response):
     """Sends a file, or part of it, in pieces; removed meanwhile, it is still sent.
 
+    granian takes pieces for a client that has gone, so that is looked out for.
+
     Args:
       path: of the file.
       start: of the part.
@@ -358,6 +360,7 @@ class _File(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer as ASGI asks for."""
         self._sending.add(self)
+        gone = asyncio.ensure_future(_gone(receive))
         try:
             start: dict[str, Any] = {
                 "type": "http.response.start",
@@ -368,15 +371,16 @@ class _File(Response):
             if scope["method"] == "HEAD" or self._start == self._end:
                 await send({"type": "http.response.body", "body": b""})
             else:
-                await self._send_pieces(send)
+                await self._send_pieces(send, gone)
         finally:
+            gone.cancel()
             self._sending.discard(self)
             os.close(self._descriptor)
 
-    async def _send_pieces(self, send: Send) -> None:
+    async def _send_pieces(self, send: Send, gone: asyncio.Future[None]) -> None:
         """Send pieces, read here while the system's cache has them; see `_take`."""
         at, swift = self._start, True
-        while at < self._end:
+        while at < self._end and not gone.done():
             room = max(SENDING_BYTES // len(self._sending), SENDING_PIECE_BYTES_MIN)
             length = min(PIECE_BYTES, room, self._end - at)
             if swift:
@@ -390,6 +394,12 @@ class _File(Response):
             at += len(piece)
             more = at < self._end
             await send({"type": "http.response.body", "body": piece, "more_body": more})
+
+
+async def _gone(receive: Receive) -> None:
+    """Wait until the client has gone."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _take(

@@ -13,6 +13,7 @@ from hansa.limits import (
     RECEIVING_AT_ONCE,
     RECEIVING_LARGE_BYTES,
     RECEIVING_STALLED_S,
+    RECEIVING_TURN_S,
     RECEIVING_WAIT_S,
 )
 
@@ -38,19 +39,20 @@ class Turns:
         self._waiting: deque[tuple[object, asyncio.Future[None]]] = deque()
         self._looking = False
 
-    async def parts(self, request: Request) -> AsyncGenerator[bytes, None]:
-        """Give the parts of a body.
+    async def parts(self, request: Request, size: int) -> AsyncGenerator[bytes, None]:
+        """Give the parts of a body of `size` bytes.
 
         Raises:
           ClientDisconnect: it ends too soon.
         """
-        mine = object()
+        mine, left = object(), size
         try:
             async for part in request.stream():
                 came = monotonic()
+                left -= len(part)
                 yield part
                 slow = monotonic() - came >= RECEIVING_STALLED_S  # the disk, which may stay so
-                if slow or len(part) < RECEIVING_LARGE_BYTES:
+                if slow or left <= 0 or len(part) < RECEIVING_LARGE_BYTES:
                     self._leave(mine)
                 else:
                     await self._go_on(mine)
@@ -61,7 +63,7 @@ class Turns:
         """Wait until it is this body's turn, or still is."""
         now = monotonic()
         if (turn := self._taking.get(mine)) is not None:
-            if not self._waiting or (now - turn.began) * len(self._waiting) < _TURNS_S:
+            if not self._waiting or now - turn.began < self._turn_s():
                 turn.asked = now
                 return
             self._leave(mine)
@@ -72,6 +74,11 @@ class Turns:
         self._waiting.append((mine, free))
         self._look_later()
         await free
+
+    def _turn_s(self) -> float:
+        """Return how long a turn is: short enough that no sender takes its wait for silence."""
+        of_each = RECEIVING_WAIT_S * RECEIVING_AT_ONCE / len(self._waiting)
+        return min(RECEIVING_TURN_S, of_each)
 
     def _leave(self, mine: object) -> None:
         if self._taking.pop(mine, None) is not None:
@@ -100,6 +107,3 @@ class Turns:
         self._looking = False
         if self._waiting:
             self._look_later()
-
-
-_TURNS_S = RECEIVING_WAIT_S * RECEIVING_AT_ONCE  # of all that wait, one after the other
