@@ -11,8 +11,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
+from hansa.errors import ServerError
 from hansa.limits import RECEIVING_AT_ONCE, RECEIVING_LARGE_BYTES, RECEIVING_STALLED_S
 from hansa.server import turns
+from hansa.server.blobs import _Uploads
 from hansa.server.turns import Turns
 
 LARGE, LAST = b"l" * RECEIVING_LARGE_BYTES, b"e" * RECEIVING_LARGE_BYTES
@@ -70,6 +72,14 @@ async def ended(bodies: list[Body]) -> None:
     await asyncio.gather(*(body.task for body in bodies))
 
 
+async def all_turns_taken(shared: Turns) -> list[Body]:
+    bodies = started(shared, RECEIVING_AT_ONCE)
+    for body in bodies:
+        body.send(LARGE)
+    await soon()
+    return bodies
+
+
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever pauses keeps its turn, so that nothing depends on how fast this machine is."""
@@ -110,10 +120,7 @@ def test_those_who_wait_go_on_in_the_order_in_which_they_came(patient: None) -> 
 
 def test_who_sends_slowly_waits_for_nobody(patient: None) -> None:
     async def test(shared: Turns) -> None:
-        fast = started(shared, RECEIVING_AT_ONCE)
-        for body in fast:
-            body.send(LARGE)
-        await soon()
+        fast = await all_turns_taken(shared)
         [slow] = started(shared, 1)
         slow.send(*[SMALL] * 5)
         await soon()
@@ -234,10 +241,7 @@ def test_a_body_that_is_refused_halfway_lets_the_next_go_on(patient: None) -> No
 
 def test_a_body_that_has_come_whole_waits_for_nobody(patient: None) -> None:
     async def test(shared: Turns) -> None:
-        fast = started(shared, RECEIVING_AT_ONCE)
-        for body in fast:
-            body.send(LARGE)
-        await soon()
+        fast = await all_turns_taken(shared)
         whole = Body(size=len(LARGE))
         whole.task = asyncio.create_task(whole.take(shared))
         whole.send(LARGE, b"")
@@ -259,3 +263,35 @@ def test_nobody_waits_as_long_as_a_sender_takes_for_silence(many: int) -> None:
         shared._waiting.clear()
         many -= RECEIVING_AT_ONCE
     assert longest < 10.0  # of `Connection`
+
+
+class Nowhere:
+    """A writer of bytes that nobody wants."""
+
+    def write(self, data: bytes) -> None:
+        pass
+
+    def commit(self) -> None:
+        pass
+
+
+def test_uploads_take_turns_and_one_that_is_refused_ends_its_own(patient: None) -> None:
+    async def test(shared: Turns) -> None:
+        uploads = _Uploads(lambda _: pytest.fail("no store is asked for"), shared)
+        bodies = [Body() for _ in range(RECEIVING_AT_ONCE + 1)]
+        for body in bodies:
+            taking = uploads._take(body, Nowhere(), size=2 * len(LARGE))  # type: ignore[arg-type]
+            body.task = asyncio.create_task(taking)
+            body.send(LARGE)
+            await soon()
+        *fast, last = bodies
+        assert [body.asked for body in bodies] == [2] * len(fast) + [1]
+        fast[0].send(LARGE + b"more than was announced")
+        await soon()
+        assert isinstance(fast[0].task.exception(), ServerError)
+        assert last.asked == 2
+        for body in bodies[1:]:
+            body.send(b"")
+            await body.task
+
+    run(test)

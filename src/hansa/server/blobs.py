@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 import re
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -144,17 +144,22 @@ class _Uploads:
     ) -> None:
         digest = request.path_params["digest"]
         if store.has(digest):
-            await _take(self._turns.parts(request, size), _Checked(hex_of(digest)), size=size)
+            await self._take(request, _Checked(hex_of(digest)), size=size)
         elif size > CHUNK_BYTES:
             upload = await in_thread(partial(store.chunks, digest, size, owner=principal.name))
             with upload.stream() as writer:
-                await _take(self._turns.parts(request, size), writer, size=size)
+                await self._take(request, writer, size=size)
         elif store.durable:
             with await in_thread(store.writer, digest, size) as writer:
-                await _take(self._turns.parts(request, size), writer, size=size)
+                await self._take(request, writer, size=size)
         else:
             with store.writer(digest, size) as writer:
-                await _take(self._turns.parts(request, size), writer, size=size, light=True)
+                await self._take(request, writer, size=size, light=True)
+
+    async def _take(self, request: Request, writer: Any, *, size: int, light: bool = False) -> None:
+        """Give a request's body to a writer, in its turn; as `_take`."""
+        async with contextlib.aclosing(self._turns.parts(request, size)) as parts:
+            await _take(parts, writer, size=size, light=light)
 
     async def put_chunk(
         self, request: Request, principal: Principal, signed: str | None
@@ -178,14 +183,14 @@ class _Uploads:
         digest, whole = request.path_params["digest"], self._whole_size(request)
         if store.has(digest):
             size = _announced(request, limit=CHUNK_BYTES)
-            await _take(self._turns.parts(request, size), _Checked(signed), size=size)
+            await self._take(request, _Checked(signed), size=size)
             return answer(BlobChunks(size=whole, chunk_bytes=CHUNK_BYTES, complete=True))
         upload = await in_thread(partial(store.chunks, digest, whole, owner=principal.name))
         length = upload.length(n)
         if _announced(request, limit=length) != length:
             raise wrong_digest(f"chunk {n} of {digest}", f"it must have {length} bytes")
         with await in_thread(upload.writer, n, signed or "") as writer:
-            await _take(self._turns.parts(request, length), writer, size=length)
+            await self._take(request, writer, size=length)
         complete = await in_thread(upload.complete)
         return answer(BlobChunks(size=whole, chunk_bytes=CHUNK_BYTES, complete=complete))
 
@@ -403,7 +408,7 @@ async def _gone(receive: Receive) -> None:
 
 
 async def _take(
-    parts: AsyncGenerator[bytes, None], writer: Any, *, size: int, light: bool = False
+    parts: AsyncIterator[bytes], writer: Any, *, size: int, light: bool = False
 ) -> None:
     """Give a body to a writer and commit it.
 
@@ -422,23 +427,22 @@ async def _take(
     taken, waiting, held, swift = 0, list[bytes](), 0, True
     writing: asyncio.Future[None] | None = None
     try:
-        async with contextlib.aclosing(parts):  # whatever happens, its turn is over
-            async for part in parts:
-                taken += len(part)
-                if taken > size:
-                    raise too_large("The body", f"more than the {size} bytes announced")
-                if swift:
-                    began = monotonic()
-                    writer.write(part)
-                    swift = monotonic() - began < DISK_HERE_S
-                    continue
-                waiting.append(part)
-                held += len(part)
-                if held >= UPLOAD_PIECE_BYTES:
-                    if writing is not None:
-                        await writing
-                    writing = asyncio.ensure_future(in_thread(_write, writer, waiting))
-                    waiting, held = [], 0
+        async for part in parts:
+            taken += len(part)
+            if taken > size:
+                raise too_large("The body", f"more than the {size} bytes announced")
+            if swift:
+                began = monotonic()
+                writer.write(part)
+                swift = monotonic() - began < DISK_HERE_S
+                continue
+            waiting.append(part)
+            held += len(part)
+            if held >= UPLOAD_PIECE_BYTES:
+                if writing is not None:
+                    await writing
+                writing = asyncio.ensure_future(in_thread(_write, writer, waiting))
+                waiting, held = [], 0
         if writing is not None:
             await writing
             writing = None
