@@ -53,7 +53,16 @@ def test_a_membership_of_another_server_at_this_address_is_not_overwritten(tmp_p
     with pytest.raises(HansaError, match="server-exists"):
         found(tmp_path / "two", SETTINGS)
     assert find_membership(SETTINGS.url).authority_pem == first.admin.authority_pem
-    assert not (tmp_path / "two" / "server.toml").exists()
+    assert not (tmp_path / "two").exists()
+
+
+def test_only_what_is_written_last_is_missing_and_the_admin_is_there(tmp_path):
+    founded = found(tmp_path / "server", SETTINGS)
+    (founded.folder / "server.toml").unlink()
+    again = found(tmp_path / "server", SETTINGS)
+    assert again.fingerprint == founded.fingerprint
+    assert again.admin.key().public == founded.admin.key().public
+    assert (founded.folder / "server.toml").exists()
 
 
 @pytest.mark.parametrize("lost", [(), ("tls.pem",), ("hansa.db", "receipt-key.pem")])

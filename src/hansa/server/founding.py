@@ -13,6 +13,7 @@ from hansa.identity import (
     Membership,
     create_authority,
     load_authority,
+    load_membership,
     membership_folder,
     new_key,
     own_key,
@@ -56,6 +57,7 @@ def found(folder: Path, settings: ServerSettings, *, admin: str = "admin") -> Fo
             f"Start it with: {operated_by(folder)} start --folder {folder}, "
             "or choose another folder.",
         )
+    _check_home(folder, settings.url)
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
     if not (folder / "ca.pem").exists():
@@ -89,16 +91,25 @@ def _as_certified(host: str) -> str:
         return host
 
 
+def _check_home(folder: Path, url: str) -> None:
+    """See that this person is no member of another server at this address, before one is made."""
+    home = membership_folder(url)
+    if not (home / "member.json").exists():
+        return
+    authority = folder / "ca.pem"  # an interrupted call may have left its own membership
+    if authority.exists() and load_membership(home).authority_pem == authority.read_text("ascii"):
+        return
+    raise ServerError(
+        "server-exists",
+        f"{home} is a membership of another server at {url}. Nothing was changed.",
+        "Remove that folder if the server is gone, or choose another --url.",
+    )
+
+
 def _admit(database: Database, folder: Path, settings: ServerSettings, *, admin: str) -> Membership:
     """Make the first admin a member, with a key in this person's own home."""
     authority = load_authority(folder)
     home = membership_folder(settings.url)
-    if (home / "member.json").exists():
-        raise ServerError(
-            "server-exists",
-            f"{home} is a membership of another server at {settings.url}. Nothing was changed.",
-            "Remove that folder if the server is gone, or choose another --url.",
-        )
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     key = own_key(home / "key.pem")
     certificate = members.found_admin(database, authority, admin, key.public, at=wall())
