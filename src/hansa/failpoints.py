@@ -66,7 +66,7 @@ FAILPOINTS |= {
     "site_before_ledger_written": "an update is about to leave",
     "site_after_ledger_written": "the ledger knows of the update, and nothing has left",
     "site_after_chunk_sent": "one chunk has left",
-    "site_after_update_sent": "the whole update has left, and has not been reported",
+    "site_after_update_sent": "the whole update has left, and no receipt has come",
     "site_after_receipt": "the receipt has come, and the ledger does not know it",
     "site_after_receipt_kept": "the ledger knows the receipt",
     # a submitter's command line

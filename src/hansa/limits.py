@@ -205,6 +205,9 @@ SENDING_PIECE_BYTES_MIN = 2**16
 SENT_PIECE_BYTES = 2**16
 """Bytes of a body that a client has to get rid of within the time that it takes for silence."""
 
+RESULT_HEADER_CHARS_MAX = 4_096
+"""Characters of a result that comes along with its update; proxies take 8 KiB for a header."""
+
 UPLOAD_PIECE_BYTES = 2**18
 """Bytes of an upload that a server gathers, while its disk is slow, before it has them written;
 with the lot that fills them it holds them twice, for each of the connections that send at the same
@@ -575,6 +578,9 @@ tensors takes half of it."""
 
 STANDINGS_TOLD_MAX = 100
 """Words of one site on one run that become events of the run; the last word always holds."""
+
+STANDINGS_KEPT = 16
+"""Runs whose sites' words a server keeps in memory; each has up to as many as there are sites."""
 
 RUNS_UNFINISHED_MAX = 100
 """Unfinished runs of one submitter at a server; each has a thread, and is offered to every site."""

@@ -67,7 +67,7 @@ class SmallServer:
         self._keys = {}
         self._members = {}
         by_path: dict[str, dict[str, blobs.Route]] = {}
-        for route in blobs.routes(self):
+        for route in blobs.routes(self, lambda _request, _principal, upload: upload()):
             by_path.setdefault(route.path, {})[route.method] = route
         self.app = Starlette(
             routes=[

@@ -22,7 +22,7 @@ from in_process import (
     key_of,
     update_bytes,
 )
-from league import D, League, expected, refused
+from league import D, League, N, expected, refused
 
 from hansa.errors import IdentityError
 from hansa.identity import check_receipt
@@ -40,6 +40,39 @@ def test_three_sites_give_the_mean_weighted_by_examples(league: League) -> None:
     assert np.array_equal(league.server.model(run, 1), expected(*D))
     row = league.server.events(run, "committed")[1]["row"]
     assert row["clients"] == {"asked": 3, "accepted": 3, "failed": 0, "refused": 0}
+
+
+def test_an_update_that_brings_its_result_counts_like_any_other_and_once(league: League) -> None:
+    run = league.begin()
+    keys = {name: league.sites[name].task(run).key for name in D}
+    contents = {name: update_bytes(D[name]) for name in D}
+    given = league.north.deliver(keys["north"], contents["north"], done(contents["north"], 1))
+    receipt = given.read(Receipt)
+    assert (receipt.client, receipt.digest) == ("north", digest_of(contents["north"]))
+    # Sent again, as after a loss of the receipt: nobody waits for it, and it has its receipt.
+    again = league.north.deliver(keys["north"], contents["north"], done(contents["north"], 1))
+    assert refused(again) == (409, "upload-unwanted")
+    told = league.north.report(keys["north"], done(contents["north"], 1)).read(Receipt)
+    assert told == receipt
+    assert league.send("south", run).status == 200
+    other = league.west.deliver(keys["west"], contents["west"], done(contents["west"], N["west"]))
+    assert other.status == 200
+    assert league.server.ended(run).state == "finished"
+    np.testing.assert_array_equal(league.server.model(run, 1), expected(*D))
+    assert refused(league.west.deliver(keys["west"], b"late", done(b"late", 4)))[0] == 409
+
+
+@pytest.mark.parametrize("header", ["", "e30"], ids=["removed", "another"])
+def test_a_result_that_somebody_changed_on_the_way_is_refused_with_its_update(
+    league: League, header: str
+) -> None:
+    run = league.begin("north")
+    key, content = league.north.task(run).key, update_bytes(D["north"])
+    answer = league.north.deliver(key, content, done(content, 1e6), header=header)
+    assert refused(answer) == (422, "request-message") and league.updates() == []
+    assert league.send("north", run).status == 200
+    assert league.server.ended(run).state == "finished"
+    np.testing.assert_array_equal(league.server.model(run, 1), expected("north"))
 
 
 def test_the_same_result_sent_ten_times_counts_once_and_has_one_receipt(league: League) -> None:
@@ -393,13 +426,17 @@ def test_who_has_not_answered_at_the_deadline_is_named_as_silent(league: League)
 
 
 def test_a_goal_ends_the_round_and_whoever_was_spare_is_told_so_and_no_problem(
-    league: League,
+    league: League, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = league.begin(cohort={"count": 2, "over": 1.5})
     key = league.west.task(run).key
-    for name in ("north", "south"):
-        assert league.send(name, run).status == 200
+    keys = {name: league.sites[name].task(run).key for name in ("north", "south")}
+    woken: list[set[str] | None] = []
+    monkeypatch.setattr(league.server.state.hub._polls, "ring", lambda n=None: woken.append(n))
+    for name, mine in keys.items():
+        assert league.sites[name].send(mine, D[name], N[name]).status == 200
     assert league.server.ended(run).state == "finished"
+    assert woken[0] == {"west"}  # and not those whose results count
     assert np.array_equal(league.server.model(run, 1), expected("north", "south"))
     assert league.server.events(run, "problem") == []
     answer = league.west.poll([run], holding=[key])

@@ -173,6 +173,25 @@ def test_a_site_changes_its_mind_and_the_last_word_holds(journal: Journal) -> No
     assert [e["state"] for e in journal.all_events(run, "standing")] == ["waiting", "ready"]
 
 
+def test_a_word_is_heard_by_whoever_has_asked_before_and_by_whoever_asks_meanwhile(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, read, words = submitted(journal), journal._db.read, [1, 2]
+
+    def interrupted(fn: Any) -> Any:
+        found = read(fn)
+        if words:  # another word comes after the database was asked, before its answer is kept
+            journal.stand(run, "north", Standing(state="ready", examples=words.pop(0)))
+        return found
+
+    monkeypatch.setattr(journal._db, "read", interrupted)
+    assert journal.standings(run) == {}
+    assert journal.standings(run)["north"].examples == 1
+    assert journal.standings(run)["north"].examples == 2
+    journal.stand(run, "north", Standing(state="ready", examples=3))
+    assert journal.standings(run)["north"].examples == 3
+
+
 def test_a_site_that_changes_its_mind_for_ever_is_told_of_so_often(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:

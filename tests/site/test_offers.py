@@ -228,7 +228,7 @@ def test_a_denial_keeps_back_what_waits_for_a_server_that_is_away(
         owner.deny(offer)
         raise ServerError("server-unreachable", "It is away.", "Wait.")
 
-    monkeypatch.setattr("hansa.site.tasks.upload", away)
+    monkeypatch.setattr("hansa.site.tasks.deliver", away)
     owner.ask("study-1")
     assert owner.reasons(1) == [DENIED]
     assert len(tries) == 1 and not owner.server.receipts

@@ -18,6 +18,7 @@ import pytest
 from blake3 import blake3
 from sample_site import CODE, Sample, ask, make_offer, make_site
 
+import hansa.protocol.delivery
 import hansa.site.agent
 import hansa.site.ledger
 from hansa.clock import monotonic
@@ -25,6 +26,8 @@ from hansa.errors import RequestRefused
 from hansa.identity import load_membership
 from hansa.identity.receipts import sign_receipt
 from hansa.params import Params, encode
+from hansa.protocol.connection import Pieces
+from hansa.protocol.delivery import HEADER, brought
 from hansa.protocol.messages import (
     BlobRef,
     Offer,
@@ -73,11 +76,14 @@ class Server:
         self.repeated: Callable[[Any], PollAnswer] | None = None
         self.refusal: RequestRefused | None = None
         self.uploads = 0
+        self.unwanted: RequestRefused | None = None  # the answer to uploads
 
     def renewal_due(self) -> bool:
         return False
 
-    def call(self, method: str, path: str, message: Any = None, *, kind: Any) -> Any:
+    def call(self, method: str, path: str, message: Any = None, *, kind: Any, **named: Any) -> Any:
+        if method == "PUT":
+            return self.delivered(path, message, **named)
         if path == "/v1/poll":
             self.polls.append(monotonic())
             if self.repeated is not None:
@@ -100,6 +106,21 @@ class Server:
         if self.refusal is not None:
             raise self.refusal
         return self.count(run, int(number), phase, message)  # type: ignore[arg-type]
+
+    def delivered(
+        self, path: str, body: Pieces, *, headers: dict[str, str], digest: str
+    ) -> Receipt:
+        """Take an update that brings its result, as if they had come one after the other."""
+        place, _, query = path.partition("?")
+        said = dict(pair.split("=") for pair in query.split("&"))
+        result = brought(headers[HEADER], said["result"])
+        assert result.update is not None and place == f"/v1/updates/{result.update.digest}"
+        assert blake3(b"".join(map(bytes, body))).hexdigest() == digest
+        self.uploads += 1
+        if self.unwanted is not None:
+            raise self.unwanted
+        where = f"/v1/runs/{said['run']}/rounds/{said['round']}/{said['phase']}/result"
+        return self.call("POST", where, result, kind=Receipt)
 
     def count(self, run: str, number: int, phase: Phase, result: TaskResult) -> Receipt:
         update = result.update or BlobRef(digest=f"blake3:{'0' * 64}", size=0)
@@ -203,8 +224,8 @@ class Table:
 
     def upload(self, connection: Any, source: Path, **_: Any) -> None:
         self.server.uploads += 1
-        if self.server.refusal is not None:
-            raise self.server.refusal
+        if self.server.unwanted is not None:
+            raise self.server.unwanted
 
     def task(self, number: int, value: float = 0.0) -> Task:
         data = encoded(value)
@@ -325,8 +346,33 @@ def test_a_site_takes_the_steps_that_it_is_asked_for(table: Table) -> None:
     assert table.workers.steps == [None, 70, 3]
 
 
+@pytest.fixture(params=["one request", "two requests"])
+def requests(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let updates be small, so that they bring their results, or large."""
+    if request.param == "two requests":
+        monkeypatch.setattr(hansa.protocol.delivery, "CHUNK_BYTES", 10)
+
+
+@pytest.mark.usefixtures("requests")
+def test_an_update_and_its_result_leave_once_and_one_receipt_comes(table: Table) -> None:
+    receipt = table.perform(table.task(1))
+    [(path, result)] = table.server.results
+    assert path == "/v1/runs/study-1/rounds/1/train/result" and table.server.uploads == 1
+    assert result.update is not None and receipt is not None
+    assert (receipt.digest, receipt.size) == (result.update.digest, result.update.size)
+
+
+@pytest.mark.usefixtures("requests")
+def test_an_update_that_counts_already_is_refused_and_still_gets_its_receipt(table: Table) -> None:
+    """A crash between an update's counting and the receipt's arrival: C5."""
+    table.server.unwanted = RequestRefused("upload-unwanted", "No.", "Ask first.", status=409)
+    assert table.perform(table.task(1)) == table.server.receipts[0]
+    assert table.server.uploads == 1 and len(table.server.results) == 1
+
+
+@pytest.mark.usefixtures("requests")
 def test_an_update_that_is_too_large_is_reported_and_not_made_again(table: Table) -> None:
-    table.server.refusal = RequestRefused(
+    table.server.unwanted = RequestRefused(
         "blob-too-large", "The update has more than 10 bytes.", "Send less.", status=413
     )
     assert table.perform(table.task(1)) is None

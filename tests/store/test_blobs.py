@@ -67,7 +67,7 @@ def test_a_blob_that_is_not_there_or_was_removed_is_missing(store):
     store.remove(address(DATA))
     store.remove(address(DATA))
     assert not store.has(address(DATA)) and not store.intact(address(DATA))
-    assert os.listdir(store.folder) == ["partial"]
+    assert os.listdir(store.folder) == []
 
 
 HEX = "0" * 64
@@ -90,7 +90,7 @@ def test_only_an_address_becomes_a_path(store, digest):
 def test_bytes_that_are_not_those_announced_leave_nothing(store, wrong):
     with refused("blob-digest"):
         write(store, DATA, **wrong)
-    assert not list(store.digests()) and not os.listdir(store.folder / "partial")
+    assert not list(store.digests()) and not os.listdir(store.folder)
 
 
 def test_more_bytes_than_announced_are_refused_before_they_are_written(store):
@@ -101,7 +101,7 @@ def test_more_bytes_than_announced_are_refused_before_they_are_written(store):
             store.writer(address(DATA), size)
         with refused("blob-too-large"):
             store.chunks(address(DATA), size)
-    assert not list(store.digests()) and not os.listdir(store.folder / "partial")
+    assert not list(store.digests()) and not os.listdir(store.folder)
 
 
 def test_a_durable_blob_and_its_name_are_synchronised_before_it_counts(store, disk):
@@ -116,7 +116,7 @@ def test_a_light_blob_is_not_synchronised_and_a_durable_one_takes_its_place(ligh
     assert "fsync" not in disk.calls
     light.put_bytes(DATA, durable=True)
     assert faulty_disk.inode(light.path(address(DATA))) in disk.synchronised
-    assert len(os.listdir(light.folder)) == 2 and light.intact(address(DATA))
+    assert len(os.listdir(light.folder)) == 1 and light.intact(address(DATA))
 
 
 def test_a_blob_that_becomes_durable_can_be_read_by_the_path_it_had(store, disk):
@@ -129,7 +129,7 @@ def test_a_blob_that_becomes_durable_can_be_read_by_the_path_it_had(store, disk)
     assert before != after and before.read_bytes() == after.read_bytes() == DATA
     store.settle(address(DATA))
     assert not before.exists() and store.intact(address(DATA))
-    assert not os.listdir(store.folder / "partial")
+    assert len(os.listdir(store.folder)) == 1
 
 
 def test_a_blob_that_is_not_there_does_not_become_durable(store, disk):
@@ -152,7 +152,7 @@ def test_a_blob_that_could_not_be_synchronised_is_as_it_was(store, disk):
             assert not (store.folder / address(DATA).removeprefix("blake3:")).exists()
         spent = disk.spent
         disk.arm(0, 0)
-        assert store.intact(address(DATA)) and not os.listdir(store.folder / "partial")
+        assert store.intact(address(DATA)) and not [*store.folder.glob("*.tmp")]
         if (store.folder / address(DATA).removeprefix("blake3:")).exists():
             (store.folder / address(DATA).removeprefix("blake3:")).unlink()
     assert failed >= 3  # a link that fails is a copy
@@ -173,7 +173,7 @@ def test_what_a_loss_of_power_did_to_light_blobs_is_found_before_they_count(ligh
     light.path(address(b"torn")).write_bytes(b"to")
     light.path(address(b"lost")).write_bytes(b"\0\0\0\0")
     again = BlobStore(light.folder, durable=False)
-    (again.folder / "partial" / "0123456789abcdef.tmp").write_bytes(b"left by a crash")
+    (again.folder / "0123456789abcdef.tmp").write_bytes(b"left by a crash")
     assert again.sweep_partials() == 3
     assert list(again.digests()) == [address(b"good")]
     assert again.sweep_partials() == 0
@@ -228,7 +228,7 @@ def test_whatever_call_fails_once_nothing_counts_that_is_not_durable(tmp_path, d
             break
         ways[way](store)
         assert store.intact(address(DATA))
-        assert not [p for p in os.listdir(store.folder / "partial") if p.endswith(".tmp")]
+        assert not [p for p in os.listdir(store.folder) if p.endswith(".tmp")]
     assert not disk.spent and failed >= 3
 
 
@@ -333,7 +333,7 @@ def test_a_stream_over_chunks_that_others_sent_is_hashed_as_it_lies_in_the_file(
 
 def test_asking_what_is_there_begins_nothing(light):
     assert light.have(address(BIG), len(BIG)) == []
-    assert os.listdir(light.folder / "partial") == []
+    assert os.listdir(light.folder) == []
 
 
 @pytest.mark.parametrize("n", [-1, 3, 10**9])

@@ -154,24 +154,30 @@ class Connection:
         self,
         method: str,
         path: str,
-        message: msgspec.Struct | None = None,
+        message: msgspec.Struct | Body | None = None,
         *,
         kind: type[T],
+        headers: Mapping[str, str] | None = None,
+        digest: str | None = None,
         timeout_s: float | None = None,
     ) -> T:
         """Send a message and return the answer, checked against its type.
 
         Args:
           path: with the query, percent-encoded.
+          message: or a body as it is.
           kind: type of the answer.
+          digest: as `request`.
 
         Raises:
           RequestRefused: the server said no.
           ServerError: server-unreachable, no answer came, or none that makes sense.
           IdentityError: identity-tls, the server is not the federation's.
         """
-        body = None if message is None else msgspec.json.encode(message)
-        answer = self.request(method, path, body=body, timeout_s=timeout_s)
+        body = msgspec.json.encode(message) if isinstance(message, msgspec.Struct) else message
+        answer = self.request(
+            method, path, body=body, headers=headers, digest=digest, timeout_s=timeout_s
+        )
         try:
             return msgspec.json.decode(answer.body, type=kind)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:

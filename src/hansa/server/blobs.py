@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 import re
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -75,15 +75,29 @@ class State(Protocol):
         """Return where this update is put; raise if its site may not send it now."""
 
 
+Delivered = Callable[[Request, Principal, Callable[[], Awaitable[Response]]], Awaitable[Response]]
+"""Answers a request that brings an update, and perhaps its result; its last argument takes the
+update, and answers for that."""
+
+
 class _Writer(Protocol):
     def write(self, data: Bytes) -> None: ...
 
 
-def routes(state: State) -> list[Route]:
-    """Return the routes of blobs and updates."""
+def routes(state: State, delivered: Delivered) -> list[Route]:
+    """Return the routes of blobs and updates.
+
+    Args:
+      state: of the server.
+      delivered: takes an update that brings its result.
+    """
     turns = Turns()
     blobs = _Uploads(lambda _: state.blobs, turns, state.unsubmitted.uploading)
     updates = _Uploads(state.update_store, turns)
+
+    async def update(request: Request, principal: Principal, signed: str | None) -> Response:
+        return await delivered(request, principal, partial(updates.put, request, principal, signed))
+
     downloads = _Downloads(state.readable, blobs)
     one, chunks, chunk = "/{digest}", "/{digest}/chunks", "/{digest}/chunks/{n}"
     return [
@@ -91,7 +105,7 @@ def routes(state: State) -> list[Route]:
         Route(f"/v1/blobs{chunks}", "GET", READERS, downloads.chunks),
         Route(f"/v1/blobs{one}", "PUT", SUBMITTERS, blobs.put),
         Route(f"/v1/blobs{chunk}", "PUT", SUBMITTERS, blobs.put_chunk),
-        Route(f"/v1/updates{one}", "PUT", SITES, updates.put),
+        Route(f"/v1/updates{one}", "PUT", SITES, update),
         Route(f"/v1/updates{chunks}", "GET", SITES, updates.chunks),
         Route(f"/v1/updates{chunk}", "PUT", SITES, updates.put_chunk),
     ]
@@ -365,7 +379,9 @@ class _File(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer as ASGI asks for."""
         self._sending.add(self)
-        gone = asyncio.ensure_future(_gone(receive))
+        # Of a small one not much is read for nothing.
+        small = self._end - self._start <= CHUNK_BYTES
+        gone = None if small else asyncio.ensure_future(_gone(receive))
         try:
             start: dict[str, Any] = {
                 "type": "http.response.start",
@@ -378,14 +394,15 @@ class _File(Response):
             else:
                 await self._send_pieces(send, gone)
         finally:
-            gone.cancel()
+            if gone is not None:
+                gone.cancel()
             self._sending.discard(self)
             os.close(self._descriptor)
 
-    async def _send_pieces(self, send: Send, gone: asyncio.Future[None]) -> None:
+    async def _send_pieces(self, send: Send, gone: asyncio.Future[None] | None) -> None:
         """Send pieces, read here while the system's cache has them; see `_take`."""
         at, swift = self._start, True
-        while at < self._end and not gone.done():
+        while at < self._end and not (gone is not None and gone.done()):
             room = max(SENDING_BYTES // len(self._sending), SENDING_PIECE_BYTES_MIN)
             length = min(PIECE_BYTES, room, self._end - at)
             if swift:

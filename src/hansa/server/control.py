@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -12,6 +13,7 @@ from starlette.responses import Response
 from hansa.clock import monotonic
 from hansa.errors import RequestRefused, UpdateRefused
 from hansa.limits import EXAMPLES_MAX
+from hansa.protocol.delivery import HEADER, brought
 from hansa.protocol.messages import ENDED, Phase, Poll, PollAnswer, Receipt, Standing, TaskResult
 from hansa.rounds.questions import asked_in
 from hansa.server.audit import TWICE
@@ -34,9 +36,8 @@ from hansa.spans import effort
 log = logging.getLogger("hansa.server")
 
 
-def routes(state: ServerState) -> list[Route]:
+def routes(control: Control) -> list[Route]:
     """Return the routes of sites."""
-    control = Control(state)
     return [
         Route("/v1/poll", "POST", ("site", "combiner"), control.poll),
         Route("/v1/runs/{run}/standing", "POST", ("site",), control.standing),
@@ -133,15 +134,29 @@ class Control:
     async def result(self, request: Request, principal: Principal, digest: str | None) -> Response:
         """Count a result, once, and answer with its receipt."""
         result = await read_message(request, digest, TaskResult)
-        await self._state.gate.still(principal)  # the body may have taken its time
         where = request.path_params
-        phase: Phase = where["phase"]
+        return await self._counted(principal, where["run"], where["number"], where["phase"], result)
+
+    async def delivered(
+        self, request: Request, principal: Principal, upload: Callable[[], Awaitable[Response]]
+    ) -> Response:
+        """Take an update, and count the result that it may bring."""
+        query = request.query_params
+        if "result" not in query:
+            return await upload()
+        result = brought(request.headers.get(HEADER, ""), query["result"])
+        await upload()
+        run, number, phase = (query.get(name, "") for name in ("run", "round", "phase"))
+        return await self._counted(principal, run, number, phase, result)
+
+    async def _counted(
+        self, principal: Principal, run: str, number: str, phase: str, result: TaskResult
+    ) -> Response:
+        await self._state.gate.still(principal)  # the body may have taken its time
         if phase not in ("train", "evaluate") and asked_in(phase) is None:
-            raise _no_run(where["run"])
-        asked = round_number(request)
-        given = await in_result_thread(
-            self._take, where["run"], asked, phase, principal.name, result
-        )
+            raise _no_run(run)
+        asked = round_number(number)
+        given = await in_result_thread(self._take, run, asked, phase, principal.name, result)
         return answer(given)
 
     def _take(self, run: str, number: int, phase: Phase, site: str, result: TaskResult) -> Receipt:

@@ -499,7 +499,7 @@ class DeployedFederation:
         """Record the beginning of an exchange, once the round before is durable."""
         return self._following.then(lambda: self._journal.begin(self.run, opened).result())
 
-    def _words(self) -> dict[str, Standing]:
+    def _words(self) -> Mapping[str, Standing]:
         return self._gathering.said or self._journal.standings(self.run)
 
     # ---- rounds that overlap

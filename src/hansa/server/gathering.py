@@ -76,7 +76,7 @@ class Gathering:
         self._since = (0, 0.0)  # the round that sites were last waited for, and since when
         self._told: tuple[str, bool] | None = (row.reason, False)
         self._kept_since: float | None = None  # a place without enough sites to use it
-        self.said: dict[str, Standing] = {}  # when the roster was made
+        self.said: Mapping[str, Standing] = {}  # when the roster was made
 
     def again(self, clients: list[str], check_going: Callable[[], None]) -> list[str]:
         """Return the sites of a round that was open before, once the run has its place with them.

@@ -344,7 +344,9 @@ class Hub:
                     self._closed_in(*key[:2]).add(key[2])
                 while len(self._counted) > CLOSED_EXCHANGES_KEPT:
                     self._counted.pop(next(iter(self._counted)))
-            self.wake(cohort)
+                counted = exchange.state.digests
+            # Whose result counts need not be told to drop the task.
+            self.wake([site for site in cohort if site not in counted])
 
     def exchange(self, run: str, number: int, phase: str) -> MergingExchange | None:
         """Return an open exchange."""

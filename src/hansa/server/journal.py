@@ -6,7 +6,8 @@ found quickly, and are written in the same transaction.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any, NamedTuple
 
@@ -26,7 +27,12 @@ from sqlalchemy import (
 
 from hansa.clock import now
 from hansa.errors import RequestRefused
-from hansa.limits import EVENT_PAGE_BYTES, RUNS_UNFINISHED_MAX, STANDINGS_TOLD_MAX
+from hansa.limits import (
+    EVENT_PAGE_BYTES,
+    RUNS_UNFINISHED_MAX,
+    STANDINGS_KEPT,
+    STANDINGS_TOLD_MAX,
+)
 from hansa.protocol.messages import (
     ENDED,
     Offer,
@@ -77,6 +83,9 @@ class Journal:
     def __init__(self, database: Database, changed: Callable[[str], None]) -> None:
         self._db, self._changed = database, changed
         self._told: dict[tuple[str, str], int] = {}  # words of sites on runs; of the writing thread
+        self._lock = threading.Lock()  # of what follows
+        self._said: dict[str, dict[str, Standing]] = {}  # by run, as the database has it
+        self._unsaid = 0  # grows when some of it no longer holds
 
     def submit(self, submission: Submission, submitter: str) -> tuple[str, bool]:
         """Record a submission; return the run's name and whether it is new.
@@ -306,12 +315,25 @@ class Journal:
                 append(c, run, {"kind": "standing", "site": site, **facts})
 
         self._db.write(work)
+        with self._lock:
+            self._said.pop(run, None)
+            self._unsaid += 1
         self._changed(run)
 
-    def standings(self, run: str) -> dict[str, Standing]:
+    def standings(self, run: str) -> Mapping[str, Standing]:
         """Return what sites have said of a run."""
+        with self._lock:
+            said, mark = self._said.get(run), self._unsaid
+        if said is not None:
+            return said
         rows = self._db.read(lambda c: c.execute(_STANDINGS, {"of": run}).all())
-        return {r.site: Standing(state=r.state, reason=r.reason, examples=r.examples) for r in rows}
+        said = {r.site: Standing(state=r.state, reason=r.reason, examples=r.examples) for r in rows}
+        with self._lock:
+            if mark == self._unsaid:
+                self._said[run] = said
+                while len(self._said) > STANDINGS_KEPT:
+                    self._said.pop(next(iter(self._said)))
+        return said
 
     def count(self, receipt: Receipt, *facts: Event, weight: float) -> Future[Receipt]:
         """Record that a result counts; once durable, it gives the receipt, the first if known.

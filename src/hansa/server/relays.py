@@ -52,7 +52,7 @@ class Relays:
         row = journal.run(run)
         if row is None or row.state in ENDED:
             raise no_run(run)
-        before, behind = journal.standings(run), hub.behind(combiner)
+        before, behind = dict(journal.standings(run)), hub.behind(combiner)
         for site, standing in sorted(standings.sites.items()):
             if site not in behind:  # gone meanwhile, or the name is another's
                 continue
@@ -86,7 +86,7 @@ class Relays:
         phase: Phase = "evaluate" if where["phase"] == "evaluate" else "train"
         if where["phase"] != phase:
             raise no_run(where["run"])
-        asked = round_number(request)
+        asked = round_number(request.path_params["number"])
         given = await in_result_thread(
             self._take, where["run"], asked, phase, principal.name, partial
         )

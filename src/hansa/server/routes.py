@@ -133,13 +133,12 @@ def number(request: Request, name: str, default: float, *, top: float) -> float:
     return value
 
 
-def round_number(request: Request) -> int:
-    """Return the number of a round out of a path, which may hold anything, of any length.
+def round_number(text: str) -> int:
+    """Return the number of a round out of a path or query, which may hold anything, of any length.
 
     Raises:
       RequestRefused: it is none.
     """
-    text = request.path_params["number"]
     if not WHOLE.fullmatch(text):
         raise RequestRefused(
             "request-message",

@@ -3,7 +3,7 @@
 A blob that must survive a loss of power is synchronised before it takes its name, `<hex>`.  One
 that its sender would send again is not: its name is `<hex>~`, and `sweep` looks at its bytes before
 it counts as there after a restart.  One that becomes durable while it is read has both for a while.
-What is still arriving lies in the folder `partial`.
+What is still arriving lies beside them, as `<random>.tmp`, or in chunks in the folder `partial`.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ class BlobStore:
         self._chunk_lists: OrderedDict[str, list[str]] = OrderedDict()
         self._hashing = threading.Lock()  # one at a time: hashing uses every core
         with disk_faults(str(self.folder)):
-            self._partial.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
             if durable:
                 # A crash may have left names that were not synchronised, of files that were.
                 sync_folder(self.folder)
@@ -263,6 +263,7 @@ class BlobStore:
             upload = self._uploads.get(name)
             if upload is None:
                 with disk_faults(f"blob {digest}", self.spares):
+                    self._partial.mkdir(exist_ok=True)
                     self._make_room(name)
                     upload = ChunkedUpload(self, self._partial / name, digest, size=size)
                 self._uploads[name] = upload
@@ -339,15 +340,14 @@ class BlobStore:
         Returns:
           how many files were removed.
         """
-        removed = 0
         with self._lock, disk_faults(str(self.folder)):
-            for path in self._partial.iterdir():
-                left = path.suffix == ".tmp" and path not in self._open
-                old = path.suffix != ".tmp" and path.stat().st_mtime < wall() - older_s
-                if left or old:
-                    path.unlink()
-                    self._uploads.pop(path.stem, None)
-                    removed += 1
+            left = [path for path in self.folder.glob("*.tmp") if path not in self._open]
+            begun = self._partial.glob("*")
+            left += [path for path in begun if path.stat().st_mtime < wall() - older_s]
+            for path in left:
+                path.unlink()
+                self._uploads.pop(path.stem, None)
+            removed = len(left)
         for path in self.folder.glob("*~"):
             if path.name in self._written or not _STORED.fullmatch(path.name):
                 continue
@@ -378,7 +378,7 @@ class BlobStore:
 
     def new_temporary(self) -> Path:
         """Return a new path for bytes that are not a blob yet."""
-        path = self._partial / f"{os.urandom(8).hex()}.tmp"
+        path = self.folder / f"{os.urandom(8).hex()}.tmp"
         with self._lock:
             self._open.add(path)
         return path
