@@ -126,6 +126,15 @@ def test_a_chunk_of_anything_does_not_stand_for_anothers_upload(league: League) 
     assert refused(answer) == (409, "update-missing")
 
 
+def test_a_round_leaves_none_of_the_updates_that_its_rule_has_looked_at(league: League) -> None:
+    run = league.begin(rounds=2, aggregator="median")
+    for name in D:
+        assert league.send(name, run).status == 200
+    league.north.task(run, 2)
+    assert (spilled := league.server.state.folder / "spill" / run / "updates").exists()
+    assert not [*spilled.iterdir()]
+
+
 def test_the_end_of_a_run_leaves_none_of_its_files(league: League) -> None:
     run = league.begin(rounds=2, aggregator="median", evaluate={"clients": 1})
     for name in D:

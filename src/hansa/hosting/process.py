@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import select
 import signal
 import subprocess
 import sys
@@ -111,15 +112,12 @@ class HostedProcess(ABC, Generic[A]):
         Raises:
           Lost: it died, took too long, was cancelled, or said something that makes no sense.
         """
-        # A process that does not read holds up whoever writes more than a pipe has room for.
-        unread = threading.Timer(seconds, self._end_late)
-        unread.daemon = True
+        pipe = _Timed(self._process.stdin, seconds, self._end_late)
         try:
             if not self._answers.empty():
                 raise self._unasked()
-            unread.start()
-            say(self._process.stdin)  # type: ignore[arg-type]
-            unread.cancel()
+            say(pipe)  # type: ignore[arg-type]  # it is written to alone
+            pipe.written()
             return self._wait(seconds)
         except Closed:
             raise self._too_late(seconds) if self._late else self._ended() from None
@@ -127,7 +125,7 @@ class HostedProcess(ABC, Generic[A]):
             self.kill()
             raise
         finally:
-            unread.cancel()
+            pipe.written()
 
     def cancel(self) -> None:
         """End the process because nobody wants its result any more; from any thread."""
@@ -264,6 +262,44 @@ class HostedProcess(ABC, Generic[A]):
         while not self._gone:
             with contextlib.suppress(queue.Full):
                 return self._answers.put(answer, timeout=_LOOK_S)
+
+
+class _Timed:
+    """A pipe to a process that may not read, and then holds up whoever writes too much.
+
+    What the pipe has room for is written at once; for more, a thread of its own watches the time.
+    """
+
+    def __init__(self, pipe: Any, seconds: float, late: Callable[[], None]) -> None:
+        self._pipe, self._seconds, self._late = pipe, seconds, late
+        self._timer: threading.Timer | None = None
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Write all of it."""
+        if self._timer is None and not _has_room(self._pipe, len(data)):
+            self._timer = threading.Timer(self._seconds, self._late)
+            self._timer.daemon = True
+            self._timer.start()
+        count: int = self._pipe.write(data)
+        self._pipe.flush()
+        return count
+
+    def flush(self) -> None:
+        """Do nothing: nothing is held back."""
+
+    def written(self) -> None:
+        """Watch the time no longer."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+def _has_room(pipe: Any, size: int) -> bool:
+    """Tell whether so many bytes can be written to a pipe without waiting, as far as is known."""
+    if not hasattr(select, "poll") or size > select.PIPE_BUF:
+        return False
+    poll = select.poll()
+    poll.register(pipe.fileno(), select.POLLOUT)
+    return any(event & select.POLLOUT for _, event in poll.poll(0))
 
 
 def _drain(pipe: BinaryIO, log: Log, tail: deque[bytes]) -> None:

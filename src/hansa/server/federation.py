@@ -331,7 +331,8 @@ class DeployedFederation:
         self._used |= self._overlapping.digests
         self._overlapping.settle()
         self._past, self._asked, self._noted = [], frozenset(), set()
-        self._spill.clear()
+        if not self._method.aggregator.streaming:
+            self._spill.clear()
         self._models.outdate()
         self._forgetting = True
 
