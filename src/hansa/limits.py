@@ -195,6 +195,10 @@ DISK_HERE_S = 0.01
 """Seconds of one piece after which the server's event loop has the rest of a blob read, or written,
 by others: the system's cache does not have it, and whoever polls must not wait for the disk."""
 
+DISK_SLOW_S = 1.0
+"""Seconds for which all that comes in is written by others from its first piece, once the disk was
+slow: the event loop waits for it once in that time, however many send."""
+
 SENDING_BYTES = 2 * 2**20
 """Bytes of blobs that a server reads at once for all who fetch; some five times as many are on
 their way through it."""

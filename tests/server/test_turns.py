@@ -14,7 +14,7 @@ import pytest
 from hansa.errors import ServerError
 from hansa.limits import RECEIVING_AT_ONCE, RECEIVING_LARGE_BYTES, RECEIVING_STALLED_S
 from hansa.server import turns
-from hansa.server.blobs import _Uploads
+from hansa.server.blobs import _Disk, _Uploads
 from hansa.server.turns import Turns
 
 LARGE, LAST = b"l" * RECEIVING_LARGE_BYTES, b"e" * RECEIVING_LARGE_BYTES
@@ -277,7 +277,7 @@ class Nowhere:
 
 def test_uploads_take_turns_and_one_that_is_refused_ends_its_own(patient: None) -> None:
     async def test(shared: Turns) -> None:
-        uploads = _Uploads(lambda _: pytest.fail("no store is asked for"), shared)
+        uploads = _Uploads(lambda _: pytest.fail("no store is asked for"), shared, _Disk())
         bodies = [Body() for _ in range(RECEIVING_AT_ONCE + 1)]
         for body in bodies:
             taking = uploads._take(body, Nowhere(), size=2 * len(LARGE))  # type: ignore[arg-type]

@@ -27,6 +27,7 @@ from hansa.limits import (
     BLOB_BYTES_MAX,
     CHUNK_BYTES,
     DISK_HERE_S,
+    DISK_SLOW_S,
     PIECE_BYTES,
     SENDING_BYTES,
     SENDING_PIECE_BYTES_MIN,
@@ -80,6 +81,23 @@ Delivered = Callable[[Request, Principal, Callable[[], Awaitable[Response]]], Aw
 update, and answers for that."""
 
 
+class _Disk:
+    """Whether the disk has lately taken at once what it was given; for one event loop."""
+
+    def __init__(self) -> None:
+        self._slow_until = float("-inf")
+
+    def is_swift(self) -> bool:
+        """Return whether to write in the event loop."""
+        return monotonic() >= self._slow_until
+
+    def took(self, seconds: float) -> bool:
+        """Note how long a piece has taken; return whether that was as good as no time."""
+        if seconds >= DISK_HERE_S:
+            self._slow_until = monotonic() + DISK_SLOW_S
+        return seconds < DISK_HERE_S
+
+
 class _Writer(Protocol):
     def write(self, data: Bytes) -> None: ...
 
@@ -91,9 +109,9 @@ def routes(state: State, delivered: Delivered) -> list[Route]:
       state: of the server.
       delivered: takes an update that brings its result.
     """
-    turns = Turns()
-    blobs = _Uploads(lambda _: state.blobs, turns, state.unsubmitted.uploading)
-    updates = _Uploads(state.update_store, turns)
+    turns, disk = Turns(), _Disk()
+    blobs = _Uploads(lambda _: state.blobs, turns, disk, state.unsubmitted.uploading)
+    updates = _Uploads(state.update_store, turns, disk)
 
     async def update(request: Request, principal: Principal, signed: str | None) -> Response:
         return await delivered(request, principal, partial(updates.put, request, principal, signed))
@@ -125,6 +143,7 @@ class _Uploads:
     Args:
       store_for: tells the store.
       turns: of all that come in.
+      disk: that all are written to.
       counted: holds a blob for its sender, before it is looked for and while it comes.
     """
 
@@ -132,9 +151,11 @@ class _Uploads:
         self,
         store_for: Callable[[Upload], BlobStore],
         turns: Turns,
+        disk: _Disk,
         counted: _Counted = _uncounted,
     ) -> None:
-        self._store_for, self._turns, self._counted = store_for, turns, counted
+        self._store_for, self._turns, self._disk = store_for, turns, disk
+        self._counted = counted
 
     def _store(self, request: Request, principal: Principal, size: int) -> BlobStore:
         digest, query = request.path_params["digest"], request.query_params
@@ -163,17 +184,17 @@ class _Uploads:
             upload = await in_thread(partial(store.chunks, digest, size, owner=principal.name))
             with upload.stream() as writer:
                 await self._take(request, writer, size=size)
-        elif store.durable:
-            with await in_thread(store.writer, digest, size) as writer:
-                await self._take(request, writer, size=size)
-        else:
+        elif not store.durable and self._disk.is_swift():
             with store.writer(digest, size) as writer:
                 await self._take(request, writer, size=size, light=True)
+        else:
+            with await in_thread(store.writer, digest, size) as writer:
+                await self._take(request, writer, size=size)
 
     async def _take(self, request: Request, writer: Any, *, size: int, light: bool = False) -> None:
         """Give a request's body to a writer, in its turn; as `_take`."""
         async with contextlib.aclosing(self._turns.parts(request, size)) as parts:
-            await _take(parts, writer, size=size, light=light)
+            await _take(parts, writer, size=size, disk=self._disk, light=light)
 
     async def put_chunk(
         self, request: Request, principal: Principal, signed: str | None
@@ -425,7 +446,7 @@ async def _gone(receive: Receive) -> None:
 
 
 async def _take(
-    parts: AsyncIterator[bytes], writer: Any, *, size: int, light: bool = False
+    parts: AsyncIterator[bytes], writer: Any, *, size: int, disk: _Disk, light: bool = False
 ) -> None:
     """Give a body to a writer and commit it.
 
@@ -436,12 +457,13 @@ async def _take(
       parts: of the body.
       writer: takes it.
       size: in bytes.
+      disk: that it goes to.
       light: to commit it does not wait for the disk.
 
     Raises:
       ServerError: blob-too-large or blob-digest; server-disk-full or server-disk.
     """
-    taken, waiting, held, swift = 0, list[bytes](), 0, True
+    taken, waiting, held, swift = 0, list[bytes](), 0, disk.is_swift()
     writing: asyncio.Future[None] | None = None
     try:
         async for part in parts:
@@ -451,7 +473,7 @@ async def _take(
             if swift:
                 began = monotonic()
                 writer.write(part)
-                swift = monotonic() - began < DISK_HERE_S
+                swift = disk.took(monotonic() - began)
                 continue
             waiting.append(part)
             held += len(part)
