@@ -583,8 +583,8 @@ tensors takes half of it."""
 STANDINGS_TOLD_MAX = 100
 """Words of one site on one run that become events of the run; the last word always holds."""
 
-STANDINGS_KEPT = 16
-"""Runs whose sites' words a server keeps in memory; each has up to as many as there are sites."""
+STANDINGS_KEPT = 10_000
+"""Words of sites on runs that a server keeps in memory, 25 MB at most; others are read anew."""
 
 RUNS_UNFINISHED_MAX = 100
 """Unfinished runs of one submitter at a server; each has a thread, and is offered to every site."""

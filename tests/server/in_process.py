@@ -409,10 +409,9 @@ class Site:
         self, key: TaskKey, content: bytes, result: TaskResult, *, header: str | None = None
     ) -> Reply:
         """Upload an update that brings its result; with another header than was signed."""
-        text = to_text(msgspec.json.encode(result))
-        query = f"&phase={key.phase}&result={blake3(text.encode()).hexdigest()}"
-        headers = {"hansa-result": text if header is None else header}
-        return self.ask("PUT", self.place(content, key) + query, body=content, headers=headers)
+        target, headers = delivery(key, content, result)
+        headers = headers if header is None else {"hansa-result": header}
+        return self.ask("PUT", target, body=content, headers=headers)
 
     def fail(self, key: TaskKey, reason: str = "it was told to") -> Reply:
         return self.report(key, TaskResult(state="failed", code="client-failed", reason=reason))
@@ -420,6 +419,14 @@ class Site:
     def receipts(self, after: int = 0) -> list[Receipt]:
         answer = self.ask("GET", f"/v1/receipts?after={after}").read(dict[str, Any])
         return msgspec.convert(answer["receipts"], list[Receipt])
+
+
+def delivery(key: TaskKey, content: bytes, result: TaskResult) -> tuple[str, dict[str, str]]:
+    """Return where an update is put that brings its result, and the header that it is in."""
+    text = to_text(msgspec.json.encode(result))
+    where = f"run={key.run}&round={key.round}&phase={key.phase}"
+    query = f"{where}&result={blake3(text.encode()).hexdigest()}"
+    return f"/v1/updates/{digest_of(content)}?{query}", {"hansa-result": text}
 
 
 def update_bytes(values: Any, name: str = "delta") -> bytes:

@@ -68,8 +68,12 @@ def test_a_result_that_somebody_changed_on_the_way_is_refused_with_its_update(
 ) -> None:
     run = league.begin("north")
     key, content = league.north.task(run).key, update_bytes(D["north"])
-    answer = league.north.deliver(key, content, done(content, 1e6), header=header)
+    result = done(content, 1e6)
+    answer = league.north.deliver(key, content, result, header=header)
     assert refused(answer) == (422, "request-message") and league.updates() == []
+    for odd in (key_of(run, 1, "nonsense"), key_of(run, "first")):  # type: ignore[arg-type]
+        assert league.north.deliver(odd, content, result).status in (404, 422)
+    assert league.updates() == []
     assert league.send("north", run).status == 200
     assert league.server.ended(run).state == "finished"
     np.testing.assert_array_equal(league.server.model(run, 1), expected("north"))

@@ -16,9 +16,20 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from in_process import SEED, InProcess, Reply, Site, digest_of, in_process, joined
+from in_process import (
+    SEED,
+    InProcess,
+    Reply,
+    Site,
+    delivery,
+    digest_of,
+    done,
+    in_process,
+    joined,
+)
 from league import D, N, expected, refused
 
+from hansa.errors import RequestRefused
 from hansa.params import Params
 from hansa.protocol.messages import (
     BlobRef,
@@ -148,6 +159,30 @@ def test_a_partial_sum_is_merged_with_its_weights(tiers: Tiers) -> None:
     assert (merged["combiner"], merged["clients"], merged["weight"]) == ("tier", BOTH, 4.0)
     committed = tiers.server.events(run, "committed")[-1]
     assert committed["row"]["clients"]["accepted"] == 3
+
+
+def test_a_combiner_brings_no_result_as_if_it_were_a_site(tiers: Tiers) -> None:
+    """Review: its refusal as one that was not asked freed the room of its own merged sum."""
+    run = tiers.begin()
+    task = tiers.tier.task(run)
+    content = folded(task, BOTH)
+    target, headers = delivery(task.key, content, done(content, 4.0))
+    answer = tiers.tier.ask("PUT", target, body=content, headers=headers)
+    assert refused(answer) == (403, "identity-role")
+    assert tiers.tier.send(task, content, said(BOTH)).status == 200
+    tiers.send_west(run)
+    assert tiers.server.ended(run).state == "finished"
+
+
+def test_what_a_stranger_to_a_round_sends_frees_no_room_in_its_sum(tiers: Tiers) -> None:
+    run = tiers.begin()
+    task = tiers.tier.task(run)
+    assert tiers.tier.send(task, folded(task, BOTH), said(BOTH)).status == 200
+    exchange = tiers.server.state.hub.exchange(run, 1, "train")
+    assert exchange is not None
+    with pytest.raises(RequestRefused, match="update-not-asked"):
+        exchange.answer("tier", done(b"", 4.0))
+    assert exchange._sum._weights == {"tier": 4}  # type: ignore[union-attr]
 
 
 def test_a_partial_sum_is_counted_once_however_often_it_comes(tiers: Tiers) -> None:

@@ -18,12 +18,13 @@ import pytest
 from in_process import SEED, Site, digest_of, done, joined, key_of, update_bytes
 from league import D, League, N, expected, refused
 
-from hansa.limits import UPLOADS_PER_TASK_MAX
+from hansa.limits import SPARE_BYTES_MIN, UPLOADS_PER_TASK_MAX
 from hansa.params import Params
 from hansa.server import submissions
 from hansa.server.round_files import Messages, Updates
 from hansa.store.blobs import BlobStore
 from hansa.store.client_states import ClientStates
+from hansa.store.spares import Spares
 
 
 def beside(league: League, **plan: Any) -> str:
@@ -124,6 +125,20 @@ def test_a_chunk_of_anything_does_not_stand_for_anothers_upload(league: League) 
     assert refused(league.north.ask("PUT", chunk, body=junk)) == (422, "blob-digest")
     answer = league.north.report(key_of(run), done(content, N["north"]))
     assert refused(answer) == (409, "update-missing")
+
+
+def test_what_still_comes_in_when_its_round_is_over_is_not_kept_to_be_written_over(
+    tmp_path: Path,
+) -> None:
+    """Review: it was booked with the bytes that it had then, and its writer could not remove it."""
+    spares = Spares(tmp_path / "spare")
+    updates, content = Updates(tmp_path / "updates", spares), bytes(2 * SPARE_BYTES_MIN)
+    store = updates.of("study-1", 1, "north")
+    with store.writer(f"blake3:{'0' * 64}", len(content)) as writer:
+        writer.write(content[:-1])
+        updates.forget("study-1", up_to=1)
+        writer.write(content[-1:])
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
 
 
 def test_a_round_leaves_none_of_the_updates_that_its_rule_has_looked_at(league: League) -> None:

@@ -370,6 +370,14 @@ def test_an_update_that_counts_already_is_refused_and_still_gets_its_receipt(tab
     assert table.server.uploads == 1 and len(table.server.results) == 1
 
 
+def test_where_a_proxy_takes_the_result_away_there_are_two_requests(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hansa.protocol.delivery, "to_text", lambda _: "e30")
+    assert table.perform(table.task(1)) == table.server.receipts[0]
+    assert table.server.uploads == 1 and len(table.server.results) == 1
+
+
 @pytest.mark.usefixtures("requests")
 def test_an_update_that_is_too_large_is_reported_and_not_made_again(table: Table) -> None:
     table.server.unwanted = RequestRefused(

@@ -116,8 +116,8 @@ class HostedProcess(ABC, Generic[A]):
         try:
             if not self._answers.empty():
                 raise self._unasked()
-            say(pipe)  # type: ignore[arg-type]  # it is written to alone
-            pipe.written()
+            say(pipe)  # type: ignore[arg-type]  # of a pipe it uses `write` and `flush` alone
+            pipe.written()  # from here on the time is watched by waiting
             return self._wait(seconds)
         except Closed:
             raise self._too_late(seconds) if self._late else self._ended() from None
@@ -285,7 +285,7 @@ class _Timed:
         return count
 
     def flush(self) -> None:
-        """Do nothing: nothing is held back."""
+        """Do nothing: `write` flushes."""
 
     def written(self) -> None:
         """Watch the time no longer."""

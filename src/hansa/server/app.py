@@ -67,7 +67,9 @@ class App:
         self.router = router
         self._below: dict[str, list[BaseRoute]] = {}
         for route in router.routes:
-            self._below.setdefault(_place(route.path), []).append(route)  # type: ignore[attr-defined]
+            place = _place(route.path)  # type: ignore[attr-defined]
+            assert "{" not in place, "what lies below is looked for by these parts"
+            self._below.setdefault(place, []).append(route)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or one lifespan."""

@@ -78,7 +78,7 @@ class State(Protocol):
 
 Delivered = Callable[[Request, Principal, Callable[[], Awaitable[Response]]], Awaitable[Response]]
 """Answers a request that brings an update, and perhaps its result; its last argument takes the
-update, and answers for that."""
+update alone and returns the answer to that."""
 
 
 class _Disk:
@@ -370,7 +370,8 @@ class _Checked:
 class _File(Response):
     """Sends a file, or part of it, in pieces; removed meanwhile, it is still sent.
 
-    granian takes pieces for a client that has gone, so that is looked out for.
+    granian takes pieces for a client that has gone, so that is looked out for while a large one is
+    sent.
 
     Args:
       path: of the file.
@@ -400,7 +401,7 @@ class _File(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer as ASGI asks for."""
         self._sending.add(self)
-        # Of a small one not much is read for nothing.
+        # A small one is read whole before anybody would notice.
         small = self._end - self._start <= CHUNK_BYTES
         gone = None if small else asyncio.ensure_future(_gone(receive))
         try:

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from hansa.clock import monotonic
-from hansa.errors import RequestRefused, UpdateRefused
+from hansa.errors import IdentityError, RequestRefused, UpdateRefused
 from hansa.limits import EXAMPLES_MAX
 from hansa.protocol.delivery import HEADER, brought
 from hansa.protocol.messages import ENDED, Phase, Poll, PollAnswer, Receipt, Standing, TaskResult
@@ -134,8 +134,10 @@ class Control:
     async def result(self, request: Request, principal: Principal, digest: str | None) -> Response:
         """Count a result, once, and answer with its receipt."""
         result = await read_message(request, digest, TaskResult)
-        where = request.path_params
-        return await self._counted(principal, where["run"], where["number"], where["phase"], result)
+        run = request.path_params["run"]
+        phase = _phase(request.path_params["phase"], run)
+        asked = round_number(request.path_params["number"])
+        return await self._counted(principal, run, asked, phase, result)
 
     async def delivered(
         self, request: Request, principal: Principal, upload: Callable[[], Awaitable[Response]]
@@ -144,18 +146,24 @@ class Control:
         query = request.query_params
         if "result" not in query:
             return await upload()
+        if principal.role != "site":
+            raise IdentityError(
+                "identity-role",
+                f"{principal.name} is {principal.role} and has no result of its own;"
+                " nothing was done.",
+                "A combiner reports partial sums.",
+            )
         result = brought(request.headers.get(HEADER, ""), query["result"])
+        run, phase = query.get("run", ""), _phase(query.get("phase", ""), query.get("run", ""))
+        asked = round_number(query.get("round", ""))
         await upload()
-        run, number, phase = (query.get(name, "") for name in ("run", "round", "phase"))
-        return await self._counted(principal, run, number, phase, result)
+        return await self._counted(principal, run, asked, phase, result)
 
     async def _counted(
-        self, principal: Principal, run: str, number: str, phase: str, result: TaskResult
+        self, principal: Principal, run: str, asked: int, phase: Phase, result: TaskResult
     ) -> Response:
-        await self._state.gate.still(principal)  # the body may have taken its time
-        if phase not in ("train", "evaluate") and asked_in(phase) is None:
-            raise _no_run(run)
-        asked = round_number(number)
+        """Count a result that is here whole, of a member that may have gone while it came."""
+        await self._state.gate.still(principal)
         given = await in_result_thread(self._take, run, asked, phase, principal.name, result)
         return answer(given)
 
@@ -213,6 +221,17 @@ class Control:
 
 
 _LOGGED = ("type", "method", "path")  # parts of a request that may be told of a defect
+
+
+def _phase(text: str, run: str) -> Phase:
+    """Return a phase out of a path or query.
+
+    Raises:
+      RequestRefused: no run has such a one.
+    """
+    if text not in ("train", "evaluate") and asked_in(text) is None:
+        raise _no_run(run)
+    return text
 
 
 def _no_run(run: Any) -> RequestRefused:

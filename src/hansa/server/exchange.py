@@ -338,7 +338,8 @@ class Exchange:
                     given = self._given.get(client)  # None: it counted before a restart
                     return given.result() if given else self._receipt(client, digest, size)
                 case Reject(code=code):
-                    if self._sum is not None and client not in self.state.digests:
+                    uncounted = self.state.clients.keys() - self.state.digests.keys()
+                    if self._sum is not None and client in uncounted:
                         self._sum.give_up(client)
                     raise rejected(code, self.ask, client)
         raise AssertionError("a result is counted, repeated or rejected")

@@ -85,7 +85,7 @@ class Journal:
         self._told: dict[tuple[str, str], int] = {}  # words of sites on runs; of the writing thread
         self._lock = threading.Lock()  # of what follows
         self._said: dict[str, dict[str, Standing]] = {}  # by run, as the database has it
-        self._unsaid = 0  # grows when some of it no longer holds
+        self._changes = 0  # of it
 
     def submit(self, submission: Submission, submitter: str) -> tuple[str, bool]:
         """Record a submission; return the run's name and whether it is new.
@@ -266,6 +266,8 @@ class Journal:
                 append(c, run, {"kind": "ended", "state": state, "reason": reason, "code": code})
 
         self._db.write(work)
+        with self._lock:
+            self._said.pop(run, None)
         self._changed(run)
 
     def commit(self, run: str, *facts: Event, keep: Callable[[int], bool]) -> list[str]:
@@ -317,21 +319,21 @@ class Journal:
         self._db.write(work)
         with self._lock:
             self._said.pop(run, None)
-            self._unsaid += 1
+            self._changes += 1
         self._changed(run)
 
     def standings(self, run: str) -> Mapping[str, Standing]:
         """Return what sites have said of a run."""
         with self._lock:
-            said, mark = self._said.get(run), self._unsaid
+            said, mark = self._said.get(run), self._changes
         if said is not None:
             return said
         rows = self._db.read(lambda c: c.execute(_STANDINGS, {"of": run}).all())
         said = {r.site: Standing(state=r.state, reason=r.reason, examples=r.examples) for r in rows}
         with self._lock:
-            if mark == self._unsaid:
+            if mark == self._changes:
                 self._said[run] = said
-                while len(self._said) > STANDINGS_KEPT:
+                while sum(map(len, self._said.values())) > STANDINGS_KEPT:
                     self._said.pop(next(iter(self._said)))
         return said
 

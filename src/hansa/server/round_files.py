@@ -99,7 +99,7 @@ class Updates:
             if int(number) <= up_to:
                 with contextlib.suppress(OSError):  # what is not given goes with its folder
                     for update in (self.folder / run / number).glob("*/*"):
-                        if update.is_file():
+                        if update.is_file() and update.suffix != ".tmp":  # which still grows
                             self._spares.give(update)
                 shutil.rmtree(self.folder / run / number, ignore_errors=True)
 

@@ -529,23 +529,26 @@ class TaskRun:
         return connection.call("POST", path, kept.result, kind=Receipt)
 
     def _delivered(self, result: TaskResult, ref: BlobRef) -> Receipt | None:
-        """Send the update, and its result with it if it is small; return the receipt then."""
+        """Send the update; return the receipt if its result went with it, else that must follow."""
         connection, update = self._desk.connection, self._desk.outbox.place(self.key).update
 
-        def sent() -> None:
+        def chunk(_: int = 0) -> None:
             hit("site_after_chunk_sent")
+
+        def sent() -> None:
+            chunk()
             hit("site_after_update_sent")
 
-        receipt = deliver(connection, update, ref=ref, task=self.key, result=result, on_sent=sent)
-        if receipt is None:
-            upload(
-                connection,
-                update,
-                to="updates",
-                ref=ref,
-                task=self.key,
-                on_chunk=lambda _: hit("site_after_chunk_sent"),
+        try:
+            receipt = deliver(
+                connection, update, ref=ref, task=self.key, result=result, on_sent=sent
             )
+        except RequestRefused as refusal:
+            if refusal.said != "request-message":
+                raise
+            receipt = None  # as when a proxy takes headers away that it does not know
+        if receipt is None:
+            upload(connection, update, to="updates", ref=ref, task=self.key, on_chunk=chunk)
             hit("site_after_update_sent")
         return receipt
 
