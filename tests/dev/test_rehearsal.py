@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from projects import final_model
@@ -157,7 +158,7 @@ def test_the_server_of_a_rehearsal_answers_only_once_it_is_up(tmp_path: Path) ->
 
 def test_a_site_that_is_revoked_ends_and_says_why_in_one_line(tmp_path: Path) -> None:
     with Rehearsal(tmp_path / "r", study(tmp_path / "p"), sites=2) as rehearsal:
-        rehearsal.connection.call("POST", "/v1/members/client-0/revoke", {}, kind=dict[str, object])
+        rehearsal.connection.call("POST", "/v1/members/client-0/revoke", b"{}", kind=dict[str, Any])
         assert rehearsal.children["client-0"].wait(20) == 1
         log = (rehearsal.site_folder("client-0") / "agent.log").read_text()
         told = rehearsal.command("site", "status", "--folder", "sites/client-0").stdout
