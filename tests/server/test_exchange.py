@@ -29,6 +29,7 @@ from hansa.identity import check_receipt
 from hansa.limits import AUDIT_REFUSED_BURST
 from hansa.params import Params
 from hansa.protocol.messages import BlobRef, Receipt, TaskResult
+from hansa.server import members
 
 
 def test_three_sites_give_the_mean_weighted_by_examples(league: League) -> None:
@@ -77,6 +78,23 @@ def test_a_result_that_somebody_changed_on_the_way_is_refused_with_its_update(
     assert league.send("north", run).status == 200
     assert league.server.ended(run).state == "finished"
     np.testing.assert_array_equal(league.server.model(run, 1), expected("north"))
+
+
+def test_a_result_of_a_site_that_is_revoked_while_its_update_comes_does_not_count(
+    league: League, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = league.begin("north", "south")
+    key, content = league.north.task(run).key, update_bytes(D["north"])
+    state, begun = league.server.state, league.server.state.updates.claim
+
+    def claim(*words: Any, **named: Any) -> Any:  # called before the body is taken
+        state.gate.forget(members.revoke(state.database, "north", by="test").fingerprint)
+        return begun(*words, **named)
+
+    monkeypatch.setattr(state.updates, "claim", claim)
+    answer = league.north.deliver(key, content, done(content, N["north"]))
+    assert answer.code == "identity-member"
+    assert league.server.events(run, "result") == []
 
 
 def test_the_same_result_sent_ten_times_counts_once_and_has_one_receipt(league: League) -> None:
