@@ -45,6 +45,20 @@ def test_values_on_the_bound_and_minus_zero_are_admitted() -> None:
     admit(contribution(), SPEC)
 
 
+@pytest.mark.parametrize("at", [0, BLOCK_VALUES - 1, BLOCK_VALUES, 2 * BLOCK_VALUES + 6])
+@pytest.mark.parametrize("value", [-7.5, 7.5])
+def test_admission_finds_the_greatest_magnitude_in_whatever_block(at: int, value: float) -> None:
+    spec = AggregationSpec({"x": VectorSpec(2 * BLOCK_VALUES + 7, "float32", 64.0)}, 8.0)
+    x = np.full(2 * BLOCK_VALUES + 7, 0.25, "float32")
+    x[at] = value
+    assert admit(Contribution("north", {"x": x}, 1), spec).peaks == {"x": 7.5}
+
+
+def test_admission_finds_the_peak_of_every_vector_and_0_of_an_empty_one() -> None:
+    quiet = contribution(delta=np.array([-3, 2, 0, 0], "float32"), statistics=np.array([-1.0, 5]))
+    assert admit(quiet, SPEC).peaks == {"delta": 3.0, "statistics": 5.0, "nothing": 0.0}
+
+
 @pytest.mark.parametrize("weight", [1, 1.5, 2.0**20, 2.0**-20, np.float32(2), Fraction(1, 3)])
 def test_positive_finite_weights_are_admitted(weight: object) -> None:
     admit(contribution(weight), SPEC)

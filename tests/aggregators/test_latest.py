@@ -32,7 +32,7 @@ class Rolling:
         """Return what a sum comes to into which nothing but the latest ever went."""
         other = Rolling()
         for client in sorted(self.now):
-            other.commit(*self.now[client])
+            other.commit(client, self.now[client].vectors, self.now[client].weight)
         return other.latest.mean().vectors
 
     def defined(self, name: str = "x") -> np.ndarray:

@@ -10,7 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hansa.aggregators import AggregationSpec, Contribution, VectorSpec, admit, mean
+from hansa.aggregators import (
+    AggregationSpec,
+    Aggregator,
+    Contribution,
+    VectorSpec,
+    admit,
+    mean,
+    norm_bounded_mean,
+)
 from hansa.seeds import Key
 
 Run = Callable[..., np.ndarray]
@@ -126,6 +134,31 @@ def test_a_memory_mapped_strided_or_read_only_vector_is_summed_as_it_is(aggregat
     for i in range(2):
         acc = mean.add(acc, Contribution(str(i), {"x": mapped[i, ::2]}, 1))
     assert mean.finish(acc).vectors["x"].tolist() == [3, 2.5, -4]
+
+
+@settings(max_examples=200)
+@given(
+    shift=st.integers(-40, 6),
+    small=st.lists(st.floats(-1, 1, width=32), min_size=3, max_size=3),
+    weight=st.floats(0.25, 8.0),
+    rule=st.sampled_from([mean, norm_bounded_mean(1.0)]),
+)
+def test_sums_are_the_same_integers_whether_the_peak_is_known_or_not(
+    shift: int, small: list[float], weight: float, rule: Aggregator
+) -> None:
+    """Magnitudes on either side of where the faster way of rounding ends."""
+    spec = AggregationSpec({"x": VectorSpec(3, "float32", 64.0)}, 8.0)
+    update = Contribution("a", {"x": np.ldexp(np.array(small, "float32"), shift)}, weight)
+    admitted = admit(update, spec)
+    known, unknown = (rule.add(rule.zero(spec), c) for c in (admitted, update))
+    assert known.totals["x"].tolist() == unknown.totals["x"].tolist()
+    if rule is mean:  # 62 bits, of which 3 are for the weights and 6 for the values
+        exact = [Fraction(float(x)) * Fraction(weight) * 2**53 for x in update.vectors["x"]]
+        errors = [abs(t - e) for t, e in zip(known.totals["x"].tolist(), exact, strict=True)]
+        assert all(
+            error <= max(Fraction(1, 2), abs(e) / 2**53)
+            for error, e in zip(errors, exact, strict=True)
+        )
 
 
 def test_folding_and_finishing_copy_no_whole_vector() -> None:

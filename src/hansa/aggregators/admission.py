@@ -17,8 +17,8 @@ from hansa.text import quoted
 DTYPES = ("float32", "float64")
 
 
-def admit(contribution: Contribution, spec: AggregationSpec) -> None:
-    """Return if the contribution may be aggregated; raise with the reason if not.
+def admit(contribution: Contribution, spec: AggregationSpec) -> Contribution:
+    """Return the contribution with its peaks if it may be aggregated; raise with the reason if not.
 
     Reads each vector once and copies nothing.
 
@@ -29,12 +29,15 @@ def admit(contribution: Contribution, spec: AggregationSpec) -> None:
     """
     _admit_weight(contribution, spec.weight_limit)
     _admit_names(contribution, spec)
+    peaks: dict[str, float] = {}
     for name, vector_spec in spec.vectors.items():
         where = f"vector {name!r} of client {contribution.client!r}"
         vector = contribution.vectors[name]
         _admit_form(vector, vector_spec, where)
         bound = vector_spec.bound
-        _admit_values(vector, wide_bound(spec.weight_limit) if bound is None else bound, where)
+        bound = wide_bound(spec.weight_limit) if bound is None else bound
+        peaks[name] = _admit_values(vector, bound, where)
+    return contribution._replace(peaks=peaks)
 
 
 def check_spec(spec: AggregationSpec) -> None:
@@ -110,16 +113,19 @@ def _admit_form(vector: Vector, spec: VectorSpec, where: str) -> None:
         )
 
 
-def _admit_values(vector: Vector, bound: float, where: str) -> None:
-    largest = _rounded_up(bound, vector.dtype.name)
+def _admit_values(vector: Vector, bound: float, where: str) -> float:
+    """Return the greatest magnitude of a vector, 0 if it is empty."""
+    largest, peak = _rounded_up(bound, vector.dtype.name), 0.0
     for block in blocks(vector.size):
         values = vector[block]
         # The extremes are NaN if any value is, and need no memory.
         with np.errstate(invalid="ignore"):
-            inside = -largest <= float(values.min()) and float(values.max()) <= largest
-        if not inside:
+            low, high = float(values.min()), float(values.max())
+        if not (-largest <= low and high <= largest):
             first = int(np.argmin(np.abs(values) <= np.float64(largest)))
             raise _bad_value(float(values[first]), f"{where} at index {block.start + first}", bound)
+        peak = max(peak, -low, high)
+    return peak
 
 
 def _rounded_up(bound: float, dtype: str) -> float:

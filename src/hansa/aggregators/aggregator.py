@@ -59,11 +59,16 @@ class AggregationSpec(NamedTuple):
 
 
 class Contribution(NamedTuple):
-    """One client's admitted update; vectors may be memory-mapped and are never written to."""
+    """One client's admitted update; vectors may be memory-mapped and are never written to.
+
+    `peaks`: the greatest magnitude in each vector, where admission has found it.  Sums are made
+    faster by that, and no different.
+    """
 
     client: str
     vectors: Mapping[str, Vector]
     weight: float
+    peaks: Mapping[str, float] = {}
 
 
 class Aggregate(NamedTuple):

@@ -103,9 +103,7 @@ def load(spec: AggregationSpec, params: Params) -> Collected:
         weights = json.loads(params.metadata["weights"])
         for i, (client, weight) in enumerate(zip(sorted(members.clients), weights, strict=True)):
             vectors = {name: params[f"{i}/{name}"] for name in spec.vectors}
-            contribution = Contribution(client, vectors, weight)
-            admit(contribution, spec)
-            add(acc, contribution)
+            add(acc, admit(Contribution(client, vectors, weight), spec))
     except (KeyError, TypeError, ValueError, UpdateRefused) as reason:
         raise bad_partial(f"a damaged update ({reason})") from None
     if acc.members != members:

@@ -76,7 +76,7 @@ class Latest:
 
     def replace(self, contribution: Contribution, number: int) -> None:
         """Let a contribution, which has been kept under a number, take its client's place."""
-        client, vectors, weight = contribution
+        client, vectors, weight = contribution.client, contribution.vectors, contribution.weight
         before = self.entries.get(client)
         self.entries[client] = Entry(number, float(weight), largest_of(vectors))
         spec = spec_of(vectors, self.entries.values())

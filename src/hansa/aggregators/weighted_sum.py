@@ -51,7 +51,8 @@ def add(acc: Sum, contribution: Contribution, *, shrink: float = 1.0) -> Sum:
     """Fold one admitted contribution, its bounded vectors times `shrink` in (0, 1], in place."""
     weight = float(contribution.weight)
     acc.members.join(contribution.client, weight)
-    fold_vectors(acc.totals, acc.spec, contribution.vectors, weight, shrink=shrink)
+    vectors, peaks = contribution.vectors, contribution.peaks
+    fold_vectors(acc.totals, acc.spec, vectors, weight, shrink=shrink, peaks=peaks)
     return acc
 
 
@@ -62,14 +63,21 @@ def fold_vectors(
     weight: float,
     *,
     shrink: float = 1.0,
+    peaks: Mapping[str, float] = {},
 ) -> None:
-    """Add weighted vectors to their totals in place; the same with -weight takes them out again."""
+    """Add weighted vectors to their totals in place; the same with -weight takes them out again.
+
+    Args:
+      shrink: factor of the bounded vectors, in (0, 1].
+      peaks: greatest magnitude in a vector, before it is shrunk; its bound if it is not known.
+    """
     for name, vector in spec.vectors.items():
         if vector.bound is None:
             fixed_point.fold_wide(totals[name], vectors[name], weight)
         else:
             scale = ldexp(weight, fixed_point.point(vector.bound, spec.weight_limit))
-            largest = abs(scale) * vector.bound
+            peak = peaks[name] * shrink if name in peaks else vector.bound
+            largest = abs(scale) * peak
             fixed_point.fold(totals[name], vectors[name], scale * shrink, largest=largest)
 
 

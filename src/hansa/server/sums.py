@@ -106,8 +106,8 @@ class RoundSum:
                 f"The update of {client} is no tensor file: {error.happened}",
                 "Send what the learner made, as it is.",
             ) from None
-        contribution = Contribution(client, decoded(params, self._ask), result.weight)
-        admit(contribution, self._spec)
+        found = Contribution(client, decoded(params, self._ask), result.weight)
+        contribution = admit(found, self._spec)
         self._harden_late(client, result.update.digest)
         self._keep_free(client, Fraction(contribution.weight), most=most)
         self._lasted(client, "select_s", began)
@@ -120,8 +120,8 @@ class RoundSum:
             if not updates.intact(digest):
                 return None
             params = load_params(updates.path(digest))
-            contribution = Contribution(client, decoded(params, self._ask), weight)
-            admit(contribution, self._spec)
+            found = Contribution(client, decoded(params, self._ask), weight)
+            contribution = admit(found, self._spec)
             self._keep_free(client, Fraction(weight), most=None)
         except HansaError:
             return None

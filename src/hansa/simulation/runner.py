@@ -183,8 +183,7 @@ class Runner:
         }
         if buffers is not None:
             vectors[BUFFERS] = buffers
-        contribution = Contribution(name, vectors, update.weight)
-        admit(contribution, self.spec)
+        contribution = admit(Contribution(name, vectors, update.weight), self.spec)
         self._states.save(name, self._number, mine)
         self._keep_model(contribution)
         began = monotonic()

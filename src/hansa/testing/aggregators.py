@@ -260,9 +260,7 @@ def _update(draw: np.random.Generator, client: str) -> Contribution:
     for name, spec in SPEC.vectors.items():
         bound = 1e4 if spec.bound is None else spec.bound
         vectors[name] = draw.uniform(-0.3 * bound, 0.5 * bound, spec.size).astype(spec.dtype)
-    update = Contribution(client, vectors, float(draw.integers(1, 1000)))
-    admit(update, SPEC)
-    return update
+    return admit(Contribution(client, vectors, float(draw.integers(1, 1000))), SPEC)
 
 
 def _bytes(aggregate: Aggregate) -> tuple[object, ...]:

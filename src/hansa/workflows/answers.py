@@ -81,11 +81,11 @@ def exact_mean(
     acc = mean.zero(spec)
     for name, contribution in found.items():
         try:
-            admit(contribution, spec)
+            admitted = admit(contribution, spec)
         except UpdateRefused as refusal:  # beside the others its weight is next to nothing
             refused[name] = refusal
         else:
-            acc = mean.add(acc, contribution)
+            acc = mean.add(acc, admitted)
     vectors = mean.finish(acc).vectors
     model = layout.join(vectors["x"], layout.rounded(vectors.get(BUFFERS, np.empty(0))))
     return model, refused, {n: c.weight for n, c in found.items() if n not in refused}
