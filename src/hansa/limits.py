@@ -206,8 +206,12 @@ their way through it."""
 SENDING_PIECE_BYTES_MIN = 2**16
 """Bytes at least of the pieces in which each of them gets its blob, however many there are."""
 
-SENT_PIECE_BYTES = 2**16
-"""Bytes of a body that a client has to get rid of within the time that it takes for silence."""
+CONNECT_S = 10.0
+"""Seconds in which a client has its way to a server, the handshake included."""
+
+SENT_PIECE_BYTES = 2**18
+"""Bytes of a body that a client has to get rid of within the time that it takes for silence, which
+is 30 seconds: at least 9 KB/s."""
 
 RESULT_HEADER_CHARS_MAX = 4_096
 """Characters of a result that comes along with its update; proxies take 8 KiB for a header."""

@@ -12,6 +12,7 @@ from small_server import SmallServer
 from hansa.errors import HansaError, IdentityError, RequestRefused, ServerError
 from hansa.identity import create_authority
 from hansa.limits import ANSWER_BYTES_MAX, SENT_PIECE_BYTES
+from hansa.protocol import connection as connecting
 from hansa.protocol.connection import Connection, _Socket, read_authority
 from hansa.protocol.messages import BlobChunks, SessionRequest
 from hansa.store.faults import disk_full
@@ -281,13 +282,13 @@ def test_a_slow_network_is_not_taken_for_a_silent_one():
     took = bytearray()
 
     def read():
-        while data := there.recv(SENT_PIECE_BYTES // 2, socket.MSG_WAITALL):
+        while data := there.recv(SENT_PIECE_BYTES // 8, socket.MSG_WAITALL):
             took.extend(data)
-            time.sleep(0.06)
+            time.sleep(0.015)
 
     reader = threading.Thread(target=read)
     reader.start()
-    sending = _Socket("localhost")
+    sending = _Socket("localhost", silence_s=1.0)
     sending.sock = here
     began = time.monotonic()
     sending.send(memoryview(body))
@@ -296,3 +297,32 @@ def test_a_slow_network_is_not_taken_for_a_silent_one():
     reader.join()
     there.close()
     assert took == body
+
+
+def test_a_server_that_pauses_while_it_is_sent_to_is_not_one_that_cannot_be_reached(
+    server, monkeypatch
+):
+    """The limit of connecting was that of the first body's pieces too."""
+    monkeypatch.setattr(connecting, "CONNECT_S", 0.3)
+    body, took = bytes(32 * 2**20), []
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(server.folder / "tls.pem", server.folder / "tls-key.pem")
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        client, _ = listener.accept()
+        with context.wrap_socket(client, server_side=True) as tls, tls.makefile("rb") as request:
+            while request.readline() != b"\r\n":
+                pass
+            time.sleep(1.0)
+            took.append(len(request.read(len(body))))
+            tls.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    serving = threading.Thread(target=serve, daemon=True)
+    serving.start()
+    url = f"https://127.0.0.1:{listener.getsockname()[1]}"
+    with Connection(url, authority_pem=server.authority.pem, timeout_s=20.0) as connection:
+        connection.request("PUT", "/v1/authority", body=memoryview(body))  # needs no key
+    serving.join(20)
+    listener.close()
+    assert took == [len(body)]

@@ -29,6 +29,7 @@ from hansa.identity.keys import MemberKey
 from hansa.identity.proof import Prover
 from hansa.limits import (
     ANSWER_BYTES_MAX,
+    CONNECT_S,
     CONNECTIONS_MAX,
     ERROR_BYTES_MAX,
     MESSAGE_CHARS_MAX,
@@ -80,11 +81,19 @@ class _Socket(urllib3.connection.HTTPSConnection):
 
     A large body leaves in small pieces, for a socket's time limit is that of one call: it tells
     a network that is silent from one that is slow.
+
+    Args:
+      silence_s: seconds for which the server may be silent while it is sent something.
     """
+
+    def __init__(self, *args: Any, silence_s: float, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self._silence_s = silence_s
 
     def send(self, data: Any) -> None:
         try:
             if isinstance(data, memoryview):
+                self.sock.settimeout(self._silence_s)  # urllib3 has set that of connecting
                 for at in range(0, len(data), SENT_PIECE_BYTES):
                     super().send(data[at : at + SENT_PIECE_BYTES])
             else:
@@ -121,7 +130,7 @@ class Connection:
         self._key = key
         self._certificate = certificate
         self._timeout_s = timeout_s
-        self._pool = _pool(self.url, _verifying(authority_pem))
+        self._pool = _pool(self.url, _verifying(authority_pem), timeout_s)
         self._session_lock = threading.Lock()
         self._prover: Prover | None = None
         self._session_end = 0.0  # on the monotonic clock
@@ -226,7 +235,8 @@ class Connection:
             assert not isinstance(body, Pieces), "of a large body the caller knows the digest"
             digest = blake3(b"" if body is None else body).hexdigest()
         timeout = urllib3.Timeout(
-            connect=min(10.0, timeout_s or self._timeout_s), read=timeout_s or self._timeout_s
+            connect=min(CONNECT_S, timeout_s or self._timeout_s),
+            read=timeout_s or self._timeout_s,
         )
         with _network(self.url):
             response = self._send(method, path, body, headers, digest, timeout)
@@ -314,7 +324,7 @@ def read_authority(url: str, fingerprint: str, *, timeout_s: float = 30.0) -> st
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    pool = _pool(url.rstrip("/"), context)
+    pool = _pool(url.rstrip("/"), context, timeout_s)
     try:
         with _network(url), warnings.catch_warnings():
             # Not verified is the point here: the fingerprint below decides.
@@ -322,7 +332,7 @@ def read_authority(url: str, fingerprint: str, *, timeout_s: float = 30.0) -> st
             response = pool.urlopen(
                 "GET",
                 "/v1/authority",
-                timeout=urllib3.Timeout(connect=min(10.0, timeout_s), read=timeout_s),
+                timeout=urllib3.Timeout(connect=min(CONNECT_S, timeout_s), read=timeout_s),
                 retries=False,
                 redirect=False,
                 preload_content=False,
@@ -359,7 +369,7 @@ def _verifying(authority_pem: str) -> ssl.SSLContext:
     return context
 
 
-def _pool(url: str, context: ssl.SSLContext) -> urllib3.HTTPSConnectionPool:
+def _pool(url: str, context: ssl.SSLContext, silence_s: float) -> urllib3.HTTPSConnectionPool:
     """Return the sockets to a server, through a proxy where the environment names one."""
     try:
         place = urlsplit(url)
@@ -385,7 +395,7 @@ def _pool(url: str, context: ssl.SSLContext) -> urllib3.HTTPSConnectionPool:
         manager = urllib3.PoolManager(**settings)
     pool = manager.connection_from_host(host, port, "https")
     assert isinstance(pool, urllib3.HTTPSConnectionPool)
-    pool.ConnectionCls = _Socket
+    pool.ConnectionCls, pool.conn_kw["silence_s"] = _Socket, silence_s
     return pool
 
 
