@@ -108,7 +108,9 @@ def mean(acc: Integers, weight: Fraction, *, k: int, dtype: str) -> Floats:
     scratch = np.empty(min(size, BLOCK_VALUES), np.float64)
     for block in blocks(size):
         quotient = scratch[: block.stop - block.start]
-        mean[block] = np.divide(acc[block], divisor, out=quotient)
+        quotient[...] = acc[block]  # at once, where divide would convert a few at a time
+        quotient /= divisor
+        mean[block] = quotient
     del mean
     if acc.nbytes > SUM_BYTES_KEPT:
         words = -(-size * np.dtype(dtype).itemsize // acc.itemsize)
