@@ -24,7 +24,7 @@ from benchmarks.measure import HANSA, Row
 from hansa.dev import Rehearsal
 
 MILLION = 1_000_000
-WARM = 5  # rounds that do not count
+WARM = 5  # rounds that do not count: processes start in them, and files are not yet written over
 
 
 class Figures(NamedTuple):
@@ -102,7 +102,7 @@ def dev(folder: Path, settings: Settings) -> Figures:
 
 def big(folder: Path, settings: Settings) -> Figures:
     """Measure a large model's way to the sites and back, beside the same bytes moved bare."""
-    size, rounds = settings.size or 25 * MILLION, settings.rounds or 5
+    size, rounds = settings.size or 25 * MILLION, settings.rounds or 8
     cohorts = settings.sites or (4, 8, 16)
     bytes_, main = 4 * size, cohorts[len(cohorts) // 2]
     found: dict[str, Any] = {"model_mb": bytes_ / 1e6}
@@ -113,9 +113,13 @@ def big(folder: Path, settings: Settings) -> Figures:
         if sites == main:
             for key, kept in {"bare_ms": False, "bare_kept_ms": True}.items():
                 plain = bare.rounds(
-                    folder / f"big-{key}", clients=sites, size=bytes_, rounds=rounds, kept=kept
+                    folder / f"big-{key}",
+                    clients=sites,
+                    size=bytes_,
+                    rounds=rounds + WARM,
+                    kept=kept,
                 )
-                found[key] = statistics.median(plain)
+                found[key] = statistics.median(plain[WARM - 1 :])
                 shutil.rmtree(folder / f"big-{key}")
     mine, plain_ms, kept_ms = found[str(main)], found["bare_ms"], found["bare_kept_ms"]
     ratio = mine["transfer_ms"] / plain_ms
@@ -143,7 +147,7 @@ def big(folder: Path, settings: Settings) -> Figures:
 def _moved(folder: Path, *, sites: int, rounds: int, size: int) -> dict[str, Any]:
     """Run rounds with stand-in sites; return times and the server's memory, in models."""
     folder.mkdir()
-    project = projects.write(folder / "project", clients=sites, rounds=rounds, size=size)
+    project = projects.write(folder / "project", clients=sites, rounds=rounds + WARM, size=size)
     with (
         deployed.server(folder / "all", project, sites=sites) as rehearsal,
         deployed.stand_ins(rehearsal, sites=sites, size=size) as started,
@@ -163,11 +167,11 @@ def _moved(folder: Path, *, sites: int, rounds: int, size: int) -> dict[str, Any
     last = [statistics.mean(t[3] - t[2] for t in times) for _, times in sorted(by_round.items())]
     model = 4 * size / 1e6
     return {
-        "transfer_ms": 1e3 * statistics.median(through[1:]),
-        "round_ms": statistics.median(_gaps([e["elapsed"] for e in run.commits()])[1:]),
-        "down_ms": 1e3 * statistics.median(down[1:]),
-        "up_ms": 1e3 * statistics.median(up[1:]),
-        "report_ms": 1e3 * statistics.median(last[1:]),
+        "transfer_ms": 1e3 * statistics.median(through[WARM:]),
+        "round_ms": statistics.median(_gaps([e["elapsed"] for e in run.commits()])[WARM:]),
+        "down_ms": 1e3 * statistics.median(down[WARM:]),
+        "up_ms": 1e3 * statistics.median(up[WARM:]),
+        "report_ms": 1e3 * statistics.median(last[WARM:]),
         "anonymous_models": (watch.peak.anonymous - watch.before.anonymous) / model,
         "anonymous_mb": watch.peak.anonymous,
         "resident_models": watch.peak.resident / model,
