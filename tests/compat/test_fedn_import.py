@@ -220,3 +220,18 @@ def test_a_damaged_archive_is_refused_with_a_sentence(tmp_path):
         with pytest.raises((PackageError, PlanError)):
             read_package(tmp_path / "bad.tgz")
     shutil.rmtree(tmp_path / "client")
+
+
+def test_a_script_that_lines_name_and_the_package_lacks_is_told_at_the_import(tmp_path):
+    source = package(tmp_path / "study" / "client")
+    whole = CliRunner().invoke(command, [str(source), "--to", str(tmp_path / "whole")])
+    assert whole.exit_code == 0 and "not here" not in whole.output
+    text = (source / "fedn.yaml").read_text()
+    assert "python entrypoint.py predict" in text
+    (source / "fedn.yaml").write_text(
+        text.replace("python entrypoint.py predict", "python ./lib/guess.py --by entrypoint.py")
+    )
+    done = CliRunner().invoke(command, [str(source), "--to", str(tmp_path / "mine")])
+    assert done.exit_code == 0, done.output
+    told = [line.split()[2] for line in done.output.splitlines() if "not here" in line]
+    assert told == ["./lib/guess.py,"]

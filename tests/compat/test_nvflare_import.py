@@ -285,3 +285,23 @@ def test_a_numpy_file_holds_one_tensor_or_all(tmp_path: Path) -> None:
         assert found["w"].tolist() == [1.5, -2.0] and int(found["n"]) == 3
     with pytest.raises(PlanError, match="2 tensors"):
         write_numpy(tmp_path / "one.npy", two)
+
+
+def test_what_no_app_brings_and_is_not_installed_is_told_at_the_import(tmp_path: Path) -> None:
+    """Said before, but only round by round, when the clients' process could not import it."""
+    client = client_config()
+    client["executors"].append(
+        {"tasks": ["other"], "executor": {"path": "nonesuch.parts.Other", "args": {}}}
+    )
+    client["components"] = [
+        {"id": "here", "path": "np_trainer.Another", "args": {}},
+        {"id": "installed", "path": "json.JSONDecoder", "args": {}},
+    ]
+    filters = [{"path": "missing_filters.Noise", "args": {}}]
+    client["task_result_filters"] = [{"tasks": ["train"], "filters": filters}]
+    done = CliRunner().invoke(command, [str(write_app(tmp_path / "app", client=client))])
+    assert done.exit_code == 0, done.output
+    told = [line.split() for line in done.output.splitlines() if "not here" in line]
+    assert [words[2] for words in told] == ["nonesuch.parts.Other:", "missing_filters.Noise:"]
+    plain = CliRunner().invoke(command, [str(write_app(tmp_path / "plain"))])
+    assert plain.exit_code == 0 and "not here" not in plain.output

@@ -337,6 +337,16 @@ def _facts(package: FednPackage, asked: Import, seed: Params | None) -> Iterator
         yield "environment", "that of Hansa"
     if package.left:
         yield "left out", f"{', '.join(package.left)}: nothing here calls them"
+    for word in _absent(package):
+        yield "not here", f"{word}, which its lines name; add it to the package"
+
+
+def _absent(package: FednPackage) -> list[str]:
+    """Return the Python files that lines of a package name and that it does not hold."""
+    words = dict.fromkeys(word for line in package.lines.values() for word in line.split())
+    there = {posixpath.normpath(posixpath.relpath(f, package.folder or ".")) for f in package.files}
+    files = [word for word in words if re.fullmatch(r"[\w.-][\w./-]*\.py", word)]
+    return [word for word in files if posixpath.normpath(word) not in there]
 
 
 def _readme(name: str, asked: Import) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,6 +49,7 @@ class _Found(NamedTuple):
     server: ServerSide
     parts: list[dict[str, Any]]  # of each app that clients run: what `FlareApp` is told
     idle: list[str]  # components that do nothing here
+    absent: list[str]  # classes at clients that nobody has brought
     clients: int | list[str]  # of a simulation
     module: str
     functions: str  # file of server functions, if the app brings what runs at the server
@@ -119,13 +121,30 @@ def _free(app: App, code: Mapping[str, bytes], names: tuple[str, ...]) -> str:
 def _check_served(app: App, server: ServerSide, code: Mapping[str, bytes], folder: str) -> None:
     """Refuse an aggregator or generator whose module the app does not bring."""
     for what, part in server.served.items():
-        file = part["path"].rpartition(".")[0].replace(".", "/")
-        ends = [f"{at}{file}{end}" for at in ("custom/", "") for end in (".py", "/__init__.py")]
-        if is_own(part["path"]) and not any(f"{folder}/{end}".lstrip("/") in code for end in ends):
+        if _is_absent(part["path"], code, folder):
             raise refused(
                 f"The {what} {part['path']} is not in the code of {app.folder}.",
                 "Put its module into custom/.",
             )
+
+
+def _is_absent(path: str, code: Mapping[str, bytes], folder: str) -> bool:
+    """Return whether a class is neither FLARE's nor in the code of the app in a folder."""
+    file = path.rpartition(".")[0].replace(".", "/")
+    ends = [f"{at}{file}{end}" for at in ("custom/", "") for end in (".py", "/__init__.py")]
+    return is_own(path) and not any(f"{folder}/{end}".lstrip("/") in code for end in ends)
+
+
+def _absent(parts: list[dict[str, Any]], code: Mapping[str, bytes]) -> list[str]:
+    """Return the classes at clients that no app brings and that are not installed here."""
+    found: dict[str, None] = {}
+    for part in parts:
+        filters = [f for key in ("data_filters", "result_filters") for r in part[key]
+                   for f in r["filters"]]  # fmt: skip
+        made = [row["executor"] for row in part["executors"]] + part["components"] + filters
+        paths = [one["path"] for one in made]
+        found |= dict.fromkeys(p for p in paths if _is_absent(p, code, part["folder"]))
+    return [path for path in found if find_spec(path.partition(".")[0]) is None]
 
 
 def _read(
@@ -150,7 +169,8 @@ def _read(
     _check_sites(app, server, clients)
     simulated = _simulated(app, clients or max(server.minimum, 2))
     at = folders[app.folder]
-    return _Found(app, server, parts, idle, simulated, module, functions, at)
+    absent = _absent(parts, code)
+    return _Found(app, server, parts, idle, absent, simulated, module, functions, at)
 
 
 def _part(app: App, one: ClientApp, server: ServerSide, idle: list[str]) -> dict[str, Any]:
@@ -415,3 +435,5 @@ def _facts(found: _Found) -> Iterator[tuple[str, str]]:
         )
     for path in found.idle:
         yield "does nothing", path
+    for path in found.absent:
+        yield "not here", f"{path}: put its module into custom/, or install it at every client"
