@@ -209,9 +209,9 @@ SENDING_PIECE_BYTES_MIN = 2**16
 CONNECT_S = 10.0
 """Seconds in which a client has its way to a server, the handshake included."""
 
-SENT_PIECE_BYTES = 2**18
+SENT_PIECE_BYTES = 2**17
 """Bytes of a body that a client has to get rid of within the time that it takes for silence, which
-is 30 seconds: at least 9 KB/s."""
+is 30 seconds: at least 4 KB/s."""
 
 RESULT_HEADER_CHARS_MAX = 4_096
 """Characters of a result that comes along with its update; proxies take 8 KiB for a header."""

@@ -147,11 +147,16 @@ def test_sums_are_the_same_integers_whether_the_peak_is_known_or_not(
     shift: int, small: list[float], weight: float, rule: Aggregator
 ) -> None:
     """Magnitudes on either side of where the faster way of rounding ends."""
-    spec = AggregationSpec({"x": VectorSpec(3, "float32", 64.0)}, 8.0)
-    update = Contribution("a", {"x": np.ldexp(np.array(small, "float32"), shift)}, weight)
+    spec = AggregationSpec(
+        {name: VectorSpec(3, "float32", 64.0) for name in ("first", "x", "last")}, 8.0
+    )
+    x = np.ldexp(np.array(small, "float32"), shift)
+    others = np.float32([2.0**-30, -(2.0**-31), 0.0]), np.float32([-3.0, 64.0, 0.25])
+    update = Contribution("a", {"first": others[0], "x": x, "last": others[1]}, weight)
     admitted = admit(update, spec)
     known, unknown = (rule.add(rule.zero(spec), c) for c in (admitted, update))
-    assert known.totals["x"].tolist() == unknown.totals["x"].tolist()
+    for name in spec.vectors:
+        assert known.totals[name].tolist() == unknown.totals[name].tolist()
     if rule is mean:  # 62 bits, of which 3 are for the weights and 6 for the values
         exact = [Fraction(float(x)) * Fraction(weight) * 2**53 for x in update.vectors["x"]]
         errors = [abs(t - e) for t, e in zip(known.totals["x"].tolist(), exact, strict=True)]

@@ -129,6 +129,10 @@ def test_whoever_does_not_confirm_the_fingerprint_does_not_join(
     assert found.status == 1
     assert "Not joined. Nothing was sent; call the operator." in found.err
     assert not Path("ward-3").exists()
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    nobody = typed("join", invite.line(), "--folder", "ward-3")
+    assert nobody.status == 2 and "nobody here to answer" in nobody.err and "--yes" in nobody.err
+    assert not Path("ward-3").exists()
 
 
 def test_a_join_that_was_killed_before_its_settings_goes_on_with_the_same_command(

@@ -326,3 +326,34 @@ def test_a_server_that_pauses_while_it_is_sent_to_is_not_one_that_cannot_be_reac
     serving.join(20)
     listener.close()
     assert took == [len(body)]
+
+
+def test_a_server_that_never_takes_the_body_is_silent_and_one_that_never_greets_is_not_there(
+    server, monkeypatch
+):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(server.folder / "tls.pem", server.folder / "tls-key.pem")
+    over = threading.Event()
+
+    def serve(listener: socket.socket, greets: bool) -> None:
+        client, _ = listener.accept()
+        with context.wrap_socket(client, server_side=True) if greets else client:
+            over.wait(20)
+
+    def asked(greets: bool, **settings: float) -> float:
+        listener = socket.create_server(("127.0.0.1", 0))
+        threading.Thread(target=serve, args=(listener, greets), daemon=True).start()
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}"
+        body, began = memoryview(bytes(32 * 2**20)), time.monotonic()
+        with (
+            Connection(url, authority_pem=server.authority.pem, **settings) as connection,
+            pytest.raises(ServerError, match="timed out"),
+        ):
+            connection.request("PUT", "/v1/authority", body=body)
+        listener.close()
+        return time.monotonic() - began
+
+    assert asked(greets=True, timeout_s=0.5) < 10
+    monkeypatch.setattr(connecting, "CONNECT_S", 0.5)
+    assert asked(greets=False, timeout_s=60.0) < 10
+    over.set()

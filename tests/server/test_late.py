@@ -7,6 +7,9 @@ bit.  With "refuse", the default, see test_exchange.
 from __future__ import annotations
 
 import errno
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ from league import D, League, N, expected, refused
 
 from hansa.protocol.messages import Receipt
 from hansa.server import round_files
+from hansa.server.journal import Journal
 
 HURRY = {"minimum": 2, "grace_s": 1.0, "late": "discount", "late_discount": 0.25}
 
@@ -59,6 +63,42 @@ def test_an_update_one_round_late_counts_with_less_weight_once(league: League) -
     other = update_bytes([9.0, 9.0, 9.0])
     league.west.put(other)
     assert refused(report(league.west, run, 1, other)) == (409, "update-conflict")
+    close(league, run, 2)
+    assert league.server.ended(run).state == "finished"
+    two = late_mean("west", 0.25, expected("north", "south"), "north", "south")
+    assert np.array_equal(league.server.model(run, 2), two)
+    assert [r.round for r in league.west.receipts()] == [1]
+
+
+def test_a_late_update_that_is_sent_again_before_its_receipt_is_durable_gets_that_receipt(
+    league: League, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second was told that it did not count, and the site rolled back what counted."""
+    run, content = first_round_without_west(league, rounds=2)
+    real, entered, durable = Journal.count, threading.Event(), threading.Event()
+
+    def slow(
+        self: Journal, receipt: Receipt, fact: dict[str, Any], *, weight: float
+    ) -> Future[Receipt]:
+        entered.set()
+        return disk.submit(
+            lambda: durable.wait(20) and real(self, receipt, fact, weight=weight).result()
+        )
+
+    monkeypatch.setattr(Journal, "count", slow)
+    with ThreadPoolExecutor(1) as disk, ThreadPoolExecutor(2) as senders:
+        first = senders.submit(report, league.west, run, 1, content)
+        assert entered.wait(20)
+        again = senders.submit(report, league.west, run, 1, content)
+        with pytest.raises(TimeoutError):
+            again.result(0.3)
+        other = update_bytes([9.0, 9.0, 9.0])
+        league.west.put(other)
+        refusal = report(league.west, run, 1, other)
+        assert refused(refusal) == (409, "update-late") and b"round 1 (train)" in refusal.body
+        durable.set()
+        assert (first.result(20).status, again.result(20).body) == (200, first.result(20).body)
+    monkeypatch.undo()
     close(league, run, 2)
     assert league.server.ended(run).state == "finished"
     two = late_mean("west", 0.25, expected("north", "south"), "north", "south")

@@ -18,7 +18,7 @@ from hansa.site.presence import (
 
 def test_a_trouble_is_kept_from_its_first_reason_until_it_is_over(tmp_path: Path) -> None:
     troubles = Troubles(tmp_path)
-    troubles.over()
+    assert not troubles.over()
     assert trouble_of(tmp_path) is None
     troubles.told("The server is away.")
     first = trouble_of(tmp_path)
@@ -29,7 +29,7 @@ def test_a_trouble_is_kept_from_its_first_reason_until_it_is_over(tmp_path: Path
         "The server is busy.",
         first.since,
     )
-    troubles.over()
+    assert troubles.over() and not troubles.over()
     assert not list(tmp_path.iterdir())
 
 

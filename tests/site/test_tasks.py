@@ -378,6 +378,20 @@ def test_where_a_proxy_takes_the_result_away_there_are_two_requests(
     assert table.server.uploads == 1 and len(table.server.results) == 1
 
 
+@pytest.mark.parametrize("status", [400, 403, 431])
+def test_where_a_proxy_refuses_the_header_itself_there_are_two_requests(
+    table: Table, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    """The site had trained the same round again and again, until its deadline."""
+
+    def refused(*_: Any, **__: Any) -> Receipt:
+        raise RequestRefused("server-refused", "No.", "Ask it.", status=status)
+
+    monkeypatch.setattr(table.server, "delivered", refused)
+    assert table.perform(table.task(1)) == table.server.receipts[0]
+    assert table.workers.trained == [1] and table.server.uploads == 1
+
+
 @pytest.mark.usefixtures("requests")
 def test_an_update_that_is_too_large_is_reported_and_not_made_again(table: Table) -> None:
     table.server.unwanted = RequestRefused(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from hansa.cli.options import at_folder, pasted_invite
+from hansa.cli.options import at_folder, confirmed, pasted_invite
 from hansa.cli.server import folder_option, grouped
 from hansa.cli.server_init import placed
 
@@ -45,7 +45,7 @@ def command(
         ServerSettings(name=name, url=url, host=host, port=port), where="The combiner"
     )
     click.echo(f"Server above  {invite.url}\nFingerprint   {grouped(invite.fingerprint)}")
-    if not yes and not click.confirm("Is it the one that its operator reads out?"):
+    if not yes and not confirmed("Is it the one that its operator reads out?"):
         click.echo("Not joined. Nothing was sent; call the operator.", err=True)
         raise click.exceptions.Exit(1)
     founded, membership = found_combiner(folder, invite, settings, admin=admin)

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -94,3 +95,19 @@ _QUOTES = " '\"`\u2018\u2019\u201c\u201d"
 def print_json(value: Any) -> None:
     """Print one JSON value on one line."""
     click.echo(json.dumps(value))
+
+
+def confirmed(question: str) -> bool:
+    """Ask a question; return whether the answer is yes.
+
+    Raises:
+      UsageError: nobody is there to answer.
+    """
+    try:
+        return click.confirm(question)
+    except click.Abort:
+        if sys.stdin.isatty():
+            raise  # Ctrl-C, or Ctrl-D
+        raise click.UsageError(
+            "There is nobody here to answer; nothing was done. Compare it, then add --yes."
+        ) from None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hansa.cli.options import at_folder, pasted_invite
+from hansa.cli.options import at_folder, confirmed, pasted_invite
 from hansa.cli.site import folder_option
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def command(invite: str, folder: Path, yes: bool) -> None:
     click.echo(f"Server        {asked.url}")
     click.echo(f"Fingerprint   {told}")
     click.echo("Compare it by phone with the operator's: hansa server status shows it there.")
-    if not yes and not click.confirm("Are they the same?"):
+    if not yes and not confirmed("Are they the same?"):
         click.echo("Not joined. Nothing was sent; call the operator.", err=True)
         raise click.exceptions.Exit(1)
     _written(enrol(asked, folder, kind="site"))

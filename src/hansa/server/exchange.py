@@ -152,22 +152,26 @@ class Exchange:
 
         Raises:
           UpdateRefused: the update must not be aggregated.
-          RequestRefused: this exchange is closed too, or has it already.
+          RequestRefused: this exchange is closed too, or has another already.
         """
         label = f"{client}@{number}"
-        digest, size = result_digest(result)
+        metrics, (digest, size) = means(result.metrics), result_digest(result)
         with self._folding:
             less = msgspec.structs.replace(result, weight=result.weight * factor)
             assert self._sum is not None  # only training is late
             contribution = self._sum.admitted(label, less, most=self.ask.most.get(client))
             with self._lock:
-                if self.state.status is not Status.OPEN or self._leave or label in self._late:
-                    if label not in self._late:
-                        self._sum.give_up(label)
-                    raise rejected("update-late", self.ask, client)
-                self._late[label] = digest
-                self._open_answers += 1
-            return self._count(label, contribution, means(result.metrics), digest=digest, size=size)
+                again = self._given.get(label) if self._late.get(label) == digest else None
+                if again is None:
+                    if self.state.status is not Status.OPEN or self._leave or label in self._late:
+                        if label not in self._late:
+                            self._sum.give_up(label)
+                        raise rejected("update-late", self.ask._replace(number=number), client)
+                    self._late[label], self._given[label] = digest, Future()
+                    self._open_answers += 1
+            if again is None:
+                return self._count(label, contribution, metrics, digest=digest, size=size)
+        return again.result()
 
     def lost(self, client: str) -> None:
         """A client has not been heard of."""

@@ -48,6 +48,7 @@ def found(folder: Path, settings: ServerSettings, *, admin: str = "admin") -> Fo
 
     Raises:
       ServerError: the folder holds a server.
+      IdentityError: member-invalid, the admin's name is none.  Nothing is made.
       OSError: as the system reports it.
     """
     if (folder / SETTINGS_FILE).exists():
@@ -58,6 +59,7 @@ def found(folder: Path, settings: ServerSettings, *, admin: str = "admin") -> Fo
             "or choose another folder.",
         )
     _check_home(folder, settings.url)
+    members.check_name(admin)
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
     if not (folder / "ca.pem").exists():

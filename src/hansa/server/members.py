@@ -425,14 +425,23 @@ def _member(row: Row[tuple[object, ...]]) -> Member:
     )
 
 
-def _check_new(name: str, kind: str, role: str, expires_s: float) -> None:
-    """Refuse a member that cannot be."""
+def check_name(name: str) -> None:
+    """Refuse a name that no member can have.
+
+    Raises:
+      IdentityError: member-invalid.
+    """
     if not _NAME.fullmatch(name):
         raise _impossible(
             f"{name[:64]!r} is no name",
             "Names have up to 64 small letters, digits, dots, dashes and underscores,"
             " and begin with a letter or digit.",
         )
+
+
+def _check_new(name: str, kind: str, role: str, expires_s: float) -> None:
+    """Refuse a member that cannot be."""
+    check_name(name)
     if kind not in KINDS or role not in ROLES or kind != kind_of(role):
         raise _impossible(
             f"a {kind} cannot have the role {role!r}",

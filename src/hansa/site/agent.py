@@ -356,7 +356,8 @@ class Agent:
                 log.warning("%s", error.happened)
                 self._troubles.told(error.happened)
                 raise
-            self._troubles.over()
+            if self._troubles.over():
+                log.info("it works again with %s", self._membership.url)
             return done
 
         if over():

@@ -71,13 +71,15 @@ class Troubles:
                 with contextlib.suppress(OSError):  # a full disk is a trouble, too
                     write_durably(self._path, [msgspec.json.encode(self._last)])
 
-    def over(self) -> None:
-        """Note that it works again."""
+    def over(self) -> bool:
+        """Note that it works; return whether it did not before."""
         with self._lock:
-            if self._last is not None:
-                self._last = None
-                with contextlib.suppress(OSError):
-                    self._path.unlink()
+            if self._last is None:
+                return False
+            self._last = None
+            with contextlib.suppress(OSError):
+                self._path.unlink()
+            return True
 
 
 def trouble_of(folder: Path) -> Trouble | None:

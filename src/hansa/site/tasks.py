@@ -33,6 +33,7 @@ from hansa.plan import Plan
 from hansa.protocol.connection import Connection
 from hansa.protocol.delivery import deliver
 from hansa.protocol.messages import BlobRef, Effort, Offer, Receipt, Task, TaskKey, TaskResult
+from hansa.protocol.patience import is_passing
 from hansa.protocol.transfer import Known, download, upload
 from hansa.rounds.questions import FACTS, asked_in, most_bytes, unpacked
 from hansa.site.ledger import Answered, Ledger
@@ -544,9 +545,10 @@ class TaskRun:
                 connection, update, ref=ref, task=self.key, result=result, on_sent=sent
             )
         except RequestRefused as refusal:
-            if refusal.said != "request-message":
+            # As when a proxy takes headers away that it does not know, or refuses them itself.
+            if refusal.said not in ("request-message", "server-refused") or is_passing(refusal):
                 raise
-            receipt = None  # as when a proxy takes headers away that it does not know
+            receipt = None
         if receipt is None:
             upload(connection, update, to="updates", ref=ref, task=self.key, on_chunk=chunk)
             hit("site_after_update_sent")
