@@ -69,6 +69,8 @@ def test_the_defaults_are_the_safe_ones() -> None:
         ('name = "north"\n[polcy]', "Did you mean 'policy'"),
         ('name = "north"\n[policy]\napproved = "ask"', "Did you mean 'approve'"),
         ('name = "north"\n[policy]\napprove = "yes"', "policy.approve"),
+        ('name = "north"\n[policy]\napprove = "yes"', "Valid: ask, submitters."),
+        ('name = "north"\n[policy]\nsandbox = "prefered"', "Did you mean 'preferred'"),
         ('name = "north"\n[policy]\nsandbox = false', "policy.sandbox"),
         ('name = "north"\n[policy]\nsandbox = "off"', "policy.sandbox"),
         ('name = "north"\n[policy]\nmax_rounds = 0', "policy.max_rounds"),

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from hansa.identity import Membership
 
 TEMPLATE = """\
-# The settings of this site.  Its agent reads them when it starts.
+# The settings of this site.  A running agent takes a changed policy at once, and data and limits
+# for code that it starts from then on.
 name = "{name}"
 
 # Data that a plan may ask for by its name.  Add some with:

@@ -77,7 +77,7 @@ def edit(folder: Path) -> None:
     """Open site.toml in your editor ($EDITOR), and keep it only if it can be used.
 
     What cannot be used is opened again, or kept beside it in site.toml.rejected.  A running
-    agent takes the policy at once, and data and limits from its next start.
+    agent takes the policy at once, and data and limits for code that it starts from then on.
 
     \b
     Example:
@@ -96,7 +96,7 @@ def edit(folder: Path) -> None:
         return
     write_durably(file, [text.encode()])
     click.echo(f"{file} is written. A running agent takes the policy at once,")
-    click.echo("and data and limits from its next start.")
+    click.echo("and data and limits for code that it starts from then on.")
     if settings.policy is None:
         click.echo("It has no table [policy], so nothing runs here.")
 

@@ -6,7 +6,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -179,6 +179,7 @@ def _key_lines(part: msgspec.Struct) -> list[str]:
 _AT = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
 _KEY_AT = re.compile(r" - at `key` in `\$\.?(?P<path>[^`]*)`$")
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<field>.*)`$", re.DOTALL)
+_NO_SUCH_WORD = re.compile(r"^Invalid enum value '(?P<word>.*)'$", re.DOTALL)
 _KINDS: Mapping[str, type[msgspec.Struct]] = {
     "": SiteSettings,
     "data[...]": DataSource,
@@ -203,10 +204,16 @@ def _explained(text: str, table: Mapping[str, Any], origin: str) -> SiteError:
             f"{origin}, {where}: there is no key {clean(unknown['field'])!r}.",
             nearest(unknown["field"], [f.name for f in msgspec.structs.fields(_KINDS[path])]),
         )
-    return _unusable(
-        f"{origin}, {where}: {clean(reason[:1].lower() + reason[1:], 400)}.",
-        "Correct it; the file site.toml that `hansa site join` writes explains each key.",
-    )
+    hint = "Correct it; the file site.toml that `hansa site join` writes explains each key."
+    if (word := _NO_SUCH_WORD.search(reason)) and (words := _words_at(path)):
+        hint = nearest(word["word"], words)
+    return _unusable(f"{origin}, {where}: {clean(reason[:1].lower() + reason[1:], 400)}.", hint)
+
+
+def _words_at(path: str) -> tuple[str, ...]:
+    """Return the words that a key takes; none if it takes others."""
+    parent, _, key = path.rpartition(".")
+    return get_args(get_type_hints(_KINDS[parent]).get(key)) if parent in _KINDS else ()
 
 
 def _unusable(happened: str, hint: str) -> SiteError:
