@@ -25,7 +25,7 @@ from hansa.workflows import (
     synchronous,
 )
 from hansa.workflows.sampling import sample
-from hansa.workflows.synchronous import choose
+from hansa.workflows.synchronous import all_failed, choose, reasons
 
 NAMES = [f"site-{i:02}" for i in range(20)]
 
@@ -162,3 +162,15 @@ def test_the_minimum_holds_at_the_end_of_a_round(accepts: int, code: str) -> Non
     assert ("Round 1 closed with no update that counts" in caught.value.happened) == (not accepts)
     assert notes.trained == [(NAMES[:4], Terms(3))]
     assert not notes.committed
+
+
+def test_the_cause_of_a_round_s_failure_comes_before_those_who_were_only_not_waited_for():
+    """A healthy site whose neighbour had failed was named first."""
+    problems = [
+        Problem(1, "north", "failed", "client-silent", "it had not answered when it closed"),
+        Problem(1, "south", "failed", "client-failed", "ValueError: no."),
+        Problem(1, "west", "failed", "client-silent", "it had not answered when it closed"),
+    ]
+    told = "south: ValueError: no; north, west: it had not answered when it closed"
+    assert reasons(problems) == told
+    assert f"why not: {told}. The run" in all_failed(problems, 1).happened

@@ -203,12 +203,14 @@ def _kept(number: int) -> str:
 def reasons(problems: Sequence[Problem], wanted: Sequence[str] = ()) -> str:
     """Say in one line which clients dropped out and why; like reasons are told once.
 
+    Whoever was merely not waited for any longer comes last: that the others failed is the cause.
+
     Args:
       problems: of the clients that were asked.
       wanted: clients that the plan names, where it does.
     """
     alike: dict[str, list[Problem]] = {}
-    for problem in problems:
+    for problem in sorted(problems, key=lambda p: p.code == "client-silent"):
         # Sentences that differ only in numbers and names are one reason.
         gist = re.sub(r"\d+|'[^']*'|\"[^\"]*\"", "#", problem.message)
         alike.setdefault(gist, []).append(problem)
