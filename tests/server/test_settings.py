@@ -76,3 +76,9 @@ def test_a_folder_without_settings_or_with_bytes_for_them_is_no_server(tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(ServerError, match="server-settings"):
         load_settings(tmp_path / "file")
+
+
+def test_the_nearest_key_is_named_for_one_that_is_none(tmp_path):
+    with pytest.raises(ServerError) as refused:
+        load_settings(written(tmp_path, "prot = 28643"))
+    assert refused.value.hint == "Did you mean 'port'?"

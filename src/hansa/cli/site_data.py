@@ -48,8 +48,8 @@ def add(
 ) -> None:
     """Declare the data at PATH under a name.
 
-    It is read once, to see that a run could use it, and is not copied or sent.  The agent knows it
-    when it is started next.
+    It is read once, to see that a run could use it, and is not copied or sent.  A running agent
+    knows it at once.
 
     \b
     Examples:
@@ -58,6 +58,7 @@ def add(
     """
     from hansa.errors import SiteError
     from hansa.site.settings import (
+        DATA_NAME,
         SITE_FILE,
         UNCHANGED,
         DataSource,
@@ -69,6 +70,12 @@ def add(
 
     if unread and (target or group or classes):
         raise click.UsageError("--target, --group and --classes are of a table that Hansa reads.")
+    if not DATA_NAME.match(name):
+        raise SiteError(
+            "site-settings",
+            f"--as {name[:80]!r}: that is no name. Nothing was changed.",
+            "It has up to 64 letters, digits, . _ - and begins with a letter or a digit.",
+        )
     settings = load_settings(folder)
     if name in settings.data:
         raise SiteError(
@@ -81,7 +88,7 @@ def add(
     file = folder / SITE_FILE
     text = file.read_text(encoding="utf-8-sig").rstrip("\n") + "\n\n"
     text += "\n".join(data_lines(name, source)) + "\n"
-    parse_settings(text, origin=str(file), consequence=UNCHANGED)  # also checks the name
+    parse_settings(text, origin=str(file), consequence=UNCHANGED)
     facts = _unread(name, source, folder) if unread else _rows_of(name, source, folder)
     if not unread:
         _check_labels(source, folder)

@@ -71,7 +71,8 @@ def listed(
             what, run, number, digest = found_one
             click.echo(f"{run}, round {number}, {digest}: {what}", err=True)
         same = "This ledger and the server's receipts agree."
-        click.echo(f"{len(differences)} differences." if differences else same)
+        count = f"{len(differences)} difference{'s' * (len(differences) != 1)}."
+        click.echo(count if differences else same)
     if differences:
         raise click.exceptions.Exit(1)
 

@@ -13,6 +13,7 @@ from hansa.identity import (
     Invite,
     Membership,
     enrolment_text,
+    load_membership,
     own_key,
     save_certificate,
     save_membership,
@@ -42,10 +43,13 @@ def enrol(
       ServerError: the server cannot be reached.
     """
     if (folder / "member.json").exists():
+        whose = load_membership(folder)
         raise IdentityError(
             "member-exists",
-            f"{folder} is a membership already. Nothing was sent.",
-            "Use it as it is, or remove the folder and ask for a new invitation.",
+            f"{folder} is the membership of {whose.name!r}, with the role {whose.role}, already. "
+            "Nothing was sent, and the invitation can still be used.",
+            "Use it as it is; or join as somebody else from another --folder, or for a person with "
+            "another HANSA_HOME.",
         )
     authority = read_authority(invite.url, invite.fingerprint)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -24,7 +24,8 @@ UNCHANGED = "Nothing was changed: the settings stay as they were."
 
 _NOTHING_RUNS = "Nothing runs at this site until then."
 
-DataName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]
+DATA_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
+DataName = Annotated[str, Meta(pattern=DATA_NAME.pattern)]
 """A plan asks for data by this name: `data.set` of the plan."""
 
 
