@@ -227,7 +227,7 @@ def test_data_that_cannot_be_read_is_not_declared(
 ) -> None:
     before = (site.folder / "site.toml").read_bytes()
     found = typed("data", "add", *words)
-    assert (found.status, code in found.err) == (1, True), found.err
+    assert (found.status, f"[{code}]" in found.err) == (1, True), found.err
     assert (site.folder / "site.toml").read_bytes() == before
 
 
