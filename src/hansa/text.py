@@ -62,6 +62,22 @@ def few(names: Sequence[str], most: int) -> str:
     return f"{shown} and {len(names) - most:,} more" if len(names) > most else shown
 
 
+_UNKNOWN_KEY = re.compile(r"Object contains unknown field `(?P<field>.*)`$", re.DOTALL)
+_UNKNOWN_WORD = re.compile(r"^Invalid (enum )?value '(?P<word>.*)'$", re.DOTALL)
+
+
+def unknown_key(reason: str) -> str | None:
+    """Return the key that msgspec says no table has; None if it says something else."""
+    found = _UNKNOWN_KEY.search(reason)
+    return found and found["field"]
+
+
+def unknown_word(reason: str) -> str | None:
+    """Return the word that msgspec says a key does not take; None if it says something else."""
+    found = _UNKNOWN_WORD.search(reason)
+    return found and found["word"]
+
+
 def nearest(word: str, words: Iterable[str]) -> str:
     """Return a sentence that names the nearest of the valid words, or lists them all."""
     import difflib  # only when something was mistyped

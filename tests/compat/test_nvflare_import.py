@@ -305,3 +305,12 @@ def test_what_no_app_brings_and_is_not_installed_is_told_at_the_import(tmp_path:
     assert [words[2] for words in told] == ["nonesuch.parts.Other:", "missing_filters.Noise:"]
     plain = CliRunner().invoke(command, [str(write_app(tmp_path / "plain"))])
     assert plain.exit_code == 0 and "not here" not in plain.output
+
+
+@pytest.mark.parametrize("path", [".Trainer", "..a.B", "__main__.Trainer", "a..b", "x y.Z"])
+def test_a_path_that_is_no_modules_is_told_as_not_here(tmp_path: Path, path: str) -> None:
+    client = client_config()
+    client["executors"].append({"tasks": ["other"], "executor": {"path": path, "args": {}}})
+    done = CliRunner().invoke(command, [str(write_app(tmp_path / "app", client=client))])
+    assert done.exit_code == 0, done.output
+    assert f"not here     {path}:" in done.output

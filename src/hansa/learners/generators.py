@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import os
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -34,28 +35,40 @@ def import_torch_if_named(sources: Iterable[bytes]) -> None:
             importlib.import_module("torch")
 
 
+_SWAPPING = threading.RLock()
+# Torch guards its generator by a lock that a thread takes while it holds the interpreter's.  When
+# the garbage collector's finalizers let another thread in meanwhile, the two wait for each other
+# and the whole process stands still.  So one thread at a time; user code runs outside.
+
+
 @contextlib.contextmanager
 def seeded(key: Key) -> Iterator[None]:
     """Seed Python's, NumPy's and, once it is imported, torch's generators; restore them after.
 
-    Torch also gets its fixed number of threads for as long.
+    Torch also gets its fixed number of threads for as long.  All these belong to the process: code
+    in two threads at once draws from one sequence, and is not reproducible.
     """
-    with global_generators(key):
-        torch = sys.modules.get("torch")
-        if torch is None:
+    with contextlib.ExitStack() as swapped:
+        with _SWAPPING:
+            swapped.enter_context(global_generators(key))
+            torch = sys.modules.get("torch")
+            if torch is not None:
+                _swap_in(torch, key, swapped)
+        try:
             yield
-            return
-        # Asking for the state of a GPU that nobody has used yet would start it.
-        started = torch.cuda.is_available() and torch.cuda.is_initialized()
-        devices = list(range(torch.cuda.device_count())) if started else []
-        threads = torch.get_num_threads()
-        with torch.random.fork_rng(devices):
-            _seed(torch, key.integer())
-            torch.set_num_threads(local_threads())
-            try:
-                yield
-            finally:
-                torch.set_num_threads(threads)
+        finally:
+            with _SWAPPING:
+                swapped.close()
+
+
+def _swap_in(torch: Any, key: Key, swapped: contextlib.ExitStack) -> None:
+    # Asking for the state of a GPU that nobody has used yet would start it.
+    started = torch.cuda.is_available() and torch.cuda.is_initialized()
+    devices = list(range(torch.cuda.device_count())) if started else []
+    swapped.enter_context(torch.random.fork_rng(devices))
+    _seed(torch, key.integer())
+    swapped.callback(torch.set_num_threads, torch.get_num_threads())
+    torch.set_num_threads(local_threads())
 
 
 def _seed(torch: Any, seed: int) -> None:

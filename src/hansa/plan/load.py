@@ -14,7 +14,7 @@ from hansa.data import Scheme
 from hansa.errors import HansaError, PlanError
 from hansa.plan.plain import plain
 from hansa.plan.schema import DataPlan, Plan
-from hansa.text import nearest, quoted, toml
+from hansa.text import nearest, quoted, toml, unknown_key, unknown_word
 
 PLAN_FILE = "plan.toml"
 IN_PYTHON = "hansa.run"
@@ -231,9 +231,7 @@ def _put(table: dict[str, Any], dotted: str, value: Any, *, source: str) -> None
 
 
 _AT = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
-_UNKNOWN = re.compile(r"Object contains unknown field `(?P<field>.*)`$", re.DOTALL)
 _LACKS = re.compile(r"^Object missing required field `(?P<field>[^`]*)`$")
-_NO_SUCH_WORD = re.compile(r"^Invalid (enum )?value '(?P<word>.*)'$", re.DOTALL)
 
 
 def _plan_error(text: str, table: Mapping[str, Any]) -> HansaError:
@@ -241,15 +239,15 @@ def _plan_error(text: str, table: Mapping[str, Any]) -> HansaError:
     at = _AT.search(text)
     path = at["path"] if at else ""
     reason = text[: at.start()] if at else text
-    if unknown := _UNKNOWN.search(reason):
-        key = f"{path}.{unknown['field']}" if path else unknown["field"]
+    if (unknown := unknown_key(reason)) is not None:
+        key = f"{path}.{unknown}" if path else unknown
         scheme = _scheme_told(path, table)
-        elsewhere = scheme and any(unknown["field"] in k.__struct_fields__ for k in _leaves(Scheme))
+        elsewhere = scheme and any(unknown in k.__struct_fields__ for k in _leaves(Scheme))
         whose = f", which {scheme} does not take" if elsewhere else " that does not exist"
         return PlanError(
             "plan-unknown-key",
             f"The plan has a key {key!r}{whose}. Nothing was started.",
-            nearest(unknown["field"], _words_at(path, table)),
+            nearest(unknown, _words_at(path, table)),
         )
     if lacks := _LACKS.search(reason):
         key = f"{path}.{lacks['field']}" if path else lacks["field"]
@@ -260,9 +258,9 @@ def _plan_error(text: str, table: Mapping[str, Any]) -> HansaError:
             f"Add it to the plan, or with: --set {key}=...",
         )
     hint = "See what each key takes with: hansa config explain --defaults"
-    word, words = _NO_SUCH_WORD.search(reason), _words_at(path, table)
-    if word and words:
-        hint = nearest(word["word"], words)
+    word, words = unknown_word(reason), _words_at(path, table)
+    if word is not None and words:
+        hint = nearest(word, words)
     return PlanError(
         "plan-wrong-type",
         f"The plan's {path or 'top level'} is not usable: {_plain(reason)}. Nothing was started.",

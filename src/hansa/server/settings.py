@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import tomllib
 from pathlib import Path
 from typing import Literal
@@ -18,7 +17,7 @@ from hansa.limits import (
     SERVER_NAME_CHARS_MAX,
     SERVER_RUNS_MAX,
 )
-from hansa.text import nearest, toml
+from hansa.text import nearest, toml, unknown_key
 
 SETTINGS_FILE = "server.toml"
 
@@ -65,7 +64,6 @@ def operated_by(folder: Path) -> str:
     return f"hansa {'combiner' if (folder / UPWARD).exists() else 'server'}"
 
 
-_UNKNOWN = re.compile(r"Object contains unknown field `(?P<field>.*)`$", re.DOTALL)
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -85,12 +83,12 @@ def load_settings(folder: Path) -> ServerSettings:
             "Make a server with: hansa server init, or name its folder with --folder.",
         ) from None
     except (OSError, ValueError, msgspec.ValidationError) as error:
-        unknown = _UNKNOWN.search(str(error))
-        hint = nearest(unknown["field"], ServerSettings.__struct_fields__) if unknown else ""
+        key = unknown_key(str(error))
+        hint = "Correct it; hansa server init --folder NEW writes one with every key."
         raise ServerError(
             "server-settings",
             f"{path} cannot be used: {error}.",
-            hint or "Correct it; hansa server init --folder NEW writes one with every key.",
+            hint if key is None else nearest(key, ServerSettings.__struct_fields__),
         ) from None
     return checked(settings, where=f"{path}:")
 

@@ -15,7 +15,7 @@ from hansa.errors import SiteError
 from hansa.protocol.messages import Attributes, Name, Slots
 from hansa.site.policy import Policy
 from hansa.store.files import write_durably
-from hansa.text import clean, nearest, toml, toml_key
+from hansa.text import clean, nearest, toml, toml_key, unknown_key, unknown_word
 
 SITE_FILE = "site.toml"
 
@@ -179,8 +179,6 @@ def _key_lines(part: msgspec.Struct) -> list[str]:
 
 _AT = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
 _KEY_AT = re.compile(r" - at `key` in `\$\.?(?P<path>[^`]*)`$")
-_UNKNOWN = re.compile(r"Object contains unknown field `(?P<field>.*)`$", re.DOTALL)
-_NO_SUCH_WORD = re.compile(r"^Invalid enum value '(?P<word>.*)'$", re.DOTALL)
 _KINDS: Mapping[str, type[msgspec.Struct]] = {
     "": SiteSettings,
     "data[...]": DataSource,
@@ -200,14 +198,14 @@ def _explained(text: str, table: Mapping[str, Any], origin: str) -> SiteError:
             "of members and resources are in lower case"
         )
     where = path.replace("[...]", ".NAME") or "top level"
-    if (unknown := _UNKNOWN.search(reason)) and path in _KINDS:
+    if (key := unknown_key(reason)) is not None and path in _KINDS:
         return _unusable(
-            f"{origin}, {where}: there is no key {clean(unknown['field'])!r}.",
-            nearest(unknown["field"], [f.name for f in msgspec.structs.fields(_KINDS[path])]),
+            f"{origin}, {where}: there is no key {clean(key)!r}.",
+            nearest(key, [f.name for f in msgspec.structs.fields(_KINDS[path])]),
         )
     hint = "Correct it; the file site.toml that `hansa site join` writes explains each key."
-    if (word := _NO_SUCH_WORD.search(reason)) and (words := _words_at(path)):
-        hint = nearest(word["word"], words)
+    if (word := unknown_word(reason)) is not None and (words := _words_at(path)):
+        hint = nearest(word, words)
     return _unusable(f"{origin}, {where}: {clean(reason[:1].lower() + reason[1:], 400)}.", hint)
 
 

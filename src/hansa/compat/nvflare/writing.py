@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from importlib.util import find_spec
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -144,7 +144,7 @@ def _absent(parts: list[dict[str, Any]], code: Mapping[str, bytes]) -> list[str]
         made = [row["executor"] for row in part["executors"]] + part["components"] + filters
         paths = [one["path"] for one in made]
         found |= dict.fromkeys(p for p in paths if _is_absent(p, code, part["folder"]))
-    return [path for path in found if find_spec(path.partition(".")[0]) is None]
+    return [path for path in found if PathFinder.find_spec(path.partition(".")[0]) is None]
 
 
 def _read(
