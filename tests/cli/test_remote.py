@@ -11,6 +11,7 @@ from projects import make_project
 from stand_in import StandIn, join, unreachable
 
 from hansa.identity import Membership
+from hansa.runs import find_run
 
 
 @pytest.fixture
@@ -35,6 +36,9 @@ def test_run_on_follows_to_the_end_and_the_folder_is_like_any_other(
     hansa_cli("run", "study", "--set", "seed=9")
     assert "steps-1" in hansa_cli("compare")
     assert "data are not here" in hansa_cli("reproduce", "steps-1", status=1)
+    text = hansa_cli("predict", "steps-1:2", status=1).replace("\n", " ")
+    assert "data are not here" in text
+    assert "hansa predict far-7:2 --on https://hansa.test:8443" in text
     text = hansa_cli("run", "--resume", "steps-1", status=1)
     assert "[run-ended]" in text and "all of it is here" in text
 
@@ -221,6 +225,8 @@ def test_log_tells_a_simulation_too(hansa_cli: Any, home: Path) -> None:
     text = hansa_cli("log")
     assert "the seed model is blake3:" in text and "round 2: committed, 5 of 5 clients" in text
     assert text.rstrip().endswith("finished: all 2 rounds are done")
+    find_run(Path("runs"), None).log.append("baseline", name="best alone", metric="loss", value=0.5)
+    assert hansa_cli("log").rstrip().endswith("best alone, alone: loss 0.5")
     text = hansa_cli("log", "--follow", status=1)
     assert "was simulated here" in text and "[run-not-found]" in text
 
@@ -292,6 +298,8 @@ def test_a_run_that_is_not_handed_over_has_no_name_at_the_server(
     hansa_cli("run", "study", "--on", status=1)
     text = hansa_cli("show", "steps-1")
     assert "not handed over" in text and "None" not in text and "none yet" in text
+    assert "Nothing has happened in steps-1 yet" in hansa_cli("log", "steps-1")
+    assert "None" not in hansa_cli("predict", "steps-1", status=1)
 
 
 def test_a_damaged_invitation_is_told(hansa_cli: Any, home: Path) -> None:

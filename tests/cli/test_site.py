@@ -266,8 +266,19 @@ def test_data_that_hansa_does_not_read_are_declared_as_such(typed: Any, site: Sa
 def test_data_that_is_gone_is_told_beside_the_rest(typed: Any, site: Sample) -> None:
     (site.folder / "cohort.csv").unlink()
     found = typed("data", "ls")
-    assert found.status == 0
+    assert found.status == 1
     assert "cohort" in found.err and "cohort.csv" in found.err
+
+
+def test_data_that_is_gone_is_told_to_who_decides(typed: Any, site: Sample) -> None:
+    """Said before, but only once a run could not begin, and then to nobody here."""
+    request, gone = ask(site), f"there is nothing at {site.folder / 'cohort.csv'}"
+    assert gone not in typed("review", request.short).out
+    assert gone not in typed("approve", request.short).out
+    (site.folder / "cohort.csv").unlink()
+    assert gone in typed("review", request.short).out
+    found = typed("approve", request.short)
+    assert (found.status, gone in found.out) == (0, True)
 
 
 def test_all_of_a_policy_is_shown(typed: Any, site: Sample) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hansa.errors import IdentityError, ServerError
+from hansa.errors import IdentityError, RequestRefused, ServerError
 from hansa.identity import (
     Authority,
     Invite,
@@ -33,11 +33,14 @@ class Desk:
         self.asked: list[Enrolment] = []
         self.closed = 0
         self.lost = 0  # answers that never arrive
+        self.refusal: RequestRefused | None = None
         self.key: Any = None  # certified instead of the one that was shown
 
     def call(self, method: str, path: str, message: Enrolment, *, kind: Any) -> Enrolled:
         assert (method, path, kind) == ("POST", "/v1/enrolments", Enrolled)
         self.asked.append(message)
+        if self.refusal:
+            raise self.refusal
         if self.lost:
             self.lost -= 1
             raise ServerError("server-unreachable", "The answer is lost.", "Try again.")
@@ -98,6 +101,28 @@ def test_when_the_answer_is_lost_the_same_key_is_shown_again(desk: Desk, tmp_pat
         enrol(invite(desk), tmp_path / "ward")
     enrol(invite(desk), tmp_path / "ward")
     assert desk.asked[0] == desk.asked[1]
+
+
+@pytest.mark.parametrize(
+    ("said", "there", "left"),
+    [
+        ("invite-refused", False, False),
+        ("invite-refused", True, True),  # it may be what an answer that was lost has certified
+        ("server-refused", False, True),  # of a proxy, which may not know what the server did
+    ],
+)
+def test_one_who_was_refused_leaves_no_key_that_nobody_has_taken(
+    desk: Desk, tmp_path: Path, said: str, there: bool, left: bool
+) -> None:
+    folder = tmp_path / "ward"
+    if there:
+        desk.lost = 1
+        with pytest.raises(ServerError):
+            enrol(invite(desk), folder)
+    desk.refusal = RequestRefused(said, "No.", "Ask.", status=403)
+    with pytest.raises(RequestRefused):
+        enrol(invite(desk), folder)
+    assert folder.exists() == left and (folder / "key.pem").exists() == left
 
 
 def test_a_folder_that_has_joined_is_left_as_it_is(desk: Desk, tmp_path: Path) -> None:

@@ -460,8 +460,9 @@ def test_updates_and_messages_of_committed_rounds_are_gone(league: League) -> No
 
 
 def test_a_restart_resumes_from_the_last_commit_without_a_word_from_the_submitter(
-    league: League,
+    league: League, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "hansa.server")
     run = league.begin("north", "south", rounds=2)
     for name in ("north", "south"):
         league.send(name, run)
@@ -477,6 +478,7 @@ def test_a_restart_resumes_from_the_last_commit_without_a_word_from_the_submitte
     assert np.array_equal(league.server.model(run, 2), two)
     assert [e["round"] for e in league.server.events(run, "committed")] == [0, 1, 2]
     assert len(league.server.events(run, "resumed")) == 2
+    assert [r.getMessage() for r in caplog.records].count(f"going on with {run}") == 2
 
 
 def test_a_run_is_taken_up_again_without_all_of_its_commits_being_read(

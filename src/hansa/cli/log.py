@@ -36,7 +36,10 @@ def command(run: str | None, on: str | None, follow: bool, runs: Path, as_json: 
     from hansa.runs import find_run
 
     if on is None and not follow:
-        _print(find_run(runs, run).log.events, as_json=as_json)
+        found = find_run(runs, run)
+        _print(found.log.events, as_json=as_json)
+        if not found.log.events and not as_json:
+            click.echo(f"Nothing has happened in {found.name} yet.", err=True)
         return
     if run is None and on is not None:
         raise click.UsageError("Name the run; hansa ls --on lists them.")

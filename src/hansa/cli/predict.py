@@ -10,6 +10,7 @@ import click
 from hansa.cli.options import json_option, on_option, runs_option
 
 if TYPE_CHECKING:
+    from hansa.errors import RunError
     from hansa.runs import RunFolder
 
 
@@ -60,13 +61,30 @@ def _simulated(model: str, runs: Path, *, as_json: bool) -> RunFolder:
     from hansa.runs.start import read_start
     from hansa.simulation import Simulation
 
-    made_by = find_run(runs, model.partition(":")[0])
+    name, colon, number = model.partition(":")
+    made_by = find_run(runs, name)
+    if made_by.remote is not None:
+        raise _at_its_sites(made_by, colon + number)
     saved = saved_project(made_by)
     plan = prediction_plan(saved.plan)
     project = build_project(plan, made_by.path / "code", sources=saved.sources)
     project = project._replace(data_folder=saved.data_folder)
     start = read_start(model, runs)
     return run_project(project, Simulation(runs, new=True), start=start, as_json=as_json)
+
+
+def _at_its_sites(made_by: RunFolder, at_round: str) -> RunError:
+    """Return the error of a run whose clients' data are elsewhere."""
+    from hansa.errors import RunError
+
+    remote = made_by.remote or {}
+    there = f"{remote['run'] or made_by.name}{at_round}"
+    return RunError(
+        "run-not-reproduced",
+        f"The run {made_by.name} was done by the sites of {remote['url']}, and their data are not "
+        "here. Nothing was started.",
+        f"Ask the sites, where the federation goes on: hansa predict {there} --on {remote['url']}",
+    )
 
 
 def _at_sites(model: str, on: str, runs: Path, *, purpose: str, as_json: bool) -> RunFolder:

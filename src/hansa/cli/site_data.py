@@ -146,6 +146,8 @@ def _as_written(path: Path, folder: Path) -> str:
 def list_(folder: Path, as_json: bool) -> None:
     """List declared data: rows, shape, classes and a hash; nothing is sent.
 
+    The exit status is 1 if some of it cannot be read.
+
     \b
     Example:
       hansa site data ls
@@ -169,6 +171,8 @@ def list_(folder: Path, as_json: bool) -> None:
         _print(found)
     else:
         click.echo("No data is declared. Declare some with: hansa site data add PATH --as NAME")
+    if any("error" in facts for facts in found):
+        raise click.exceptions.Exit(1)
 
 
 def _check_labels(source: DataSource, folder: Path) -> None:

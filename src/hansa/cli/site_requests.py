@@ -85,7 +85,7 @@ def approve(request: str, until: str | None, max_rounds: int | None, folder: Pat
     from hansa.site import requests as kept
     from hansa.site.decision import decision_on
     from hansa.site.policy import fewer_told
-    from hansa.site.settings import load_settings
+    from hansa.site.settings import load_settings, nothing_at
 
     ends = None
     if until is not None:
@@ -101,6 +101,8 @@ def approve(request: str, until: str | None, max_rounds: int | None, folder: Pat
     click.echo(f"{found.short} {kept.told(word)}.")
     if fewer := fewer_told(max_rounds, found.offer.plan.get("rounds")):
         click.echo(fewer)
+    if missing := nothing_at(folder, settings, found.offer.plan):
+        click.echo(missing)
     if not found.wanted:
         click.echo("No run of it goes on now; what you approved holds for the next one.")
     decision = decision_on(folder, found, settings, at=wall())

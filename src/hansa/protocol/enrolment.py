@@ -5,6 +5,7 @@ One invitation, a key that is made here and never leaves, and a certificate that
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Literal
 
@@ -52,8 +53,10 @@ def enrol(
             "another HANSA_HOME.",
         )
     authority = read_authority(invite.url, invite.fingerprint)
+    file = folder / "key.pem"
+    fresh = not file.exists()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    key = own_key(folder / "key.pem")
+    key = own_key(file)
     asked = Enrolment(
         token=invite.token,
         public_key=to_text(key.public),
@@ -63,6 +66,10 @@ def enrol(
     connection = Connection(invite.url, authority_pem=authority)
     try:
         answer = connection.call("POST", "/v1/enrolments", asked, kind=Enrolled)
+    except RequestRefused as refusal:
+        if fresh and refusal.said.startswith(("invite-", "identity-")):  # the server's own word
+            _left_as_it_was(file)
+        raise
     finally:
         connection.close()
     from hansa.identity.authority import check_certificate  # X.509, which is slow to import
@@ -82,6 +89,13 @@ def enrol(
     )
     save_membership(membership, answer.certificate)
     return membership
+
+
+def _left_as_it_was(key: Path) -> None:
+    """Remove a key that nobody has taken, and its folder if it holds nothing else."""
+    key.unlink()
+    with contextlib.suppress(OSError):
+        key.parent.rmdir()
 
 
 def connection_of(membership: Membership, *, url: str = "", timeout_s: float = 30.0) -> Connection:

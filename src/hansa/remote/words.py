@@ -41,6 +41,8 @@ def sentence(event: Event) -> str:
         case "problem":
             who, what = clean(event["client"]), clean(event["what"])
             return f"{_round(event)}: {who} {what}: {_text(event['message'])} [{event['code']}]"
+        case "baseline":
+            return f"{clean(event['name'])}, alone: {clean(event['metric'])} {event['value']:.4g}"
         case "raised":
             lines = [clean(line, TEXT_CHARS) for line in str(event["trace"]).splitlines()]
             return "\n    ".join(["the project's code raised, at the server:", *lines])

@@ -26,11 +26,13 @@ from hansa.server.places import Places
 from hansa.server.round_files import Stores
 from hansa.server.stuck import Stuck
 from hansa.server.submissions import Serving, read_plan
+from hansa.text import few
 from hansa.workflows import Progress
 from hansa.workflows.driving import drive
 
 log = logging.getLogger("hansa.server")
 
+_NAMED = 10  # runs that are told one by one
 _LASTING = ("function-refused",)  # errors of a server that do not pass by themselves
 
 
@@ -76,6 +78,8 @@ class Runs:
     def resume(self) -> None:
         """Go on with every run that has not ended."""
         rows = self._desk.journal.runs(unfinished=True)
+        if rows:
+            log.info("going on with %s", few([row.run for row in rows], _NAMED))
         self._hub.expect([row.run for row in rows])
         for row in rows:
             self._hold(row)

@@ -28,6 +28,7 @@ from hansa.protocol.messages import Offer
 from hansa.seeds import Key
 from hansa.site.policy import fewer_told
 from hansa.site.requests import Request, find_request, list_requests, read_approvals, word_on
+from hansa.site.settings import load_settings, nothing_at
 from hansa.site.slots import asked_for, in_words
 from hansa.text import clean
 from hansa.workflows import build_workflow
@@ -96,6 +97,7 @@ def review(folder: Path, identity: str) -> Review:
         _data_asked(request.offer.plan),
         leaving,
         [
+            *_nothing_there(folder, request.offer.plan),
             *_too_few_rounds(folder, request),
             *_commands(request.offer.plan),
             *_slots(request.offer.plan),
@@ -103,6 +105,12 @@ def review(folder: Path, identity: str) -> Review:
             *more,
         ],
     )
+
+
+def _nothing_there(folder: Path, plan: dict[str, Any]) -> list[str]:
+    """Return what the owner must mend before any run of a plan can begin here."""
+    told = nothing_at(folder, load_settings(folder), plan)
+    return [told] if told else []
 
 
 def _too_few_rounds(folder: Path, request: Request) -> list[str]:

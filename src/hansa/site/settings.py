@@ -167,6 +167,19 @@ def settings_text(settings: SiteSettings) -> str:
     return "\n".join(lines) + "\n"
 
 
+def nothing_at(folder: Path, settings: SiteSettings, plan: Mapping[str, Any]) -> str:
+    """Return a sentence if nothing lies where the data are declared that a plan asks for."""
+    table = plan.get("data")
+    source = settings.data.get(str(table.get("set"))) if isinstance(table, Mapping) else None
+    path = None if source is None else (folder / source.path).resolve()
+    if table is None or path is None or path.exists():
+        return ""
+    return (
+        f"The data {clean(str(table['set']))!r} are declared in {SITE_FILE}, and there is nothing "
+        f"at {path}: a run could not begin here."
+    )
+
+
 def data_lines(name: str, source: DataSource) -> list[str]:
     """Return the table that declares data."""
     return [f"[data.{toml_key(name)}]", *_key_lines(source)]
