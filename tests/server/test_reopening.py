@@ -16,7 +16,7 @@ from blake3 import blake3
 from in_process import done, in_process, key_of, update_bytes
 from league import D, League, N, expected
 
-from hansa.protocol.messages import PollAnswer, Receipt, Standing
+from hansa.protocol.messages import PollAnswer, Receipt, RunFacts, Standing, TaskResult
 from hansa.server.federation import DeployedFederation
 from hansa.server.run_models import RunModels
 
@@ -97,6 +97,96 @@ def test_a_site_that_withdraws_is_not_waited_for(league: League) -> None:
     assert time.monotonic() - began < 10
     (problem,) = league.server.events(run, "problem")
     assert (problem["client"], problem["message"]) == ("west", "the owner has denied it")
+
+
+ASKS = Standing(state="waiting", reason="the approval was for 1 round")
+READY = Standing(state="ready", examples=N["west"])
+
+
+def stands(league: League, run: str, standing: Standing) -> None:
+    assert league.west.ask("POST", f"/v1/runs/{run}/standing", standing).status == 200
+
+
+def told(league: League, run: str) -> tuple[str, str]:
+    facts = league.server.ask(league.ada, "GET", f"/v1/runs/{run}").read(RunFacts)
+    return facts.state, facts.reason
+
+
+@pytest.mark.parametrize("restarts", [0, 1])
+def test_a_round_waits_for_the_owner_of_a_site_that_it_needs(league: League, restarts: int) -> None:
+    """It failed, and the run with it: an approval that ran out ended everybody's work."""
+    run = league.begin(rounds=1, cohort={"minimum": 3, "deadline_s": 60.0})
+    key = league.west.task(run).key
+    stands(league, run, ASKS)
+    for name in ("north", "south"):
+        league.send(name, run)
+    for _ in range(restarts):
+        league.restart(run)
+    said = league.west.poll([run], [key])
+    assert (said.cancelled, said.tasks) == ([key], []), "it is not asked meanwhile"
+    league.west.poll([run])  # is heard of, which does not mean that its owner has decided
+    assert told(league, run) == ("running", "round 1 waits: west must approve it")
+    stands(league, run, READY)
+    assert told(league, run) == ("running", "")
+    assert league.send("west", run).status == 200
+    assert league.server.ended(run).state == "finished"
+    assert np.array_equal(league.server.model(run, 1), expected(*D))
+    assert not league.server.events(run, "problem")
+
+
+def test_a_site_that_is_not_needed_is_not_waited_for_while_its_owner_decides(
+    league: League,
+) -> None:
+    run = league.begin(rounds=1, cohort={"minimum": 2, "deadline_s": 60.0})
+    league.west.task(run)
+    stands(league, run, ASKS)
+    for name in ("north", "south"):
+        league.send(name, run)
+    assert league.server.ended(run).state == "finished"
+    (problem,) = league.server.events(run, "problem")
+    assert (problem["client"], problem["message"]) == ("west", ASKS.reason)
+
+
+def test_an_owner_who_refuses_in_the_end_is_not_waited_for_any_longer(league: League) -> None:
+    run = league.begin(rounds=1, cohort={"mandatory": ["west"], "deadline_s": 60.0})
+    league.west.task(run)
+    stands(league, run, ASKS)
+    for name in ("north", "south"):
+        league.send(name, run)
+    assert league.server.facts(run).state == "running"
+    stands(league, run, Standing(state="refused", reason="No."))
+    ended = league.server.ended(run)
+    assert ended.state == "failed" and "west: No" in ended.reason
+
+
+def test_an_owner_who_never_decides_is_named_when_the_time_is_over(league: League) -> None:
+    run = league.begin(rounds=1, cohort={"minimum": 3, "deadline_s": 2.0})
+    league.west.task(run)
+    stands(league, run, ASKS)
+    for name in ("north", "south"):
+        league.send(name, run)
+    ended = league.server.ended(run)
+    assert ended.state == "failed" and f"west: {ASKS.reason}" in ended.reason
+
+
+def test_a_site_whose_owner_must_decide_when_an_exchange_opens_is_not_asked(
+    league: League,
+) -> None:
+    """Its word came between the training and the evaluation of a round."""
+    run = league.begin(rounds=1, cohort={"minimum": 3}, evaluate={"clients": 3})
+    assert league.send("west", run).status == 200
+    stands(league, run, ASKS)
+    for name in ("north", "south"):
+        assert league.send(name, run).status == 200
+    for name in ("north", "south"):
+        site = league.sites[name]
+        key = site.task(run, 1, "evaluate").key
+        measured = TaskResult(state="done", metrics={"loss": (1.0, 2.0)})
+        assert site.report(key, measured).status == 200
+    assert league.server.ended(run).state == "finished"
+    (problem,) = league.server.events(run, "problem")
+    assert (problem["client"], problem["message"]) == ("west", ASKS.reason)
+    assert not league.west.poll([run]).tasks
 
 
 def test_a_result_whose_body_ends_after_a_revocation_does_not_count(league: League) -> None:

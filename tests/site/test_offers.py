@@ -291,8 +291,61 @@ def test_a_round_that_came_to_nothing_may_be_taken_by_another_run(owner: Owner) 
     owner.ask("study-2", number=2)
     owner.life.until(lambda: owner.server.receipts)
     owner.ask("study-1", number=2)
-    assert len(owner.reasons(4)) == 3
     owner.life.until(lambda: owner.server.standings[-1].state == "waiting")
+    assert len(owner.reasons(3)) == 2, "how it stands is told by its standing alone"
+
+
+@pytest.mark.parametrize("why", ["rounds", "site.toml", "approvals.jsonl"])
+def test_what_waits_for_its_owner_is_done_once_the_owner_has_decided(
+    owner: Owner, why: str
+) -> None:
+    """It was told as a failure, which ended a run that could not be without this site."""
+    [offer] = owner.ready("study-1", rounds=1 if why == "rounds" else None)
+    owner.ask("study-1")
+    owner.life.until(lambda: owner.server.receipts)
+    file = owner.folder / why
+    whole = "" if why == "rounds" else file.read_text()
+    if whole:
+        file.write_text(whole + "x y\nz\n")
+    owner.ask("study-1", number=2)
+    owner.life.until(lambda: owner.server.standings[-1].state == "waiting")
+    assert len(owner.reasons(1)) == 0 and len(owner.workers.trained) == 1
+    if whole:
+        file.write_text(whole)
+    else:
+        owner.approve(offer, rounds=5)
+    assert owner.life.agent._offers.look_again()
+    owner.life.until(lambda: owner.server.standings[-1].state == "ready")
+    owner.ask("study-1", number=2)  # as a server does that does not see it held any more
+    owner.life.until(lambda: len(owner.server.receipts) == 2)
+
+
+@pytest.mark.parametrize("withheld", ["before it is begun", "while it is worked on"])
+def test_a_task_that_is_withheld_is_given_back_once_the_run_goes_on(
+    owner: Owner, withheld: str
+) -> None:
+    owner.ready("study-1")
+    key = TaskKey(run="study-1", round=1, phase="train")
+    site = owner.folder / "site.toml"
+    whole = site.read_text()
+    if withheld == "while it is worked on":
+        owner.hold("train study-1")
+        owner.ask("study-1")
+        assert owner.began["train study-1"].wait(20)
+        site.write_text("nonsense")
+        owner.let_go.pop("train study-1").set()
+        del owner.began["train study-1"]
+    else:
+        site.write_text("nonsense")
+        owner.ask("study-1")
+    owner.life.until(lambda: owner.server.standings[-1].state == "waiting")
+    holding = owner.life.agent._holding
+    owner.life.until(lambda: key in holding and holding[key].over)
+    site.write_text(whole)
+    assert owner.life.agent._offers.look_again()
+    owner.life.until(lambda: owner.server.standings[-1].state == "ready")
+    owner.life.until(lambda: key not in holding, "it is held for good")
+    assert not owner.server.results and not owner.server.uploads
 
 
 def test_the_last_round_is_finished_though_the_owner_changes_something(owner: Owner) -> None:

@@ -604,8 +604,8 @@ def test_a_refusal_that_comes_too_soon_ends_nothing(
         raise AssertionError("it tries for ever")
 
     monkeypatch.setattr(table.server, "call", call)
-    before = table.task(1).key
-    run = TaskRun(table.task(2), table.desk, patient=patient, stopped=lambda: "denied",
+    before, denied = table.task(1).key, Standing(state="refused", reason="denied")
+    run = TaskRun(table.task(2), table.desk, patient=patient, stopped=lambda: denied,
                   others=lambda: [before])  # fmt: skip
     assert run.perform(Joined(table.offer, table.site.folder), table.answered) is None
     assert len(tries) == 2 and not run.refused, "the server asks again, and is told then"
@@ -748,7 +748,7 @@ def test_a_mistake_in_the_owners_files_is_not_told_to_the_server(
     )
     offers._consider(table.offer)
     said = table.server.standings[-1]
-    assert said.state == "refused" and "its owner must look" in said.reason
+    assert said.state == "waiting" and "its owner must look" in said.reason
     assert str(table.site.folder) not in said.reason and "submiters" not in said.reason
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hansa.metrics.summary import finite_or_none
 from hansa.params import Layout, Params
 from hansa.params.model import ModelLayout
 from hansa.protocol.connection import Connection
-from hansa.protocol.messages import Offer, Partial, Phase, Task, TaskKey, Unable
+from hansa.protocol.messages import Offer, Partial, Phase, Standing, Task, TaskKey, Unable
 from hansa.protocol.transfer import download
 from hansa.rounds import aggregation_spec
 from hansa.rounds.messages import from_message
@@ -22,6 +23,7 @@ from hansa.rounds.round import ClientStatus, Terms
 from hansa.server.combining import judged
 from hansa.server.exchange import Desk
 from hansa.server.hub import Hub
+from hansa.server.journal import Journal
 from hansa.server.merging import MergingExchange
 from hansa.server.round_files import Stores
 from hansa.server.sums import Ask
@@ -56,6 +58,21 @@ class FoldingExchange(MergingExchange):
         }
 
 
+class Below:
+    """How the sites behind a combiner stand in a run."""
+
+    def __init__(self, journal: Journal, run: str) -> None:
+        self._journal, self._run = journal, run
+
+    def standings(self) -> Mapping[str, Standing]:
+        """Return what sites have said last."""
+        return self._journal.standings(self._run)
+
+    def needs(self, site: str) -> bool:
+        """Return False: what the run cannot do without is known above."""
+        return False
+
+
 class CombinedRun:
     """A run of the server above, as far as the sites of this combiner have a part in it.
 
@@ -86,6 +103,7 @@ class CombinedRun:
         self._plan, self._method, self.fault = judged(offer.plan)
         tensors = ((n, d, tuple(shape)) for n, d, shape in offer.tensors)
         self._layout = ModelLayout(Layout.of(tensors), offer.buffers, offer.constants)
+        self.gathering = Below(desk.journal, offer.run)
         self._lock = threading.Lock()
         self._open: dict[TaskKey, FoldingExchange] = {}
         self._messages: dict[int, set[str]] = {}

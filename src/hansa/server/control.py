@@ -128,8 +128,7 @@ class Control:
         before = self._state.journal.standings(run).get(site)
         if before != standing:
             self._state.journal.stand(run, site, standing)
-        if standing.state != "ready":
-            self._state.hub.withdraw(run, site, standing.reason)
+        self._state.hub.stands(run, site, standing)
 
     async def result(self, request: Request, principal: Principal, digest: str | None) -> Response:
         """Count a result, once, and answer with its receipt."""

@@ -53,6 +53,7 @@ from hansa.rounds.round import (
     step,
 )
 from hansa.server.answers import Answers
+from hansa.server.dropouts import Dropouts
 from hansa.server.journal import Event, Journal
 from hansa.server.receipts import signed, unsigned
 from hansa.server.results import means, rejected, result_digest
@@ -112,7 +113,7 @@ class Exchange:
             self._sum = RoundSum(ask, desk.updates, spill)
         self._results: dict[str, tuple[Metrics, int]] = {}
         self._durable: list[str] = []  # whose results are durable, in that order
-        self._problems: dict[str, Problem] = {}
+        self.dropouts = Dropouts(ask.number)
         self._missing: set[str] = set()  # counted, but the update is gone
         self._away: set[str] = set()  # not heard of
         self._given: dict[str, Future[Receipt]] = {}  # receipts, done once they are durable
@@ -127,7 +128,7 @@ class Exchange:
     def waits_for(self, client: str) -> int:
         """Return 0 if nothing is wanted of a client, 1 if its result is, 2 if it is again."""
         with self._lock:
-            if self._leave or self._broken:
+            if self._leave or self._broken or client in self.dropouts.withheld:
                 return 0
             if client in self._missing:
                 return 2
@@ -184,7 +185,23 @@ class Exchange:
         """A client that was lost is there again."""
         with self._lock:
             self._away.discard(client)
+            if client in self.dropouts.withheld:
+                return
         self._decide(Returned(client))
+
+    def withhold(self, client: str, reason: str) -> None:
+        """A client's owner has to decide something: it gets no task, and may answer later."""
+        with self._lock:
+            self.dropouts.withheld[client] = reason
+        self._moved(Lost(client))
+
+    def readmit(self, client: str) -> None:
+        """A client is withheld no longer."""
+        with self._lock:
+            known = self.dropouts.withheld.pop(client, None) is not None
+            back = known and client not in self._away
+        if back:
+            self._moved(Returned(client))
 
     # ---- what the run does
 
@@ -276,17 +293,7 @@ class Exchange:
 
     def problems(self) -> list[Problem]:
         """Return whose part did not count, and why, by name."""
-        found = dict(self._problems)
-        for client, status in self.state.clients.items():
-            if status is ClientStatus.LEFT_OUT and not self._reached_goal() and client not in found:
-                found[client] = Problem(
-                    self.ask.number,
-                    client,
-                    "failed",
-                    "client-silent",
-                    f"it had not answered when the round closed: {self.state.why}",
-                )
-        return [found[client] for client in sorted(found)]
+        return self.dropouts.told(self.state)
 
     # ---- inside
 
@@ -297,19 +304,9 @@ class Exchange:
           clients: whose; by default all that are still missing.
         """
         for client in clients or tuple(self._missing):
-            self._problems[client] = Problem(
-                self.ask.number,
-                client,
-                "failed",
-                "update-missing",
-                "its update was counted, then lost with the server's disk, and never came again",
-            )
+            told = "its update was counted, then lost with the server's disk, and never came again"
+            self.dropouts.note(client, "failed", code="update-missing", reason=told)
             self._missing.discard(client)
-
-    def _reached_goal(self) -> bool:
-        """Return whether those who are left out were merely spare."""
-        goal = self.ask.terms.goal
-        return goal is not None and len(self.state.digests) >= goal
 
     def _take(self, client: str, result: TaskResult) -> Receipt:
         """Check, decide, record, fold."""
@@ -488,13 +485,17 @@ class Exchange:
                 self._open_answers -= 1
                 self._changed.notify_all()
 
+    def _moved(self, event: Lost | Returned) -> None:
+        """Take a step that a client's standing tells already."""
+        with self._changed:
+            self.state, _ = step(self.state, event)
+            self._changed.notify_all()
+
     def _note(self, event: Failed | Refused | Lost | Returned, reason: str) -> None:
         what = type(event).__name__.lower()
         code = getattr(event, "code", "")
         if isinstance(event, Failed | Refused):
-            self._problems[event.client] = Problem(
-                self.ask.number, event.client, what, code, reason
-            )
+            self.dropouts.note(event.client, what, code=code, reason=reason)
         self._wait_begun()
         self._desk.journal.record(
             self.ask.run,
@@ -545,9 +546,7 @@ class Exchange:
         elif what in ("failed", "refused"):
             kind = Failed if what == "failed" else Refused
             self.state, _ = step(self.state, kind(client, event["code"]))
-            self._problems[client] = Problem(
-                self.ask.number, client, what, event["code"], event["reason"]
-            )
+            self.dropouts.note(client, what, code=event["code"], reason=event["reason"])
 
     def _counted(self, clients: Collection[str], event: Answered | Together) -> bool:
         """Take a step of before a crash; tell whether it made a result count."""

@@ -97,7 +97,7 @@ class DeployedFederation:
         self._hub, self._desk, self._stores, self._pace = hub, desk, stores, pace
         self._journal: Journal = desk.journal
         needs = Needs.of(row, plan, method.aggregator.needs)
-        self._gathering = Gathering(
+        self.gathering = Gathering(
             row, needs, hub=hub, journal=desk.journal, places=places, gather_s=pace.gather_s
         )
         submission = row.submission
@@ -182,9 +182,9 @@ class DeployedFederation:
         """
         opened = roster_of(self._past, round_number)
         if opened is not None:
-            self._roster = self._gathering.again(opened["clients"], self._check_going)
+            self._roster = self.gathering.again(opened["clients"], self._check_going)
         else:
-            self._roster = self._gathering.roster(round_number, self._check_going)
+            self._roster = self.gathering.roster(round_number, self._check_going)
         return self._roster
 
     def recall(self, round_number: int) -> GlobalState:
@@ -501,7 +501,7 @@ class DeployedFederation:
         return self._following.then(lambda: self._journal.begin(self.run, opened).result())
 
     def _words(self) -> Mapping[str, Standing]:
-        return self._gathering.said or self._journal.standings(self.run)
+        return self.gathering.said or self.gathering.standings()
 
     # ---- rounds that overlap
 

@@ -115,7 +115,7 @@ class Gathering:
         while True:
             check_going()
             there = self._hub.clients()
-            said = self.said = self._journal.standings(self._run)
+            said = self.said = self.standings()
             left = self._patience(number, there)
             wish = self._wish(there)
             enough = self._is_enough(wish.sites)
@@ -134,6 +134,15 @@ class Gathering:
                 why = self._places.why(self._run, exactly=False) if enough else ""
                 self._note_waiting(why or _why(wish, there, said, self._needs.where), kept=kept)
             mark = self._hub.stirred(self._run, mark, left if left > 0 else _LOOK_AGAIN_S)
+
+    def standings(self) -> Mapping[str, Standing]:
+        """Return what sites have said last."""
+        return self._journal.standings(self._run)
+
+    def needs(self, site: str) -> bool:
+        """Return whether no round could begin without a site, as the others stand now."""
+        said = self.standings()
+        return not self._is_enough({s for s in said if s != site and _is_ready(said, s)})
 
     def _is_enough(self, sites: Collection[str]) -> bool:
         needs = self._needs

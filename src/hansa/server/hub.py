@@ -32,6 +32,7 @@ from hansa.protocol.messages import (
     Phase,
     Poll,
     PollAnswer,
+    Standing,
     Task,
     TaskKey,
     TaskResult,
@@ -69,6 +70,20 @@ class ActiveRun(Protocol):
 
     def is_to_come(self, number: int, phase: Phase) -> bool:
         """Return whether an exchange may be opened in a moment."""
+
+    @property
+    def gathering(self) -> Standings:
+        """How sites stand in the run."""
+
+
+class Standings(Protocol):
+    """How sites stand in a run."""
+
+    def standings(self) -> Mapping[str, Standing]:
+        """Return what sites have said last."""
+
+    def needs(self, site: str) -> bool:
+        """Return whether no round could begin without a site, as the others stand now."""
 
 
 class Said(NamedTuple):
@@ -332,7 +347,12 @@ class Hub:
                 # Who was asked before a restart counts as heard of when the server started.
                 self._presence.setdefault(site, Presence(self._began, True, ""))
             away = [s for s in cohort if not self._presence[s].online]
+            active = self._runs.get(key[0])
         self._tell((exchange, site) for site in away)
+        said = {} if active is None else active.gathering.standings()
+        for site in cohort:  # who has changed its mind since they were chosen
+            if site in said and said[site].state != "ready":
+                self._stands(exchange, active, site, said[site])
         self.wake(cohort)
         try:
             yield
@@ -490,12 +510,36 @@ class Hub:
             self._closed[run] = (number, set())
         return self._closed[run][1]
 
-    def withdraw(self, run: str, site: str, reason: str) -> None:
-        """A site does not take part in a run any more: nothing is waited for from it."""
+    def stands(self, run: str, site: str, standing: Standing) -> None:
+        """A site says how it stands in a run, which has been recorded.
+
+        Nothing is waited for from one that does not take part any more.  One whose owner has to
+        decide is held back if the run cannot do without it, as it would be before a round.
+        """
         with self._lock:
             exchanges = [t.exchange for (name, _, _), t in self._open.items() if name == run]
+            active = self._runs.get(run)
         for exchange in exchanges:
-            _give_up(exchange, site, reason)
+            self._stands(exchange, active, site, standing)
+        if exchanges and standing.state == "ready":
+            self.wake([site])
+
+    def held_up(self, run: str) -> str:
+        """Say whom a run's open rounds wait for who cannot answer now; empty if nobody."""
+        with self._lock:
+            exchanges = [t.exchange for (name, _, _), t in self._open.items() if name == run]
+        told = (exchange.dropouts.held_up(exchange.state) for exchange in exchanges)
+        return "; ".join(filter(None, told))
+
+    def _stands(
+        self, exchange: MergingExchange, active: ActiveRun | None, site: str, standing: Standing
+    ) -> None:
+        if standing.state == "ready":
+            exchange.readmit(site)
+        elif standing.state == "waiting" and active is not None and active.gathering.needs(site):
+            exchange.withhold(site, standing.reason)
+        else:
+            _give_up(exchange, site, standing.reason)
 
     def waiting(self, site: str) -> Bell:
         """Give a bell that is rung whenever something may have changed for a site."""
@@ -548,5 +592,6 @@ class Hub:
 
 def _give_up(exchange: MergingExchange, site: str, reason: str) -> None:
     """Wait for nothing of a site any more, whatever comes."""
+    exchange.readmit(site)
     if exchange.waits_for(site):
         exchange.answer(site, TaskResult(state="failed", code="site-cancelled", reason=reason))

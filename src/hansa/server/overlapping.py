@@ -67,6 +67,11 @@ class Outlasting(MergingExchange):
         super().lost(client)
         self._told()
 
+    def withhold(self, client: str, reason: str) -> None:
+        """Go on without a client whose owner has to decide: others fill the buffer meanwhile."""
+        if self.waits_for(client):
+            self.answer(client, TaskResult(state="failed", code="site-cancelled", reason=reason))
+
     def _break(self, error: BaseException) -> None:
         super()._break(error)
         self._told()

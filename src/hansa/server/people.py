@@ -225,7 +225,8 @@ class People:
             )
             for name, standing in sorted(said.items())
         ]
-        reason = self._state.runs.places.why(row.run) or row.reason
+        state = self._state
+        reason = state.runs.places.why(row.run) or row.reason or state.hub.held_up(row.run)
         return msgspec.structs.replace(journal.facts(row), reason=reason, sites=sites)
 
 

@@ -75,8 +75,7 @@ class Relays:
             if before.get(site) != standing:
                 journal.stand(run, site, standing)
                 before[site] = standing
-            if standing.state != "ready":
-                hub.withdraw(run, site, standing.reason)
+            hub.stands(run, site, standing)
 
     async def partial(self, request: Request, principal: Principal, digest: str | None) -> Response:
         """Count a partial sum, once, and answer with its receipt."""

@@ -37,11 +37,12 @@ from hansa.site.ledger import LEDGER_FILE, Answered, Ledger
 from hansa.site.ledger import answered as messages_answered
 from hansa.site.offers import Offers
 from hansa.site.outbox import Outbox
+from hansa.site.outcomes import Dropped
 from hansa.site.presence import Troubles, present, remember_end
 from hansa.site.requests import note_end, wanted_runs
 from hansa.site.sandbox import sandbox_told
 from hansa.site.settings import SiteSettings, load_settings
-from hansa.site.tasks import Desk, Dropped, Joined, TaskRun
+from hansa.site.tasks import Desk, Joined, TaskRun
 from hansa.site.workers import Workers
 from hansa.typed import make_known
 
@@ -194,6 +195,9 @@ class Agent:
     def _asked(self, leftovers: list[str] | None = None) -> PollAnswer:
         hit("site_before_poll")
         with self._lock:
+            for key, task in list(self._holding.items()):
+                if self._may_be_done(task):
+                    del self._holding[key]  # the server gives it again
             held = [key for key, task in self._holding.items() if not task.dropped.is_set()]
         runs = leftovers or self._offers.reported()
         asked = Poll(
@@ -251,11 +255,16 @@ class Agent:
             others=partial(self._others, task.key),
         )
         with self._lock:
-            if task.key in self._holding:
+            known = self._holding.get(task.key)
+            if known is not None and not self._may_be_done(known):
                 return False
             self._holding[task.key] = task_run
         self._queue_of(run).put(task_run)
         return True
+
+    def _may_be_done(self, task: TaskRun) -> bool:
+        """Tell whether a task was withheld whose run goes on by now."""
+        return task.over and task.withheld and self._offers.goes_on(task.key.run)
 
     def _others(self, mine: TaskKey) -> list[TaskKey]:
         """Return the other tasks of a task's run that are in hand."""
@@ -290,8 +299,10 @@ class Agent:
             finally:
                 with self._lock:
                     task.over = True
-                    # One that was refused is held until the server drops it, or it asks again.
-                    if not task.refused or task.dropped.is_set():
+                    # One that was refused is held until the server drops it, or it asks again;
+                    # one that was withheld also until the run may go on.
+                    kept = task.refused or task.withheld
+                    if not kept or task.dropped.is_set():
                         self._holding.pop(task.key, None)
 
     def _perform(self, task: TaskRun, answered: Answered) -> None:
@@ -303,8 +314,10 @@ class Agent:
                 return
             if isinstance(word, Joined):
                 task.perform(word, answered)
+            elif word.state == "waiting":
+                task.withhold(word.reason)
             else:
-                task.refuse(word)
+                task.refuse(word.reason)
 
     def _drop(self, task: TaskRun) -> None:
         with self._lock:

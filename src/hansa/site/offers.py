@@ -157,8 +157,10 @@ class Offers:
             return sorted({*self._known, *self._queued})
 
     @contextlib.contextmanager
-    def word_on(self, run: str, number: int, *, over: Callable[[], bool]) -> Iterator[Joined | str]:
-        """Give the run that a task of a round belongs to, or why it is not done.
+    def word_on(
+        self, run: str, number: int, *, over: Callable[[], bool]
+    ) -> Iterator[Joined | Standing]:
+        """Give the run that a task of a round belongs to, or how it stands if it is not done.
 
         A run that is still looked at is waited for.  While the task is in hand its round counts
         for all runs of the same plan.
@@ -173,17 +175,17 @@ class Offers:
                 self._decided.wait(OWNER_FILES_S)
             known = self._known.get(run)
         if known is None:
-            yield "Nobody waits for it."
+            yield Standing(state="refused", reason="Nobody waits for it.")
             return
         try:
             yield self._let_through(known, number)
         finally:
             self._rounds_of(known.offer).end(run)
 
-    def _let_through(self, known: Known, number: int) -> Joined | str:
+    def _let_through(self, known: Known, number: int) -> Joined | Standing:
         offer, task, rounds = known.offer, (known.offer.run, number), self._rounds_of(known.offer)
         if known.joined is None:
-            return known.standing.reason
+            return known.standing
         with rounds.lock:
             against = self._against(offer, known.key, task=task, others=True)
             if against is None:
@@ -191,20 +193,29 @@ class Offers:
                 return known.joined
         if self._against(offer, known.key, task=task):  # also once other runs have ended theirs
             self._withdraw(offer.run, against)
-        return against.reason
+            return against
+        return Standing(state="refused", reason=against.reason)  # this task; the run goes on
 
-    def stopped(self, run: str, number: int) -> str:
-        """Return why a task that was let through may not go on; empty if it may."""
+    def stopped(self, run: str, number: int) -> Standing | None:
+        """Return how a run stands whose task was let through and may not go on; None if it may."""
         with self._lock:
             known = self._known.get(run)
         if known is None:
-            return ""
+            return None
         if known.joined is None:
-            return known.standing.reason
+            return known.standing
         if self._stamp() == self._seen:
-            return ""
+            return None
         against = self._against(known.offer, known.key, task=(run, number))
-        return "" if against is None else against.reason
+        if against is not None:
+            self._withdraw(run, against)
+        return against
+
+    def goes_on(self, run: str) -> bool:
+        """Tell whether tasks of a run may be done, as far as is known without a look at files."""
+        with self._lock:
+            known = self._known.get(run)
+            return known is not None and known.joined is not None
 
     def forget(self, run: str) -> bool:
         """Forget a run that is over; return whether it was known."""
@@ -253,7 +264,8 @@ class Offers:
             known = self._known.get(run)
             if known is None or known.joined is None:
                 return
-            self._known[run] = known._replace(standing=standing, joined=None)
+            # Told in any case: the server may wait for the word that it goes on again.
+            self._known[run] = known._replace(standing=standing, joined=None, told=None)
         self._judge_again(known.offer)
         self._desk.workers.cancel(run)
 
@@ -332,7 +344,8 @@ class Offers:
     def _cannot(self, offer: Offer, error: HansaError | OSError) -> Standing:
         log.warning("%s: %s", offer.run, error)
         words = clean(f"{CANNOT}: {self._said(error)}", MESSAGE_CHARS_MAX)
-        return Standing(state="refused", reason=words)
+        own = isinstance(error, HansaError) and error.code in _OWN_FILES
+        return Standing(state="waiting" if own else "refused", reason=words)
 
     def _said(self, error: HansaError | OSError) -> str:
         """Return what the server may hear of an error: nothing of the owner's files."""

@@ -16,15 +16,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hansa.errors import PlanError, SiteError, UpdateRefused
+from hansa.limits import MESSAGE_CHARS_MAX
 from hansa.params import Layout, Params, encode
 from hansa.params.dtypes import width
 from hansa.params.model import ModelLayout
 from hansa.plan import build_named
 from hansa.protocol.messages import Offer
 from hansa.rounds import BUFFERS
+from hansa.rounds.questions import FACTS, unpacked
 from hansa.seeds import Key
 from hansa.store.addresses import digest_of
 from hansa.store.files import load_params, write_durably
+from hansa.text import clean
 from hansa.transforms import Transform, Wire, clip, percentile, sparse_vector
 from hansa.transforms.exclude import without
 
@@ -32,6 +35,10 @@ _WHERE = "policy.filters"
 
 Spans = Sequence[tuple[str, int, int]]
 """Name, start and stop of each trained tensor in a flat vector."""
+
+
+Sendable = dict[str, tuple[float | None, float | None]]
+"""Totals and weights of metrics; None stands for NaN and infinity."""
 
 
 class Filter(NamedTuple):
@@ -177,3 +184,18 @@ def _spans(offer: Offer) -> Iterator[tuple[str, int, int]]:
 
 def _no_module(name: str) -> Any:
     raise PlanError("plan-bad-value", f"A policy names no code, such as {name}.", "Name a filter.")
+
+
+def sendable(metrics: Mapping[str, tuple[float, float]]) -> Sendable:
+    """Return metrics as JSON can carry them: what is not finite becomes None."""
+    return {
+        name: (total if math.isfinite(total) else None, weight if math.isfinite(weight) else None)
+        for name, (total, weight) in metrics.items()
+    }
+
+
+def facts_told(asked: tuple[str, int], answer: Params) -> str:
+    """Return what an owner reads of the facts in an answer: their names and their JSON's size."""
+    names = ", ".join(sorted(unpacked(answer).facts)) or "none"
+    size = len(answer.metadata[FACTS].encode())
+    return clean(f"task {asked[0]}, facts ({size} bytes): {names}", MESSAGE_CHARS_MAX)

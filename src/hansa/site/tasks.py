@@ -8,9 +8,8 @@ What has been done is never done again: a result that was kept before a crash is
 from __future__ import annotations
 
 import logging
-import math
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -18,7 +17,7 @@ import msgspec
 from blake3 import blake3
 
 from hansa.clock import monotonic
-from hansa.errors import HansaError, PlanError, RequestRefused, SiteError
+from hansa.errors import PlanError, RequestRefused, SiteError
 from hansa.failpoints import hit
 from hansa.identity import Membership
 from hansa.limits import (
@@ -28,17 +27,27 @@ from hansa.limits import (
     UPDATE_SLACK_BYTES,
     UPDATE_TIMES_MAX,
 )
-from hansa.params import Layout, Params
+from hansa.params import Layout
 from hansa.plan import Plan
 from hansa.protocol.connection import Connection
 from hansa.protocol.delivery import deliver
-from hansa.protocol.messages import BlobRef, Effort, Offer, Receipt, Task, TaskKey, TaskResult
+from hansa.protocol.messages import (
+    BlobRef,
+    Effort,
+    Offer,
+    Receipt,
+    Standing,
+    Task,
+    TaskKey,
+    TaskResult,
+)
 from hansa.protocol.patience import is_passing
 from hansa.protocol.transfer import Known, download, upload
-from hansa.rounds.questions import FACTS, asked_in, most_bytes, unpacked
+from hansa.rounds.questions import asked_in, most_bytes
 from hansa.site.ledger import Answered, Ledger
 from hansa.site.outbox import Kept, Outbox
-from hansa.site.outgoing import build_filters, filtered
+from hansa.site.outcomes import Behind, Dropped, NotDone, Withheld
+from hansa.site.outgoing import build_filters, facts_told, filtered, sendable
 from hansa.site.receipts import check_own, receipts_of
 from hansa.site.worker_messages import Ask
 from hansa.site.workers import WorkerResult, Workers
@@ -52,9 +61,6 @@ log = logging.getLogger("hansa.site")
 T = TypeVar("T")
 
 _TOO_LARGE = 413
-
-Sendable = dict[str, tuple[float | None, float | None]]
-"""Totals and weights of metrics; None stands for NaN and infinity."""
 
 
 class Joined(NamedTuple):
@@ -90,18 +96,6 @@ class Patient(Protocol):
         """Return what `work` returns."""
 
 
-class Dropped(Exception):  # noqa: N818 - not an error: nobody wants the result any more
-    """The task was cancelled, or the agent ends."""
-
-
-class Behind(Exception):  # noqa: N818 - not an error: the result is kept, and sent when it is asked for
-    """The server wants another task first, and waits for that."""
-
-
-class NotDone(Exception):  # noqa: N818 - an answer to the server, not trouble here
-    """The site gives no result of this task; args are the reason, and a code if it has one."""
-
-
 class TaskRun:
     """One task while it is in hand.
 
@@ -109,7 +103,7 @@ class TaskRun:
       task: what is asked.
       desk: the site's.
       patient: calls something until the server is reached, unless `dropped` is set meanwhile.
-      stopped: says why the run may not go on, if the owner has changed something; empty if it may.
+      stopped: says how the run stands if the owner lets it go no further; None if it may go on.
       others: gives the other tasks of the run that this site has in hand.
     """
 
@@ -119,7 +113,7 @@ class TaskRun:
         desk: Desk,
         *,
         patient: Patient,
-        stopped: Callable[[], str] = lambda: "",
+        stopped: Callable[[], Standing | None] = lambda: None,
         others: Callable[[], Collection[TaskKey]] = tuple,
     ) -> None:
         self.key, self._task, self._desk = task.key, task, desk
@@ -130,6 +124,7 @@ class TaskRun:
         self.computing = False
         self.over = False  # nothing is done about it any more
         self.refused = False  # the server has been told that this site does not do it
+        self.withheld = False  # it is done once the owner lets it
         self._heard = monotonic()
 
     def perform(self, joined: Joined, answered: Answered) -> Receipt | None:
@@ -152,6 +147,8 @@ class TaskRun:
             pass  # before it was computed, or the agent ends and sends it after its next start
         except Behind:
             log.info("%s: kept until the server asks for it again", _words(self.key))
+        except Withheld as later:
+            self.withhold(*later.args)
         except NotDone as no:
             self.refuse(*no.args)
         except RequestRefused as refusal:
@@ -161,6 +158,11 @@ class TaskRun:
                 # Done again, it would be the same: the server must hear that it gets none.
                 self.refuse(refusal.happened, refusal.code)
         return None
+
+    def withhold(self, reason: str) -> None:
+        """Let it rest until the owner has decided; the server is told how the run stands."""
+        log.info("%s waits: %s", _words(self.key), reason)
+        self.withheld = True
 
     def refuse(self, reason: str, code: str = "site-cancelled") -> None:
         """Tell the server, once, that it gets no result from this site."""
@@ -182,6 +184,16 @@ class TaskRun:
         self.dropped.set()
         if self.computing:
             self._desk.workers.cancel(self.key.run)
+
+    def _check_stopped(self) -> None:
+        """See that the owner still lets the run go on.
+
+        Raises:
+          Withheld: the owner has to decide.
+          NotDone: the owner has said no.
+        """
+        if (now := self._stopped()) is not None:
+            raise (Withheld if now.state == "waiting" else NotDone)(now.reason)
 
     def _check_policy(self, offer: Offer) -> None:
         """See that the owner lets code answer this named task.
@@ -285,8 +297,7 @@ class TaskRun:
         hit("site_after_message_fetched")
         if self.dropped.is_set():
             raise Dropped
-        if why := self._stopped():
-            raise NotDone(why)
+        self._check_stopped()
         desk, key = self._desk, self.key
         place = desk.outbox.place(key)
         began = monotonic()
@@ -303,7 +314,7 @@ class TaskRun:
         kept = Kept(
             result=TaskResult(
                 state=result.state,
-                metrics=_sendable(result.metrics) if result.state == "done" else {},
+                metrics=sendable(result.metrics) if result.state == "done" else {},
                 update=update,
                 weight=result.weight,
                 code=result.code,
@@ -357,9 +368,11 @@ class TaskRun:
         if self.dropped.is_set():
             self._uncounted()
             raise Dropped
-        if why := self._stopped():  # the update is here, and stays here
+        try:
+            self._check_stopped()
+        except NotDone:  # the update is here, and stays here
             self._uncounted()
-            raise NotDone(why)
+            raise
         return result
 
     def _tried(self, joined: Joined, message: Path, update: Path) -> WorkerResult:
@@ -474,7 +487,7 @@ class TaskRun:
                 message=kept.message,
                 tensors=kept.tensors,
                 task=key.phase,
-                detail=_facts_told(asked, load_params(self._desk.outbox.place(key).update)) + spent,
+                detail=facts_told(asked, load_params(self._desk.outbox.place(key).update)) + spent,
             )
         detail = f"weight {result.weight:g}" + (f", totals of {names}" if names else "") + spent
         detail += f"; the server asked for {kept.told}" if kept.told else ""
@@ -515,8 +528,8 @@ class TaskRun:
         Raises:
           NotDone: the owner has denied the run since it was made, which may be long ago.
         """
-        if kept.result.state == "done" and (why := self._stopped()):
-            raise NotDone(why)
+        if kept.result.state == "done":
+            self._check_stopped()
         key, connection = self.key, self._desk.connection
         if kept.result.update is not None:
             try:
@@ -567,13 +580,6 @@ def _has_settings(plan: Plan, package: Path) -> bool:
         return False
 
 
-def _facts_told(asked: tuple[str, int], answer: Params) -> str:
-    """Return what an owner reads of the facts in an answer: their names and their JSON's size."""
-    names = ", ".join(sorted(unpacked(answer).facts)) or "none"
-    size = len(answer.metadata[FACTS].encode())
-    return clean(f"task {asked[0]}, facts ({size} bytes): {names}", MESSAGE_CHARS_MAX)
-
-
 def _effort(result: WorkerResult, *, wait_s: float, work_s: float) -> Effort:
     """Return how long a task took; its steps are the word of the run's code."""
     steps, epoch = (min(max(n, 0), LOCAL_STEPS_MAX) for n in (result.steps, result.epoch_steps))
@@ -586,14 +592,3 @@ def _model_bytes(offer: Offer) -> int:
 
 def _words(key: TaskKey) -> str:
     return f"round {key.round} ({key.phase}) of {key.run}"
-
-
-__all__ = ["Desk", "HansaError", "Joined", "TaskRun"]
-
-
-def _sendable(metrics: Mapping[str, tuple[float, float]]) -> Sendable:
-    """Return metrics as JSON can carry them: what is not finite becomes None."""
-    return {
-        name: (total if math.isfinite(total) else None, weight if math.isfinite(weight) else None)
-        for name, (total, weight) in metrics.items()
-    }
