@@ -16,7 +16,7 @@ from blake3 import blake3
 from in_process import done, in_process, key_of, update_bytes
 from league import D, League, N, expected
 
-from hansa.protocol.messages import PollAnswer, Receipt, RunFacts, Standing, TaskResult
+from hansa.protocol.messages import PollAnswer, Receipt, RunDetails, Standing, TaskResult
 from hansa.server.federation import DeployedFederation
 from hansa.server.run_models import RunModels
 
@@ -108,7 +108,7 @@ def stands(league: League, run: str, standing: Standing) -> None:
 
 
 def told(league: League, run: str) -> tuple[str, str]:
-    facts = league.server.ask(league.ada, "GET", f"/v1/runs/{run}").read(RunFacts)
+    facts = league.server.ask(league.ada, "GET", f"/v1/runs/{run}").read(RunDetails).facts
     return facts.state, facts.reason
 
 
