@@ -159,6 +159,45 @@ def test_a_server_that_was_set_back_is_noticed(case: Case) -> None:
     assert error.value.code == "run-changed"
 
 
+def test_a_run_that_has_got_another_ones_name_is_not_followed_in_its_place(case: Case) -> None:
+    """A restored server gives names again; one's folder then told of another's model."""
+    case.server.run(2)
+    case.run.mirror(case.server.events[:4])
+    before = list(case.run.log.events)
+    case.server.events[3] = {**case.server.events[3], "at": "2026-11-24T00:00:00Z"}
+    with pytest.raises(RunError) as error:
+        case.follow()
+    assert error.value.code == "run-changed" and case.run.log.events == before
+
+
+def test_a_run_that_a_restored_server_has_lost_is_told_as_that(case: Case) -> None:
+    case.server.run(2)
+    case.run.mirror(case.server.events[:4])
+    gone = RequestRefused("run-not-found", "There is no run.", "List them.", status=404)
+    case.server.trouble = [gone]
+    with pytest.raises(RunError) as error:
+        case.follow()
+    assert error.value.code == "run-changed" and "--new" in error.value.hint
+
+
+def test_a_server_that_is_set_back_while_it_is_followed_is_noticed(case: Case) -> None:
+    case.server.run(4)
+    asked = [0]
+
+    def away(path: str) -> None:
+        asked[0] += 1
+        if asked[0] == 4:
+            del case.server.events[2:]  # and more happens there afterwards
+            case.server.events += [{"kind": "resumed", "at": "2026-11-24T00:00:00Z"}] * 40
+            raise unreachable()
+
+    case.server.before_answer = away
+    with pytest.raises(RunError) as error:
+        case.follow()
+    assert error.value.code == "run-changed"
+    assert not any(e["kind"] == "resumed" for e in case.run.log.events)
+
+
 def test_models_that_were_replaced_before_they_were_asked_for_are_left_out(case: Case) -> None:
     case.server.run(4, best=4)
     for value in (1.0, 3.0):  # neither last nor best nor second: the server has forgotten them

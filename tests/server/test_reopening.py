@@ -138,8 +138,11 @@ def test_a_site_that_is_not_needed_is_not_waited_for_while_its_owner_decides(
     league: League,
 ) -> None:
     run = league.begin(rounds=1, cohort={"minimum": 2, "deadline_s": 60.0})
-    league.west.task(run)
+    key = league.west.task(run).key
     stands(league, run, ASKS)
+    stands(league, run, READY)
+    said = league.west.poll([run], [key])
+    assert (said.cancelled, said.tasks) == ([key], []), "it is asked again in the next round"
     for name in ("north", "south"):
         league.send(name, run)
     assert league.server.ended(run).state == "finished"

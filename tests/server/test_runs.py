@@ -382,6 +382,8 @@ def test_a_page_of_events_fits_into_an_answer(
     league.server.state.journal.record(run, {"kind": "note", "text": "x" * 5_000, "n": 9})
     answer = league.server.ask(league.ada, "GET", f"/v1/runs/{run}/events?after={after}")
     assert [e["n"] for e in answer.read(EventPage).events] == [9]  # one is always given
+    answer = league.server.ask(league.ada, "GET", f"/v1/runs/{run}/events?after=1000")
+    assert answer.read(EventPage).next == after + 1, "it is told that there are fewer"
 
 
 def test_a_submitter_has_so_many_unfinished_runs_and_no_more(

@@ -143,6 +143,21 @@ def test_the_last_word_holds() -> None:
 
 
 @pytest.mark.parametrize(
+    "policy",
+    [Policy(submitters=("anna",), approve="submitters"), Policy(packages=(A,))],
+    ids=["submitters", "packages"],
+)
+def test_an_owners_word_on_a_plan_goes_before_what_a_policy_lets_run_unasked(
+    policy: Policy,
+) -> None:
+    """`approve --max-rounds` said that the site would stop after so many, and it did not."""
+    assert decided(policy, word(max_rounds=2), rounds_done=1).state == "run"
+    assert decided(policy, word(max_rounds=2), rounds_done=2).state == "ask"
+    assert decided(policy, word(until=10.0), at=11.0).state == "ask"
+    assert decided(policy, word(max_rounds=2), word(), rounds_done=2).state == "run"
+
+
+@pytest.mark.parametrize(
     ("submitters", "key", "state"),
     [
         (None, "k1", "run"),

@@ -135,8 +135,8 @@ def deny(request: str, reason: str, folder: Path) -> None:
     word = kept.deny(folder, found.identity, reason=reason, by=_who())
     click.echo(f"{found.short} {kept.told(word)}.")
     click.echo(
-        "It gets no further task. To end also what is at work this minute: "
-        f"hansa site stop --now{at_folder(folder)}"
+        "It gets no further task, and an agent at work ends what it does for it within seconds. "
+        f"To end all that is at work here: hansa site stop --now{at_folder(folder)}"
     )
 
 

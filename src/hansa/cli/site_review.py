@@ -44,7 +44,9 @@ def command(request: str, folder: Path, as_json: bool) -> None:
     rounds = seen.request.offer.plan.get("rounds")
     text += f"\nAllow it:  hansa site approve {seen.request.short} --until DATE"
     text += f" --max-rounds {rounds}{at}"
-    text += f"\n           (a run takes {rounds}; with fewer it can fail when they are used up)"
+    text += (
+        f"\n           (a run takes {rounds}; with fewer it may wait for you when they are used up)"
+    )
     text += f"\nRefuse it: hansa site deny {seen.request.short}{at}"
     if len(text.splitlines()) > 60 and sys.stdout.isatty():
         click.echo_via_pager(text)

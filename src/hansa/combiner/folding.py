@@ -68,7 +68,7 @@ class Below:
         """Return what sites have said last."""
         return self._journal.standings(self._run)
 
-    def needs(self, site: str) -> bool:
+    def is_short(self) -> bool:
         """Return False: what the run cannot do without is known above."""
         return False
 

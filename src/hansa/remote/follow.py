@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, TypeVar
 
 from hansa.clock import monotonic
@@ -57,6 +58,7 @@ def follow(
         folder.sweep()
         folder.rewrite_metrics()
         story = Story(view, folder.log.events)
+        _check_same(folder, connection, view)
         while folder.state == "running":
             events = _next_events(folder, connection, view)
             folder.mirror(events)
@@ -136,25 +138,61 @@ def _next_events(folder: RunFolder, connection: Connection, view: View) -> list[
         return asking.events(connection, run, after=after, wait_s=FOLLOW_WAIT_S)
 
     asked = monotonic()
-    page = _patiently(ask, view)
+    page = _patiently(ask, view, back=lambda: _check_same(folder, connection, view))
     if not page.events and monotonic() - asked < 1.0:
         threading.Event().wait(1.0)  # a server that is about to stop does not let anybody wait
     if page.next != after + len(page.events):
-        raise RunError(
-            "run-changed",
-            f"The server knows {page.next} events of the run, and {after} were read here before: "
-            "it was set back to an older state. Nothing was changed here.",
-            "Ask its operator; to read the run anew, submit it again with --new.",
-        )
+        raise _set_back(folder)
     return page.events
+
+
+def _check_same(folder: RunFolder, connection: Connection, view: View) -> None:
+    """See that the server's run is the one that is followed here, and as far.
+
+    A server that was set back to a backup may have done less of it by now, or have given its name
+    to another run.
+
+    Raises:
+      RunError: run-changed.
+    """
+    known = folder.log.events
+    if not known:
+        return
+    run = (folder.remote or {})["run"]
+    ask = partial(asking.events, connection, run, after=len(known) - 1, wait_s=0.0)
+    try:
+        found = _patiently(ask, view).events
+    except RequestRefused as refusal:
+        if refusal.said == "run-not-found":
+            raise _set_back(folder) from None
+        raise
+    if not found or found[0] != known[-1]:
+        raise _set_back(folder)
+
+
+def _set_back(folder: RunFolder) -> RunError:
+    remote = folder.remote or {}
+    return RunError(
+        "run-changed",
+        f"The server at {remote['url']} does not know what was read here of the run "
+        f"{remote['run']} before, {len(folder.log.events)} events: it was set back to an older "
+        "state. Nothing was changed here.",
+        "Ask its operator; to have it done anew, type the command that began it, with --new.",
+    )
 
 
 def _fetch_small(folder: RunFolder, connection: Connection) -> None:
     fetch_models(folder, connection, largest=FOLLOW_MODEL_BYTES)
 
 
-def _patiently(ask: Callable[[], T], view: View) -> T:
-    """Ask until the server answers; one who waits for its restart is told so once."""
+def _patiently(ask: Callable[[], T], view: View, *, back: Callable[[], None] = lambda: None) -> T:
+    """Ask until the server answers; one who waits for its restart is told so once.
+
+    Args:
+      ask: what is asked.
+      view: is told.
+      back: called once the server, which was away, has answered.
+    """
     away = False
 
     def tried() -> T:
@@ -168,6 +206,7 @@ def _patiently(ask: Callable[[], T], view: View) -> T:
             raise
         if away:
             view.told("The server is back.")
+            back()
         return answer
 
     return with_patience(tried, until=None, most_s=AWAY_PAUSE_S)

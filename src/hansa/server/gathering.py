@@ -139,10 +139,10 @@ class Gathering:
         """Return what sites have said last."""
         return self._journal.standings(self._run)
 
-    def needs(self, site: str) -> bool:
-        """Return whether no round could begin without a site, as the others stand now."""
+    def is_short(self) -> bool:
+        """Return whether no round could begin with the sites that are ready now."""
         said = self.standings()
-        return not self._is_enough({s for s in said if s != site and _is_ready(said, s)})
+        return not self._is_enough({site for site in said if _is_ready(said, site)})
 
     def _is_enough(self, sites: Collection[str]) -> bool:
         needs = self._needs

@@ -82,8 +82,8 @@ class Standings(Protocol):
     def standings(self) -> Mapping[str, Standing]:
         """Return what sites have said last."""
 
-    def needs(self, site: str) -> bool:
-        """Return whether no round could begin without a site, as the others stand now."""
+    def is_short(self) -> bool:
+        """Return whether no round could begin with the sites that are ready now."""
 
 
 class Said(NamedTuple):
@@ -536,7 +536,7 @@ class Hub:
     ) -> None:
         if standing.state == "ready":
             exchange.readmit(site)
-        elif standing.state == "waiting" and active is not None and active.gathering.needs(site):
+        elif standing.state == "waiting" and active is not None and active.gathering.is_short():
             exchange.withhold(site, standing.reason)
         else:
             _give_up(exchange, site, standing.reason)

@@ -223,6 +223,10 @@ class Journal:
 
         return self._db.read(work)
 
+    def event_count(self, run: str) -> int:
+        """Return how many events a run has."""
+        return int(self._db.read(lambda c: c.execute(_COUNT, {"of": run}).scalar_one()))
+
     def all_events(self, run: str, kind: str | None = None) -> list[Event]:
         """Return all events of a run, or those of one kind."""
         query = select(events.c.kind, events.c.at, events.c.data).where(events.c.run == run)
@@ -524,6 +528,7 @@ _PAGE = (
     .order_by(events.c.seq)
     .limit(1_000)
 )
+_COUNT = select(func.count()).where(events.c.run == bindparam("of"))
 _OF_KIND = (events.c.run == bindparam("of"), events.c.kind == bindparam("kind"))
 _LAST = select(events.c.at, events.c.data).where(*_OF_KIND).order_by(events.c.seq.desc()).limit(1)
 _HAS = select(events.c.seq).where(*_OF_KIND).limit(1)

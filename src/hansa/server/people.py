@@ -147,7 +147,9 @@ class People:
         state, found = self._state.journal.page(run, after)
         if state is None:
             raise _no_run(run)
-        return EventPage(events=found, next=after + len(found), state=state)
+        # One who has read more than there is must hear that the server was set back.
+        start = after if found else min(after, self._state.journal.event_count(run))
+        return EventPage(events=found, next=start + len(found), state=state)
 
     async def stop(self, request: Request, principal: Principal, digest: str | None) -> Response:
         """End a run: one's own, or any as an admin."""

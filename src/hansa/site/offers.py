@@ -264,8 +264,7 @@ class Offers:
             known = self._known.get(run)
             if known is None or known.joined is None:
                 return
-            # Told in any case: the server may wait for the word that it goes on again.
-            self._known[run] = known._replace(standing=standing, joined=None, told=None)
+            self._known[run] = known._replace(standing=standing, joined=None)
         self._judge_again(known.offer)
         self._desk.workers.cancel(run)
 

@@ -89,11 +89,11 @@ def decide(
         return Decision("refuse", "The site's owner has denied it" + _because(word.reason))
     if fault := _not_allowed(offer, policy, submitter_fingerprint, declared=declared):
         return Decision("refuse", fault)
-    if offer.identity in policy.packages:
-        return Decision("run", "The policy names this plan and code.")
-    if policy.approve == "submitters" and policy.submitters:
-        return Decision("run", f"The policy runs what {offer.submitter} submits.")
-    if word is None:
+    if word is None:  # the owner's word on this very plan goes before what holds for many
+        if offer.identity in policy.packages:
+            return Decision("run", "The policy names this plan and code.")
+        if policy.approve == "submitters" and policy.submitters:
+            return Decision("run", f"The policy runs what {offer.submitter} submits.")
         return Decision("ask", "It waits for the site's owner to approve or deny it.")
     if word.until is not None and not at < word.until:
         return Decision("ask", f"The owner's approval ended at {time_told(word.until)}.")
@@ -120,7 +120,7 @@ def fewer_told(approved: int | None, planned: object) -> str:
         return ""
     return (
         f"The plan has {planned} rounds: after {approved} this site takes no part until you "
-        "approve it again, and a run that cannot do without it fails."
+        "approve it again, and a run that cannot do without it waits for you, up to its deadline."
     )
 
 
