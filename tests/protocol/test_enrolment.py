@@ -131,6 +131,7 @@ def test_a_folder_that_has_joined_is_left_as_it_is(desk: Desk, tmp_path: Path) -
     with pytest.raises(IdentityError) as error:
         enrol(invite(desk), tmp_path / "ward")
     assert error.value.code == "member-exists" and "can still be used" in error.value.happened
+    assert f"move {tmp_path / 'ward'} away first" in error.value.hint
     joined = load_membership(tmp_path / "ward")
     assert f"{joined.name!r}, with the role site," in error.value.happened
     assert {p: p.read_bytes() for p in (tmp_path / "ward").iterdir()} == before

@@ -192,6 +192,26 @@ def test_a_site_whose_owner_must_decide_when_an_exchange_opens_is_not_asked(
     assert not league.west.poll([run]).tasks
 
 
+def test_a_revoked_site_is_told_as_that_in_every_exchange_and_not_as_silent(
+    league: League,
+) -> None:
+    server, run = league.server, league.begin(rounds=1, evaluate={"clients": 3})
+    league.west.task(run)
+    root = server.join("root", "admin")
+    assert server.ask(root, "POST", "/v1/members/west/revoke", {}).status == 200
+    for name in ("north", "south"):
+        league.send(name, run)
+    for name in ("north", "south"):
+        site = league.sites[name]
+        measured = TaskResult(state="done", metrics={"loss": (1.0, 2.0)})
+        assert site.report(site.task(run, 1, "evaluate").key, measured).status == 200
+    assert server.ended(run).state == "finished"
+    told = {(e["client"], e["phase"], e["message"]) for e in server.events(run, "problem")}
+    gone = "west is no member any more: it was revoked"
+    assert told == {("west", "train", gone), ("west", "evaluate", gone)}
+    assert server.state.journal.standings(run)["west"].state == "refused"
+
+
 def test_a_result_whose_body_ends_after_a_revocation_does_not_count(league: League) -> None:
     server, run = league.server, league.begin(rounds=1, cohort={"minimum": 2})
     league.west.task(run)

@@ -50,7 +50,7 @@ def enrol(
             f"{folder} is the membership of {whose.name!r}, with the role {whose.role}, already. "
             "Nothing was sent, and the invitation can still be used.",
             "Use it as it is; or join as somebody else from another --folder, or for a person with "
-            "another HANSA_HOME.",
+            f"another HANSA_HOME. If it was revoked and invited anew, move {folder} away first.",
         )
     authority = read_authority(invite.url, invite.fingerprint)
     file = folder / "key.pem"

@@ -253,8 +253,7 @@ class Door:
                 new = set() if known is None else found - known
                 known = found
                 for name, fingerprint, _ in new:
-                    state.gate.forget(fingerprint)
-                    await in_thread(state.hub.forget, name)
+                    await in_thread(state.forget, name, fingerprint)
             await asyncio.sleep(MEMBER_CACHE_S)
 
     async def _sweeps(self) -> None:

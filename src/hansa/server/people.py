@@ -202,8 +202,7 @@ class People:
 
     def _revoke(self, name: str, by: str) -> None:
         member = members.revoke(self._state.database, name, by=by)
-        self._state.gate.forget(member.fingerprint)
-        self._state.hub.forget(name)
+        self._state.forget(name, member.fingerprint)
 
     def _row(self, run: str) -> RunRow:
         row = self._state.journal.run(run)

@@ -21,6 +21,7 @@ from hansa.limits import (
 )
 from hansa.plan import schema
 from hansa.protocol import messages
+from hansa.protocol.messages import Standing
 from hansa.server import members
 from hansa.server.audit import write_audit
 from hansa.server.auth import Gate
@@ -30,7 +31,7 @@ from hansa.server.exchange import Desk
 from hansa.server.federation import Pace
 from hansa.server.hub import NOTHING, Hub
 from hansa.server.instances import Instances
-from hansa.server.journal import Journal
+from hansa.server.journal import EndedError, Journal
 from hansa.server.keeping import LINEAGES, Lineages
 from hansa.server.opening import invitation
 from hansa.server.presence import announced
@@ -152,6 +153,23 @@ class ServerState:
           IdentityError: the name is taken.
         """
         return invitation(self, name, role=role, org=org, expires_s=expires_s, by=by, at=wall())
+
+    def forget(self, name: str, fingerprint: str) -> None:
+        """Let a revocation, which has been recorded, be felt: in polls, rounds and runs to come.
+
+        Args:
+          name: of the member.
+          fingerprint: of the key that is no member's any more.
+        """
+        self.gate.forget(fingerprint)
+        self.hub.forget(name)
+        if name in members.active_names(self.database, [name]):
+            return  # it has joined anew meanwhile
+        gone = Standing(state="refused", reason=f"{name} is no member any more: it was revoked")
+        for row in self.journal.runs(unfinished=True):
+            if name in self.journal.standings(row.run):
+                with contextlib.suppress(EndedError):
+                    self.journal.stand(row.run, name, gone)
 
     def member_facts(self) -> list[dict[str, Any]]:
         """Return all members, and how many seconds ago sites were heard of."""

@@ -292,6 +292,8 @@ class Agent:
             except Dropped:
                 return
             except (HansaError, OSError) as error:
+                if task.dropped.is_set():  # its files may be gone as well
+                    continue
                 # The server asks again for what it still wants.
                 log.error("round %s of %s: %s", task.key.round, task.key.run, error)
                 self._make_room()
