@@ -734,6 +734,9 @@ PRIORITY_STEP_S = 600.0
 DISK_TOLD_S = 60.0
 """Seconds between two lines of the server's log that say that its disk is full, or fails."""
 
+DISK_READY_BYTES = 2**20
+"""Free bytes below which a server says that it is not ready: its database can hardly grow."""
+
 PLACE_KEPT_S = 600.0
 """Seconds for which a run between two rounds keeps its place and slots while sites are away: a
 machine is restarted in that time.  Longer, and others would wait for nothing."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -608,3 +609,16 @@ def test_a_drain_has_one_patience_for_all_runs(
         patch.setattr(runs, "_threads", {str(n): Stuck() for n in range(5)})
         runs.leave(patience_s=10.0)
     assert clock[0] == 110.0
+
+
+def test_a_server_whose_disk_is_full_is_not_ready(
+    league: League, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ready() -> tuple[int, str]:
+        answer = league.server.ask(league.ada, "GET", "/ready")
+        return answer.status, answer.body.decode()
+
+    assert ready() == (200, "ready\n")
+    full = SimpleNamespace(total=2**30, used=2**30 - 4096, free=4096)
+    monkeypatch.setattr("hansa.server.operations.shutil.disk_usage", lambda _: full)
+    assert ready() == (503, "the disk is full\n")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from hansa.clock import monotonic
+from hansa.limits import DISK_READY_BYTES
 from hansa.server.auth import Principal
 from hansa.server.routes import Route, in_thread
 from hansa.server.state import ServerState
@@ -40,6 +43,8 @@ class Operations:
             return PlainTextResponse("draining\n", 503)
         if self._state.database.broken is not None:
             return PlainTextResponse("the database cannot be written\n", 503)
+        if shutil.disk_usage(self._state.folder).free < DISK_READY_BYTES:
+            return PlainTextResponse("the disk is full\n", 503)
         return PlainTextResponse("ready\n")
 
     async def metrics(self, request: Request, principal: Principal, digest: str | None) -> Response:
