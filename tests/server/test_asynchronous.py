@@ -15,7 +15,7 @@ import pytest
 from in_process import SEED, Reply, done, in_process, key_of, update_bytes
 from league import D, League, N, refused
 
-from hansa.protocol.messages import Receipt, Task, TaskResult
+from hansa.protocol.messages import Receipt, Standing, Task, TaskResult
 from hansa.server.overlapping import Overlapping
 from hansa.workflows import Problem
 
@@ -72,6 +72,24 @@ def test_each_update_makes_a_commit_and_its_site_goes_on_at_once(league: League)
         for name in ("south", "west") if number < 5 else ():
             said = league.sites[name].poll([run], [tasks[name].key])
             assert said.tasks == [] and said.cancelled == []
+    assert league.server.ended(run).state == "finished"
+
+
+def test_a_site_whose_owner_must_decide_is_asked_anew_and_holds_no_buffer_up(
+    league: League,
+) -> None:
+    run = begin(league, rounds=2, workflow={"buffer": 2}, cohort={"minimum": 3})
+    tasks = start(league, run)
+    asks = Standing(state="waiting", reason="the approval was for 1 round")
+    path = f"/v1/runs/{run}/standing"
+    assert league.west.ask("POST", path, asks).status == 200
+    assert league.west.poll([run], [tasks["west"].key]).cancelled == [tasks["west"].key]
+    for name in ("north", "south"):
+        assert send(league, name, tasks[name]).status == 200
+    assert commits(league, run, 1)["row"]["clients"]["failed"] == 1
+    league.west.ready(run, N["west"])
+    for name in ("north", "west"):
+        assert send(league, name, league.sites[name].task(run, 2)).status == 200
     assert league.server.ended(run).state == "finished"
 
 
