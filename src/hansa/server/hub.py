@@ -277,12 +277,12 @@ class Hub:
             for name in names & self._presence.keys():  # away: nobody waits for its return
                 self._presence[name] = self._presence[name]._replace(online=False)
             affected = [(exchange, name) for name in names for exchange in self._exchanges_of(name)]
-        self._tell(affected)
         for exchange, name in affected:
             try:
                 _give_up(exchange, name, f"{site} is no member any more: it was revoked")
             except (HansaError, OSError) as error:  # it has failed all the same
                 log.error("%s is revoked, which could not be recorded: %s", site, error)
+        self._tell(affected)  # after its reason
         self.wake([site])
         self.stir()
 
@@ -348,13 +348,14 @@ class Hub:
                 self._presence.setdefault(site, Presence(self._began, True, ""))
             away = [s for s in cohort if not self._presence[s].online]
             active = self._runs.get(key[0])
-        self._tell((exchange, site) for site in away)
-        said = {} if active is None else active.gathering.standings()
-        for site in cohort:  # who has changed its mind since they were chosen
-            if site in said and said[site].state != "ready":
-                self._stands(exchange, active, site, said[site])
-        self.wake(cohort)
         try:
+            said = {} if active is None else active.gathering.standings()
+            for site in cohort:  # who has changed its mind since they were chosen
+                if site in said and said[site].state != "ready":
+                    self._stands(exchange, active, site, said[site])
+            # After that, or a round that waits for the lost alone closes before it knows why.
+            self._tell((exchange, site) for site in away)
+            self.wake(cohort)
             yield
         finally:
             with self._lock:
