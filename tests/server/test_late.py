@@ -18,6 +18,7 @@ from league import D, League, N, expected, refused
 
 from hansa.protocol.messages import Receipt
 from hansa.server import round_files
+from hansa.server.federation import DeployedFederation
 from hansa.server.journal import Journal
 
 HURRY = {"minimum": 2, "grace_s": 1.0, "late": "discount", "late_discount": 0.25}
@@ -232,3 +233,107 @@ def test_a_site_that_failed_in_its_round_cannot_be_late_for_it(league: League) -
     league.west.put(content)
     assert report(league.west, run, 1, content).status == 409
     assert league.west.receipts() == []
+
+
+class Held:
+    """The disk, which keeps a receipt waiting."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, client: str) -> None:
+        self.entered, self.durable, self._client = threading.Event(), threading.Event(), client
+        self._real, self._disk = Journal.count, ThreadPoolExecutor(1)
+        held = self
+
+        def count(self: Journal, receipt: Receipt, *facts: Any, weight: float) -> Future[Receipt]:
+            return held.count(self, receipt, *facts, weight=weight)
+
+        monkeypatch.setattr(Journal, "count", count)
+
+    def count(
+        self, journal: Journal, receipt: Receipt, *facts: Any, weight: float
+    ) -> Future[Receipt]:
+        if receipt.client != self._client or self.entered.is_set():
+            return self._real(journal, receipt, *facts, weight=weight)
+        self.entered.set()
+
+        def later() -> Receipt:
+            assert self.durable.wait(20)
+            return self._real(journal, receipt, *facts, weight=weight).result()
+
+        return self._disk.submit(later)
+
+
+def test_a_late_update_that_is_sent_again_after_the_next_round_has_closed_is_not_turned_down(
+    league: League, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It got a 409 and counted all the same: the site took it for not counted."""
+    run, content = first_round_without_west(league, rounds=2)
+    disk = Held(monkeypatch, "west")
+    with ThreadPoolExecutor(1) as sender:
+        first = sender.submit(report, league.west, run, 1, content)
+        assert disk.entered.wait(20)
+        close(league, run, 2)
+        league.server.until(lambda: league.server.state.hub.exchange(run, 2, "train") is None)
+        again = report(league.west, run, 1, content)
+        assert (again.status, again.code) == (503, "round-not-open")
+        disk.durable.set()
+        assert first.result(20).status == 200
+    assert report(league.west, run, 1, content).status == 200
+    assert league.server.ended(run).state == "finished"
+
+
+def test_what_counted_in_its_round_does_not_count_again_as_late(
+    league: League, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its second sending had looked for a receipt before there was one (law L4)."""
+    run = league.begin(rounds=2, cohort={"minimum": 2, "late": "discount", "late_discount": 0.25})
+    key, content = league.west.task(run).key, update_bytes(D["west"])
+    assert league.west.put(content, key).status == 200
+    for name in ("north", "south"):
+        assert league.send(name, run).status == 200
+    disk, real = Held(monkeypatch, "west"), Journal.receipt
+    looked, go = threading.Event(), threading.Event()
+
+    def receipt(self: Journal, *where: Any, **named: Any) -> Receipt | None:
+        found = real(self, *where, **named)
+        if named["client"] == "west" and not looked.is_set():
+            looked.set()
+            assert go.wait(20)
+        return found
+
+    with ThreadPoolExecutor(2) as senders:
+        first = senders.submit(report, league.west, run, 1, content)
+        assert disk.entered.wait(20)
+        league.server.until(lambda: league.server.state.hub.exchange(run, 1, "train") is None)
+        monkeypatch.setattr(Journal, "receipt", receipt)
+        again = senders.submit(report, league.west, run, 1, content)
+        assert looked.wait(20)
+        disk.durable.set()
+        assert first.result(20).status == 200
+        league.north.task(run, 2)
+        go.set()
+        assert again.result(20).status in (200, 503)
+    for name in D:
+        assert league.send(name, run, 2).status == 200
+    assert league.server.ended(run).state == "finished"
+    assert np.array_equal(league.server.model(run, 2), expected(*D, seed=expected(*D)))
+
+
+def test_a_late_site_works_on_and_keeps_its_update_between_the_close_and_the_commit(
+    league: League, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, real = [], DeployedFederation.commit
+
+    async def commit(self: DeployedFederation, *what: Any) -> Any:
+        seen.append(league.west.poll([run], [key]))
+        return await real(self, *what)
+
+    monkeypatch.setattr(DeployedFederation, "commit", commit)
+    run = league.begin(rounds=2, cohort=HURRY)
+    key = league.west.task(run).key
+    for name in ("north", "south"):
+        assert league.send(name, run).status == 200
+    league.north.task(run, 2)
+    assert seen[0].cancelled == []
+    said = league.west.poll([run], [key])
+    assert said.cancelled == [] and [c.round for c in said.committed] == [0]
+    league.stop(run)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,10 @@ from in_process import done, in_process, key_of, update_bytes
 from league import D, League, N, expected
 
 from hansa.protocol.messages import PollAnswer, Receipt, RunDetails, Standing, TaskResult
+from hansa.server.exchange import Exchange
 from hansa.server.federation import DeployedFederation
 from hansa.server.run_models import RunModels
+from hansa.server.sums import RoundSum
 
 
 @pytest.fixture
@@ -353,3 +357,47 @@ def test_a_site_that_cannot_give_a_lost_update_again_does_not_hold_the_round(
     assert league.server.ended(run).state == "finished"
     assert np.array_equal(league.server.model(run, 1), expected("north", "south"))
     assert "west" in [p["client"] for p in league.server.events(run, "problem")]
+
+
+def test_nobody_gets_a_receipt_from_an_exchange_that_is_broken(
+    league: League, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is opened again from what was recorded, and would not know of it."""
+    run = league.begin(rounds=1, cohort={"minimum": 2})
+    keys = {name: league.sites[name].task(run).key for name in D}
+    broken = league.server.state.hub.exchange(run, 1, "train")
+    contents = {name: update_bytes(D[name]) for name in D}
+    for name in D:
+        assert league.sites[name].put(contents[name], keys[name]).status == 200
+    looked, fold = Exchange._looked_at, RoundSum.fold
+    held, go = threading.Event(), threading.Event()
+
+    def look(self: Exchange, client: str, result: Any) -> Any:
+        if client == "west" and self is broken:
+            held.set()
+            assert go.wait(20)
+        return looked(self, client, result)
+
+    def full(self: RoundSum, contribution: Any) -> None:
+        if contribution.client == "north":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fold(self, contribution)
+
+    monkeypatch.setattr(Exchange, "_looked_at", look)
+    with ThreadPoolExecutor(1) as sender:
+        result = done(contents["west"], N["west"])
+        west = sender.submit(league.west.report, keys["west"], result)
+        assert held.wait(20)
+        with monkeypatch.context() as disk:
+            disk.setattr(RoundSum, "fold", full)
+            league.north.report(keys["north"], done(contents["north"], N["north"]))
+        hub = league.server.state.hub
+        league.server.until(lambda: hub.exchange(run, 1, "train") not in (None, broken))
+        go.set()
+        assert (west.result(20).status, west.result().code) == (503, "round-not-open")
+    for name in D:
+        league.server.until(
+            lambda name=name: league.sites[name].send(keys[name], D[name], N[name]).status == 200
+        )
+    assert league.server.ended(run).state == "finished"
+    assert np.array_equal(league.server.model(run, 1), expected(*D))

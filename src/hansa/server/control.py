@@ -20,7 +20,7 @@ from hansa.server.audit import TWICE
 from hansa.server.auth import Principal
 from hansa.server.hub import Said
 from hansa.server.members import active_names
-from hansa.server.results import result_digest
+from hansa.server.results import not_ready, result_digest
 from hansa.server.routes import (
     Route,
     answer,
@@ -190,12 +190,7 @@ class Control:
             hub = self._state.hub
             settling = known is None and hub.is_settling(run, number, phase, site)
             if settling or hub.is_to_come(run, number, phase):
-                raise RequestRefused(
-                    "round-not-open",
-                    f"Round {number} ({phase}) of {run} is not ready for it. Nothing was lost.",
-                    "Send the result again in a moment.",
-                    status=503,
-                )
+                raise not_ready(run, number, phase)
         self._state.audit_refused(site, "result", f"{run}/{number}/{phase}", code)
         raise RequestRefused(
             code,

@@ -56,7 +56,7 @@ from hansa.server.answers import Answers
 from hansa.server.dropouts import Dropouts
 from hansa.server.journal import Event, Journal
 from hansa.server.receipts import signed, unsigned
-from hansa.server.results import means, rejected, result_digest
+from hansa.server.results import means, not_ready, rejected, result_digest
 from hansa.server.round_files import Updates
 from hansa.server.sums import Ask, RoundSum
 from hansa.store.client_states import ClientStates
@@ -198,9 +198,8 @@ class Exchange:
     def readmit(self, client: str) -> None:
         """A client is withheld no longer."""
         with self._lock:
-            known = self.dropouts.withheld.pop(client, None) is not None
-            back = known and client not in self._away
-        if back:
+            gone = self.dropouts.withheld.pop(client, None) is None or client in self._away
+        if not gone:
             self._moved(Returned(client))
 
     # ---- what the run does
@@ -445,6 +444,8 @@ class Exchange:
     def _decided(self, event: RoundEvent) -> tuple[Effect, ...]:
         """Take one step; a result that counts holds the exchange open until it is folded."""
         with self._changed:
+            if self._broken is not None:  # it is opened again, without what would count here
+                raise not_ready(self.ask.run, self.ask.number, self.ask.phase)
             self.state, effects = step(self.state, event)
             for effect in effects:
                 if isinstance(effect, Count):

@@ -380,7 +380,8 @@ class DeployedFederation:
 
     def settled(self, site: str) -> int:
         """Return the last round whose update a site need not keep any longer (law L5)."""
-        return min(self.committed, self._at_work.get(site, self.committed + 1) - 1)
+        kept = self.committed - self.late_rounds  # what is late may still be sent
+        return max(0, min(kept, self._at_work.get(site, self.committed + 1) - 1))
 
     def is_to_come(self, number: int, phase: Phase) -> bool:
         """Return whether an exchange may be opened in a moment, as after a restart."""

@@ -361,7 +361,9 @@ class Hub:
             with self._lock:
                 del self._open[key]
                 if exchange.state.status is not Status.OPEN:  # or it will be opened again
-                    self._counted[key] = frozenset(exchange.state.digests)
+                    for number, clients in exchange.counted().items():
+                        where = (key[0], number, key[2])
+                        self._counted[where] = self._counted.get(where, frozenset()) | clients
                     self._closed_in(*key[:2]).add(key[2])
                 while len(self._counted) > CLOSED_EXCHANGES_KEPT:
                     self._counted.pop(next(iter(self._counted)))
@@ -483,7 +485,7 @@ class Hub:
             if not names.isdisjoint(self._counted.get((key.run, key.round, key.phase), ())):
                 return True
         late = 0 if run is None or key.phase != "train" else run.late_rounds
-        return run is not None and 0 < run.committed + 1 - key.round <= late
+        return run is not None and late > 0 and 0 <= run.committed + 1 - key.round <= late
 
     def is_to_come(self, run: str, number: int, phase: Phase) -> bool:
         """Tell whether an exchange that is not open may be opened again, as after a restart."""

@@ -380,7 +380,11 @@ class Journal:
         return None if text is None else msgspec.json.decode(text, type=Receipt)
 
     def is_owed(self, run: str, number: int, *, site: str) -> bool:
-        """Tell whether a site was asked to train in a round, and has not given its word on it."""
+        """Tell whether a site was asked to train in a round, and has not given its word on it.
+
+        What counts already has a receipt; the same sent again does not count a second time.
+        """
+        key = Receipt(run=run, round=number, phase="train", client=site, digest="", size=0, at="")
         fact = {key: func.json_extract(events.c.data, f"$.{key}") for key in _FOUND_BY}
         here = (fact["round"] == number, fact["phase"] == "train")
         theirs = and_(events.c.kind == "result", fact["client"] == site)
@@ -391,6 +395,8 @@ class Journal:
         )
 
         def work(c: Connection) -> bool:
+            if c.execute(_RECEIPT, _key(key)).first() is not None:
+                return False
             # From the end, and no further than to the round's beginning.
             for kind, data in c.execute(query):
                 event = msgspec.json.decode(data)

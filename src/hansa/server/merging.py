@@ -51,6 +51,14 @@ class MergingExchange(Exchange):
         """Return how long the exchange waits at most from now on."""
         return max(0.0, self._until - monotonic())
 
+    def counted(self) -> dict[int, set[str]]:
+        """Return whose updates count, by the round that they are of."""
+        found = {self.ask.number: set(self.state.digests)}
+        for label in [*self._late]:
+            client, _, number = label.rpartition("@")
+            found.setdefault(int(number), set()).add(client)
+        return found
+
     def needed_of(self, clients: Collection[str]) -> int:
         """Return how many of some clients must answer, if all others do that still can."""
         with self._lock:

@@ -9,7 +9,7 @@ from hansa.errors import RequestRefused, UpdateRefused
 from hansa.limits import EXAMPLES_MAX, RELAYED_STANDINGS_MAX
 from hansa.protocol.messages import ENDED, Partial, Phase, Receipt, Standings
 from hansa.server.auth import Principal
-from hansa.server.results import result_digest
+from hansa.server.results import not_ready, result_digest
 from hansa.server.routes import (
     Route,
     answer,
@@ -111,12 +111,7 @@ class Relays:
         hub = state.hub
         settling = hub.is_settling(run, number, phase, combiner)
         if known is None and (settling or hub.is_to_come(run, number, phase)):
-            raise RequestRefused(
-                "round-not-open",
-                f"Round {number} ({phase}) of {run} is not ready for it. Nothing was lost.",
-                "Send the result again in a moment.",
-                status=503,
-            )
+            raise not_ready(run, number, phase)
         code = "update-late" if known is None else "update-conflict"
         state.audit_refused(combiner, "partial", where, code)
         raise RequestRefused(

@@ -53,6 +53,16 @@ def means(pairs: Mapping[str, Sequence[float | None]]) -> Metrics:
     return {name: Mean(*pair) for name, pair in told.items()}
 
 
+def not_ready(run: str, number: int, phase: str) -> RequestRefused:
+    """Return what is told of a result for an exchange that will be open again in a moment."""
+    return RequestRefused(
+        "round-not-open",
+        f"Round {number} ({phase}) of {run} is not ready for it. Nothing was lost.",
+        "Send the result again in a moment.",
+        status=503,
+    )
+
+
 def rejected(code: str, ask: Ask, client: str) -> RequestRefused:
     """Return what a client is told whose result was not counted."""
     where = f"round {ask.number} ({ask.phase}) of {ask.run}"
