@@ -396,8 +396,11 @@ def test_nobody_gets_a_receipt_from_an_exchange_that_is_broken(
         go.set()
         assert (west.result(20).status, west.result().code) == (503, "round-not-open")
     for name in D:
+        result = done(contents[name], N[name])
         league.server.until(
-            lambda name=name: league.sites[name].send(keys[name], D[name], N[name]).status == 200
+            lambda name=name, result=result: (
+                league.sites[name].report(keys[name], result).status == 200
+            )
         )
     assert league.server.ended(run).state == "finished"
     assert np.array_equal(league.server.model(run, 1), expected(*D))
